@@ -1,0 +1,27 @@
+"""Backends: the same layers and the same ``Learner`` on each framework."""
+
+import importlib
+from types import ModuleType
+
+from gatecore import _checks
+
+_NAMES = ("numpy",)
+
+
+def load(name: str) -> ModuleType:
+    """The backend of that name, imported now.
+
+    Parameters
+    ----------
+    name : str
+        "numpy".
+
+    Raises
+    ------
+    ValueError
+        Unknown name; the nearest ones are offered.
+    """
+    return importlib.import_module(f"gatecore.backends.{_checks.choice('backend', name, _NAMES)}")
+
+
+__all__ = ["load"]

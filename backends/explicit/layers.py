@@ -1,0 +1,78 @@
+"""The layers around a recurrent core, and the losses: values with their pullbacks."""
+
+from collections.abc import Callable
+from typing import Any
+
+Array = Any
+Pull = Callable[..., Any]
+
+
+def one_hot(xp: Any, tokens: Array, size: int, dtype: Any) -> Array:
+    """(..., size) with a 1 at each token's place."""
+    return xp.eye(size, dtype=dtype)[tokens]
+
+
+def embedding(xp: Any, weight: Array, tokens: Array) -> tuple[Array, Pull]:
+    """Rows of ``weight`` (symbols, width); the pullback sums into the rows."""
+
+    def pullback(d_rows: Array) -> Array:
+        d_weight = xp.zeros_like(weight)
+        xp.add.at(d_weight, tokens.reshape(-1), d_rows.reshape(-1, weight.shape[1]))
+        return d_weight
+
+    return weight[tokens], pullback
+
+
+def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
+    """X (..., inputs) to x Wᵀ + b; the pullback returns (d_weight, d_bias, d_x)."""
+    flat = x.reshape(-1, x.shape[-1])
+
+    def pullback(d_out: Array) -> tuple[Array, Array, Array]:
+        d_flat = d_out.reshape(-1, weight.shape[0])
+        return d_flat.T @ flat, d_flat.sum(0), (d_flat @ weight).reshape(x.shape)
+
+    return (flat @ weight.T + bias).reshape(*x.shape[:-1], -1), pullback
+
+
+def relu_dropout(xp: Any, x: Array, rate: float, rng: Any) -> tuple[Array, Pull]:
+    """ReLU, then (while training: with an ``rng``) dropout that keeps the expectation."""
+    factor = (x > 0).astype(x.dtype)
+    if rng is not None and rate:
+        factor *= xp.asarray(rng.random(x.shape) >= rate) / x.dtype.type(1 - rate)
+    return x * factor, lambda d_out: d_out * factor
+
+
+def cross_entropy(xp: Any, logits: Array, targets: Array) -> tuple[dict[str, float], Pull]:
+    """Mean over the scored targets (those ≥ 0) in nats, and the share of right guesses."""
+    scored = targets >= 0
+    count = max(int(scored.sum()), 1)
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_total = xp.log(xp.exp(shifted).sum(-1, keepdims=True))
+    picked = xp.where(scored, targets, 0)[..., None]
+    log_p = xp.take_along_axis(shifted - log_total, picked, -1)[..., 0]
+    right = (logits.argmax(-1) == targets) & scored
+    metrics = {
+        "loss": -float((log_p * scored).sum(dtype=xp.float64)) / count,
+        "accuracy": float(right.sum()) / count,
+        "count": count,
+    }
+
+    def pullback() -> Array:
+        d_logits = xp.exp(shifted - log_total)
+        hit = xp.take_along_axis(d_logits, picked, -1)
+        xp.put_along_axis(d_logits, picked, hit - 1, -1)
+        return d_logits * (scored[..., None] / logits.dtype.type(count))
+
+    return metrics, pullback
+
+
+def squared_error(xp: Any, predicted: Array, targets: Array) -> tuple[dict[str, float], Pull]:
+    """Mean squared error over all outputs."""
+    difference = predicted - targets
+    size = difference.size
+    loss = float((difference**2).sum(dtype=xp.float64)) / size
+    metrics = {"loss": loss, "count": size}
+    return metrics, lambda: difference * (2 / size)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}

@@ -1,0 +1,400 @@
+"""A whole sequence forward, and its pullback: one time loop for every cell and mechanism.
+
+The input projection is one product over all time, and so is each weight gradient; the loop itself
+multiplies by the recurrent weights and steps, and allocates nothing.
+"""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gatecore import cells
+from gatecore.algebra import Gate
+from gatecore.backends.explicit.plan import plan
+from gatecore.backends.explicit.steps import STEPS, GRUSteps, Steps
+from gatecore.backends.explicit.workspace import Workspace
+from gatecore.mechanisms import Mechanism
+
+Array = Any
+
+
+class Engine:
+    """An array namespace, its memory, and the steps that run on it.
+
+    Parameters
+    ----------
+    xp : array namespace
+        With ``out=`` in its functions, as NumPy and CuPy have.
+    steps : mapping of core name to Steps
+    """
+
+    def __init__(self, xp: Any, steps: Mapping[str, type[Steps]] = STEPS) -> None:
+        self.xp, self.steps, self.workspace = xp, steps, Workspace(xp)
+
+
+def run(
+    engine: Engine,
+    core: str,
+    params: Any,
+    x: Array,
+    state: Any,
+    mechanism: str | Mechanism,
+    resets: Array | None = None,
+    zoneout: Any = None,
+    return_cells: bool = False,
+) -> tuple[Any, Any, "Pullback | Stack"]:
+    """One layer, or a stack of layers where ``params`` is a sequence of mappings."""
+    if not isinstance(params, Mapping):
+        return _stack(engine, core, params, x, state, mechanism, resets, zoneout, return_cells)
+    cell = _cell(core, params, x, mechanism)
+    _check(engine.xp, cell, params, x)
+    memory = Memory(engine.workspace, x.shape[:2], x.dtype)
+    layer = Layer(engine, cell, params, memory.take, resets, zoneout, x.shape[:2], x.dtype)
+    outputs, final = layer.forward(x, state, return_cells)
+    return outputs, final, Pullback(layer, memory, return_cells)
+
+
+class Memory:
+    """What one run takes from a workspace, in the order it is taken."""
+
+    def __init__(self, workspace: Workspace, steps: tuple[int, int], dtype: Any) -> None:
+        self.workspace, self.steps, self.dtype = workspace, steps, dtype
+        self.arrays: list[Array] = []
+
+    def take(self, width: int, steps: bool = True, extra: int = 0) -> Array:
+        """Memory (time + extra, batch, width), or (batch, width) of scratch."""
+        time, batch = self.steps
+        shape = (time + extra, batch, width) if steps else (batch, width)
+        array = self.workspace.take(shape, self.dtype)
+        self.arrays.append(array)
+        return array
+
+
+class Layer:
+    """One layer over one sequence: forward fills the memory that backward reads.
+
+    Parameters
+    ----------
+    engine : Engine
+    cell : Cell
+    params : mapping of arrays, as ``Cell.init`` gives them
+    take : callable
+        See ``Memory.take``. It is called in the same order for equal arguments and nothing is
+        read before it is written, so a layer can be made again from what another one filled.
+    resets : bool array (time, batch), optional
+    zoneout : amounts, optional
+    steps : (time, batch)
+    dtype : of all arrays
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cell: cells.Cell,
+        params: Mapping[str, Array],
+        take: Any,
+        resets: Array | None,
+        zoneout: Any,
+        steps: tuple[int, int],
+        dtype: Any,
+    ) -> None:
+        self.engine, self.cell, self.params, self.dtype = engine, cell, params, dtype
+        self.time, self.batch = steps
+        self.plan = plan(cell)
+        self.keep = _keep(resets, steps, dtype)
+        zoneout = _zoneout(cell, zoneout, steps, dtype)
+        self.inputs = take(cell.input_size + 1)
+        self.logits = take(self.plan.width)
+        self.steps = engine.steps[cell.core](engine.xp, self.plan, self.logits, take, zoneout)
+        if isinstance(self.steps, GRUSteps):
+            self.steps.bias = engine.xp.array(params["bias_n"])
+        self.state_weights = engine.xp.ascontiguousarray(params["weight_hh"][self.plan.state_rows])
+
+    def forward(self, x: Array, state: Any, return_cells: bool = False) -> tuple[Any, Any]:
+        """All steps from x (time, batch, input): the outputs, and the last state."""
+        self._project(x)
+        self._start(state)
+        outputs = self._loop(self.steps.states if return_cells else self.steps.states[:1])
+        final = self._packed([states[-1].copy() for states in self.steps.states])
+        return outputs if return_cells else outputs[0], final
+
+    def _project(self, x: Array) -> None:
+        """The input's part of all logits, by one product: x beside ones, for the bias."""
+        xp, rows = self.engine.xp, self.plan.input_rows
+        self.inputs[..., :-1] = x
+        self.inputs[..., -1] = 1
+        weights = xp.empty((self.inputs.shape[2], len(rows)), dtype=self.dtype)
+        weights[:-1] = self.params["weight_ih"].T[:, rows]
+        weights[-1] = self.params["bias"][rows]
+        projected = _flat(self.logits)[:, self.plan.input_window]
+        xp.matmul(_flat(self.inputs), weights, out=projected)
+
+    def _start(self, state: Any) -> None:
+        given = _unpacked(self.cell, state, (self.batch, self.plan.hidden_size), self.dtype)
+        for states, first in zip(self.steps.states, given, strict=True):
+            states[0] = 0 if first is None else first
+
+    def _packed(self, states: Sequence[Array]) -> Any:
+        return tuple(states) if self.cell.core == "lstm" else states[0]
+
+    def _loop(self, shown: Sequence[Array]) -> tuple[Array, ...]:
+        """Step by step; copies of the states ``shown``, after each step."""
+        xp, steps = self.engine.xp, self.steps
+        weights = xp.ascontiguousarray(self.state_weights.T)
+        recurrent = xp.empty((self.batch, weights.shape[1]), dtype=self.dtype)
+        outputs = tuple(xp.empty(s[1:].shape, dtype=self.dtype) for s in shown)
+        for t in range(self.time):
+            self._reset(t, [s[t] for s in steps.states])
+            xp.matmul(steps.hidden[t], weights, out=recurrent)
+            steps.forward(t, recurrent)
+            for output, states in zip(outputs, shown, strict=True):
+                output[t] = states[t + 1]
+        return outputs
+
+    def _reset(self, t: int, arrays: Sequence[Array]) -> None:
+        if self.keep is not None and self.keep[t] is not None:
+            for array in arrays:
+                self.engine.xp.multiply(array, self.keep[t], out=array)
+
+    def backward(
+        self, d_outputs: Sequence[Array | None], d_state: Any, d_logits: Array, wrt_x: bool = True
+    ) -> tuple[dict[str, Array], Array | None, Any]:
+        """Cotangents of the parameters, of x (or None), and of the initial state.
+
+        ``d_outputs`` are those of the outputs; ``d_logits`` (time, batch, plan.width) is scratch.
+        """
+        shape = (self.time, self.batch, self.plan.hidden_size)
+        for part in d_outputs:
+            if part is not None and part.shape != shape:
+                raise ValueError(f"d_output must have shape {shape}, got {part.shape}")
+        d_start = self._backward_loop(d_logits, d_outputs, d_state)
+        return self._gradients(d_logits), self._d_x(d_logits) if wrt_x else None, d_start
+
+    def _backward_loop(self, d_logits: Array, given: Sequence[Array | None], d_state: Any) -> Any:
+        xp, steps = self.engine.xp, self.steps
+        shape = (self.batch, self.plan.hidden_size)
+        last = _unpacked(self.cell, d_state, shape, self.dtype, "d_state")
+        for running, value in zip(steps.cotangents, last, strict=True):
+            running[...] = 0 if value is None else value
+        through = xp.empty(shape, dtype=self.dtype)
+        pairs = [(r, g) for r, g in zip(steps.cotangents, given, strict=False) if g is not None]
+        window = d_logits[..., self.plan.state_window]
+        for t in reversed(range(self.time)):
+            for running, outer in pairs:
+                xp.add(running, outer[t], out=running)
+            steps.backward(t, d_logits[t])
+            if steps.direct:
+                xp.matmul(window[t], self.state_weights, out=through)
+                xp.add(steps.d_hidden, through, out=steps.d_hidden)
+            else:
+                xp.matmul(window[t], self.state_weights, out=steps.d_hidden)
+            self._reset(t, steps.cotangents)
+        return self._packed([running.copy() for running in steps.cotangents])
+
+    def _gradients(self, d_logits: Array) -> dict[str, Array]:
+        xp, rows = self.engine.xp, self.plan.input_rows
+        flat = _flat(d_logits)
+        inner = flat[:, self.plan.input_window].T @ _flat(self.inputs)
+        state = flat[:, self.plan.state_window].T @ _flat(self.steps.hidden[:-1])
+        gradients = {name: xp.empty_like(self.params[name]) for name in self.params}
+        gradients["weight_ih"][rows] = inner[:, :-1]
+        gradients["bias"][rows] = inner[:, -1]
+        gradients["weight_hh"][self.plan.state_rows] = state
+        if "bias_n" in gradients:
+            gradients["bias_n"][...] = d_logits[..., self.plan.input_window.stop :].sum((0, 1))
+        return gradients
+
+    def _d_x(self, d_logits: Array) -> Array:
+        weights = self.params["weight_ih"][self.plan.input_rows]
+        d_x = _flat(d_logits)[:, self.plan.input_window] @ weights
+        return d_x.reshape(self.time, self.batch, -1)
+
+    def forget_gate(self) -> Gate:
+        """The effective forget gate of every step, (time, batch, hidden) each side."""
+        gating = self.steps.gating
+        sides = {
+            slot: Gate(gating.value[slot], gating.complement[slot])
+            for slot in self.plan.complements
+        }
+        forget, _ = self.cell.mechanism.combine(sides)
+        return Gate(*(self.engine.xp.array(side) for side in forget))
+
+
+class Pullback:
+    """The derivative of one layer's run: ``pullback(d_output, d_state=None)``.
+
+    Returns (d_params, d_x, d_state). It can be called again, and keeps what it saved to itself
+    until it is dropped. ``wrt_x=False`` leaves d_x out (None), which saves a product.
+    """
+
+    def __init__(self, layer: Layer, memory: Memory, return_cells: bool) -> None:
+        self._layer, self._return_cells, self._workspace = layer, return_cells, memory.workspace
+        give = weakref.finalize(self, memory.workspace.give, memory.arrays)
+        give.atexit = False
+
+    def __call__(
+        self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
+    ) -> tuple[dict[str, Array], Array | None, Any]:
+        logits = self._layer.logits
+        d_logits = self._workspace.take(logits.shape, logits.dtype)
+        try:
+            parts = d_output if self._return_cells else (d_output,)
+            return self._layer.backward(parts, d_state, d_logits, wrt_x)
+        finally:
+            self._workspace.give([d_logits])
+
+    def gates(self) -> Gate:
+        """The effective forget gate at every step: both sides (time, batch, hidden)."""
+        return self._layer.forget_gate()
+
+
+class Stack:
+    """The derivative of a stack of layers: lists, one entry a layer, for parameters and states."""
+
+    def __init__(self, pullbacks: list[Any]) -> None:
+        self._pullbacks = pullbacks
+
+    def __call__(
+        self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
+    ) -> tuple[list[dict[str, Array]], Array | None, list[Any]]:
+        states = _per_layer("d_state", d_state, len(self._pullbacks))
+        d_params: list[Any] = []
+        d_states: list[Any] = []
+        for k, pullback in reversed(list(enumerate(self._pullbacks))):
+            d_layer, d_output, d_start = pullback(d_output, states[k], wrt_x=wrt_x or k > 0)
+            d_params.insert(0, d_layer)
+            d_states.insert(0, d_start)
+        return d_params, d_output, d_states
+
+    def gates(self) -> list[Gate]:
+        """The effective forget gates of each layer."""
+        return [pullback.gates() for pullback in self._pullbacks]
+
+
+def _stack(
+    engine: Engine,
+    core: str,
+    params: Sequence[Mapping[str, Array]],
+    x: Array,
+    state: Any,
+    mechanism: str | Mechanism,
+    resets: Array | None,
+    zoneout: Any,
+    return_cells: bool,
+) -> tuple[Any, list[Any], Stack]:
+    count = len(params)
+    if not count:
+        raise ValueError("params must hold at least one layer")
+    states = _per_layer("state", state, count)
+    amounts = _per_layer("zoneout", zoneout, count)
+    output, finals, pullbacks = x, [], []
+    for k, layer in enumerate(params):
+        cells_wanted = return_cells and k == count - 1
+        output, final, pullback = run(
+            engine, core, layer, output, states[k], mechanism, resets, amounts[k], cells_wanted
+        )
+        finals.append(final)
+        pullbacks.append(pullback)
+    return output, finals, Stack(pullbacks)
+
+
+def _per_layer(name: str, value: Any, count: int) -> Sequence[Any]:
+    if value is None:
+        return [None] * count
+    if not isinstance(value, list) or len(value) != count:
+        raise ValueError(f"{name} of stacked layers must be a list of {count}, one for each layer")
+    return value
+
+
+def _flat(array: Array) -> Array:
+    """(time, batch, width) as (time * batch, width)."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def _cell(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> cells.Cell:
+    for name in ("weight_ih", "weight_hh", "bias", *(["bias_n"] if core == "gru" else [])):
+        if name not in params:
+            raise ValueError(f"params lacks {name!r}: it has {', '.join(map(repr, params))}")
+    if x.ndim != 3:
+        raise ValueError(f"x must have shape (time, batch, input), got {x.shape}")
+    return cells.CELLS[core](x.shape[2], params["weight_hh"].shape[-1], mechanism)
+
+
+def _check(xp: Any, cell: cells.Cell, params: Mapping[str, Array], x: Array) -> None:
+    hidden = cell.hidden_size
+    shapes = {
+        "weight_ih": (cell.rows, cell.input_size),
+        "weight_hh": (cell.rows, hidden),
+        "bias": (cell.rows,),
+        "bias_n": (hidden,),
+    }
+    if x.dtype not in (xp.float32, xp.float64):
+        raise TypeError(f"x must be float32 or float64, got {x.dtype}")
+    for name, value in params.items():
+        if name not in shapes or (name == "bias_n" and cell.core != "gru"):
+            raise ValueError(f"params has an unknown entry {name!r}")
+        if value.shape != shapes[name]:
+            raise ValueError(
+                f"params[{name!r}] must have shape {shapes[name]} for a {cell.core} of {hidden} "
+                f"units with mechanism {cell.mechanism.name!r} and inputs of {cell.input_size}, "
+                f"got {value.shape}"
+            )
+        if value.dtype != x.dtype:
+            raise TypeError(f"params[{name!r}] is {value.dtype} but x is {x.dtype}")
+        if not xp.isfinite(value).all():
+            raise ValueError(f"params[{name!r}] has entries that are not finite")
+
+
+def _keep(resets: Array | None, steps: tuple[int, int], dtype: Any) -> list[Array | None] | None:
+    """For each step the factor (batch, 1) of the state, None where nothing is reset."""
+    if resets is None:
+        return None
+    if resets.shape != steps or resets.dtype != bool:
+        raise ValueError(
+            f"resets must be boolean of shape {steps} (time, batch), got {resets.dtype} of shape "
+            f"{resets.shape}"
+        )
+    factors = (~resets[..., None]).astype(dtype)
+    return [f if any_ else None for f, any_ in zip(factors, resets.any(1).tolist(), strict=True)]
+
+
+def _zoneout(cell: cells.Cell, zoneout: Any, steps: tuple[int, int], dtype: Any) -> Any:
+    """The amounts, checked; None where nothing is kept."""
+    if zoneout is None:
+        return None
+    if cell.core == "lstm" and (not isinstance(zoneout, tuple) or len(zoneout) != 2):
+        raise ValueError("zoneout of an LSTM must be a pair: of the cell and the hidden state")
+    amounts = zoneout if cell.core == "lstm" else (zoneout,)
+    shape = (*steps, cell.hidden_size)
+    for amount in amounts:
+        if getattr(amount, "ndim", 0):
+            if amount.shape != shape or amount.dtype != dtype:
+                raise ValueError(
+                    f"zoneout draws must be {dtype} of shape {shape}, got {amount.dtype} of shape "
+                    f"{amount.shape}"
+                )
+        elif not 0 <= amount <= 1:
+            raise ValueError(f"zoneout must lie in [0, 1], got {amount}")
+    unused = all(not getattr(amount, "ndim", 0) and amount == 0 for amount in amounts)
+    return None if unused else zoneout
+
+
+def _unpacked(
+    cell: cells.Cell, state: Any, shape: tuple[int, int], dtype: Any, name: str = "state"
+) -> tuple[Array | None, ...]:
+    """The state's parts, hidden first; a part may be None, for zeros."""
+    if state is None:
+        return (None,) * (2 if cell.core == "lstm" else 1)
+    if cell.core != "lstm":
+        parts = (state,)
+    elif isinstance(state, tuple | list) and len(state) == 2:
+        parts = tuple(state)
+    else:
+        raise ValueError(f"{name} of an LSTM must be a pair (h, c)")
+    for part in parts:
+        if part is not None and (part.shape != shape or part.dtype != dtype):
+            raise ValueError(
+                f"{name} must be {dtype} of shape {shape} (batch, hidden), got {part.dtype} of "
+                f"shape {part.shape}"
+            )
+    return parts

@@ -1,0 +1,50 @@
+"""Gates that remember: uniform gate initialization, refine gates, and the gate algebra.
+
+The paper is *Improving the Gating Mechanism of Recurrent Neural Networks* (Gu et al., 2020). This
+package holds what is common to all frameworks: the algebra of gates that carry their complement,
+its derivatives, the initial biases, the table of mechanisms, and the cells. ``gatecore.backends``
+trains them.
+"""
+
+from gatecore import cells, init
+from gatecore.algebra import (
+    Gate,
+    both,
+    cumax,
+    either,
+    logit,
+    master,
+    mix,
+    negate,
+    refine,
+    sigmoid,
+    timescale,
+)
+from gatecore.mechanisms import MECHANISMS, Mechanism, mechanism
+from gatecore.spec import Batch, ModelSpec
+from gatecore.vjp import cumax_vjp, master_vjp, refine_vjp, sigmoid_vjp
+
+__all__ = [
+    "MECHANISMS",
+    "Batch",
+    "Gate",
+    "Mechanism",
+    "ModelSpec",
+    "both",
+    "cells",
+    "cumax",
+    "cumax_vjp",
+    "either",
+    "init",
+    "logit",
+    "master",
+    "master_vjp",
+    "mechanism",
+    "mix",
+    "negate",
+    "refine",
+    "refine_vjp",
+    "sigmoid",
+    "sigmoid_vjp",
+    "timescale",
+]

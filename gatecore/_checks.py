@@ -1,0 +1,51 @@
+"""Errors that say which argument, what came, and what was expected."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """``value`` if it is one of ``options``; else an error that offers the nearest ones."""
+    options = list(options)
+    if value in options:
+        return str(value)
+    near = difflib.get_close_matches(str(value), options, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise ValueError(f"{name}={value!r} is unknown: {hint}known are {', '.join(options)}")
+
+
+def integer(name: str, value: Any, at_least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}")
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def probability(name: str, value: Any, below_one: bool = False) -> float:
+    number(name, value)
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value}")
+    return float(value)
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """A Generator as it is; an integer seed as a fresh one."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
+        return np.random.default_rng(int(rng))
+    raise TypeError(f"rng must be a numpy.random.Generator or a non-negative int seed, got {rng!r}")

@@ -1,0 +1,200 @@
+"""The gate algebra: a gate is a number in [0, 1] that carries its complement.
+
+A unit whose forget gate is g remembers for 1/(1 − g) steps, so gates must come extremely close to
+1, where ``1 - g`` in floating point is rounding error. A :class:`Gate` therefore keeps both sides,
+and everything here is a sum or product of non-negative numbers: nothing is subtracted, nothing
+cancels. The same functions take NumPy, CuPy, torch and JAX arrays, and SymPy expressions.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gatecore._namespace import Array, asarray, is_symbolic, logistic, namespace
+
+
+class Gate(NamedTuple):
+    """A gate and its complement: two arrays of equal shape, in [0, 1], that sum to 1.
+
+    Both are accurate to a few units in the last place, also where the other one is nearly 1.
+
+    Examples
+    --------
+    >>> sigmoid(40.0).complement  # 1 - sigmoid(40.0).value would be 0
+    np.float64(4.248354255291589e-18)
+    """
+
+    value: Array
+    complement: Array
+
+
+def negate(a: Gate | Array) -> Gate:
+    """NOT: the gate with its two sides exchanged."""
+    a = _gate("a", a)
+    return Gate(a.complement, a.value)
+
+
+def both(a: Gate | Array, b: Gate | Array) -> Gate:
+    """AND of two independent gates: a·b, with complement ā + a·b̄. Shapes broadcast."""
+    a, b = _gate("a", a), _gate("b", b)
+    return Gate(a.value * b.value, a.complement + a.value * b.complement)
+
+
+def either(a: Gate | Array, b: Gate | Array) -> Gate:
+    """OR of two independent gates: a + ā·b, with complement ā·b̄. Shapes broadcast."""
+    return negate(both(negate(a), negate(b)))
+
+
+def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
+    """The selector's choice between two gates: s·high + s̄·low, and so for the complements."""
+    s, high, low = _gate("selector", selector), _gate("high", high), _gate("low", low)
+    return Gate(
+        s.value * high.value + s.complement * low.value,
+        s.value * high.complement + s.complement * low.complement,
+    )
+
+
+def timescale(gate: Gate | Array) -> Array:
+    """Characteristic timescale 1/(1 − g) in steps, in [1, ∞] (Section 2.2).
+
+    Examples
+    --------
+    >>> float(timescale(sigmoid(6.0)))
+    404.428793492735
+    """
+    with np.errstate(divide="ignore"):  # a gate at exactly 1 remembers for ever
+        return 1 / _gate("gate", gate).complement
+
+
+def sigmoid(logit: Array) -> Gate:
+    """The logistic gate: (σ(x), σ(−x)), accurate to a few ulp at any logit.
+
+    Parameters
+    ----------
+    logit : array (...), real floating
+    """
+    logit = asarray("logit", logit)
+    return Gate(*logistic(namespace(logit), logit))
+
+
+def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
+    """The ordered gate cumsum(softmax(x)) of the ON-LSTM (equations 19, 28).
+
+    Its values rise along ``axis`` and never exceed 1; the complement is the sum of what lies
+    beyond, not ``1 - value``. The last value is exactly 1: that unit is never forgotten, and with
+    a tied input gate it is never written.
+
+    Parameters
+    ----------
+    logit : array with n entries along ``axis``, real floating
+    axis : int
+    downsize : int
+        C of Appendix B.4: each entry is repeated C times, so the result has n·C entries along
+        ``axis``, and unit k takes entry k // C.
+    """
+    logit = asarray("logit", logit)
+    if not getattr(logit, "ndim", 0):
+        raise ValueError("cumax needs a logit array with at least one axis, got a scalar")
+    xp = namespace(logit)
+    weight = _softmax_weight(xp, xp.moveaxis(logit, axis, -1))
+    below, beyond = _sum_upto(xp, weight), _sum_beyond(xp, weight)
+    gate = Gate(below / (below + beyond), beyond / (below + beyond))
+    return spread(Gate(*(xp.moveaxis(side, -1, axis) for side in gate)), downsize, axis)
+
+
+def spread(gate: Gate, downsize: int, axis: int = -1) -> Gate:
+    """Each entry ``downsize`` times along ``axis``: unit k takes master gate k // C (B.4)."""
+    if downsize == 1:
+        return gate
+    xp = namespace(*gate)
+    return Gate(*(xp.repeat(side, downsize, axis=axis) for side in gate))
+
+
+def logit(gate: Gate | Array) -> Array:
+    """The inverse sigmoid log(g / (1 − g)), accurate at ½ and at both ends.
+
+    Examples
+    --------
+    >>> float(logit(sigmoid(-30.0)))
+    -30.0
+    """
+    gate = _gate("gate", gate)
+    xp = namespace(*gate)
+    if is_symbolic(gate.value):
+        return xp.log(gate.value / gate.complement)
+    difference = gate.value - gate.complement  # exact near ½
+    central = xp.abs(difference) < 0.5
+    near_half = 2 * xp.atanh(xp.where(central, difference, difference * 0))
+    with np.errstate(divide="ignore"):
+        return xp.where(central, near_half, xp.log(gate.value) - xp.log(gate.complement))
+
+
+def refine(forget: Gate | Array, refine: Gate | Array) -> Gate:
+    """The effective gate g = r·(1 − (1 − f)²) + (1 − r)·f² (equations 12, 16).
+
+    The refine gate r chooses within the band f ± f(1 − f): ``mix(r, either(f, f), both(f, f))``,
+    which is f(f + 2 r f̄) with complement f̄(f̄ + 2 r̄ f).
+
+    Parameters
+    ----------
+    forget, refine : Gate or array in [0, 1], broadcastable
+
+    Examples
+    --------
+    >>> refine(0.9, 1.0).value  # the band around 0.9 ends at 0.99
+    np.float64(0.99)
+    """
+    f, r = _gate("forget", forget), _gate("refine", refine)
+    return Gate(
+        f.value * (f.value + 2 * r.value * f.complement),
+        f.complement * (f.complement + 2 * r.complement * f.value),
+    )
+
+
+def master(
+    master_forget: Gate | Array,
+    master_input: Gate | Array,
+    forget: Gate | Array,
+    input: Gate | Array,
+) -> tuple[Gate, Gate]:
+    """The effective forget and input gates of the ON-LSTM (equations 21-23).
+
+    With ω = F·I the paper's f̂ = f·ω + (F − ω) is F(Ī + f·I), and î is I(F̄ + i·F).
+
+    Parameters
+    ----------
+    master_forget, master_input, forget, input : Gate or array in [0, 1], broadcastable
+        F, I and the inner f, i.
+
+    Returns
+    -------
+    (Gate, Gate)
+        Effective forget gate f̂ and effective input gate î.
+    """
+    big_f, big_i = _gate("master_forget", master_forget), _gate("master_input", master_input)
+    return (
+        both(big_f, either(negate(big_i), forget)),
+        both(big_i, either(negate(big_f), input)),
+    )
+
+
+def _gate(name: str, value: Any) -> Gate:
+    if isinstance(value, Gate):
+        return value
+    value = asarray(name, value)
+    return Gate(value, 1 - value)
+
+
+def _softmax_weight(xp: Any, z: Array) -> Array:
+    return xp.exp(z - xp.max(z, axis=-1, keepdims=True))
+
+
+def _sum_upto(xp: Any, x: Array) -> Array:
+    """Σ_{j ≤ k} x_j along the last axis."""
+    return xp.cumulative_sum(x, axis=-1)
+
+
+def _sum_beyond(xp: Any, x: Array) -> Array:
+    """Σ_{j > k} x_j along the last axis, summed from the far end, so without cancellation."""
+    from_end = xp.cumulative_sum(xp.flip(x, axis=-1), axis=-1, include_initial=True)
+    return xp.flip(from_end[..., :-1], axis=-1)

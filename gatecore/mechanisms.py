@@ -1,0 +1,264 @@
+"""The gate mechanisms of the paper as data: two axes and their consequences (Table 1).
+
+One axis is the main gate (its activation and the law of its initial bias), the other its auxiliary
+gate (none, refine, master). A mechanism is a value of :class:`Mechanism`; code branches on its
+fields, never on its name, so a new mechanism is a new row.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from gatecore import _checks, init
+from gatecore._namespace import Array
+from gatecore.algebra import Gate, cumax, master, negate, refine, sigmoid, spread
+
+CORES = ("lstm", "gru", "minimal")
+
+# Packed order of the projections that every mechanism of a core has, and what an auxiliary adds.
+_OWN_SLOTS = {
+    "lstm": ("input", "forget", "candidate", "output"),
+    "gru": ("reset", "forget", "candidate"),
+    "minimal": ("forget", "candidate"),
+}
+_MASTER_SLOTS = ("master_forget", "master_input")
+_GATE_SLOTS = ("forget", "input", "refine", *_MASTER_SLOTS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """How the forget and input gates of a recurrent cell are formed and initialised.
+
+    Parameters
+    ----------
+    name : str
+        For people; no code depends on it.
+    activation : {"sigmoid", "cumax"}
+        Of the main gate. With ``cumax`` an input gate of its own is 1 − cumax (equations 20, 29).
+    initial : {"constant", "chrono", "uniform"}
+        Law of the main gate's initial bias b; sampled laws give an own input gate −b (equation
+        18). Ordered gates start at zero logits: only "constant" fits them.
+    auxiliary : {"none", "refine", "master"}
+        What modulates the main gate: nothing; a refine gate (equations 11-12), the input gate
+        tied to 1 − g; or inner gates under a pair of master gates (equations 21-23).
+    forget_bias : float
+        The constant bias b.
+    t_max : "hidden", float or None
+        Longest dependency in steps of the chrono law, above 2; "hidden" takes the hidden size,
+        None the law without T_max.
+    refine_bias : {"neutral", "opposed", "uniform"}
+        Initial bias of the refine gate: 0; −b (Listing 2: then r = 1 − f and the initial g is
+        2f − 3f² + 2f³); or a uniform-gate draw of its own. They start with different timescales.
+    downsize : int
+        C: a master gate serves C consecutive units; must divide the hidden size.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A field out of range, or fields that contradict each other.
+    """
+
+    name: str
+    activation: str = "sigmoid"
+    initial: str = "constant"
+    auxiliary: str = "none"
+    forget_bias: float = 1.0
+    t_max: float | str | None = "hidden"
+    refine_bias: str = "neutral"
+    downsize: int = 1
+
+    def __post_init__(self) -> None:
+        _checks.choice("activation", self.activation, ("sigmoid", "cumax"))
+        _checks.choice("initial", self.initial, ("constant", "chrono", "uniform"))
+        _checks.choice("auxiliary", self.auxiliary, ("none", "refine", "master"))
+        _checks.choice("refine_bias", self.refine_bias, ("neutral", "opposed", "uniform"))
+        _checks.integer("downsize", self.downsize)
+        _checks.number("forget_bias", self.forget_bias)
+        if self.t_max is not None and self.t_max != "hidden":
+            init.chrono_quantile(0.0, _t_max(self.t_max))
+        if self.activation == "cumax" and self.initial != "constant":
+            raise ValueError(
+                f"initial={self.initial!r} does not fit activation='cumax': an ordered gate's "
+                "values are set by cumax itself, so its initial bias is 'constant'"
+            )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def slots(self, core: str, hidden_size: int) -> tuple[tuple[str, int], ...]:
+        """The projections of a cell as (slot name, width), in the order they are packed.
+
+        Examples
+        --------
+        >>> mechanism("UR").slots("lstm", 8)
+        (('refine', 8), ('forget', 8), ('candidate', 8), ('output', 8))
+        """
+        _checks.choice("core", core, CORES)
+        self.validate(hidden_size)
+        names = _OWN_SLOTS[core]
+        if self.auxiliary == "refine":
+            replaced = tuple("refine" if name == "input" else name for name in names)
+            names = replaced if "input" in names else (*names, "refine")
+        slots = tuple((name, hidden_size) for name in names)
+        if self.auxiliary == "master":
+            slots += tuple((name, hidden_size // self.downsize) for name in _MASTER_SLOTS)
+        return slots
+
+    def rows(self, core: str, hidden_size: int) -> int:
+        """Rows of the packed weights: the sum of the slots' widths."""
+        return sum(width for _, width in self.slots(core, hidden_size))
+
+    def validate(self, hidden_size: int) -> None:
+        """Raise ValueError if a layer of ``hidden_size`` units cannot have this mechanism."""
+        _checks.integer("hidden_size", hidden_size)
+        if self.auxiliary == "master" and hidden_size % self.downsize:
+            raise ValueError(
+                f"hidden_size={hidden_size} is not divisible by downsize={self.downsize}: each "
+                "master gate serves that many units"
+            )
+        drawn = self.auxiliary == "refine" and self.refine_bias == "uniform"
+        if (self.initial == "uniform" or drawn) and hidden_size < 2:
+            raise ValueError(
+                f"mechanism {self.name!r} draws biases from U[1/d, 1 - 1/d], which needs "
+                f"hidden_size >= 2, got {hidden_size}"
+            )
+        if self.initial == "chrono" and self.t_max == "hidden" and hidden_size <= 2:
+            raise ValueError(
+                f"mechanism {self.name!r} takes t_max from hidden_size, which must be above 2, "
+                f"got {hidden_size}; give t_max a number or None"
+            )
+
+    def biases(self, core: str, hidden_size: int, rng: init.Rng) -> dict[str, np.ndarray]:
+        """Initial bias of each slot, in packed order: float64 arrays of the slots' widths."""
+        rng = _checks.generator(rng)
+        biases = {name: np.zeros(width) for name, width in self.slots(core, hidden_size)}
+        main, opposite = self.main_slots
+        biases[main] = self._main_bias(len(biases[main]), hidden_size, rng)
+        if opposite in biases and self.initial != "constant":
+            biases[opposite] = -biases[main]
+        if "refine" in biases and self.refine_bias == "opposed":
+            biases["refine"] = -biases[main]
+        elif "refine" in biases and self.refine_bias == "uniform":
+            biases["refine"] = init.uniform(hidden_size, rng)
+        return biases
+
+    def gates(self, logits: Mapping[str, Array]) -> tuple[Gate, Gate]:
+        """Effective forget and input gates (..., hidden) from the slots' logits (..., width)."""
+        return self.combine(self.activate(logits))
+
+    def activate(self, logits: Mapping[str, Array]) -> dict[str, Gate]:
+        """Each gate slot's own activation, cumax or sigmoid, by slot name."""
+        ordered = () if self.activation == "sigmoid" else self.main_slots
+        gates = {
+            name: cumax(logit) if name in ordered else sigmoid(logit)
+            for name, logit in logits.items()
+            if name in _GATE_SLOTS
+        }
+        for name in ordered:
+            if name in gates and name.endswith("input"):
+                gates[name] = negate(gates[name])
+        return gates
+
+    def combine(self, gates: Mapping[str, Gate]) -> tuple[Gate, Gate]:
+        """Effective forget and input gates from the slots' gates.
+
+        Without an input slot or master gates the input gate is tied: 1 − the forget gate.
+        """
+        forget = gates["forget"]
+        if self.auxiliary == "refine":
+            forget = refine(forget, gates["refine"])
+        input = gates["input"] if "input" in gates else negate(forget)
+        if self.auxiliary == "master":
+            outer_forget, outer_input = (
+                spread(gates[name], self.downsize) for name in _MASTER_SLOTS
+            )
+            return master(outer_forget, outer_input, forget, input)
+        return forget, input
+
+    def tied(self, core: str) -> bool:
+        """Whether the effective input gate is the complement of the forget gate."""
+        return self.auxiliary == "refine" or (self.auxiliary == "none" and core != "lstm")
+
+    @property
+    def main_slots(self) -> tuple[str, str]:
+        """The main gate's slots: that of the forget gate, and where there is one its input's."""
+        return _MASTER_SLOTS if self.auxiliary == "master" else ("forget", "input")
+
+    def _main_bias(self, size: int, hidden_size: int, rng: np.random.Generator) -> np.ndarray:
+        if self.initial == "constant":
+            return init.constant(size, self.forget_bias)
+        if self.initial == "uniform":
+            return init.uniform(size, rng, width=hidden_size)
+        if self.t_max is None:
+            return init.chrono_unbounded(size, rng)
+        return init.chrono(size, hidden_size if self.t_max == "hidden" else _t_max(self.t_max), rng)
+
+
+_MAIN: dict[str, dict[str, Any]] = {
+    "": {},
+    "C": {"initial": "chrono"},
+    "O": {"activation": "cumax", "forget_bias": 0.0},
+    "U": {"initial": "uniform"},
+}
+_AUXILIARY = {"": "none", "R": "refine", "M": "master"}
+_REFINE_BIAS = {"U": "opposed", "O": "uniform"}
+
+
+def _row(main: str, auxiliary: str) -> Mechanism:
+    return Mechanism(
+        name=main + auxiliary or "standard",
+        auxiliary=_AUXILIARY[auxiliary],
+        refine_bias=_REFINE_BIAS.get(main, "neutral") if auxiliary == "R" else "neutral",
+        **_MAIN[main],
+    )
+
+
+_CROSSINGS = {row.name: row for row in (_row(m, a) for m in _MAIN for a in _AUXILIARY)}
+
+# The paper's Table 1, in its order; the other crossings (M, CR, CM) are taken by name as well.
+MECHANISMS: Mapping[str, Mechanism] = MappingProxyType(
+    {n: _CROSSINGS[n] for n in ("standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR")}
+)
+
+
+def mechanism(name: str | Mechanism, **overrides: Any) -> Mechanism:
+    """The mechanism of that name, with fields of the table overridden.
+
+    Parameters
+    ----------
+    name : str or Mechanism
+        One of ``MECHANISMS``, its alias "-" for "standard", another crossing of the two axes
+        ("M", "CR", "CM"), or a Mechanism.
+    **overrides
+        Fields of :class:`Mechanism`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unknown name (the nearest ones are offered), unknown field, or a value out of range.
+
+    Examples
+    --------
+    >>> mechanism("C", t_max=784).t_max
+    784
+    >>> mechanism("UR", refine_bias="uniform").refine_bias
+    'uniform'
+    """
+    if not isinstance(name, Mechanism):
+        if not isinstance(name, str):
+            raise TypeError(f"mechanism must be a name or a Mechanism, got {type(name).__name__}")
+        known = "standard" if name == "-" else name
+        name = _CROSSINGS[_checks.choice("mechanism", known, _CROSSINGS)]
+    fields = [field.name for field in dataclasses.fields(Mechanism)]
+    for override in overrides:
+        _checks.choice("mechanism field", override, fields)
+    return dataclasses.replace(name, **overrides)
+
+
+def _t_max(value: Any) -> float:
+    if isinstance(value, str):
+        raise ValueError(f"t_max must be 'hidden', a number above 2, or None, got {value!r}")
+    return _checks.number("t_max", value)
