@@ -14,8 +14,9 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     options = list(options)
     if value in options:
         return str(value)
-    near = difflib.get_close_matches(str(value), options, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    folded = {option.casefold(): option for option in options}
+    near = difflib.get_close_matches(str(value).casefold(), folded, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(repr(folded[n]) for n in near)}? " if near else ""
     raise ValueError(f"{name}={value!r} is unknown: {hint}known are {', '.join(options)}")
 
 

@@ -39,7 +39,7 @@ def is_symbolic(value: Any) -> bool:
     """Whether ``value`` is a SymPy expression, or a NumPy object array of them."""
     sympy = sys.modules.get("sympy")
     return sympy is not None and (
-        isinstance(value, sympy.Basic) or getattr(value, "dtype", None) == np.dtype(object)
+        isinstance(value, sympy.Basic) or (isinstance(value, np.ndarray) and value.dtype == object)
     )
 
 
@@ -57,13 +57,11 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     if is_jax_namespace(xp):
         sigmoid = sys.modules["jax"].nn.sigmoid
         return sigmoid(x), sigmoid(-x)
-    small = xp.exp(-xp.abs(x))
-    large_side, small_side = 1 / (1 + small), small / (1 + small)
+    # in float64: an exponential of float32 alone errs by 2.5 ulp, and a refined gate squares it
+    small = xp.exp(-xp.abs(xp.astype(x, xp.float64)))
+    near_one, near_zero = (xp.astype(y, x.dtype) for y in (1 / (1 + small), small / (1 + small)))
     positive = x >= 0
-    return (
-        xp.where(positive, large_side, small_side),
-        xp.where(positive, small_side, large_side),
-    )
+    return xp.where(positive, near_one, near_zero), xp.where(positive, near_zero, near_one)
 
 
 @functools.cache

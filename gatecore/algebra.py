@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gatecore import _checks
 from gatecore._namespace import Array, asarray, is_symbolic, logistic, namespace
 
 
@@ -92,7 +93,7 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
         C of Appendix B.4: each entry is repeated C times, so the result has n·C entries along
         ``axis``, and unit k takes entry k // C.
     """
-    logit = asarray("logit", logit)
+    logit, downsize = asarray("logit", logit), _checks.integer("downsize", downsize)
     if not getattr(logit, "ndim", 0):
         raise ValueError("cumax needs a logit array with at least one axis, got a scalar")
     xp = namespace(logit)
@@ -118,15 +119,16 @@ def logit(gate: Gate | Array) -> Array:
     >>> float(logit(sigmoid(-30.0)))
     -30.0
     """
-    gate = _gate("gate", gate)
-    xp = namespace(*gate)
-    if is_symbolic(gate.value):
-        return xp.log(gate.value / gate.complement)
-    difference = gate.value - gate.complement  # exact near ½
+    value, complement = _gate("gate", gate)
+    xp = namespace(value, complement)
+    if is_symbolic(value):
+        return xp.log(value / complement)
+    # g - (1 - g), of a plain array without rounding 1 - g first
+    difference = value - complement if isinstance(gate, Gate) else 2 * (value - 0.5)
     central = xp.abs(difference) < 0.5
     near_half = 2 * xp.atanh(xp.where(central, difference, difference * 0))
     with np.errstate(divide="ignore"):
-        return xp.where(central, near_half, xp.log(gate.value) - xp.log(gate.complement))
+        return xp.where(central, near_half, xp.log(value) - xp.log(complement))
 
 
 def refine(forget: Gate | Array, refine: Gate | Array) -> Gate:

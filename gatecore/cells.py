@@ -100,8 +100,9 @@ class Cell:
         """All steps: xs (time, batch, input) to outputs (time, batch, hidden), last state."""
         state = self.initial_state(xs) if state is None else state
         outputs = []
-        for projected in self.project(params, xs):
-            output, state = self.advance(params, projected, state)
+        projected = self.project(params, xs)
+        for t in range(xs.shape[0]):
+            output, state = self.advance(params, projected[t, ...], state)
             outputs.append(output)
         return namespace(xs).stack(outputs), state
 

@@ -84,9 +84,9 @@ class ModelSpec:
         for name in ("embedding_size", "read"):
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name))
-        for width in self.head:
+        for width in _tuple("head", self.head):
             _checks.integer("head", width)
-        for amount in self.zoneout:
+        for amount in _tuple("zoneout", self.zoneout, length=2):
             _checks.probability("zoneout", amount)
         _checks.probability("dropout", self.dropout, below_one=True)
         if self.embedding_size is not None and self.input != "embedding":
@@ -132,3 +132,11 @@ class ModelSpec:
             params[f"head.{k}.weight"] = rng.uniform(-bound, bound, (outputs, inputs))
             params[f"head.{k}.bias"] = rng.uniform(-bound, bound, outputs)
         return params
+
+
+def _tuple(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be a tuple, got {type(value).__name__} {value!r}")
+    if length is not None and len(value) != length:
+        raise ValueError(f"{name} must have {length} entries, got {len(value)}")
+    return tuple(value)

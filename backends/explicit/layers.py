@@ -45,15 +45,15 @@ def relu_dropout(xp: Any, x: Array, rate: float, rng: Any) -> tuple[Array, Pull]
 def cross_entropy(xp: Any, logits: Array, targets: Array) -> tuple[dict[str, float], Pull]:
     """Mean over the scored targets (those ≥ 0) in nats, and the share of right guesses."""
     scored = targets >= 0
-    count = max(int(scored.sum()), 1)
+    count = int(scored.sum())
     shifted = logits - logits.max(-1, keepdims=True)
     log_total = xp.log(xp.exp(shifted).sum(-1, keepdims=True))
     picked = xp.where(scored, targets, 0)[..., None]
     log_p = xp.take_along_axis(shifted - log_total, picked, -1)[..., 0]
     right = (logits.argmax(-1) == targets) & scored
     metrics = {
-        "loss": -float((log_p * scored).sum(dtype=xp.float64)) / count,
-        "accuracy": float(right.sum()) / count,
+        "loss": -float((log_p * scored).sum(dtype=xp.float64)) / max(count, 1),
+        "accuracy": float(right.sum()) / max(count, 1),
         "count": count,
     }
 
@@ -61,7 +61,7 @@ def cross_entropy(xp: Any, logits: Array, targets: Array) -> tuple[dict[str, flo
         d_logits = xp.exp(shifted - log_total)
         hit = xp.take_along_axis(d_logits, picked, -1)
         xp.put_along_axis(d_logits, picked, hit - 1, -1)
-        return d_logits * (scored[..., None] / logits.dtype.type(count))
+        return d_logits * (scored[..., None] / logits.dtype.type(max(count, 1)))
 
     return metrics, pullback
 

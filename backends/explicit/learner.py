@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gatecore._checks import choice, integer, number
+from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
 from gatecore.backends.explicit.layers import (
     LOSSES,
@@ -47,7 +47,8 @@ class ExplicitLearner:
     ) -> None:
         xp = engine.xp
         self.engine, self.spec, self.seed = engine, spec, integer("seed", seed, at_least=0)
-        self.betas, self.eps = tuple(betas), number("eps", eps)
+        self.betas = tuple(probability("betas", beta, below_one=True) for beta in betas)
+        self.eps = number("eps", eps)
         self.dtype = xp.dtype(choice("dtype", dtype, ("float32", "float64")))
         initial = spec.initial(seed)
         self.parameters = {k: xp.asarray(v, dtype=self.dtype) for k, v in initial.items()}
@@ -71,11 +72,16 @@ class ExplicitLearner:
         -------
         dict
             ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
-            before clipping. If loss or norm is not finite, the parameters stay as they were.
+            before clipping. If loss or norm is not finite, the parameters stay as they were; if
+            the parameters themselves have overflowed, both are NaN.
         """
+        _check_settings(learning_rate, clip_norm)
+        if not all(self.engine.xp.isfinite(p).all() for p in self.parameters.values()):
+            return {"loss": float("nan"), "gradient_norm": float("nan")}
         rng = np.random.default_rng([self.seed, self.steps])
-        metrics, gradients = self._gradients(batch, rng)
-        norm = self._norm(gradients)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the norm
+            metrics, gradients = self._gradients(batch, rng)
+            norm = self._norm(gradients)
         self.steps += 1
         if np.isfinite(metrics["loss"]) and np.isfinite(norm):
             scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
@@ -220,9 +226,8 @@ class ExplicitLearner:
 
     def _norm(self, gradients: Mapping[str, Array]) -> float:
         """The global norm, its squares summed in float64."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = [float((g.astype(np.float64) ** 2).sum()) for g in gradients.values()]
-            return float(np.sqrt(sum(squares)))
+        squares = [float((g.astype(np.float64) ** 2).sum()) for g in gradients.values()]
+        return float(np.sqrt(sum(squares)))
 
     def _adam(self, gradients: Mapping[str, Array], learning_rate: float, scale: float) -> None:
         xp, (beta1, beta2) = self.engine.xp, self.betas
@@ -254,9 +259,18 @@ class ExplicitLearner:
         wanted = predicted if self.spec.loss == "squared_error" else predicted[:-1]
         if batch.targets.shape != wanted:
             raise ValueError(f"batch.targets must have shape {wanted}, got {batch.targets.shape}")
+        if self.spec.loss == "cross_entropy" and batch.targets.dtype.kind not in "iu":
+            raise TypeError(f"batch.targets must be integers, got {batch.targets.dtype}")
         if self.spec.loss == "cross_entropy" and batch.targets.size:
             largest = int(batch.targets.max())
             if largest >= self.spec.output_size:
                 raise ValueError(
                     f"batch.targets must lie below {self.spec.output_size}, got {largest}"
                 )
+
+
+def _check_settings(learning_rate: float, clip_norm: float | None) -> None:
+    if number("learning_rate", learning_rate) < 0:
+        raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+    if clip_norm is not None and number("clip_norm", clip_norm) <= 0:
+        raise ValueError(f"clip_norm must be positive (or None), got {clip_norm}")

@@ -5,11 +5,19 @@ multiplies by the recurrent weights and steps, and allocates nothing.
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gatecore import cells
 from gatecore.algebra import Gate
+from gatecore.backends.explicit.arguments import (
+    cell_of,
+    check,
+    keep_factors,
+    per_layer,
+    state_parts,
+    zoneout_amounts,
+)
 from gatecore.backends.explicit.plan import plan
 from gatecore.backends.explicit.steps import STEPS, GRUSteps, Steps
 from gatecore.backends.explicit.workspace import Workspace
@@ -31,6 +39,19 @@ class Engine:
     def __init__(self, xp: Any, steps: Mapping[str, type[Steps]] = STEPS) -> None:
         self.xp, self.steps, self.workspace = xp, steps, Workspace(xp)
 
+    def matmul(self, left: Array, right: Array, out: Array | None = None) -> Array:
+        """The product of two matrices, of any size: one call a sequence."""
+        return self.xp.matmul(left, right, out=out)
+
+    def product(self, weights: Array, batch: int) -> Callable[[Array], Array]:
+        """A function that multiplies (batch, n) by these ``weights`` (n, m): one call a time step.
+
+        What it returns may be overwritten by its next call.
+        """
+        weights = self.xp.ascontiguousarray(weights)
+        out = self.xp.empty((batch, weights.shape[1]), dtype=weights.dtype)
+        return lambda left: self.xp.matmul(left, weights, out=out)
+
 
 def run(
     engine: Engine,
@@ -46,8 +67,8 @@ def run(
     """One layer, or a stack of layers where ``params`` is a sequence of mappings."""
     if not isinstance(params, Mapping):
         return _stack(engine, core, params, x, state, mechanism, resets, zoneout, return_cells)
-    cell = _cell(core, params, x, mechanism)
-    _check(engine.xp, cell, params, x)
+    cell = cell_of(core, params, x, mechanism)
+    check(engine.xp, cell, params, x)
     memory = Memory(engine.workspace, x.shape[:2], x.dtype)
     layer = Layer(engine, cell, params, memory.take, resets, zoneout, x.shape[:2], x.dtype)
     outputs, final = layer.forward(x, state, return_cells)
@@ -101,14 +122,16 @@ class Layer:
         self.engine, self.cell, self.params, self.dtype = engine, cell, params, dtype
         self.time, self.batch = steps
         self.plan = plan(cell)
-        self.keep = _keep(resets, steps, dtype)
-        zoneout = _zoneout(cell, zoneout, steps, dtype)
+        self.keep = keep_factors(resets, steps, dtype)
+        zoneout = zoneout_amounts(cell, zoneout, steps, dtype)
         self.inputs = take(cell.input_size + 1)
         self.logits = take(self.plan.width)
         self.steps = engine.steps[cell.core](engine.xp, self.plan, self.logits, take, zoneout)
         if isinstance(self.steps, GRUSteps):
             self.steps.bias = engine.xp.array(params["bias_n"])
-        self.state_weights = engine.xp.ascontiguousarray(params["weight_hh"][self.plan.state_rows])
+        # copies: a pullback must not see what its caller does to the parameters afterwards
+        self.input_weights = params["weight_ih"][self.plan.input_rows]
+        self.state_weights = params["weight_hh"][self.plan.state_rows]
 
     def forward(self, x: Array, state: Any, return_cells: bool = False) -> tuple[Any, Any]:
         """All steps from x (time, batch, input): the outputs, and the last state."""
@@ -124,13 +147,13 @@ class Layer:
         self.inputs[..., :-1] = x
         self.inputs[..., -1] = 1
         weights = xp.empty((self.inputs.shape[2], len(rows)), dtype=self.dtype)
-        weights[:-1] = self.params["weight_ih"].T[:, rows]
+        weights[:-1] = self.input_weights.T
         weights[-1] = self.params["bias"][rows]
         projected = _flat(self.logits)[:, self.plan.input_window]
-        xp.matmul(_flat(self.inputs), weights, out=projected)
+        self.engine.matmul(_flat(self.inputs), weights, out=projected)
 
     def _start(self, state: Any) -> None:
-        given = _unpacked(self.cell, state, (self.batch, self.plan.hidden_size), self.dtype)
+        given = state_parts(self.cell, state, (self.batch, self.plan.hidden_size), self.dtype)
         for states, first in zip(self.steps.states, given, strict=True):
             states[0] = 0 if first is None else first
 
@@ -140,13 +163,11 @@ class Layer:
     def _loop(self, shown: Sequence[Array]) -> tuple[Array, ...]:
         """Step by step; copies of the states ``shown``, after each step."""
         xp, steps = self.engine.xp, self.steps
-        weights = xp.ascontiguousarray(self.state_weights.T)
-        recurrent = xp.empty((self.batch, weights.shape[1]), dtype=self.dtype)
+        multiply = self.engine.product(self.state_weights.T, self.batch)
         outputs = tuple(xp.empty(s[1:].shape, dtype=self.dtype) for s in shown)
         for t in range(self.time):
             self._reset(t, [s[t] for s in steps.states])
-            xp.matmul(steps.hidden[t], weights, out=recurrent)
-            steps.forward(t, recurrent)
+            steps.forward(t, multiply(steps.hidden[t]))
             for output, states in zip(outputs, shown, strict=True):
                 output[t] = states[t + 1]
         return outputs
@@ -172,30 +193,30 @@ class Layer:
 
     def _backward_loop(self, d_logits: Array, given: Sequence[Array | None], d_state: Any) -> Any:
         xp, steps = self.engine.xp, self.steps
+        multiply = self.engine.product(self.state_weights, self.batch)
         shape = (self.batch, self.plan.hidden_size)
-        last = _unpacked(self.cell, d_state, shape, self.dtype, "d_state")
+        last = state_parts(self.cell, d_state, shape, self.dtype, "d_state")
         for running, value in zip(steps.cotangents, last, strict=True):
             running[...] = 0 if value is None else value
-        through = xp.empty(shape, dtype=self.dtype)
         pairs = [(r, g) for r, g in zip(steps.cotangents, given, strict=False) if g is not None]
         window = d_logits[..., self.plan.state_window]
         for t in reversed(range(self.time)):
             for running, outer in pairs:
                 xp.add(running, outer[t], out=running)
             steps.backward(t, d_logits[t])
+            through = multiply(window[t])
             if steps.direct:
-                xp.matmul(window[t], self.state_weights, out=through)
                 xp.add(steps.d_hidden, through, out=steps.d_hidden)
             else:
-                xp.matmul(window[t], self.state_weights, out=steps.d_hidden)
+                steps.d_hidden[...] = through
             self._reset(t, steps.cotangents)
         return self._packed([running.copy() for running in steps.cotangents])
 
     def _gradients(self, d_logits: Array) -> dict[str, Array]:
-        xp, rows = self.engine.xp, self.plan.input_rows
+        xp, rows, multiply = self.engine.xp, self.plan.input_rows, self.engine.matmul
         flat = _flat(d_logits)
-        inner = flat[:, self.plan.input_window].T @ _flat(self.inputs)
-        state = flat[:, self.plan.state_window].T @ _flat(self.steps.hidden[:-1])
+        inner = multiply(flat[:, self.plan.input_window].T, _flat(self.inputs))
+        state = multiply(flat[:, self.plan.state_window].T, _flat(self.steps.hidden[:-1]))
         gradients = {name: xp.empty_like(self.params[name]) for name in self.params}
         gradients["weight_ih"][rows] = inner[:, :-1]
         gradients["bias"][rows] = inner[:, -1]
@@ -205,8 +226,8 @@ class Layer:
         return gradients
 
     def _d_x(self, d_logits: Array) -> Array:
-        weights = self.params["weight_ih"][self.plan.input_rows]
-        d_x = _flat(d_logits)[:, self.plan.input_window] @ weights
+        logits = _flat(d_logits)[:, self.plan.input_window]
+        d_x = self.engine.matmul(logits, self.input_weights)
         return d_x.reshape(self.time, self.batch, -1)
 
     def forget_gate(self) -> Gate:
@@ -257,7 +278,7 @@ class Stack:
     def __call__(
         self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
     ) -> tuple[list[dict[str, Array]], Array | None, list[Any]]:
-        states = _per_layer("d_state", d_state, len(self._pullbacks))
+        states = per_layer("d_state", d_state, len(self._pullbacks))
         d_params: list[Any] = []
         d_states: list[Any] = []
         for k, pullback in reversed(list(enumerate(self._pullbacks))):
@@ -285,8 +306,8 @@ def _stack(
     count = len(params)
     if not count:
         raise ValueError("params must hold at least one layer")
-    states = _per_layer("state", state, count)
-    amounts = _per_layer("zoneout", zoneout, count)
+    states = per_layer("state", state, count)
+    amounts = per_layer("zoneout", zoneout, count)
     output, finals, pullbacks = x, [], []
     for k, layer in enumerate(params):
         cells_wanted = return_cells and k == count - 1
@@ -298,103 +319,6 @@ def _stack(
     return output, finals, Stack(pullbacks)
 
 
-def _per_layer(name: str, value: Any, count: int) -> Sequence[Any]:
-    if value is None:
-        return [None] * count
-    if not isinstance(value, list) or len(value) != count:
-        raise ValueError(f"{name} of stacked layers must be a list of {count}, one for each layer")
-    return value
-
-
 def _flat(array: Array) -> Array:
     """(time, batch, width) as (time * batch, width)."""
     return array.reshape(-1, array.shape[-1])
-
-
-def _cell(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> cells.Cell:
-    for name in ("weight_ih", "weight_hh", "bias", *(["bias_n"] if core == "gru" else [])):
-        if name not in params:
-            raise ValueError(f"params lacks {name!r}: it has {', '.join(map(repr, params))}")
-    if x.ndim != 3:
-        raise ValueError(f"x must have shape (time, batch, input), got {x.shape}")
-    return cells.CELLS[core](x.shape[2], params["weight_hh"].shape[-1], mechanism)
-
-
-def _check(xp: Any, cell: cells.Cell, params: Mapping[str, Array], x: Array) -> None:
-    hidden = cell.hidden_size
-    shapes = {
-        "weight_ih": (cell.rows, cell.input_size),
-        "weight_hh": (cell.rows, hidden),
-        "bias": (cell.rows,),
-        "bias_n": (hidden,),
-    }
-    if x.dtype not in (xp.float32, xp.float64):
-        raise TypeError(f"x must be float32 or float64, got {x.dtype}")
-    for name, value in params.items():
-        if name not in shapes or (name == "bias_n" and cell.core != "gru"):
-            raise ValueError(f"params has an unknown entry {name!r}")
-        if value.shape != shapes[name]:
-            raise ValueError(
-                f"params[{name!r}] must have shape {shapes[name]} for a {cell.core} of {hidden} "
-                f"units with mechanism {cell.mechanism.name!r} and inputs of {cell.input_size}, "
-                f"got {value.shape}"
-            )
-        if value.dtype != x.dtype:
-            raise TypeError(f"params[{name!r}] is {value.dtype} but x is {x.dtype}")
-        if not xp.isfinite(value).all():
-            raise ValueError(f"params[{name!r}] has entries that are not finite")
-
-
-def _keep(resets: Array | None, steps: tuple[int, int], dtype: Any) -> list[Array | None] | None:
-    """For each step the factor (batch, 1) of the state, None where nothing is reset."""
-    if resets is None:
-        return None
-    if resets.shape != steps or resets.dtype != bool:
-        raise ValueError(
-            f"resets must be boolean of shape {steps} (time, batch), got {resets.dtype} of shape "
-            f"{resets.shape}"
-        )
-    factors = (~resets[..., None]).astype(dtype)
-    return [f if any_ else None for f, any_ in zip(factors, resets.any(1).tolist(), strict=True)]
-
-
-def _zoneout(cell: cells.Cell, zoneout: Any, steps: tuple[int, int], dtype: Any) -> Any:
-    """The amounts, checked; None where nothing is kept."""
-    if zoneout is None:
-        return None
-    if cell.core == "lstm" and (not isinstance(zoneout, tuple) or len(zoneout) != 2):
-        raise ValueError("zoneout of an LSTM must be a pair: of the cell and the hidden state")
-    amounts = zoneout if cell.core == "lstm" else (zoneout,)
-    shape = (*steps, cell.hidden_size)
-    for amount in amounts:
-        if getattr(amount, "ndim", 0):
-            if amount.shape != shape or amount.dtype != dtype:
-                raise ValueError(
-                    f"zoneout draws must be {dtype} of shape {shape}, got {amount.dtype} of shape "
-                    f"{amount.shape}"
-                )
-        elif not 0 <= amount <= 1:
-            raise ValueError(f"zoneout must lie in [0, 1], got {amount}")
-    unused = all(not getattr(amount, "ndim", 0) and amount == 0 for amount in amounts)
-    return None if unused else zoneout
-
-
-def _unpacked(
-    cell: cells.Cell, state: Any, shape: tuple[int, int], dtype: Any, name: str = "state"
-) -> tuple[Array | None, ...]:
-    """The state's parts, hidden first; a part may be None, for zeros."""
-    if state is None:
-        return (None,) * (2 if cell.core == "lstm" else 1)
-    if cell.core != "lstm":
-        parts = (state,)
-    elif isinstance(state, tuple | list) and len(state) == 2:
-        parts = tuple(state)
-    else:
-        raise ValueError(f"{name} of an LSTM must be a pair (h, c)")
-    for part in parts:
-        if part is not None and (part.shape != shape or part.dtype != dtype):
-            raise ValueError(
-                f"{name} must be {dtype} of shape {shape} (batch, hidden), got {part.dtype} of "
-                f"shape {part.shape}"
-            )
-    return parts

@@ -1,0 +1,224 @@
+"""A slow scalar transcription of the paper's equations, to judge the library by.
+
+It is written from the paper ("Improving the Gating Mechanism of Recurrent Neural Networks"), not
+from the library, and imports nothing of it: one number at a time, the formulas as printed. The
+comment beside a line is the equation's number there. Layouts (which rows belong to which map) are
+those of the table in the design; the GRU is torch's (the reset gate applied after the product).
+
+Every function takes `m`, the module that supplies `exp` and `tanh`: `math` for floats, `mpmath` for
+high precision, `cmath` for complex-step derivatives (no comparison of numbers occurs anywhere).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+PACKED = {
+    ("lstm", "none"): "i f u o",
+    ("lstm", "refine"): "r f u o",
+    ("lstm", "master"): "i f u o F I",
+    ("gru", "none"): "q f u",
+    ("gru", "refine"): "q f u r",
+    ("gru", "master"): "q f u F I",
+    ("minimal", "none"): "f u",
+    ("minimal", "refine"): "f u r",
+    ("minimal", "master"): "f u F I",
+}
+
+
+class Layer(NamedTuple):
+    """Which equations a layer obeys: a core and a gating mechanism."""
+
+    core: str  # "lstm", "gru" or "minimal"
+    activation: str = "sigmoid"  # of the main gate: "sigmoid" or "cumax"
+    auxiliary: str = "none"  # "none", "refine" or "master"
+    downsize: int = 1  # units per master gate
+
+
+class Trace(NamedTuple):
+    """What a layer did, as nested lists (time, batch, unit); `state` is the last (batch, unit)."""
+
+    outputs: list
+    cells: list  # empty for the cores without a cell state
+    forget: list  # effective forget gates
+    input: list  # effective input gates
+    state: Any  # h, or (h, c) for the LSTM
+
+
+def sigmoid(x, m=math):
+    return 1 / (1 + m.exp(-x))
+
+
+def cumax(logits, m=math):
+    """Cumulative sums of the softmax (Section 2.5)."""
+    exponentials = [m.exp(z) for z in logits]
+    total = sum(exponentials)
+    return [sum(exponentials[: j + 1]) / total for j in range(len(logits))]
+
+
+def refined(f, r):
+    return r * (1 - (1 - f) ** 2) + (1 - r) * f**2  # (12), (36)
+
+
+def mastered(master_forget, master_input, f, i):
+    omega = master_forget * master_input  # (21)
+    forget = f * omega + (master_forget - omega)  # (22)
+    input_ = i * omega + (master_input - omega)  # (23)
+    return forget, input_
+
+
+def repeated(values, times):
+    return [value for value in values for _ in range(times)]
+
+
+def affine(weight, vector, bias):
+    """One `L` of (8) or half of it: the rows of `weight` times `vector`, plus `bias`."""
+    return [
+        sum((w * v for w, v in zip(row, vector, strict=True)), b)
+        for row, b in zip(weight, bias, strict=True)
+    ]
+
+
+def packed_rows(layer, hidden):
+    """Where each map's rows lie in the packed matrices: letter -> slice."""
+    where, start = {}, 0
+    for letter in PACKED[layer.core, layer.auxiliary].split():
+        width = hidden // layer.downsize if letter in "FI" else hidden
+        where[letter] = slice(start, start + width)
+        start += width
+    return where
+
+
+def maps(layer, params, x, h):
+    """The pre-activations L?(x, h) of (8), letter -> list; for the GRU `u` lacks its h part."""
+    from_x = affine(params["weight_ih"], x, params["bias"])
+    from_h = affine(params["weight_hh"], h, [0] * len(from_x))
+    result = {}
+    for letter, rows in packed_rows(layer, len(h)).items():
+        if layer.core == "gru" and letter == "u":
+            result["u"] = from_x[rows]
+            result["Uh"] = [p + b for p, b in zip(from_h[rows], params["bias_n"], strict=True)]
+        else:
+            result[letter] = [a + b for a, b in zip(from_x[rows], from_h[rows], strict=True)]
+    return result
+
+
+def main_gate(layer, logits, m):
+    """A main gate: (2), (10), (32) with the sigmoid, (19), (28), (34) with cumax."""
+    if layer.activation == "cumax":
+        return cumax(logits, m)
+    return [sigmoid(z, m) for z in logits]
+
+
+def input_gate(layer, logits, m):
+    """A main input gate: (3), (33) with the sigmoid, (20), (29) with cumax."""
+    if layer.activation == "cumax":
+        return [1 - value for value in cumax(logits, m)]
+    return [sigmoid(z, m) for z in logits]
+
+
+def effective_gates(layer, z, m=math):
+    """The gates that the state update uses: forget and input, one value per unit."""
+    if layer.auxiliary == "refine":
+        f = main_gate(layer, z["f"], m)  # (10), (34)
+        r = [sigmoid(y, m) for y in z["r"]]  # (11), (35)
+        g = [refined(a, b) for a, b in zip(f, r, strict=True)]
+        return g, [1 - value for value in g]  # (13), (37)
+    if layer.auxiliary == "master":
+        master_f = repeated(main_gate(layer, z["F"], m), layer.downsize)  # (19), (32)
+        master_i = repeated(input_gate(layer, z["I"], m), layer.downsize)  # (20), (33)
+        f = [sigmoid(y, m) for y in z["f"]]  # (2)
+        i = [sigmoid(y, m) for y in z["i"]] if "i" in z else [1 - a for a in f]  # (3); no map: tied
+        pairs = [mastered(*four) for four in zip(master_f, master_i, f, i, strict=True)]
+        return [a for a, _ in pairs], [b for _, b in pairs]
+    f = main_gate(layer, z["f"], m)  # (2), (28)
+    i = input_gate(layer, z["i"], m) if "i" in z else [1 - a for a in f]  # (3), (29); no map: tied
+    return f, i
+
+
+def candidate(layer, z, m=math):
+    if layer.core == "gru":
+        reset = [sigmoid(y, m) for y in z["q"]]
+        return [m.tanh(a + q * b) for a, q, b in zip(z["u"], reset, z["Uh"], strict=True)]
+    return [m.tanh(y) for y in z["u"]]  # (4)
+
+
+def gated(forget, input_, old, new):
+    return [f * a + i * b for f, i, a, b in zip(forget, input_, old, new, strict=True)]  # (1)
+
+
+def kept(amount, old, new):
+    """Zoneout: the fraction `amount` of the old value stays."""
+    return [k * a + (1 - k) * b for k, a, b in zip(amount, old, new, strict=True)]
+
+
+def step(layer, params, x, h, c, keep_cell, keep_hidden, m=math):
+    """One step for one sequence: (h, c, effective forget gates, effective input gates)."""
+    z = maps(layer, params, x, h)
+    forget, input_ = effective_gates(layer, z, m)
+    new = candidate(layer, z, m)
+    if layer.core != "lstm":
+        return kept(keep_hidden, h, gated(forget, input_, h, new)), None, forget, input_
+    cell = gated(forget, input_, c, new)  # (5), (13)
+    o = [sigmoid(y, m) for y in z["o"]]  # (6), (14)
+    output = [a * m.tanh(b) for a, b in zip(o, cell, strict=True)]  # (7), (15)
+    return kept(keep_hidden, h, output), kept(keep_cell, c, cell), forget, input_
+
+
+def amounts(zoneout, t, b, hidden):
+    """The amounts kept at one step of one sequence, from a number or a (T, B, d) nest."""
+    if isinstance(zoneout, (int, float)):
+        return [zoneout] * hidden
+    return zoneout[t][b]
+
+
+def run(layer, params, xs, state=None, resets=None, zoneout=None, m=math):
+    """A whole layer over xs (time, batch, features), everything nested lists of numbers.
+
+    state: h (batch, units), or (h, c) for the LSTM; None is zero. resets: (time, batch) booleans,
+    state zeroed before that step. zoneout: the amount of the old value kept, (cell, hidden) for
+    the LSTM, hidden otherwise, each a number or a nest (time, batch, units).
+    """
+    hidden, batch = len(params["weight_hh"][0]), len(xs[0])
+    zeros = [[0.0] * hidden for _ in range(batch)]
+    h, c = (zeros, zeros) if state is None else state if layer.core == "lstm" else (state, zeros)
+    kept_c, kept_h = (
+        (0.0, 0.0) if zoneout is None else (zoneout if layer.core == "lstm" else (0.0, zoneout))
+    )
+    trace = Trace([], [], [], [], None)
+    for t, x in enumerate(xs):
+        if resets is not None:
+            h = [zeros[b] if resets[t][b] else h[b] for b in range(batch)]
+            c = [zeros[b] if resets[t][b] else c[b] for b in range(batch)]
+        rows = [
+            step(
+                layer,
+                params,
+                x[b],
+                h[b],
+                c[b],
+                amounts(kept_c, t, b, hidden),
+                amounts(kept_h, t, b, hidden),
+                m,
+            )
+            for b in range(batch)
+        ]
+        h, c = [row[0] for row in rows], [row[1] for row in rows]
+        trace.outputs.append(h)
+        if layer.core == "lstm":
+            trace.cells.append(c)
+        trace.forget.append([row[2] for row in rows])
+        trace.input.append([row[3] for row in rows])
+        if layer.core != "lstm":
+            c = zeros
+    return trace._replace(state=(h, c) if layer.core == "lstm" else h)
+
+
+def run_stacked(layer, params, xs, states=None, resets=None, zoneout=None, m=math):
+    """Layers one above the other, each reading the one below; lists with one entry per layer."""
+    traces = []
+    for k, own in enumerate(params):
+        state = None if states is None else states[k]
+        keep = None if zoneout is None else zoneout[k]
+        traces.append(run(layer, own, xs, state, resets, keep, m))
+        xs = traces[-1].outputs
+    return traces

@@ -1,0 +1,110 @@
+"""Whole-sequence cases for the tests of a backend: what is run, and what it must give."""
+
+import cmath
+from types import SimpleNamespace
+
+import numpy as np
+
+from gatecore import backends
+from tests import reference
+from tests.support import (
+    equations,
+    inner,
+    leaves,
+    moved,
+    nested,
+    random_params,
+    random_state,
+    rebuild,
+)
+
+T, B, INPUTS, D = 4, 2, 3, 6
+LAYERS = {core: getattr(backends.load("numpy"), core) for core in ("lstm", "gru", "minimal")}
+VARIANTS = ("plain", "resets", "evaluation", "draws", "stacked")
+
+
+def sequence_case(core, gating, variant, rng):
+    """Random parameters, inputs and state, with what the variant adds to them."""
+    layer, count = equations(core, gating), 2 if variant == "stacked" else 1
+    params = [random_params(layer, INPUTS if k == 0 else D, D, rng) for k in range(count)]
+    states = [random_state(layer, B, D, rng) for _ in range(count)]
+    numbers = (0.5, 0.05) if core == "lstm" else 0.1
+    draws = tuple((rng.random((2, T, B, D)) < 0.5).astype(float))
+    draws = draws if core == "lstm" else draws[1]
+    zoneout = {"evaluation": [numbers], "draws": [draws], "stacked": [draws, numbers]}.get(variant)
+    resets = rng.random((T, B)) < 0.4
+    resets[1, 0], resets[0, 1] = True, True
+    single = count == 1
+    return SimpleNamespace(
+        core=core,
+        gating=gating,
+        layer=layer,
+        point={
+            "params": params[0] if single else params,
+            "x": rng.standard_normal((T, B, INPUTS)),
+            "state": states[0] if single else states,
+        },
+        resets=resets if variant in ("resets", "stacked") else None,
+        zoneout=zoneout[0] if single and zoneout else zoneout,
+        single=single,
+    )
+
+
+def run(case, point=None, **options):
+    """(output, state, pullback) of the NumPy backend on a case, at `point` if given."""
+    point = case.point if point is None else point
+    options |= {"resets": case.resets, "zoneout": case.zoneout}
+    return LAYERS[case.core](point["params"], point["x"], point["state"], case.gating, **options)
+
+
+def gradient(pullback, weights):
+    """The cotangents of a pullback as a nest of the form of `case.point`."""
+    d_params, d_x, d_state = pullback(*weights)
+    return {"params": d_params, "x": d_x, "state": d_state}
+
+
+def reference_run(case, point, m=None):
+    """The reference's traces of a case, one for each layer, at `point`."""
+    as_list = (lambda value: [value]) if case.single else (lambda value: value)
+    point = nested(point)
+    return reference.run_stacked(
+        case.layer,
+        as_list(point["params"]),
+        point["x"],
+        as_list(point["state"]),
+        nested(case.resets),
+        None if case.zoneout is None else as_list(nested(case.zoneout)),
+        *([] if m is None else [m]),
+    )
+
+
+def reference_result(case, point, m=None):
+    """(outputs, states) of the reference in the form a backend returns them."""
+    traces = reference_run(case, point, m)
+    states = [trace.state for trace in traces]
+    states = [tuple(map(np.array, s)) if case.core == "lstm" else np.array(s) for s in states]
+    return np.array(traces[-1].outputs), states[0] if case.single else states
+
+
+def random_like(tree, rng):
+    """A nest of equal form with normal entries."""
+    return rebuild(tree, iter([rng.standard_normal(np.shape(leaf)) for leaf in leaves(tree)]))
+
+
+def complex_step_slope(case, weights, direction):
+    """d ⟨weights, result⟩ along `direction`, by the complex step through the reference."""
+    step = 1e-30
+    result = reference_result(case, moved(case.point, direction, 1j * step), cmath)
+    pairs = zip(leaves(weights), leaves(result), strict=True)
+    return sum(float(np.sum(w * r.imag)) for w, r in pairs) / step
+
+
+def central_slope(function, point, direction, step=1e-5):
+    """d function / d direction, by a central difference."""
+    ahead, behind = (function(moved(point, direction, sign * step)) for sign in (1, -1))
+    return (ahead - behind) / (2 * step)
+
+
+def size(tree):
+    """The Euclidean norm of a nest."""
+    return np.sqrt(inner(tree, tree))
