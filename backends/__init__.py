@@ -5,7 +5,7 @@ from types import ModuleType
 
 from gatecore import _checks
 
-_NAMES = ("numpy",)
+_NAMES = ("numpy", "cupy", "torch", "jax")
 
 
 def load(name: str) -> ModuleType:
@@ -14,12 +14,14 @@ def load(name: str) -> ModuleType:
     Parameters
     ----------
     name : str
-        "numpy".
+        "numpy", "cupy", "torch" or "jax".
 
     Raises
     ------
     ValueError
         Unknown name; the nearest ones are offered.
+    ImportError
+        The backend's framework, or the GPU it needs, is missing.
     """
     return importlib.import_module(f"gatecore.backends.{_checks.choice('backend', name, _NAMES)}")
 

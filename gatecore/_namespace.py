@@ -10,8 +10,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_jax_namespace, is_torch_namespace
+from array_api_compat import array_namespace, is_jax_namespace
 
+_TORCH = "array_api_compat.torch"
 Array = Any  # an array of any framework: none of them can be named in the core
 
 
@@ -32,6 +33,9 @@ def namespace(*arrays: Any) -> Any:
     """The Array API namespace that all ``arrays`` belong to (SymPy's stand-in for expressions)."""
     if any(is_symbolic(a) for a in arrays):
         return _symbolic()
+    torch, compat = sys.modules.get("torch"), sys.modules.get(_TORCH)
+    if torch and compat and all(isinstance(a, torch.Tensor) for a in arrays):
+        return compat  # torch.compile traces this, not the caches of array_namespace
     return array_namespace(*arrays)
 
 
@@ -51,7 +55,7 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     """
     if isinstance(xp, _Symbolic):
         return 1 / (1 + xp.exp(-x)), 1 / (1 + xp.exp(x))
-    if is_torch_namespace(xp):
+    if xp is sys.modules.get(_TORCH):
         sigmoid = sys.modules["torch"].sigmoid
         return sigmoid(x), sigmoid(-x)
     if is_jax_namespace(xp):

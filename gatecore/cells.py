@@ -17,6 +17,7 @@ from gatecore.init import Rng
 from gatecore.mechanisms import Mechanism, mechanism
 
 Params = Mapping[str, Array]
+STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate's W x + b
 
 
 def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = None) -> Array:
@@ -121,6 +122,12 @@ class Cell:
         """One step from the projected input (batch, rows)."""
         raise TypeError("Cell is the common base: use LSTM, GRU or Minimal")
 
+    def complete(
+        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
+    ) -> tuple[Array, Any]:
+        """The rest of a step, elementwise: from the slots' logits and the effective gates."""
+        raise TypeError("Cell is the common base: use LSTM, GRU or Minimal")
+
     def _update(self, state: Array, candidate: Array, forget: Gate, input: Gate) -> Array:
         return update(state, candidate, forget, None if self.mechanism.tied(self.core) else input)
 
@@ -149,11 +156,15 @@ class LSTM(Cell):
     def advance(
         self, params: Params, projected: Array, state: Any, zoneout: Any = None
     ) -> tuple[Array, Any]:
+        logits = self.split(projected + state[0] @ params["weight_hh"].T)
+        return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
+
+    def complete(
+        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
+    ) -> tuple[Array, Any]:
         hidden, cell = state
-        logits = self.split(projected + hidden @ params["weight_hh"].T)
-        forget, input = self.mechanism.gates(logits)
-        tanh = namespace(projected).tanh
-        new_cell = self._update(cell, tanh(logits["candidate"]), forget, input)
+        tanh = namespace(cell).tanh
+        new_cell = self._update(cell, tanh(logits["candidate"]), *gates)
         new_hidden = sigmoid(logits["output"]).value * tanh(new_cell)
         if zoneout is not None:
             new_cell = _zoneout(cell, new_cell, zoneout[0])
@@ -177,10 +188,17 @@ class GRU(Cell):
         self, params: Params, projected: Array, state: Any, zoneout: Any = None
     ) -> tuple[Array, Any]:
         x, h = self.split(projected), self.split(state @ params["weight_hh"].T)
-        forget, input = self.mechanism.gates({name: x[name] + h[name] for name in x})
-        reset = sigmoid(x["reset"] + h["reset"]).value
-        inner = x["candidate"] + reset * (h["candidate"] + params["bias_n"])
-        new = self._update(state, namespace(projected).tanh(inner), forget, input)
+        logits = {name: x[name] + h[name] for name in x}
+        logits["candidate"] = x["candidate"]
+        logits[STATE_CANDIDATE] = h["candidate"] + params["bias_n"]
+        return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
+
+    def complete(
+        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
+    ) -> tuple[Array, Any]:
+        reset = sigmoid(logits["reset"]).value
+        inner = logits["candidate"] + reset * logits[STATE_CANDIDATE]
+        new = self._update(state, namespace(state).tanh(inner), *gates)
         new = new if zoneout is None else _zoneout(state, new, zoneout)
         return new, new
 
@@ -194,9 +212,12 @@ class Minimal(Cell):
         self, params: Params, projected: Array, state: Any, zoneout: Any = None
     ) -> tuple[Array, Any]:
         logits = self.split(projected + state @ params["weight_hh"].T)
-        forget, input = self.mechanism.gates(logits)
-        candidate = namespace(projected).tanh(logits["candidate"])
-        new = self._update(state, candidate, forget, input)
+        return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
+
+    def complete(
+        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
+    ) -> tuple[Array, Any]:
+        new = self._update(state, namespace(state).tanh(logits["candidate"]), *gates)
         new = new if zoneout is None else _zoneout(state, new, zoneout)
         return new, new
 

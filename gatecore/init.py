@@ -34,7 +34,7 @@ def uniform(size: int, rng: Rng, width: int | None = None) -> Floats:
     Examples
     --------
     >>> uniform(4, rng=0).round(3)
-    array([ 0.277, -0.479, -0.968, -1.034])
+    array([ 0.276, -0.469, -0.992, -1.055])
     """
     size = _checks.integer("size", size)
     draws = _checks.generator(rng).random(size)

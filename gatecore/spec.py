@@ -18,10 +18,15 @@ LOSSES = ("cross_entropy", "squared_error")
 class Batch(NamedTuple):
     """One batch of sequences, as NumPy arrays; time comes first.
 
-    inputs : int (time, batch) for one-hot and embedding input, else (time, batch, features)
-    targets : for the cross-entropy int (steps read, batch), where -1 is not scored; for the
-        squared error (steps read, batch, outputs)
-    resets : bool (time, batch), optional: the state is zeroed before those steps
+    Parameters
+    ----------
+    inputs : array
+        Integers (time, batch) for one-hot and embedding input, else (time, batch, features).
+    targets : array
+        For the cross-entropy integers (steps read, batch), where -1 is not scored; for the
+        squared error (steps read, batch, outputs).
+    resets : bool array (time, batch), optional
+        The state is zeroed before the steps where it is true.
     """
 
     inputs: Array

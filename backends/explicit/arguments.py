@@ -58,10 +58,8 @@ def check(xp: Any, cell: cells.Cell, params: Mapping[str, Array], x: Array) -> N
             raise ValueError(f"params[{name!r}] has entries that are not finite")
 
 
-def keep_factors(
-    resets: Array | None, steps: tuple[int, int], dtype: Any
-) -> list[Array | None] | None:
-    """For each step the factor (batch, 1) of the state, None where nothing is reset."""
+def keep_factors(resets: Array | None, steps: tuple[int, int], dtype: Any) -> Array | None:
+    """The factor (time, batch, 1) of the state before each step: 0 where it is reset."""
     if resets is None:
         return None
     if resets.shape != steps or resets.dtype != bool:
@@ -69,8 +67,7 @@ def keep_factors(
             f"resets must be boolean of shape {steps} (time, batch), got {resets.dtype} of shape "
             f"{resets.shape}"
         )
-    factors = (~resets[..., None]).astype(dtype)
-    return [f if any_ else None for f, any_ in zip(factors, resets.any(1).tolist(), strict=True)]
+    return (~resets[..., None]).astype(dtype)
 
 
 def zoneout_amounts(cell: cells.Cell, zoneout: Any, steps: tuple[int, int], dtype: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
+from gatecore.backends.explicit.batches import check_inputs, check_settings, check_targets
 from gatecore.backends.explicit.layers import (
     LOSSES,
     embedding,
@@ -75,7 +76,7 @@ class ExplicitLearner:
             before clipping. If loss or norm is not finite, the parameters stay as they were; if
             the parameters themselves have overflowed, both are NaN.
         """
-        _check_settings(learning_rate, clip_norm)
+        check_settings(learning_rate, clip_norm)
         if not all(self.engine.xp.isfinite(p).all() for p in self.parameters.values()):
             return {"loss": float("nan"), "gradient_norm": float("nan")}
         rng = np.random.default_rng([self.seed, self.steps])
@@ -166,7 +167,7 @@ class ExplicitLearner:
         output, _, pull_core = self._recur(x, batch, rng)
         read = output if self.spec.read is None else output[-self.spec.read :]
         predicted, pull_head = self._head(read, rng)
-        self._check_targets(batch, predicted.shape)
+        check_targets(self.spec, batch.targets, predicted.shape)
         metrics, d_predicted = LOSSES[self.spec.loss](xp, predicted, xp.asarray(batch.targets))
         return metrics, d_predicted, (pull_input, pull_core, pull_head, output.shape)
 
@@ -174,7 +175,7 @@ class ExplicitLearner:
         """What the first layer receives, and the embedding's pullback."""
         xp, spec = self.engine.xp, self.spec
         inputs = xp.asarray(batch.inputs)
-        self._check_inputs(inputs)
+        check_inputs(spec, inputs)
         if spec.input == "dense":
             return xp.asarray(inputs, dtype=self.dtype), None
         if spec.input == "one_hot":
@@ -239,38 +240,3 @@ class ExplicitLearner:
             first += (1 - beta1) * (gradient - first)
             second += (1 - beta2) * (gradient * gradient - second)
             value -= rate * first / (xp.sqrt(second) / root + self.eps)
-
-    def _check_inputs(self, inputs: Array) -> None:
-        spec, dense = self.spec, self.spec.input == "dense"
-        if inputs.ndim != (3 if dense else 2) or (dense and inputs.shape[2] != spec.input_size):
-            wanted = f"(time, batch, {spec.input_size})" if dense else "(time, batch)"
-            raise ValueError(f"batch.inputs must have shape {wanted}, got {inputs.shape}")
-        if dense:
-            return
-        if inputs.dtype.kind not in "iu":
-            raise TypeError(f"batch.inputs must be integers, got {inputs.dtype}")
-        if inputs.size and not 0 <= int(inputs.min()) <= int(inputs.max()) < spec.input_size:
-            raise ValueError(
-                f"batch.inputs must lie in 0..{spec.input_size - 1}, got "
-                f"{inputs.min()}..{inputs.max()}"
-            )
-
-    def _check_targets(self, batch: Batch, predicted: tuple[int, ...]) -> None:
-        wanted = predicted if self.spec.loss == "squared_error" else predicted[:-1]
-        if batch.targets.shape != wanted:
-            raise ValueError(f"batch.targets must have shape {wanted}, got {batch.targets.shape}")
-        if self.spec.loss == "cross_entropy" and batch.targets.dtype.kind not in "iu":
-            raise TypeError(f"batch.targets must be integers, got {batch.targets.dtype}")
-        if self.spec.loss == "cross_entropy" and batch.targets.size:
-            largest = int(batch.targets.max())
-            if largest >= self.spec.output_size:
-                raise ValueError(
-                    f"batch.targets must lie below {self.spec.output_size}, got {largest}"
-                )
-
-
-def _check_settings(learning_rate: float, clip_norm: float | None) -> None:
-    if number("learning_rate", learning_rate) < 0:
-        raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
-    if clip_norm is not None and number("clip_norm", clip_norm) <= 0:
-        raise ValueError(f"clip_norm must be positive (or None), got {clip_norm}")

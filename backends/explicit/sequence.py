@@ -1,7 +1,7 @@
-"""A whole sequence forward, and its pullback: one time loop for every cell and mechanism.
+"""A whole sequence forward, and its pullback: one driver for every cell and mechanism.
 
-The input projection is one product over all time, and so is each weight gradient; the loop itself
-multiplies by the recurrent weights and steps, and allocates nothing.
+The input projection is one product over all time, and so is each weight gradient; the time
+loop (``loop``) multiplies by the recurrent weights and steps, and allocates nothing.
 """
 
 import weakref
@@ -18,12 +18,14 @@ from gatecore.backends.explicit.arguments import (
     state_parts,
     zoneout_amounts,
 )
+from gatecore.backends.explicit.loop import Loop
 from gatecore.backends.explicit.plan import plan
-from gatecore.backends.explicit.steps import STEPS, GRUSteps, Steps
+from gatecore.backends.explicit.steps import STEPS
 from gatecore.backends.explicit.workspace import Workspace
 from gatecore.mechanisms import Mechanism
 
 Array = Any
+MakeSteps = Callable[..., Loop]  # the arguments are those of Steps
 
 
 class Engine:
@@ -33,10 +35,10 @@ class Engine:
     ----------
     xp : array namespace
         With ``out=`` in its functions, as NumPy and CuPy have.
-    steps : mapping of core name to Steps
+    steps : mapping of core name to Steps, or to what replaces them
     """
 
-    def __init__(self, xp: Any, steps: Mapping[str, type[Steps]] = STEPS) -> None:
+    def __init__(self, xp: Any, steps: Mapping[str, MakeSteps] = STEPS) -> None:
         self.xp, self.steps, self.workspace = xp, steps, Workspace(xp)
 
     def matmul(self, left: Array, right: Array, out: Array | None = None) -> Array:
@@ -127,7 +129,7 @@ class Layer:
         self.inputs = take(cell.input_size + 1)
         self.logits = take(self.plan.width)
         self.steps = engine.steps[cell.core](engine.xp, self.plan, self.logits, take, zoneout)
-        if isinstance(self.steps, GRUSteps):
+        if "bias_n" in params:
             self.steps.bias = engine.xp.array(params["bias_n"])
         # copies: a pullback must not see what its caller does to the parameters afterwards
         self.input_weights = params["weight_ih"][self.plan.input_rows]
@@ -137,7 +139,8 @@ class Layer:
         """All steps from x (time, batch, input): the outputs, and the last state."""
         self._project(x)
         self._start(state)
-        outputs = self._loop(self.steps.states if return_cells else self.steps.states[:1])
+        shown = 2 if return_cells else 1
+        outputs = self.steps.sweep(self.engine, self.state_weights, self.keep, shown)
         final = self._packed([states[-1].copy() for states in self.steps.states])
         return outputs if return_cells else outputs[0], final
 
@@ -160,23 +163,6 @@ class Layer:
     def _packed(self, states: Sequence[Array]) -> Any:
         return tuple(states) if self.cell.core == "lstm" else states[0]
 
-    def _loop(self, shown: Sequence[Array]) -> tuple[Array, ...]:
-        """Step by step; copies of the states ``shown``, after each step."""
-        xp, steps = self.engine.xp, self.steps
-        multiply = self.engine.product(self.state_weights.T, self.batch)
-        outputs = tuple(xp.empty(s[1:].shape, dtype=self.dtype) for s in shown)
-        for t in range(self.time):
-            self._reset(t, [s[t] for s in steps.states])
-            steps.forward(t, multiply(steps.hidden[t]))
-            for output, states in zip(outputs, shown, strict=True):
-                output[t] = states[t + 1]
-        return outputs
-
-    def _reset(self, t: int, arrays: Sequence[Array]) -> None:
-        if self.keep is not None and self.keep[t] is not None:
-            for array in arrays:
-                self.engine.xp.multiply(array, self.keep[t], out=array)
-
     def backward(
         self, d_outputs: Sequence[Array | None], d_state: Any, d_logits: Array, wrt_x: bool = True
     ) -> tuple[dict[str, Array], Array | None, Any]:
@@ -192,24 +178,11 @@ class Layer:
         return self._gradients(d_logits), self._d_x(d_logits) if wrt_x else None, d_start
 
     def _backward_loop(self, d_logits: Array, given: Sequence[Array | None], d_state: Any) -> Any:
-        xp, steps = self.engine.xp, self.steps
-        multiply = self.engine.product(self.state_weights, self.batch)
-        shape = (self.batch, self.plan.hidden_size)
+        steps, shape = self.steps, (self.batch, self.plan.hidden_size)
         last = state_parts(self.cell, d_state, shape, self.dtype, "d_state")
         for running, value in zip(steps.cotangents, last, strict=True):
             running[...] = 0 if value is None else value
-        pairs = [(r, g) for r, g in zip(steps.cotangents, given, strict=False) if g is not None]
-        window = d_logits[..., self.plan.state_window]
-        for t in reversed(range(self.time)):
-            for running, outer in pairs:
-                xp.add(running, outer[t], out=running)
-            steps.backward(t, d_logits[t])
-            through = multiply(window[t])
-            if steps.direct:
-                xp.add(steps.d_hidden, through, out=steps.d_hidden)
-            else:
-                steps.d_hidden[...] = through
-            self._reset(t, steps.cotangents)
+        steps.sweep_back(self.engine, self.state_weights, self.keep, d_logits, given)
         return self._packed([running.copy() for running in steps.cotangents])
 
     def _gradients(self, d_logits: Array) -> dict[str, Array]:
@@ -228,16 +201,11 @@ class Layer:
     def _d_x(self, d_logits: Array) -> Array:
         logits = _flat(d_logits)[:, self.plan.input_window]
         d_x = self.engine.matmul(logits, self.input_weights)
-        return d_x.reshape(self.time, self.batch, -1)
+        return d_x.reshape(self.time, self.batch, self.cell.input_size)
 
     def forget_gate(self) -> Gate:
         """The effective forget gate of every step, (time, batch, hidden) each side."""
-        gating = self.steps.gating
-        sides = {
-            slot: Gate(gating.value[slot], gating.complement[slot])
-            for slot in self.plan.complements
-        }
-        forget, _ = self.cell.mechanism.combine(sides)
+        forget, _ = self.cell.mechanism.combine(self.steps.gates())
         return Gate(*(self.engine.xp.array(side) for side in forget))
 
 
@@ -264,6 +232,11 @@ class Pullback:
         finally:
             self._workspace.give([d_logits])
 
+    @property
+    def path(self) -> str:
+        """What ran the steps: "array operations", or the name of what replaces them."""
+        return self._layer.steps.path
+
     def gates(self) -> Gate:
         """The effective forget gate at every step: both sides (time, batch, hidden)."""
         return self._layer.forget_gate()
@@ -286,6 +259,11 @@ class Stack:
             d_params.insert(0, d_layer)
             d_states.insert(0, d_start)
         return d_params, d_output, d_states
+
+    @property
+    def path(self) -> list[str]:
+        """What ran the steps of each layer."""
+        return [pullback.path for pullback in self._pullbacks]
 
     def gates(self) -> list[Gate]:
         """The effective forget gates of each layer."""

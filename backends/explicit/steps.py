@@ -10,13 +10,15 @@ that replaces the NumPy calls keeps it.
 
 from typing import Any
 
+from gatecore.algebra import Gate
 from gatecore.backends.explicit.gating import Gating
+from gatecore.backends.explicit.loop import Loop
 from gatecore.backends.explicit.plan import STATE_CANDIDATE, Plan
 
 Array = Any
 
 
-class Steps:
+class Steps(Loop):
     """What the cells share.
 
     Parameters
@@ -31,6 +33,7 @@ class Steps:
     zoneout : the amounts of old state kept, each a number or an array (time, batch, hidden)
     """
 
+    bias: Array  # the GRU's b_n (hidden,), set by the driver
     direct = True  # whether the state reaches the next one beside the recurrent weights too
 
     def __init__(self, xp: Any, plan: Plan, logits: Array, take: Any, zoneout: Any = None) -> None:
@@ -52,6 +55,11 @@ class Steps:
     def cotangents(self) -> tuple[Array, ...]:
         """The running cotangents of ``states``."""
         return (self.d_hidden,)
+
+    def gates(self) -> dict[str, Gate]:
+        """The gate slots' own activations at every step, by slot name."""
+        value, complement = self.gating.value, self.gating.complement
+        return {slot: Gate(value[slot], complement[slot]) for slot in self.plan.complements}
 
     def forward(self, t: int, recurrent: Array) -> None:
         """From ``states[t]`` and its product with the weights (batch, rows) to the next states."""
@@ -205,8 +213,6 @@ class MinimalSteps(Steps):
 
 class GRUSteps(MinimalSteps):
     """The minimal cell whose candidate is tanh(Wx + b + q∘(Uh + b_n)), q the reset gate."""
-
-    bias: Array  # b_n (hidden,), set by the driver
 
     def __init__(self, xp: Any, plan: Plan, logits: Array, take: Any, zoneout: Any = None) -> None:
         super().__init__(xp, plan, logits, take, zoneout)

@@ -1,0 +1,121 @@
+# Everything is set up on first use in $(VENV); stamp files there say what is installed, so that
+# a second call starts at once. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_FLAGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+# absolute, because one recipe changes directory; quoted, because a path may hold spaces
+PY := "$(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin/python"
+# setuptools warns at every editable install that folders may shadow packages; a test covers that
+PIP := PYTHONWARNINGS='ignore:Editable installation' $(PY) -m pip install -qq --disable-pip-version-check
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types docs wheel bench gpu clean build/dist
+
+help:
+	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
+	@echo "make test    install the test dependencies (a CPU build of torch, JAX) and run the tests"
+	@echo "make lint    ruff: rules and format"
+	@echo "make types   mypy on the package as the wheel installs it"
+	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
+	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
+	@echo "make bench   the layers beside torch.nn.LSTM: benchmarks/results/"
+	@echo "make gpu     the tests that need a CUDA device, with PYTHON's own packages; installs nothing"
+	@echo "make format  let ruff rewrite the sources"
+	@echo "make clean   remove what was built (not $(VENV), not runs/)"
+	@echo
+	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_FLAGS= PYTEST_ARGS= BENCH_ARGS="
+
+# ---- environment ----------------------------------------------------------------------------
+
+OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+
+$(VENV)/.stamp-venv:
+	@if $(PY) -c '' 2>/dev/null; then \
+	    $(PY) -c '$(OLD_ENOUGH)' || { \
+	        echo "make: $(VENV) holds Python older than 3.11; remove it, or name another: make VENV=.venv311" >&2; exit 1; }; \
+	    $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
+	else \
+	    command -v "$(PYTHON)" >/dev/null || { \
+	        echo "make: '$(PYTHON)' was not found; name a Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }; \
+	    "$(PYTHON)" -c '$(OLD_ENOUGH)' || { \
+	        echo "make: gatecore needs Python 3.11 or newer; '$(PYTHON)' is `"$(PYTHON)" -V 2>&1`." \
+	             "Name another: make PYTHON=python3.12" >&2; exit 1; }; \
+	    echo "Setting up $(VENV) with `"$(PYTHON)" -V 2>&1`"; \
+	    "$(PYTHON)" -m venv --clear "$(VENV)"; \
+	fi
+	@touch $@
+
+$(VENV)/.stamp-tasks: $(VENV)/.stamp-venv pyproject.toml
+	@echo "Installing gatecore with its tasks (NumPy, no framework)"
+	@$(PIP) -e '.[tasks]'
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+	@echo "Installing the linters and all of gatecore's own dependencies"
+	@$(PIP) -e '.[tasks,analysis,dev]'
+	@touch $@
+
+# torch by its exact pin and before the rest, so that nothing else can choose another build of it
+$(VENV)/.stamp-torch: $(VENV)/.stamp-venv
+	@echo "Installing $(TORCH)"
+	@$(PIP) $(TORCH_FLAGS) '$(TORCH)'
+	@touch $@
+
+$(VENV)/.stamp-test: $(VENV)/.stamp-torch pyproject.toml
+	@echo "Installing the test dependencies"
+	@$(PIP) -e '.[tasks,analysis,dev,jax]'
+	@touch $@
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-venv pyproject.toml
+	@echo "Installing the documentation's dependencies"
+	@$(PIP) -e '.[tasks,analysis,docs]'
+	@touch $@
+
+# ---- targets --------------------------------------------------------------------------------
+
+run: $(VENV)/.stamp-tasks
+	@$(PY) -m gatecore.tasks.compare --out runs
+
+test: $(VENV)/.stamp-test
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(VENV)/.stamp-dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# build/lib is removed because setuptools would put files deleted since into the wheel
+build/dist: $(VENV)/.stamp-dev
+	@rm -rf build/lib build/bdist.* build/dist && mkdir -p build
+	$(PY) -m build --wheel --no-isolation --outdir build/dist . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+
+# mypy can't follow the package-dir mapping of an editable install; it reads the wheel's files
+types: build/dist
+	@rm -rf build/types && $(PY) -m zipfile -e build/dist/*.whl build/types
+	cd build/types && $(PY) -m mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p gatecore
+
+wheel: build/dist
+	$(PY) tests/packaging/try_wheel.py build/dist/*.whl
+
+docs: $(VENV)/.stamp-docs
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(PY) docs/check_html.py docs/_build/html
+
+bench: $(VENV)/.stamp-test
+	$(PY) benchmarks/layers.py $(BENCH_ARGS)
+
+gpu:
+	@"$(PYTHON)" tests/gpu/run.py
+
+clean:
+	rm -rf build docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -1,0 +1,195 @@
+"""Figures of the theory: Figure 2, Table 4, and the precision of gates near 1."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import gatecore
+from gatecore import Gate
+from gatecore.analysis._style import BEFORE, COLOURS, DASHES, Curve, plain
+
+Floats = np.ndarray
+_BLACK, _RED, _BLUE, _GREEN = COLOURS[:4]
+_FILL = "#56B4E9"
+
+
+def adjustment(forget: Floats) -> Figure:
+    """Figure 2a: α(f) = f(1 − f) and the band f ± α(f), below the bound min(f, 1 − f)."""
+    low, high = (gatecore.refine(forget, r + 0 * forget).value for r in (0.0, 1.0))
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    left, right = map(plain, figure.subplots(1, 2))
+    left.plot(forget, np.minimum(forget, 1 - forget), color=BEFORE, dashes=(4, 2))
+    left.plot(forget, (high - low) / 2, color=_BLACK)
+    left.text(0.5, 0.265, "α(f) = f(1 − f)", ha="center")
+    left.text(0.5, 0.515, "min(f, 1 − f)", ha="center", color="#555555")
+    left.set(xlabel="forget gate f", ylabel="adjustment range", ylim=(0, 0.56), xlim=(0, 1))
+    _band(right, forget, low, high)
+    right.plot(forget, forget, color=_BLACK)
+    right.text(0.56, 0.5, "f", va="top")
+    right.text(0.5, 0.82, "1 − (1 − f)²", ha="right", color=_BLUE)
+    right.text(0.73, 0.44, "f²", ha="left", color=_RED)
+    right.set(xlabel="forget gate f", ylabel="effective gate g", xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+def effective_band(logit: Floats) -> Figure:
+    """Figure 2b: σ(x) and the band that the refine gate reaches, as values and as timescales."""
+    forget = gatecore.sigmoid(logit)
+    ends = [gatecore.refine(forget, Gate(r + 0 * logit, 1 - r + 0 * logit)) for r in (0.0, 1.0)]
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    left, right = map(plain, figure.subplots(1, 2))
+    _band(left, logit, *(end.value for end in ends))
+    left.plot(logit, forget.value, color=_BLACK)
+    left.set(xlabel="forget logit x", ylabel="effective gate g")
+    _band(right, logit, *map(gatecore.timescale, ends))
+    right.plot(logit, gatecore.timescale(forget), color=_BLACK)
+    right.set(xlabel="forget logit x", ylabel="timescale 1/(1 − g), steps", yscale="log")
+    left.text(-0.95, 0.62, "r = 1", ha="right", color=_BLUE)
+    left.text(1.1, 0.42, "r = 0", color=_RED)
+    left.text(2.2, 0.8, "σ(x)", va="top")
+    right.text(2.4, 3e3, "r = 1: D²", ha="right", color=_BLUE)
+    right.text(6, 4, "r = 0:\nD²/(2D − 1)", ha="right", va="center", color=_RED)
+    return figure
+
+
+def refine_contours(forget: Floats, refine: Floats) -> Figure:
+    """Figure 2c: contours of the effective gate over forget gate (n,) and refine gate (m,)."""
+    g = gatecore.refine(forget[None, :], refine[:, None]).value
+    levels = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
+    figure = Figure(figsize=(4.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.contourf(forget, refine, g, [0, *levels, 1], cmap="cividis", alpha=0.55)
+    lines = axes.contour(forget, refine, g, levels, colors=_BLACK, linewidths=0.9)
+    rows = [int(share * (len(refine) - 1)) for share in (0.06, 0.3, 0.4, 0.5, 0.6, 0.7, 0.94)]
+    places = [(float(np.interp(level, g[row], forget)), float(refine[row]))
+              for level, row in zip(levels, rows, strict=True)]  # fmt: skip
+    axes.clabel(lines, fmt="%.2f", fontsize=8, manual=places)
+    axes.plot([0.9], [1], "o", color=_RED, clip_on=False, zorder=5)
+    axes.annotate("f = 0.9, g = 0.99", (0.9, 1), (0, 6), textcoords="offset points", ha="center",
+                  fontsize=8, color=_RED)  # fmt: skip
+    axes.set(xlabel="forget gate f", ylabel="refine gate r", aspect="equal")
+    return figure
+
+
+def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
+    """Figure 2d: exact bounds of ‖∇g‖ / (g(1 − g)) against the effective gate.
+
+    Parameters
+    ----------
+    g, lower, upper : arrays (n,), as from ``gradient_bounds``
+    """
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axes = plain(figure.subplots())
+    axes.fill_between(g, lower, upper, color=_FILL, alpha=0.3, linewidth=0)
+    axes.plot(g, upper, color=_BLUE)
+    axes.plot(g, lower, color=_BLACK)
+    axes.axhline(1, color=BEFORE, dashes=(4, 2), linewidth=1)
+    axes.set_xscale("logit")
+    _decades(axes)
+    axes.set(xlabel="effective gate g", ylabel="gradient / that of a plain gate", ylim=(0.95, 2.05))
+    axes.text(0.5, 1.93, "greatest:\n2/(1 + √min(g, 1 − g))", ha="center", va="top", color=_BLUE)
+    axes.text(0.5, 1.05, "least", ha="center", va="center")
+    return figure
+
+
+def timescale_tails(*panels: Mapping[str, Curve]) -> Figure:
+    """Table 4 as tails: the part of the units whose timescale exceeds x, a panel for each mapping.
+
+    Parameters
+    ----------
+    *panels : label -> (steps, fraction beyond)
+    """
+    figure, axes = _rows(len(panels))
+    for ax, curves in zip(axes, panels, strict=True):
+        for (label, (steps, beyond)), style in zip(curves.items(), _lines(), strict=False):
+            ax.plot(steps, beyond, label=label, **style)
+        ax.set(xscale="log", yscale="log", xlim=(1, 1e4), ylim=(1e-3, 1.1))
+        ax.set_xlabel("timescale x, steps")
+        _legend_above(ax)
+    axes[0].set_ylabel("fraction of units beyond x")
+    return figure
+
+
+def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
+    """Table 4 as densities of ln D; a law at one timescale is an arrow there.
+
+    Parameters
+    ----------
+    *panels : label -> (steps, density of ln D)
+        One point alone is a point mass.
+    """
+    figure, axes = _rows(len(panels))
+    for ax, curves in zip(axes, panels, strict=True):
+        for (label, (steps, density)), style in zip(curves.items(), _lines(), strict=False):
+            if len(steps) == 1:
+                arrow = {"arrowstyle": "->", "color": style["color"], "lw": 1.4}
+                ax.annotate("", (steps[0], 1.02), (steps[0], 0), arrowprops=arrow)
+                ax.plot([], [], label=f"{label}: all units at {steps[0]:.1f}", **style)
+            else:
+                ax.plot(steps, density, label=label, **style)
+        ax.set(xscale="log", xlim=(1, 1e4), ylim=(0, 1.05), xlabel="timescale D, steps")
+        _legend_above(ax)
+    axes[0].set_ylabel("density of ln D")
+    return figure
+
+
+def precision(steps: Floats, loss: Sequence[Floats], dtype: str) -> Figure:
+    """Relative error of a refined timescale against the main gate's, for three ways to form 1 − g.
+
+    Parameters
+    ----------
+    steps : array (n,)
+    loss : three arrays (n,)
+        A ``saturation.PrecisionLoss``. An infinite error is drawn at the top.
+    dtype : str
+        For the vertical axis.
+    """
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = plain(figure.subplots())
+    names = ("1 − (2rf + (1 − 2r)f²)", "1 − g, g accurate", "complement of refine(f, r)")
+    floor = 1e-10
+    for name, error, style in zip(names, loss, _lines(), strict=False):
+        axes.plot(steps, np.clip(error, floor, 10), label=name, **style)
+    axes.set(xscale="log", yscale="log", ylim=(floor, 100),
+             xlabel="timescale of the main gate, steps",
+             ylabel=f"relative error of the refined\ntimescale, gates in {dtype}")  # fmt: skip
+    axes.text(steps[-1], 16, "infinite: the gate is 1", ha="right", fontsize=8)
+    _legend_above(axes, 1)
+    return figure
+
+
+# ---- drawing ---------------------------------------------------------------------------------
+
+
+def _rows(count: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4.2 * count, 3.6), layout="constrained")
+    return figure, [plain(ax) for ax in figure.subplots(1, count, sharey=True, squeeze=False)[0]]
+
+
+def _lines() -> list[dict[str, Any]]:
+    """Styles of up to seven lines; the later the thinner, so that equal curves show both."""
+    return [
+        {"color": colour, "linestyle": DASHES[k % len(DASHES)], "linewidth": 2.4 - 0.2 * k}
+        for k, colour in enumerate(COLOURS)
+    ]
+
+
+def _legend_above(axes: Axes, columns: int = 2) -> None:
+    axes.legend(frameon=False, fontsize=8, ncols=columns, loc="lower center",
+                bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+
+
+def _band(axes: Axes, x: Floats, low: Floats, high: Floats) -> None:
+    axes.fill_between(x, low, high, color=_FILL, alpha=0.3, linewidth=0)
+    axes.plot(x, high, color=_BLUE, dashes=(5, 1.5))
+    axes.plot(x, low, color=_RED, dashes=(1.5, 1.2))
+
+
+def _decades(axes: Axes) -> None:
+    """Ticks of a logit axis, few enough for their labels."""
+    ticks = [1e-4, 1e-2, 0.5, 0.99, 0.9999]
+    axes.set_xticks(ticks, ["0.0001", "0.01", "0.5", "0.99", "0.9999"])
+    axes.minorticks_off()

@@ -1,0 +1,318 @@
+"""How fast a refine gate learns: Appendix C and Figure 2d, exactly.
+
+All ratios are to the gradient g(1 − g) that a plain sigmoid gate of the same value has.
+"""
+
+from typing import Any
+
+import mpmath
+import numpy as np
+import sympy
+from numpy.typing import ArrayLike
+
+import gatecore
+from gatecore import Gate
+from gatecore.analysis import _certificates
+from gatecore.analysis._claim import (
+    CERTIFIED,
+    CORRECTED,
+    HOLDS,
+    PROOF,
+    Finding,
+    Proposition,
+    finding,
+    proved,
+    same,
+)
+
+Floats = np.ndarray
+_HALVINGS = 60
+
+
+def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, Floats]:
+    """Least and greatest ratio ‖∇g‖ / (g(1 − g)) of a refine gate of effective value g (Fig. 2d).
+
+    Over all forget and refine gates that give g. The upper bound 2/(1 + √min(g, 1 − g)) is
+    attained by the refine gate at 0 or 1; the lower one lies inside and has no such formula.
+
+    Parameters
+    ----------
+    g : Gate or array (...), in [0, 1]
+        Given as a Gate, 1 − g is exact also where g rounds to 1. At 0 and 1 the limits (1, 2).
+    logits : {"both", "forget"}
+        The gradient with respect to both logits, or to the forget gate's alone. The latter is
+        never less than the plain gate's: its lower bound is 1, its upper bound the same.
+
+    Returns
+    -------
+    (lower, upper) : float64 arrays (...)
+
+    Raises
+    ------
+    ValueError
+        If g is not in [0, 1], or ``logits`` is unknown.
+
+    Examples
+    --------
+    >>> lower, upper = gradient_bounds([0.5, 0.9, 0.999])
+    >>> lower.round(6), upper.round(6)
+    (array([1.113053, 1.024917, 1.00025 ]), array([1.171573, 1.519494, 1.938693]))
+    """
+    if logits not in ("both", "forget"):
+        raise ValueError(f"logits must be 'both' or 'forget', got {logits!r}")
+    side = smaller_side(g)
+    lower = np.ones_like(side) if logits == "forget" else _least_ratio(side)
+    return lower[()], (2 / (1 + np.sqrt(side)))[()]
+
+
+def smaller_side(g: Gate | ArrayLike) -> Floats:
+    """min(g, 1 − g) as float64, checked to lie in [0, ½]."""
+    if isinstance(g, Gate):
+        value, complement = (np.asarray(side, dtype=np.float64) for side in g)
+    else:
+        value = np.asarray(g, dtype=np.float64)
+        complement = 1 - value
+    side = np.minimum(value, complement)
+    if not np.all((side >= 0) & (side <= 0.5)):
+        raise ValueError("g must lie in [0, 1]")
+    return side
+
+
+def _least_ratio(e: Floats) -> Floats:
+    """The interior minimum, by bisection on the derivative; e = min(g, 1 − g).
+
+    By the symmetry of refine under negation e may be the complement of g. The forget gate's is
+    then a = e·t with t from t0 = 1/(1 + √(1 − e)), where r = 0, to 1, where f = g; the minimum
+    lies between, close to t0 for small e. So t − t0 is the variable: nothing cancels.
+    """
+    low, high = np.zeros_like(e), 1 - 1 / (1 + np.sqrt(1 - e))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        rising = _ratio_parts(e, middle)[2] > 0
+        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+    along_forget, along_refine, _ = _ratio_parts(e, low)
+    return np.hypot(along_forget, along_refine)
+
+
+def _ratio_parts(e: Floats, tau: Floats) -> tuple[Floats, Floats, Floats]:
+    """(∂g/∂x, ∂g/∂y) / (g(1 − g)) at t = t0 + τ, and half the derivative of their square's sum."""
+    start = 1 / (1 + np.sqrt(1 - e))
+    t = start + tau
+    x = 1 + e * (t - 1) ** 2 / (1 - e)
+    reach = 2 - 2 * e * start - e * tau  # (2t − 1 − e t²)/τ
+    slope = (1 - e * t * t) * reach / (2 * t * (1 - e * t) * (1 - e))
+    logarithmic = -2 * e * t / (1 - e * t * t) - e / reach - 1 / t + e / (1 - e * t)
+    rise = 2 * e * (t - 1) / (1 - e) * x + slope**2 * tau * (1 + tau * logarithmic)
+    return x, slope * tau, rise
+
+
+# ---- the claims ------------------------------------------------------------------------------
+
+
+def _gradient() -> tuple[sympy.Symbol, sympy.Symbol, Gate, Any, Any]:
+    """f, r, the effective gate and its derivatives by both logits, as functions of f and r.
+
+    The logits are log(f/(1 − f)), so that the sigmoids of the chain are the library's own.
+    """
+    f, r = sympy.symbols("f r", positive=True)
+    odds, refine_odds = sympy.symbols("X Y", positive=True)
+    forget = gatecore.sigmoid(sympy.log(odds))
+    refine = gatecore.sigmoid(sympy.log(refine_odds))
+    effective = gatecore.refine(forget, refine)
+    back = {odds: f / (1 - f), refine_odds: r / (1 - r)}
+    by_forget = (odds * sympy.diff(effective.value, odds)).subs(back)
+    by_refine = (refine_odds * sympy.diff(effective.value, refine_odds)).subs(back)
+    value = Gate(*(sympy.cancel(side.subs(back)) for side in effective))
+    return f, r, value, sympy.cancel(by_forget), sympy.cancel(by_refine)
+
+
+def check_gradient() -> Finding:
+    """∇g as printed, as the library's VJPs have it, and in stable form."""
+    f, r, g, by_forget, by_refine = _gradient()
+    one = sympy.Integer(1)
+    d_forget, d_refine = gatecore.refine_vjp(Gate(f, 1 - f), Gate(r, 1 - r), one)
+    stable = 2 * f * (1 - f) * (r * (1 - f) + (1 - r) * f)
+    return proved(
+        ("dg/dx = 2f(1-f)(r + (1-2r)f)", same(by_forget, 2 * f * (1 - f) * (r + (1 - 2 * r) * f))),
+        ("dg/dy = 2fr(1-r)(1-f)", same(by_refine, 2 * f * r * (1 - r) * (1 - f))),
+        ("refine_vjp and sigmoid_vjp give them",
+         same(d_forget * f * (1 - f), by_forget) and same(d_refine * r * (1 - r), by_refine)),
+        ("dg/dx = g(1-g) + (g-f)^2 = 2f(1-f)(r(1-f) + (1-r)f)",
+         same(by_forget, g.value * g.complement + (g.value - f) ** 2)
+         and same(by_forget, stable)),
+    )  # fmt: skip
+
+
+def check_norm() -> Finding:
+    """Appendix C's norm in terms of g and f."""
+    f, _, g, by_forget, by_refine = _gradient()
+    norm = by_forget**2 + by_refine**2
+    lift = g.value - f**2
+    first = (lift * (1 - 2 * f) + 2 * f**2 * (1 - f)) ** 2
+    rest = 1 - lift / (2 * f * (1 - f))
+    return finding(
+        same(norm, first + lift**2 * rest),
+        ("with the last factor squared it is the norm", same(norm, first + lift**2 * rest**2)),
+    )
+
+
+def check_upper_bound() -> Finding:
+    """‖∇g‖ ≤ 2g(1 − g)/(1 + √min(g, 1 − g)), by a Bernstein certificate over Q(√2)."""
+    s, a = sympy.symbols("s a", positive=True)
+    f, r, g, by_forget, by_refine = _gradient()
+    level = _square_on_level(f, r, g, by_forget**2 + by_refine**2, s**2).subs(f, 1 - a)
+    coefficients, divides = _certificates.upper_bound(sympy.cancel(level), s, a)
+    maximum = sympy.cancel(level.subs(a, s) / (s**2 * (1 - s**2)) ** 2)
+    flip = {f: 1 - f, r: 1 - r}
+    symmetric = all(
+        same(side.subs(flip, simultaneous=True), side) for side in (by_forget, by_refine)
+    )
+    grid = np.concatenate([np.logspace(-300, -0.302, 60), 1 - np.logspace(-9, -0.302, 60)])
+    exact = 2 / (1 + np.sqrt(np.minimum(grid, 1 - grid)))
+    return proved(
+        (f"g >= 1/2: all {len(coefficients)} Bernstein coefficients of the difference are >= 0",
+         divides and all(c.is_nonnegative for c in coefficients)),
+        ("attained at r = 1: 2/(1 + sqrt(1-g))", same(maximum, (2 / (1 + s)) ** 2)),
+        ("g <= 1/2 follows: the gradient is symmetric under negation", symmetric),
+        ("gradient_bounds returns it", np.allclose(gradient_bounds(grid)[1], exact, rtol=1e-15)),
+    )  # fmt: skip
+
+
+def check_lower_bound() -> Finding:
+    """The infimum: its stationarity equation, exact minima by root isolation, its series."""
+    f, r, g, by_forget, by_refine = _gradient()
+    norm = by_forget**2 + by_refine**2
+    turning = sympy.diff(norm, f) * sympy.diff(g.value, r)
+    turning -= sympy.diff(norm, r) * sympy.diff(g.value, f)
+    cubic = (
+        f**3 * (1 - 2 * r) ** 2 - f**2 * (1 - 2 * r) * (1 - 3 * r)
+        - f * r**2 * (2 * r**2 - 4 * r + 1) - r**3 * (1 - r)
+    )  # fmt: skip
+    t, e = sympy.symbols("t e", positive=True)
+    near_one = _square_on_level(f, r, g, norm, e).subs(f, 1 - e * t) / (e * (1 - e)) ** 2
+    series = 1 + e / 4 - 5 * e**3 / 64
+    return proved(
+        ("stationary where the cubic in f vanishes",
+         same(turning, -16 * f**2 * (1 - f) ** 2 * cubic)),
+        *_isolated_minima(f, r, g, norm),
+        ("dg/dx > g(1-g) unless f = g, and there dg/dy > 0: 1 is not attained",
+         same(by_forget, g.value * g.complement + (g.value - f) ** 2)),
+        ("as e = 1-g -> 0 it is 1 + e/4 - 5e^3/64 + ...",
+         _certificates.least_series_is(series, sympy.cancel(near_one), t, e)),
+    )  # fmt: skip
+
+
+def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool]]:
+    facts = []
+    for value in ("1/2", "3/4", "99/100", "999999/1000000"):
+        at = sympy.Rational(value)
+        low, high = least_square(f, _square_on_level(f, r, g, norm, 1 - at), at)
+        ratio = float(mpmath.sqrt(low))
+        found = gradient_bounds(float(at))[0]
+        ends = 2 / (1 + mpmath.sqrt(float(max(at, 1 - at))))  # the smaller of both ends' ratios
+        certified = bool(high - low < 1e-25 and abs(ratio - found) < 1e-12 and ratio < ends)
+        facts.append((f"g = {value}: minimum {ratio:.14f}", certified))
+        if at == sympy.Rational(1, 2):
+            signs = [_quartic(end) > 0 for end in (low, high)]
+            facts.append(("its square is a root of 5M^4-96M^3+64M^2-768M+1024",
+                          signs == [True, False]))  # fmt: skip
+    return facts
+
+
+def least_square(f: Any, norm_on_level: Any, g: Any) -> tuple[Any, Any]:
+    """Certified bracket of the least (‖∇g‖ / (g(1 − g)))² at one rational g."""
+
+    def feasible(x: Any) -> bool:
+        return bool(x > 0 and x < 1 and x**2 <= g and (1 - x) ** 2 <= 1 - g)
+
+    square = sympy.cancel(norm_on_level / (g * (1 - g)) ** 2)
+    return _certificates.least_value(square, f, feasible)
+
+
+def _quartic(m: Any) -> Any:
+    return 5 * m**4 - 96 * m**3 + 64 * m**2 - 768 * m + 1024
+
+
+def _square_on_level(f: Any, r: Any, g: Gate, norm: Any, complement: Any) -> Any:
+    """‖∇g‖² as a function of f where 1 − g is ``complement``."""
+    (refine,) = sympy.solve(sympy.Eq(g.complement, complement), r)
+    return sympy.cancel(norm.subs(r, refine))
+
+
+def check_forget_logit() -> Finding:
+    """The gradient by the forget logit alone, within the same bounds."""
+    f, r, g, by_forget, _ = _gradient()
+    root = sympy.Symbol("q", positive=True)  # √g
+    plain = g.value * g.complement
+    top = sympy.cancel((by_forget / plain).subs(r, 0).subs(f, root))
+    bottom = sympy.cancel((by_forget / plain).subs(r, 1).subs(f, 1 - root))  # q = √(1 − g)
+    lower, upper = gradient_bounds([1e-9, 0.3, 0.5, 0.9], logits="forget")
+    return proved(
+        ("ratio 1 + (g-f)^2/(g(1-g)): least, 1, at f = g",
+         same(by_forget - plain, (g.value - f) ** 2)),
+        ("largest at an end of the band: 2/(1 + sqrt g) at r = 0, 2/(1 + sqrt(1-g)) at r = 1",
+         same(top, 2 / (1 + root)) and same(bottom, 2 / (1 + root))),
+        ("gradient_bounds(logits='forget') returns both",
+         np.all(lower == 1) and np.array_equal(upper, gradient_bounds([1e-9, 0.3, 0.5, 0.9])[1])),
+    )  # fmt: skip
+
+
+def check_saturation() -> Finding:
+    """At equal g the gain is below 2; what doubles is the speed of log D per forget logit."""
+    f, r, g, by_forget, _ = _gradient()
+    speed = by_forget / g.complement  # d log D_g / dx, as log D = −log(1 − g)
+    plain = sympy.Symbol("x", positive=True)
+    sigmoid = gatecore.sigmoid(sympy.log(plain))
+    plain_speed = (plain * sympy.diff(sigmoid.value, plain) / sigmoid.complement).subs(
+        plain, f / (1 - f)
+    )
+    worst = gradient_bounds(np.concatenate([np.logspace(-300, -0.302, 99), [0.5]]))[1].max()
+    return finding(
+        worst > 2,
+        ("at equal g the ratio stays below 2, its limit at both ends: the decay like 1-g remains",
+         worst <= 2),
+        ("d log D/dx is 2f at r = 1, where a plain gate has f",
+         same(speed.subs(r, 1), 2 * f) and same(plain_speed, f)),
+        ("f = 0.9 reaches g = 0.99",
+         same(g.value.subs({f: sympy.Rational(9, 10), r: 1}), "99/100")),
+    )  # fmt: skip
+
+
+CLAIMS = (
+    Proposition(
+        "Appendix C, gradient",
+        "By the logits of f and r, g has the derivatives 2f(1-f)(r + (1-2r)f) and 2fr(1-r)(1-f)",
+        "So it is; the first is also g(1-g) + (g-f)^2",
+        PROOF, HOLDS, check_gradient,
+    ),
+    Proposition(
+        "Appendix C, norm",
+        "|grad g|^2 = ((g-f^2)(1-2f) + 2f^2(1-f))^2 + (g-f^2)^2 (1 - (g-f^2)/(2f(1-f)))",
+        "The last factor is squared",
+        PROOF, CORRECTED, check_norm,
+    ),
+    Proposition(
+        "Figure 2d, upper bound",
+        "At equal g the refine gate's gradient exceeds the plain gate's by at most the upper curve",
+        "The curve is 2/(1 + sqrt(min(g, 1-g))), attained at the ends of the band; below 2 always",
+        CERTIFIED, HOLDS, check_upper_bound,
+    ),
+    Proposition(
+        "Figure 2d, lower bound",
+        "At equal g the refine gate's gradient is at least the lower curve times the plain gate's",
+        "The curve is 1.11305292642936 at g = 1/2 and falls to 1 at both ends without reaching it",
+        CERTIFIED, HOLDS, check_lower_bound,
+    ),
+    Proposition(
+        "Figure 2d, forget logit alone",
+        "The ratio never falls below 1",
+        "By the forget logit alone its minimum is exactly 1, at f = g, and its maximum the same",
+        PROOF, HOLDS, check_forget_logit,
+    ),
+    Proposition(
+        "Section 2.3, saturation",
+        "Refining bypasses the saturating gradient problem",
+        "At equal g the gain is below 2: 1-g still sets the size. But logits need go half as far",
+        PROOF, CORRECTED, check_saturation,
+    ),
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""The bit-reversal permutation of Appendix D.5, as printed."""
+
+import math
+
+import numpy as np
+
+from gatecore.analysis._claim import CORRECTED, ENUMERATION, Finding, Proposition, finding
+
+
+def bit_reversal(n: int) -> np.ndarray:
+    """Appendix D.5's `bitreversal_permutation`, line by line: the permutation (n,) of range(n).
+
+    Examples
+    --------
+    >>> bit_reversal(6)
+    array([0, 4, 2, 1, 5, 3])
+    """
+    m = math.ceil(math.log(n) / math.log(2))
+    size = 1 << m
+    perm = np.arange(size).reshape(size, 1)
+    for _ in range(m):
+        half = perm.shape[0] // 2
+        perm = np.hstack((perm[:half], perm[half:]))
+    perm = perm.squeeze(0)
+    return np.extract(perm < n, perm)
+
+
+def reversed_bits(index: int, bits: int) -> int:
+    """The number whose binary digits are those of ``index`` in reverse order."""
+    return int(format(index, f"0{bits}b")[::-1], 2)
+
+
+def check_bit_reversal() -> Finding:
+    """D.5: index i goes to the reverse of its binary digits."""
+    powers = all(
+        list(bit_reversal(1 << m)) == [reversed_bits(i, m) for i in range(1 << m)]
+        for m in range(1, 11)
+    )
+    order = bit_reversal(784)
+    pixels = np.arange(784)
+    moved = int(np.sum(order != [reversed_bits(int(i), 10) for i in pixels]))
+    twice = int(np.sum(order[order] != pixels))
+    return finding(
+        moved == 0,
+        ("n = 2, 4, ..., 1024: the reverse of i's digits, its own inverse", powers),
+        (f"n = 784: a permutation, but {moved} indices do not go to their reverse",
+         np.array_equal(np.sort(order), pixels) and moved > 0),
+        (f"applied twice it moves {twice} of 784: its direction matters", twice > 0),
+    )  # fmt: skip
+
+
+CLAIMS = (
+    Proposition(
+        "D.5, bit reversal",
+        "The permutation of 784 pixels sends i to the reverse of its binary digits",
+        "That map of 1024 indices, with those of 784 and above left out: no longer an involution",
+        ENUMERATION, CORRECTED, check_bit_reversal,
+    ),
+)  # fmt: skip

@@ -1,0 +1,131 @@
+"""The CuPy backend: the NumPy backend's interface on an NVIDIA GPU, with fused kernels.
+
+Needs CuPy and a GPU; importing it without them raises an ImportError that says what is missing.
+Arrays are CuPy's. A time step is one product and one kernel; from the second call of a shape on, a
+whole sequence is one launch of a recorded CUDA graph. ``CUPY_TF32=1`` in the environment lets the
+products use TF32, as everywhere in CuPy.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gatecore import _checks
+from gatecore.algebra import Gate
+from gatecore.backends.explicit.arguments import cell_of
+from gatecore.backends.explicit.learner import ExplicitLearner
+from gatecore.backends.explicit.plan import plan
+from gatecore.backends.explicit.sequence import Pullback, Stack, run
+from gatecore.backends.kernels import device
+from gatecore.backends.kernels.engine import KERNELS, KernelEngine
+from gatecore.mechanisms import Mechanism
+from gatecore.spec import Batch, ModelSpec
+
+cupy = device.require()
+
+Array = Any  # cupy.ndarray
+Params = Mapping[str, Array] | Sequence[Mapping[str, Array]]
+
+
+def lstm(
+    params: Params,
+    x: Array,
+    state: Any = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Array | None = None,
+    zoneout: Any = None,
+    return_cells: bool = False,
+    kernels: str = "auto",
+) -> tuple[Any, Any, Pullback | Stack]:
+    """An LSTM over a whole sequence, and its pullback: as ``gatecore.backends.numpy.lstm``.
+
+    Parameters
+    ----------
+    kernels : {"auto", "fused", "none"}
+        "auto" uses the fused kernels where they serve, else array operations, and
+        ``pullback.path`` says which ran; "fused" raises where they do not serve.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As the NumPy backend; ValueError for ``kernels="fused"`` where they do not serve.
+    """
+    engine = _engine(kernels)
+    return run(engine, "lstm", params, x, state, mechanism, resets, zoneout, return_cells)
+
+
+def gru(
+    params: Params,
+    x: Array,
+    state: Any = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Array | None = None,
+    zoneout: Any = None,
+    kernels: str = "auto",
+) -> tuple[Array, Any, Pullback | Stack]:
+    """A GRU over a whole sequence, and its pullback: as ``gatecore.backends.numpy.gru``.
+
+    ``kernels`` as in :func:`lstm`.
+    """
+    return run(_engine(kernels), "gru", params, x, state, mechanism, resets, zoneout)
+
+
+def minimal(
+    params: Params,
+    x: Array,
+    state: Any = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Array | None = None,
+    zoneout: Any = None,
+    kernels: str = "auto",
+) -> tuple[Array, Any, Pullback | Stack]:
+    """The minimal gated cell over a sequence: as ``gatecore.backends.numpy.minimal``.
+
+    ``kernels`` as in :func:`lstm`.
+    """
+    return run(_engine(kernels), "minimal", params, x, state, mechanism, resets, zoneout)
+
+
+def why_not_fused(
+    core: str, params: Mapping[str, Array], x: Array, mechanism: str | Mechanism = "UR"
+) -> str | None:
+    """Why "auto" would not use the fused kernels for one such layer; None where it would."""
+    _checks.choice("core", core, ("lstm", "gru", "minimal"))
+    layout = plan(cell_of(core, params, x, mechanism))
+    return _engine("auto").reason(layout, x.shape[:2], x.dtype)
+
+
+def release() -> None:
+    """Free the memory and the recorded graphs that the backend keeps between calls."""
+    device.launcher().release()
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+class Learner(ExplicitLearner):
+    """Trains a ``ModelSpec`` on a GPU: ``step``, ``evaluate``, ``gates``, ``state_dict``.
+
+    Batches are NumPy's, and so is what ``gates`` and ``state_dict`` return; ``parameters`` are
+    CuPy arrays. ``kernels`` as in :func:`lstm`.
+    """
+
+    def __init__(self, spec: ModelSpec, *, kernels: str = "auto", **settings: Any) -> None:
+        super().__init__(_engine(kernels), spec, **settings)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies, as NumPy arrays, of all that a resumed run needs, by flat name."""
+        return {name: cupy.asnumpy(value) for name, value in super().state_dict().items()}
+
+    def gates(self, batch: Batch) -> Gate:
+        """The effective forget gate and its complement, averaged: NumPy (layers, hidden)."""
+        return Gate(*(cupy.asnumpy(side) for side in super().gates(batch)))
+
+
+def _engine(kernels: str) -> KernelEngine:
+    return device.engine(cupy.cuda.runtime.getDevice(), _checks.choice("kernels", kernels, KERNELS))
+
+
+__all__ = ["Learner", "gru", "lstm", "minimal", "release", "why_not_fused"]

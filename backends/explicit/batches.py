@@ -1,0 +1,45 @@
+"""What a learner asks of its batches and settings, on every backend."""
+
+from typing import Any
+
+from gatecore._checks import number
+from gatecore.spec import ModelSpec
+
+Array = Any
+
+
+def check_inputs(spec: ModelSpec, inputs: Array) -> None:
+    """Whether a batch's inputs (NumPy's or of an array with its attributes) fit the model."""
+    dense = spec.input == "dense"
+    if inputs.ndim != (3 if dense else 2) or (dense and inputs.shape[2] != spec.input_size):
+        wanted = f"(time, batch, {spec.input_size})" if dense else "(time, batch)"
+        raise ValueError(f"batch.inputs must have shape {wanted}, got {inputs.shape}")
+    if dense:
+        return
+    if inputs.dtype.kind not in "iu":
+        raise TypeError(f"batch.inputs must be integers, got {inputs.dtype}")
+    if inputs.size and not 0 <= int(inputs.min()) <= int(inputs.max()) < spec.input_size:
+        raise ValueError(
+            f"batch.inputs must lie in 0..{spec.input_size - 1}, got {inputs.min()}..{inputs.max()}"
+        )
+
+
+def check_targets(spec: ModelSpec, targets: Array, predicted: tuple[int, ...]) -> None:
+    """Whether a batch's targets fit the model's answer, of shape ``predicted``."""
+    wanted = predicted if spec.loss == "squared_error" else predicted[:-1]
+    if targets.shape != wanted:
+        raise ValueError(f"batch.targets must have shape {wanted}, got {targets.shape}")
+    if spec.loss == "cross_entropy" and targets.dtype.kind not in "iu":
+        raise TypeError(f"batch.targets must be integers, got {targets.dtype}")
+    if spec.loss == "cross_entropy" and targets.size:
+        largest = int(targets.max())
+        if largest >= spec.output_size:
+            raise ValueError(f"batch.targets must lie below {spec.output_size}, got {largest}")
+
+
+def check_settings(learning_rate: float, clip_norm: float | None) -> None:
+    """Whether the optimizer's settings make sense."""
+    if number("learning_rate", learning_rate) < 0:
+        raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+    if clip_norm is not None and number("clip_norm", clip_norm) <= 0:
+        raise ValueError(f"clip_norm must be positive (or None), got {clip_norm}")

@@ -1,0 +1,42 @@
+"""The JAX backend: pure functions of whole sequences, cells for flax, and a ``Learner``.
+
+``lstm``, ``gru`` and ``minimal`` need JAX alone; flax and optax are imported with the first use of
+a cell, of ``GateUnit``, of ``Learner``.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gatecore.backends.jax.parallel import minimal_parallel
+from gatecore.backends.jax.sequence import gru, init, lstm, minimal
+
+if TYPE_CHECKING:
+    from gatecore.backends.jax.learner import Learner
+    from gatecore.backends.jax.modules import GateUnit, GRUCell, LSTMCell, MinimalCell
+
+_MODULES = {
+    "GRUCell": "modules",
+    "GateUnit": "modules",
+    "LSTMCell": "modules",
+    "Learner": "learner",
+    "MinimalCell": "modules",
+}
+
+__all__ = [
+    "GRUCell",
+    "GateUnit",
+    "LSTMCell",
+    "Learner",
+    "MinimalCell",
+    "gru",
+    "init",
+    "lstm",
+    "minimal",
+    "minimal_parallel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

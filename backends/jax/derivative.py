@@ -1,0 +1,79 @@
+"""One step backward, by the explicit derivatives of the gates.
+
+JAX would differentiate σ(x) as σ(1 − σ) and so lose the complement just where a gate remembers
+longest. The gates' derivatives are those of ``gatecore.vjp``; the rest of a step is left to JAX.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from gatecore.algebra import Gate, negate, spread
+from gatecore.cells import Cell
+from gatecore.mechanisms import Mechanism
+from gatecore.vjp import cumax_vjp, master_vjp, refine_vjp, sigmoid_vjp
+
+Array = jax.Array
+Logits = Mapping[str, Array]
+
+
+def step_backward(
+    cell: Cell, logits: Logits, state: Any, zoneout: Any, d_state: Any
+) -> tuple[dict[str, Array], Any]:
+    """Cotangents of a step's logits, by slot, and of its old state (the recurrent weights apart).
+
+    ``d_state`` is that of the new state; ``logits`` and ``state`` are what the step started from.
+    """
+    gates = cell.mechanism.gates(logits)
+    _, pullback = jax.vjp(
+        lambda logits, gates, state: cell.complete(logits, gates, state, zoneout)[1],
+        dict(logits),
+        gates,
+        state,
+    )
+    d_logits, d_gates, d_old = pullback(d_state)
+    return {**d_logits, **gates_vjp(cell.mechanism, logits, *d_gates)}, d_old
+
+
+def gates_vjp(
+    mechanism: Mechanism, logits: Logits, d_forget: Gate, d_input: Gate
+) -> dict[str, Array]:
+    """Cotangents of the gate slots' logits, from those of the two effective gates."""
+    gates = mechanism.activate(logits)
+    if mechanism.auxiliary == "master":
+        d_gates = _master_vjp(mechanism, gates, d_forget, d_input)
+    else:
+        forget, input = (d.value - d.complement for d in (d_forget, d_input))
+        if "input" in gates:
+            d_gates = {"input": input}
+        else:
+            d_gates, forget = {}, forget - input
+        d_gates["forget"] = forget
+        if mechanism.auxiliary == "refine":
+            d_gates["forget"], d_gates["refine"] = refine_vjp(
+                gates["forget"], gates["refine"], forget
+            )
+    return {name: _to_logit(mechanism, name, logits[name], d) for name, d in d_gates.items()}
+
+
+def _master_vjp(
+    mechanism: Mechanism, gates: Mapping[str, Gate], d_forget: Gate, d_input: Gate
+) -> dict[str, Array]:
+    """The inner gates' and, summed over the C units that each one serves, the master gates'."""
+    big_f, big_i = (spread(gates[name], mechanism.downsize) for name in mechanism.main_slots)
+    inner = gates["input"] if "input" in gates else negate(gates["forget"])
+    *d_outer, forget, input = master_vjp(big_f, big_i, gates["forget"], inner, d_forget, d_input)
+    d_gates = {
+        name: d.reshape(*d.shape[:-1], -1, mechanism.downsize).sum(-1)
+        for name, d in zip(mechanism.main_slots, d_outer, strict=True)
+    }
+    if "input" in gates:
+        return {**d_gates, "forget": forget, "input": input}
+    return {**d_gates, "forget": forget - input}
+
+
+def _to_logit(mechanism: Mechanism, slot: str, logit: Array, d_gate: Array) -> Array:
+    if mechanism.activation == "sigmoid" or slot not in mechanism.main_slots:
+        return sigmoid_vjp(logit, d_gate)
+    return cumax_vjp(logit, -d_gate if slot.endswith("input") else d_gate)

@@ -1,0 +1,92 @@
+"""The minimal cell without recurrent weights: all steps at once, by an associative scan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gatecore.algebra import Gate, both
+from gatecore.backends.jax.scan import product, widened
+from gatecore.backends.jax.sequence import resets_of
+from gatecore.cells import Minimal
+from gatecore.mechanisms import Mechanism, mechanism
+
+Array = jax.Array
+_mechanism = mechanism  # an argument's name hides the function
+
+
+def minimal_parallel(
+    params: Mapping[str, Array],
+    x: Array,
+    state: Array | None = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Array | None = None,
+) -> tuple[Array, Array]:
+    """:func:`minimal` for gates that do not look at h, in O(log time) steps (Section 2.1).
+
+    Without recurrent weights a step is h' = g·h + ḡ·u with g, u known beforehand, and two steps
+    are one of the same form: the gates compose as ``both``, complements carried. Meant for
+    accelerators; on a few cores the sequential scan is faster.
+
+    Parameters
+    ----------
+    params : mapping of arrays
+        ``weight_ih`` (rows, input), ``bias`` (rows,); no ``weight_hh``.
+    x : array (time, batch, input), floating
+    state : h (batch, hidden), optional
+    mechanism : str or Mechanism
+    resets : bool array (time, batch), optional
+
+    Returns
+    -------
+    output : array (time, batch, hidden), of the type of x
+    state : h (batch, hidden), float32 at least
+
+    Examples
+    --------
+    >>> import jax
+    >>> from gatecore.backends.jax import init
+    >>> params = init(jax.random.key(0), 3, 8, core="minimal")
+    >>> del params["weight_hh"]
+    >>> output, h = minimal_parallel(params, np.ones((16, 2, 3), np.float32))
+    >>> output.shape, h.shape
+    ((16, 2, 8), (2, 8))
+    """
+    cell = _cell(params, x, mechanism)
+    bias = params["bias"].astype(widened(x.dtype))
+    logits = cell.split(product(x, params["weight_ih"].T) + bias[None, None])
+    forget, input = cell.mechanism.gates(logits)
+    write = input.value * jnp.tanh(logits["candidate"])
+    if (reset := resets_of(resets, x.shape[:2])) is not None:
+        forget = Gate(
+            jnp.where(reset, jnp.zeros_like(forget.value), forget.value),
+            jnp.where(reset, jnp.ones_like(forget.value), forget.complement),
+        )
+    through, written = lax.associative_scan(_compose, (forget, write))
+    hidden = written
+    if state is not None:
+        start = state.astype(written.dtype)[None]
+        hidden = start - through.complement * start + written
+    return hidden.astype(x.dtype), hidden[-1]
+
+
+def _compose(first: tuple[Gate, Array], then: tuple[Gate, Array]) -> tuple[Gate, Array]:
+    """Two steps h → g·h + w as one."""
+    return both(then[0], first[0]), then[0].value * first[1] + then[1]
+
+
+def _cell(params: Mapping[str, Array], x: Array, mechanism: Any) -> Minimal:
+    if set(params) != {"weight_ih", "bias"}:
+        raise ValueError(f"params must hold weight_ih and bias alone, got {sorted(params)}")
+    mechanism, rows = _mechanism(mechanism), params["bias"].shape[0]
+    some = Minimal(1, 4 * mechanism.downsize, mechanism)  # rows are in proportion to hidden units
+    cell = Minimal(x.shape[-1], rows * some.hidden_size // some.rows, mechanism)
+    if params["weight_ih"].shape != (cell.rows, x.shape[-1]) or rows != cell.rows or x.ndim != 3:
+        raise ValueError(
+            f"x (time, batch, input) and params do not fit: x has shape {x.shape}, weight_ih "
+            f"{params['weight_ih'].shape}, bias {params['bias'].shape}"
+        )
+    return cell

@@ -1,0 +1,68 @@
+// What a kernel knows about the sequence it works on. The table lives in device memory and is
+// filled anew for each call, so that one recorded graph serves any arrays of equal shapes.
+// backends/kernels/table.py writes it: same fields, same order, 8 bytes each.
+#pragma once
+
+namespace gatecore {
+
+enum Core { lstm, gru, minimal };
+enum Activation { by_sigmoid, by_cumax };
+enum Auxiliary { none, refined, mastered };
+
+template <typename T>
+struct Sequence {
+    // sizes
+    long long time;
+    long long batch;
+    long long hidden;
+    long long width;          // of a row of logits
+    long long ordered_width;  // of the logits that cumax activates
+    long long downsize;       // a master gate serves so many units
+    long long rows;           // of the recurrent weights
+    long long state_window;   // first column of the logits that the recurrent weights feed
+
+    // first column of each slot in a row of logits; -1 where the mechanism has no such slot
+    long long candidate;
+    long long forget;
+    long long input;
+    long long refine;
+    long long output;
+    long long reset;
+    long long master_forget;
+    long long master_input;
+    long long state_candidate;  // the GRU's U h + b_n
+
+    // saved by the forward pass
+    T* logits;   // (time, batch, width) in: of the input; out: complete
+    T* ordered;  // (time, batch, 3, ordered_width) value, complement, softmax; null without cumax
+    T* hiddens;  // (time + 1, batch, hidden) what each step starts from
+    T* cells;    // (time + 1, batch, hidden) LSTM; else null
+
+    // given
+    const T* keep;         // (time, batch) factor of the state before each step; null: 1
+    const T* zone_cell;    // (time, batch, hidden) amount kept of the old cell; null: amount_cell
+    const T* zone_hidden;  // (time, batch, hidden) the same of the hidden state
+    double amount_cell;
+    double amount_hidden;
+    const T* bias;  // (hidden,) b_n; GRU
+
+    // results of the forward pass
+    T* outputs;       // (time, batch, hidden)
+    T* output_cells;  // (time, batch, hidden) or null
+
+    // between a step and the product with the recurrent weights W (rows, hidden)
+    T* state;      // (batch, hidden) the hidden state that the product takes
+    T* recurrent;  // (batch, rows) state Wᵀ
+
+    // the backward pass
+    const T* d_outputs;       // (time, batch, hidden) or null
+    const T* d_output_cells;  // (time, batch, hidden) or null
+    T* d_logits;              // (time, batch, width) result
+    T* d_hidden;     // (batch, hidden) in: of the step's end, but for `through`; out: of its start
+    T* d_cell;       // (batch, hidden) the same
+    T* d_recurrent;  // (batch, rows) the step's d_logits in state_window
+    T* through;      // (batch, hidden) d_recurrent W of the later step
+    T* d_main;       // (batch, 2, hidden) scratch: of the main gates, unit by unit
+};
+
+}  // namespace gatecore

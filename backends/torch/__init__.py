@@ -1,0 +1,31 @@
+"""The torch backend: ``torch.nn.LSTM`` and its relatives with any gate mechanism.
+
+Layers (``LSTM``, ``GRU``, ``Minimal``), single steps (``LSTMCell``, …), gates for anything
+(``GateUnit``), the rewriting of models (``convert``), the same layers as functions (``lstm``, …),
+and the ``Learner`` that trains a ``ModelSpec``.
+"""
+
+from gatecore.backends.torch.convert import convert
+from gatecore.backends.torch.functional import gru, lstm, minimal
+from gatecore.backends.torch.layers import GRU, LSTM, Minimal
+from gatecore.backends.torch.learner import Learner
+from gatecore.backends.torch.release import release
+from gatecore.backends.torch.stepwise import GRUCell, LSTMCell, MinimalCell
+from gatecore.backends.torch.unit import GateUnit, gate
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "GRUCell",
+    "GateUnit",
+    "LSTMCell",
+    "Learner",
+    "Minimal",
+    "MinimalCell",
+    "convert",
+    "gate",
+    "gru",
+    "lstm",
+    "minimal",
+    "release",
+]

@@ -1,0 +1,156 @@
+"""Recurrent layers as functions of their parameters, laid out as ``gatecore.cells`` has them."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gatecore.backends.torch import operation, paths, plain
+from gatecore.backends.torch.computation import cell_of, computation
+from gatecore.cells import Cell
+from gatecore.mechanisms import Mechanism, mechanism
+
+_mechanism = mechanism
+
+
+class Run(NamedTuple):
+    """Hidden (and, where asked for, cell) states of all steps, the last states, the path."""
+
+    outputs: tuple[Tensor, ...]
+    states: tuple[Tensor, ...]
+    path: str
+
+
+def run(
+    cell: Cell,
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    states: tuple[Tensor, ...],
+    resets: Tensor | None = None,
+    zoneout: tuple[Any, ...] | None = None,
+    return_cells: bool = False,
+    path: str = "auto",
+) -> Run:
+    """One layer over x (time, batch, input); all tensors of one dtype, float32 or float64.
+
+    ``states`` is (h,) or (h, c); ``zoneout`` amounts in the order cell, hidden; ``params`` may hold
+    ``weight_hr``.
+    """
+    taken = paths.choose(path, x, cell, "weight_hr" in params)
+    if taken in ("plain", "scan"):
+        walk = plain.loop if taken == "plain" else plain.scan
+        history, last = walk(cell, dict(params), x, states, resets, zoneout)
+        return Run(history if return_cells else history[:1], last, taken)
+    return _operation(cell, params, x, states, resets, zoneout, return_cells, taken)
+
+
+def _operation(
+    cell: Cell,
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    states: tuple[Tensor, ...],
+    resets: Tensor | None,
+    zoneout: tuple[Any, ...] | None,
+    return_cells: bool,
+    taken: str,
+) -> Run:
+    hidden, memory = states if cell.core == "lstm" else (states[0], None)
+    amounts = (0.0, 0.0) if zoneout is None else zoneout if len(zoneout) == 2 else (0.0, *zoneout)
+    drawn = [a if isinstance(a, Tensor) else None for a in amounts]
+    kept = [0.0 if isinstance(a, Tensor) else float(a) for a in amounts]
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params.values(), *states))
+    results = operation.sequence(
+        computation(cell.core, cell.mechanism), x, params["weight_ih"], params["weight_hh"],
+        params["bias"], params.get("bias_n"), hidden, memory, resets, *drawn, *kept,
+        return_cells, taken, keep,
+    )  # fmt: skip
+    count = 2 if return_cells else 1
+    return Run(tuple(results[:count]), tuple(results[count : count + len(states)]), taken)
+
+
+def lstm(
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    state: Any = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Tensor | None = None,
+    zoneout: tuple[Any, Any] | None = None,
+    return_cells: bool = False,
+    path: str = "auto",
+) -> tuple[Any, Any]:
+    """An LSTM over x (time, batch, input): the output (time, batch, hidden), and (h, c).
+
+    Arguments as for ``gatecore.backends.numpy.lstm``, as tensors; torch differentiates it.
+
+    Parameters
+    ----------
+    params : mapping
+        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,).
+    path : {"auto", "explicit", "fused", "graph", "plain", "scan"}
+
+    Examples
+    --------
+    >>> from gatecore.cells import LSTM
+    >>> params = {k: torch.tensor(v) for k, v in LSTM(3, 8).init(rng=0).items()}
+    >>> output, (h, c) = lstm(params, torch.ones(5, 2, 3, dtype=torch.float64))
+    >>> output.shape
+    torch.Size([5, 2, 8])
+    """
+    return _call("lstm", params, x, state, mechanism, resets, zoneout, return_cells, path)
+
+
+def gru(
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    state: Tensor | None = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Tensor | None = None,
+    zoneout: Any = None,
+    path: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """A GRU over x: the output and the last h; ``params`` also has ``bias_n`` (hidden,)."""
+    amounts = None if zoneout is None else (zoneout,)
+    return _call("gru", params, x, state, mechanism, resets, amounts, False, path)
+
+
+def minimal(
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    state: Tensor | None = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Tensor | None = None,
+    zoneout: Any = None,
+    path: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The minimal gated cell over x: the output and the last h."""
+    amounts = None if zoneout is None else (zoneout,)
+    return _call("minimal", params, x, state, mechanism, resets, amounts, False, path)
+
+
+def _call(
+    core: str,
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    state: Any,
+    mechanism: str | Mechanism,
+    resets: Tensor | None,
+    zoneout: tuple[Any, ...] | None,
+    return_cells: bool,
+    path: str,
+) -> tuple[Any, Any]:
+    if x.dim() != 3:
+        raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}")
+    hidden_size = params["weight_hh"].shape[1]
+    cell = cell_of(computation(core, _mechanism(mechanism)), x.shape[2], hidden_size)
+    if state is None:
+        zeros = x.new_zeros(x.shape[1], hidden_size)
+        states: tuple[Tensor, ...] = (zeros, zeros) if core == "lstm" else (zeros,)
+    else:
+        states = tuple(state) if core == "lstm" else (state,)
+    done = run(cell, params, x, states, resets, zoneout, return_cells, paths.checked(path))
+    output = done.outputs if return_cells else done.outputs[0]
+    return output, done.states if core == "lstm" else done.states[0]

@@ -1,0 +1,269 @@
+"""A ``ModelSpec`` trained by torch: the NumPy learner's interface, its numbers to rounding."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gatecore._checks import choice, integer, number, probability
+from gatecore.algebra import Gate
+from gatecore.backends.explicit.batches import check_inputs, check_settings, check_targets
+from gatecore.backends.torch import parallel
+from gatecore.backends.torch.functional import run
+from gatecore.backends.torch.probe import forget_gates
+from gatecore.spec import Batch, ModelSpec
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Learner:
+    """Trains a ``ModelSpec`` with Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
+
+    Initial weights, draws, and so the first losses are those of the NumPy learner of equal seed;
+    states interchange. Under ``torchrun`` the processes share every batch.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    seed : int
+    betas, eps : Adam's
+    dtype : {"float32", "float64"}
+    device : torch.device, optional
+        Default: torch's default device.
+
+    Examples
+    --------
+    >>> from gatecore import Batch, ModelSpec
+    >>> learner = Learner(
+    ...     ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8), seed=0
+    ... )
+    >>> tokens = np.array([[0, 1], [2, 3], [1, 0]])
+    >>> metrics = learner.step(Batch(tokens, tokens), learning_rate=1e-3)
+    >>> sorted(metrics)
+    ['accuracy', 'gradient_norm', 'loss']
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        seed: int = 0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        dtype: str = "float32",
+        device: Any = None,
+    ) -> None:
+        parallel.join()
+        self.spec, self.seed = spec, integer("seed", seed, at_least=0)
+        self.betas = tuple(probability("betas", beta, below_one=True) for beta in betas)
+        self.eps = number("eps", eps)
+        self.dtype = _DTYPES[choice("dtype", dtype, _DTYPES)]
+        self.device = parallel.device() if device is None else torch.device(device)
+        self.parameters = {
+            name: torch.tensor(value, dtype=self.dtype, device=self.device)
+            for name, value in spec.initial(seed).items()
+        }
+        self._first = {k: torch.zeros_like(v) for k, v in self.parameters.items()}
+        self._second = {k: torch.zeros_like(v) for k, v in self.parameters.items()}
+        for value in self.parameters.values():
+            value.requires_grad_()
+        self.steps = 0
+
+    def step(
+        self, batch: Batch, *, learning_rate: float, clip_norm: float | None = None
+    ) -> dict[str, float]:
+        """One step of Adam on one batch; as the NumPy learner's.
+
+        Returns
+        -------
+        dict
+            ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
+            before clipping. If loss or norm is not finite, the parameters stay as they were.
+        """
+        check_settings(learning_rate, clip_norm)
+        if not all(bool(p.isfinite().all()) for p in self.parameters.values()):
+            return {"loss": float("nan"), "gradient_norm": float("nan")}
+        rng = np.random.default_rng([self.seed, self.steps])
+        loss, metrics = self._loss(batch, rng)
+        found = torch.autograd.grad(
+            loss, list(self.parameters.values()), allow_unused=True, materialize_grads=True
+        )
+        gradients = [g.contiguous() for g in found]
+        parallel.total(gradients)
+        norm = float(torch.stack([g.double().square().sum() for g in gradients]).sum().sqrt())
+        self.steps += 1
+        if np.isfinite(metrics["loss"]) and np.isfinite(norm):
+            scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
+            self._adam(gradients, learning_rate, scale)
+        del metrics["count"]
+        return {**metrics, "gradient_norm": norm}
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Means over all batches' scored elements; no dropout, zoneout in expectation."""
+        totals: dict[str, float] = {}
+        for batch in batches:
+            _, metrics = self._loss(batch, None)
+            count = metrics.pop("count")
+            for name, value in {**metrics, "count": 1.0}.items():
+                totals[name] = totals.get(name, 0.0) + value * count
+        count = totals.pop("count", 0.0)
+        if not count:
+            raise ValueError("batches must hold at least one scored element")
+        return {name: total / count for name, total in totals.items()}
+
+    @torch.no_grad()
+    def gates(self, batch: Batch) -> Gate:
+        """The effective forget gate and its complement, each averaged over time and batch.
+
+        Float64 NumPy arrays (layers, hidden); 1/complement is a timescale in steps.
+        """
+        x, resets = self._features(batch), self._resets(batch)
+        means = []
+        for k, cell in enumerate(self.spec.cells()):
+            params, zoneout = self._named(f"layers.{k}."), self._zoneout(x.shape[:2], None)
+            start = self._start(x)
+            done = run(cell, params, x, start, resets, zoneout)
+            gate = forget_gates(cell, params, x, start[0], done.outputs[0], resets)
+            means.append([side.double().mean((0, 1)).cpu().numpy() for side in gate])
+            x = done.outputs[0]
+        return Gate(*(np.stack(side) for side in zip(*means, strict=True)))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all that a resumed run needs, as NumPy arrays by flat name."""
+        state = {"steps": np.asarray(self.steps)}
+        for prefix, tensors in self._tensors().items():
+            for name, value in tensors.items():
+                state[f"{prefix}.{name}"] = value.detach().cpu().numpy().copy()
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned, after checking all of it.
+
+        Raises
+        ------
+        ValueError
+            An entry missing, unknown, or of another shape or dtype.
+        """
+        own = self.state_dict()
+        if missing := own.keys() ^ state.keys():
+            raise ValueError(f"state does not fit this model: differing in {sorted(missing)[:4]}")
+        for name, value in own.items():
+            if state[name].shape != value.shape or state[name].dtype != value.dtype:
+                raise ValueError(
+                    f"state[{name!r}] must be {value.dtype} of shape {value.shape}, got "
+                    f"{state[name].dtype} of shape {state[name].shape}"
+                )
+        self.steps = int(state["steps"])
+        for prefix, tensors in self._tensors().items():
+            for name, tensor in tensors.items():
+                tensor.copy_(torch.tensor(np.asarray(state[f"{prefix}.{name}"])))
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"parameters": self.parameters, "first": self._first, "second": self._second}
+
+    def _loss(
+        self, batch: Batch, rng: np.random.Generator | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """This process's share of the loss, and the metrics of the whole batch."""
+        size = batch.inputs.shape[1]
+        mine = parallel.share(size)
+        own = parallel.part(batch, mine)
+        x = self._features(batch)[:, mine]
+        predicted = self._head(self._recur(x, own, rng, size, mine), rng, size, mine)
+        wanted = (predicted.shape[0], size, predicted.shape[2])
+        check_targets(self.spec, batch.targets, wanted)
+        targets = torch.as_tensor(own.targets, device=self.device)
+        if self.spec.loss == "squared_error":
+            count = int(np.prod(wanted))
+            loss = (predicted - targets.to(self.dtype)).square().sum() / count
+            return loss, {"loss": self._sum(loss), "count": count}
+        count = max(int((batch.targets >= 0).sum()), 1)
+        flat, scored = predicted.flatten(0, 1), targets.clamp(min=-1).flatten().long()
+        loss = functional.cross_entropy(flat, scored, ignore_index=-1, reduction="sum") / count
+        right = (flat.argmax(-1) == scored).sum().double() / count
+        return loss, {"loss": self._sum(loss), "accuracy": self._sum(right), "count": count}
+
+    def _sum(self, value: Tensor) -> float:
+        whole = value.detach().double()
+        parallel.total([whole])
+        return float(whole)
+
+    def _features(self, batch: Batch) -> Tensor:
+        """What the first layer receives."""
+        check_inputs(self.spec, np.asarray(batch.inputs))
+        inputs = torch.as_tensor(batch.inputs, device=self.device)
+        if self.spec.input == "dense":
+            return inputs.to(self.dtype)
+        if self.spec.input == "one_hot":
+            return functional.one_hot(inputs.long(), self.spec.input_size).to(self.dtype)
+        return functional.embedding(inputs.long(), self.parameters["embedding.weight"])
+
+    def _resets(self, batch: Batch) -> Tensor | None:
+        return None if batch.resets is None else torch.as_tensor(batch.resets, device=self.device)
+
+    def _recur(
+        self, x: Tensor, batch: Batch, rng: np.random.Generator | None, size: int, mine: slice
+    ) -> Tensor:
+        """The last layer's output; every process draws for the whole batch, and takes its part."""
+        cells, resets = self.spec.cells(), self._resets(batch)
+        zoneout = [self._zoneout((x.shape[0], size), rng, mine) for _ in cells]
+        for k, cell in enumerate(cells):
+            named = self._named(f"layers.{k}.")
+            x = run(cell, named, x, self._start(x), resets, zoneout[k]).outputs[0]
+        return x if self.spec.read is None else x[-self.spec.read :]
+
+    def _start(self, x: Tensor) -> tuple[Tensor, ...]:
+        zeros = x.new_zeros(x.shape[1], self.spec.hidden_size)
+        return (zeros, zeros) if self.spec.core == "lstm" else (zeros,)
+
+    def _named(self, prefix: str) -> dict[str, Tensor]:
+        return {k[len(prefix) :]: v for k, v in self.parameters.items() if k.startswith(prefix)}
+
+    def _zoneout(
+        self, steps: Any, rng: np.random.Generator | None, mine: slice = slice(None)
+    ) -> tuple[Any, ...] | None:
+        """Draws while training, the probabilities themselves at evaluation."""
+        shape = (*steps, self.spec.hidden_size)
+        amounts = self.spec.zoneout if self.spec.core == "lstm" else self.spec.zoneout[1:]
+        if not any(amounts):
+            return None
+        return tuple(
+            p if rng is None or p == 0 else self._drawn(rng.random(shape) < p, mine)
+            for p in amounts
+        )
+
+    def _drawn(self, draws: np.ndarray, mine: slice) -> Tensor:
+        chosen = torch.from_numpy(np.ascontiguousarray(draws[:, mine]))
+        return chosen.to(self.device, self.dtype)
+
+    def _head(self, x: Tensor, rng: np.random.Generator | None, size: int, mine: slice) -> Tensor:
+        """ReLU layers with dropout, and the output layer."""
+        for k in range(len(self.spec.head) + 1):
+            weight, bias = (self.parameters[f"head.{k}.{p}"] for p in ("weight", "bias"))
+            x = functional.linear(x, weight, bias)
+            if k < len(self.spec.head):
+                x = x.relu()
+                if rng is not None and self.spec.dropout:
+                    shape = (x.shape[0], size, x.shape[2])
+                    kept = self._drawn(rng.random(shape) >= self.spec.dropout, mine)
+                    x = x * (kept / (1 - self.spec.dropout))
+        return x
+
+    @torch.no_grad()
+    def _adam(self, gradients: list[Tensor], learning_rate: float, scale: float) -> None:
+        beta1, beta2 = self.betas
+        rate = learning_rate / (1 - beta1**self.steps)
+        root = float(np.sqrt(1 - beta2**self.steps))
+        values, first = list(self.parameters.values()), list(self._first.values())
+        second, each = list(self._second.values()), torch._foreach_mul(gradients, scale)
+        torch._foreach_lerp_(first, each, 1 - beta1)
+        torch._foreach_lerp_(second, torch._foreach_mul(each, each), 1 - beta2)
+        below = torch._foreach_sqrt(second)
+        torch._foreach_div_(below, root)
+        torch._foreach_add_(below, self.eps)
+        torch._foreach_addcdiv_(values, first, below, value=-rate)

@@ -1,0 +1,225 @@
+"""A whole sequence as one operation of ``torch.library``, ``gatecore::sequence``.
+
+It returns [hidden states of all steps, (cell states of all steps,) last states, saved tensors].
+Its backward is an operation too, whose own derivative goes through the plain path: gradients of
+any order exist. Its argument ``path`` says by what both run: "explicit" is the explicit driver on a
+CPU's memory, "fused" the same with gatecore's kernels on CUDA, "graph" the plain path as a captured
+CUDA graph, "plain" the plain path itself.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatecore.backends.kernels import bridge
+from gatecore.backends.torch import explicit, fused, generic, graphs
+from gatecore.backends.torch.arguments import Arguments
+from gatecore.backends.torch.precision import no_autocast
+
+_TENSORS = 10  # the leading arguments after the computation's name, up to the draws of zoneout
+
+
+@torch.library.custom_op("gatecore::sequence", mutates_args=())
+def sequence(
+    computation: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    bias_n: Tensor | None,
+    hidden: Tensor,
+    memory: Tensor | None,
+    resets: Tensor | None,
+    drawn_cell: Tensor | None,
+    drawn_hidden: Tensor | None,
+    kept_cell: float,
+    kept_hidden: float,
+    cells: bool,
+    path: str,
+    keep: bool,
+) -> list[Tensor]:
+    """One recurrent layer over x (time, batch, input).
+
+    ``computation`` names what is computed, see ``computation.py``; ``hidden`` and ``memory`` are
+    the states (batch, hidden); ``keep`` says whether a backward may follow.
+    """
+    given = Arguments.of(
+        computation, x, weight_ih, weight_hh, bias, bias_n, hidden, memory, resets,
+        drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
+    )  # fmt: skip
+    with no_autocast(x.device.type):
+        if path == "explicit":
+            return explicit.forward(given, keep, explicit.Place())
+        if path == "fused":
+            return fused.forward(given, keep)
+        return graphs.forward(given) if path == "graph" else generic.forward(given)
+
+
+@sequence.register_fake
+def _(computation: str, x: Tensor, *arguments: Any) -> list[Tensor]:
+    *rest, path, keep = arguments
+    given = Arguments.of(computation, x, *rest)
+    time, batch, _ = x.shape
+    full = [x.new_empty(time, batch, given.cell.hidden_size) for _ in range(_outputs(given))]
+    last = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in given.states]
+    saved = _saved_shapes(given, path) if keep else []
+    return [*full, *last, *(x.new_empty(shape) for shape in saved)]
+
+
+@torch.library.custom_op("gatecore::sequence_backward", mutates_args=())
+def sequence_backward(
+    computation: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    bias_n: Tensor | None,
+    hidden: Tensor,
+    memory: Tensor | None,
+    resets: Tensor | None,
+    drawn_cell: Tensor | None,
+    drawn_hidden: Tensor | None,
+    kept_cell: float,
+    kept_hidden: float,
+    cells: bool,
+    path: str,
+    saved: list[Tensor],
+    d_output: Tensor | None,
+    d_cells: Tensor | None,
+    d_hidden: Tensor | None,
+    d_memory: Tensor | None,
+    wrt_x: bool,
+) -> list[Tensor]:
+    """Cotangents of x (empty unless ``wrt_x``), the parameters, and the initial states."""
+    given = Arguments.of(
+        computation, x, weight_ih, weight_hh, bias, bias_n, hidden, memory, resets,
+        drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
+    )  # fmt: skip
+    d_outputs, d_states = _cotangents(given, d_output, d_cells, d_hidden, d_memory)
+    with no_autocast(x.device.type):
+        if path == "explicit":
+            return explicit.backward(given, saved, d_outputs, d_states, wrt_x, explicit.Place())
+        if path == "fused":
+            return fused.backward(given, saved, d_outputs, d_states, wrt_x)
+        run = graphs.backward if path == "graph" else generic.backward
+        return run(given, d_outputs, d_states, wrt_x)
+
+
+@sequence_backward.register_fake
+def _(computation: str, x: Tensor, *arguments: Any) -> list[Tensor]:
+    *rest, _, _, _, _, _, _, wrt_x = arguments
+    given = Arguments.of(computation, x, *rest)
+    likes = [*given.params.values(), *given.states]
+    first = x.new_empty(x.shape) if wrt_x else x.new_empty(0)
+    return [first, *(like.new_empty(like.shape) for like in likes)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *given, _ = inputs
+    ctx.constants = (given[0], *given[1 + _TENSORS :])
+    count = _outputs_of(memory=given[7] is not None, cells=given[-2])
+    ctx.count, ctx.given = count, [t is not None for t in given[1 : 1 + _TENSORS]]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[count:])
+    present = [t for t in given[1 : 1 + _TENSORS] if t is not None]
+    ctx.save_for_backward(*present, *output[count:])
+
+
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    tensors = list(ctx.saved_tensors)
+    given = [tensors.pop(0) if there else None for there in ctx.given]
+    name, *constants = ctx.constants
+    memory, cells = given[6] is not None, constants[-2]
+    d = list(grads[: ctx.count])
+    d_output, d_cells = d.pop(0), d.pop(0) if cells else None
+    d_hidden, d_memory = d.pop(0), d.pop(0) if memory else None
+    gradients = sequence_backward(
+        name, *given, *constants, tensors, d_output, d_cells, d_hidden, d_memory,
+        ctx.needs_input_grad[1],
+    )  # fmt: skip
+    return (None, *_placed(given, gradients), *(None,) * 8)
+
+
+def _placed(given: list[Tensor | None], gradients: list[Tensor]) -> list[Tensor | None]:
+    """The operation's gradients beside its first seven tensors, some of which may be absent."""
+    present = iter(gradients)
+    placed = [next(present) if tensor is not None else None for tensor in given[:7]]
+    return [None if placed[0] is None or not placed[0].numel() else placed[0], *placed[1:]]
+
+
+sequence.register_autograd(_backward, setup_context=_setup)
+
+
+def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    head, (saved, *cotangents, wrt_x) = inputs[:15], inputs[15:]
+    ctx.constants = (head[0], *head[1 + _TENSORS :])
+    ctx.wrt_x, ctx.saved_count = wrt_x, len(saved)
+    tensors = [*head[1 : 1 + _TENSORS], *cotangents]
+    ctx.given = [t is not None for t in tensors]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*(t for t in tensors if t is not None))
+
+
+def _double_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    """The derivative of the pullback, from the plain path."""
+    create_graph, tensors = torch.is_grad_enabled(), iter(ctx.saved_tensors)
+    with torch.enable_grad():
+        given: list[Any] = [
+            _traced(next(tensors), create_graph) if there else None for there in ctx.given
+        ]
+        arguments, cotangents = given[:_TENSORS], given[_TENSORS:]
+        name, *constants = ctx.constants
+        call = Arguments.of(name, *arguments, *constants[:-1])
+        wanted = [*([call.x] if ctx.wrt_x else []), *call.params.values(), *call.states]
+        d_outputs, d_states = _cotangents(call, *cotangents)
+        first = generic.pulled(
+            generic.results(call), [*d_outputs, *d_states], wanted, create_graph=True
+        )
+        sources = [t for t in (*arguments[:7], *cotangents) if t is not None]
+        second = iter(generic.pulled(first, _of_wanted(ctx, grads), sources, create_graph))
+    back = [next(second) if there else None for there in [*ctx.given[:7], *ctx.given[_TENSORS:]]]
+    none = (None,) * 7
+    return (None, *back[:7], *none, [None] * ctx.saved_count, *back[7:], None)
+
+
+def _of_wanted(ctx: Any, grads: list[Tensor | None]) -> list[Tensor | None]:
+    return list(grads) if ctx.wrt_x else list(grads[1:])
+
+
+def _traced(tensor: Tensor, create_graph: bool) -> Tensor:
+    """A stand-in that requires a gradient, with the tensor's own history where that is wanted."""
+    if not tensor.is_floating_point():
+        return tensor
+    if create_graph and tensor.requires_grad:
+        return tensor.view_as(tensor)
+    return tensor.detach().requires_grad_()
+
+
+sequence_backward.register_autograd(_double_backward, setup_context=_setup_double)
+
+
+def _cotangents(
+    given: Arguments,
+    d_output: Tensor | None,
+    d_cells: Tensor | None,
+    d_hidden: Tensor | None,
+    d_memory: Tensor | None,
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    outputs = [d_output, d_cells] if given.cells else [d_output]
+    return outputs, [d_hidden, d_memory][: len(given.states)]
+
+
+def _saved_shapes(given: Arguments, path: str) -> list[tuple[Any, ...]]:
+    time, batch, _ = given.x.shape
+    if path == "fused":
+        return list(bridge.saved_shapes(given.cell, (time, batch)))
+    return explicit.shapes(given) if path == "explicit" else []
+
+
+def _outputs(given: Arguments) -> int:
+    return 2 if given.cells else 1
+
+
+def _outputs_of(memory: bool, cells: bool) -> int:
+    return (2 if cells else 1) + (2 if memory else 1)

@@ -1,0 +1,120 @@
+"""The command line: ``gatecore gates | train | verify | figures``."""
+
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gatecore.tasks import missing
+
+try:
+    import click
+    import rich.console
+
+    from gatecore.mechanisms import CORES
+    from gatecore.tasks.compare import compare, results_table, train_with_progress
+    from gatecore.tasks.config import Config, ConfigError
+    from gatecore.tasks.gates import gates_table
+    from gatecore.tasks.reporting import refusals
+    from gatecore.tasks.theory import figures, verify
+except ModuleNotFoundError as error:
+    sys.exit(f"Error: {missing(error)}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(importlib.metadata.version("gatecore"), prog_name="gatecore")
+def main() -> None:
+    """Recurrent gates that can be learned near 0 and 1: compare, train, verify."""
+
+
+main.add_command(verify)
+main.add_command(figures)
+
+
+@main.command()
+@click.option("--hidden-size", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--input-size", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--core", type=click.Choice(CORES), default="lstm", show_default=True)
+@click.option("--downsize", type=click.IntRange(1), default=16, show_default=True,
+              help="Units that share a master gate.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int) -> None:
+    """Print the table of mechanisms, with parameter counts and initial timescales.
+
+    Timescales, in steps, are quantiles over the units of one layer, of the effective forget gate
+    with its initial biases and no input.
+    """
+    with refusals():
+        table = gates_table(core, input_size, hidden_size, downsize, seed)
+    rich.console.Console().print(table)
+
+
+@main.command()
+@click.argument("task", metavar="TASK")
+@click.option(
+    "--mechanism",
+    default="UR",
+    show_default=True,
+    help="Gate mechanism, or several with commas between: then OUT gets a folder each.",
+)
+@click.option("--preset", default="quick", show_default=True, help="quick or paper.")
+@click.option("--backend", help="Array framework.  [default: numpy]")
+@click.option("--core", help="lstm, gru or minimal.  [default: lstm]")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--steps", type=int, help="Training steps.  [default: by preset]")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other setting, e.g. length=500, learning_rate=1e-3, mechanism.downsize=8.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in OUT from its last checkpoint.")
+def train(
+    task: str, mechanism: str, preset: str, assignments: tuple[str, ...], out: Path | None,
+    resume: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Train TASK (copying, adding, forgetting, pixels) and leave a folder with the results."""
+    console = rich.console.Console()
+    with refusals():
+        settings = _settings(given, assignments)
+        configs = [Config.of(task, name.strip(), preset, **settings)
+                   for name in mechanism.split(",")]  # fmt: skip
+        if len(configs) > 1:
+            compare(configs, out or Path("runs"), console)
+            return
+        folder = out or Path("runs") / f"{task}-{configs[0].mechanism.name}-seed{configs[0].seed}"
+        run = train_with_progress(configs[0], folder, console, resume=resume)
+    console.print(results_table([run]))
+    console.print(f"Run: {folder}", soft_wrap=True)
+
+
+def _settings(given: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, Any]:
+    """The options that were given and the values of --set, none of them twice."""
+    settings = {name: value for name, value in given.items() if value is not None}
+    for key, value in map(_assignment, assignments):
+        if key in settings:
+            raise ConfigError(f"{key} is given twice")
+        settings[key] = value
+    return settings
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value as JSON where it is (5, 1e-3, true, null, [0.5, 0.05]), else as text."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text!r} should be KEY=VALUE, for example length=500")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), None if value.lower() == "none" else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The complete, validated configuration of a run, and the table of tasks."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+import gatecore
+from gatecore import Mechanism, ModelSpec, backends
+from gatecore.tasks.adding import Adding
+from gatecore.tasks.copying import Copying
+from gatecore.tasks.forgetting import Forgetting
+from gatecore.tasks.pixels import Pixels
+from gatecore.tasks.task import Settings, Task
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Copying, Adding, Forgetting, Pixels)}
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown or cannot be; the message says which, and what would do."""
+
+
+def _read_task(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    fields = dict(value)
+    try:
+        return TASKS[_choose("task", fields.pop("name", None), TASKS)](**fields)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+def _write_task(task: Task) -> dict[str, Any]:
+    return {"name": task.name, **task.model_dump()}
+
+
+def _read_mechanism(value: Any) -> Any:
+    try:
+        if not isinstance(value, Mapping):
+            return gatecore.mechanism(value)
+        fields = dict(value)
+        if fields.keys() == {field.name for field in dataclasses.fields(Mechanism)}:
+            return Mechanism(**fields)  # complete, as a run records it: the name may be any
+        return gatecore.mechanism(fields.pop("name", None), **fields)
+    except TypeError as error:  # pydantic reports ValueErrors alone
+        raise ConfigError(str(error)) from error
+
+
+class Config(Settings):
+    """Everything that determines a run, but for the versions of the software.
+
+    Build one with :meth:`of`, which starts from a task's preset. The task and its settings are one
+    value, the mechanism with all its fields another.
+    """
+
+    task: Annotated[InstanceOf[Task], BeforeValidator(_read_task), PlainSerializer(_write_task)]
+    preset: str
+    mechanism: Annotated[
+        InstanceOf[Mechanism],
+        BeforeValidator(_read_mechanism),
+        PlainSerializer(dataclasses.asdict),
+    ]
+    core: Literal["lstm", "gru", "minimal"] = "lstm"
+    backend: str = "numpy"
+    dtype: Literal["float32", "float64"] = "float32"
+    hidden_size: int = Field(ge=1, description="units of a recurrent layer")
+    layers: int = Field(1, ge=1)
+    zoneout: tuple[float, float] = Field((0.0, 0.0), description="of the cell and hidden state")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the head's ReLU layers")
+    learning_rate: float = Field(gt=0, description="of Adam")
+    clip_norm: float | None = Field(1.0, gt=0, description="of the whole gradient; null: no clip")
+    batch_size: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    log_every: int = Field(10, ge=1, description="steps averaged into a line of metrics")
+    evaluate_every: int = Field(ge=1, description="steps between two validations")
+    checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
+    threads: int | None = Field(None, ge=1, description="of BLAS; null: all that it finds")
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _model_exists(self) -> Self:
+        self.spec()
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        task: str,
+        mechanism: str | Mechanism = "UR",
+        preset: str = "quick",
+        **settings: Any,
+    ) -> Self:
+        """A task's preset, with any fields of this class and of the task set otherwise.
+
+        Parameters
+        ----------
+        task, preset : str
+        mechanism : str or Mechanism
+        **settings
+            Fields of this class and of the task by name; fields of the mechanism as
+            ``mechanism.FIELD``.
+
+        Raises
+        ------
+        ConfigError
+            An unknown name (the nearest are offered) or an impossible value.
+
+        Examples
+        --------
+        >>> config = Config.of("copying", "UM", length=100, **{"mechanism.downsize": 8})
+        >>> config.task.length, config.mechanism.downsize, config.hidden_size
+        (100, 8, 128)
+        """
+        kind = TASKS[_choose("task", task, TASKS)]
+        values = {**kind.presets[_choose("preset", preset, kind.presets)], **settings}
+        try:
+            its, run, gates = _sort(kind, values)
+            built = kind(**its)
+            gates = built.mechanism_defaults(gatecore.mechanism(mechanism, **gates)) | gates
+            chosen = gatecore.mechanism(mechanism, **gates)
+            backends.load(run.get("backend", "numpy"))
+            return cls(task=built, preset=preset, mechanism=chosen, **run)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+        except (ImportError, TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+
+    def spec(self) -> ModelSpec:
+        """The model that this run trains."""
+        return self.task.spec(
+            core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
+            layers=self.layers, zoneout=self.zoneout, dropout=self.dropout,
+        )  # fmt: skip
+
+    def differences(self, other: "Config") -> list[str]:
+        """Names of the fields in which two configurations differ, with both values."""
+        mine, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
+        return [
+            f"{name} ({theirs.get(name, 'none')} there, {mine.get(name, 'none')} here)"
+            for name in mine | theirs
+            if mine.get(name) != theirs.get(name)
+        ]
+
+
+def explain(error: ValidationError) -> str:
+    """One line for each thing that pydantic found wrong."""
+    lines = []
+    for found in error.errors():
+        message = found["msg"].removeprefix("Value error, ")
+        name = ".".join(map(str, found["loc"]))
+        if found["type"] == "missing":
+            lines.append(f"{name} is missing")
+        elif not name:
+            lines.append(message)
+        else:
+            lines.append(f"{name}={found['input']!r}: {message[0].lower()}{message[1:]}")
+    return "; ".join(lines)
+
+
+def _sort(
+    kind: type[Task], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The values that belong to the task, to the run, and to the mechanism."""
+    fields = [field.name for field in dataclasses.fields(Mechanism) if field.name != "name"]
+    own = [name for name in Config.model_fields if name not in ("task", "preset", "mechanism")]
+    known = [*kind.model_fields, *own, *(f"mechanism.{field}" for field in fields)]
+    its, run, gates = {}, {}, {}
+    for key, value in values.items():
+        _choose(f"setting of {kind.name}", key, known)
+        if key in kind.model_fields:
+            its[key] = value
+        elif key in own:
+            run[key] = value
+        else:
+            gates[key.removeprefix("mechanism.")] = value
+    return its, run, gates
+
+
+def _choose(what: str, name: Any, options: Iterable[str]) -> str:
+    """``name`` if it is one of the options; else an error that offers the nearest."""
+    if name in options:
+        return name
+    options = list(options)
+    near = difflib.get_close_matches(str(name), options, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(options)}"
+    raise ConfigError(f"unknown {what} {name!r}: {hint}")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,36 @@
+"""How the command line says no: one message, no traceback, a status that scripts can read."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import click
+
+from gatecore.tasks.config import ConfigError
+from gatecore.tasks.runs import RunError
+from gatecore.tasks.trainer import Interrupted
+
+
+class Refused(click.ClickException):
+    """Bad input: exit status 2."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the errors that tell a user what to do into messages with exit statuses.
+
+    Bad input exits with 2, a run stopped by a signal with 128 plus its number, as shells do.
+    """
+    try:
+        yield
+    except (ConfigError, RunError) as error:
+        raise Refused(str(error)) from error
+    except Interrupted as stopped:
+        click.echo(f"{stopped}. The same command continues it (gatecore train: with --resume).",
+                   err=True)  # fmt: skip
+        raise SystemExit(128 + stopped.signum) from stopped
+    except KeyboardInterrupt as stopped:  # outside the training loop, which collects signals
+        click.echo("Stopped.", err=True)
+        raise SystemExit(128 + signal.SIGINT) from stopped

@@ -1,0 +1,270 @@
+"""The training loop: steps, validation, checkpoints, divergence, resumption.
+
+Frameworks appear only as a backend's ``Learner``, tasks only as :class:`gatecore.tasks.task.Task`.
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from gatecore import Batch, Gate, backends, timescale
+from gatecore.tasks.config import Config
+from gatecore.tasks.runs import Folder, Run, RunError, load_run
+from gatecore.tasks.task import Stream
+
+OnStep = Callable[[int, float], None]
+EXPLOSION = 10.0  # a training loss so many times the first one counts as diverged
+
+
+class Interrupted(Exception):
+    """The run was told to stop, and has: its last step is kept in a checkpoint."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+@dataclasses.dataclass
+class State:
+    """Where a run is, beyond what the learner knows; kept with every checkpoint.
+
+    ``recent`` are the metrics of the steps since the last line of the log.
+    """
+
+    step: int = 0
+    first_loss: float | None = None
+    recent: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: dict[str, float] | None = None
+    seconds: float = 0.0
+
+
+def train(
+    config: Config,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> Run:
+    """Train one model and leave a run's folder.
+
+    Parameters
+    ----------
+    config : Config
+    out : path
+        The run's folder; made if it does not exist.
+    resume : bool
+        Continue the run of this config in ``out`` from its last checkpoint, to the same result, or
+        return it if it has ended. Without a run there, start one.
+    on_step : callable, optional
+        Called with the number of steps done and the current training loss.
+
+    Returns
+    -------
+    Run
+        Its ``status`` is "finished", or "diverged" if the loss or the gradient became infinite or
+        NaN, or the loss grew to ten times the first one.
+
+    Raises
+    ------
+    RunError
+        ``out`` holds another run, or cannot be written.
+    Interrupted
+        After SIGINT or SIGTERM: the step in progress was finished and a checkpoint kept.
+    """
+    # on small models a second BLAS thread gains little, and loses much where a core is busy
+    with threadpoolctl.threadpool_limits(config.threads):
+        return _train(config, Folder(_own_folder(out, resume)), resume, on_step)
+
+
+def _train(config: Config, folder: Folder, resume: bool, on_step: OnStep | None) -> Run:
+    if not (resume and (folder.path / "config.json").exists()):
+        folder.create(config)
+        return _Trainer(config, folder).run(on_step)
+    run = load_run(folder.path)
+    if differences := config.differences(run.config):
+        raise RunError(f"{folder.path} holds a run of another config: {', '.join(differences)}; "
+                       "choose another output folder")  # fmt: skip
+    return run if run.summary else _Trainer(config, folder).run(on_step)
+
+
+def _own_folder(out: str | os.PathLike[str], resume: bool) -> str | os.PathLike[str]:
+    """``out``; for all but the first process of ``torchrun`` a copy of it to throw away.
+
+    They compute what the first one does, on their share of each batch; it alone keeps the run.
+    """
+    if int(os.environ.get("RANK", "0")) == 0:
+        return out
+    aside = tempfile.mkdtemp(prefix="gatecore-")
+    atexit.register(shutil.rmtree, aside, ignore_errors=True)
+    for name in ("config.json", "checkpoint.safetensors", "metrics.jsonl", "summary.json"):
+        if resume and (kept := Path(out) / name).exists():
+            shutil.copy(kept, aside)
+    return aside
+
+
+class _Trainer:
+    """One run in memory: the learner, its state, and the folder that records them."""
+
+    def __init__(self, config: Config, folder: Folder) -> None:
+        self.config, self.folder, self.state = config, folder, State()
+        self.learner = backends.load(config.backend).Learner(
+            config.spec(), seed=config.seed, dtype=config.dtype
+        )
+        self.validation = self._held_out(Stream.VALIDATION)
+        self.before = self._gates()
+
+    def run(self, on_step: OnStep | None) -> Run:
+        self._restore()
+        healthy = True
+        with _signals() as received:
+            while healthy and self.state.step < self.config.steps:
+                if received:
+                    self._checkpoint()
+                    self._interrupted(received[0])
+                healthy, loss = self._step()
+                if on_step:
+                    on_step(self.state.step, loss)
+            self.folder.write_json("summary.json", self._summary(healthy))
+            if received:
+                self._interrupted(received[0])
+        return load_run(self.folder.path)
+
+    def _restore(self) -> None:
+        kept = self.folder.load_checkpoint()
+        if kept is None:
+            self.folder.rewind(-1)
+            self.folder.save_gates(before=self.before)
+            self._validate()
+            return
+        tensors, state = kept
+        self._check_fits(tensors)
+        self.learner.load_state_dict(tensors)
+        try:
+            self.state = State(**state)
+        except TypeError as error:
+            path = self.folder.path / "checkpoint.safetensors"
+            raise RunError(f"{path} has a state that is not gatecore's: {state}") from error
+        self.folder.rewind(self.state.step)
+
+    def _step(self) -> tuple[bool, float]:
+        """One training step and what is due after it: whether all is well, and its loss."""
+        config, state, start = self.config, self.state, time.perf_counter()
+        batch = config.task.batch(config.seed, state.step, config.batch_size)
+        metrics = self.learner.step(
+            batch, learning_rate=config.learning_rate, clip_norm=config.clip_norm
+        )
+        state.step += 1
+        state.recent.append(metrics)
+        state.first_loss = metrics["loss"] if state.first_loss is None else state.first_loss
+        healthy = _healthy(metrics, state.first_loss)
+        last = not healthy or state.step == config.steps
+        if last or state.step % config.log_every == 0:
+            self._log()
+        if healthy and (last or state.step % config.evaluate_every == 0):
+            self._validate()
+        state.seconds += time.perf_counter() - start
+        if last or state.step % config.checkpoint_every == 0:
+            self._checkpoint()
+        return healthy, metrics["loss"]
+
+    def _log(self) -> None:
+        """A line of the means since the last one."""
+        recent = self.state.recent
+        means = {name: float(np.mean([m[name] for m in recent])) for name in recent[0]}
+        self.folder.append({"step": self.state.step, "split": "train", **means})
+        self.state.recent = []
+
+    def _validate(self) -> None:
+        scores = {"step": self.state.step, **self.learner.evaluate(self.validation)}
+        self.folder.append({"split": "validation", **scores})
+        if self.state.best is None or self._better(scores, self.state.best):
+            self.state.best = scores
+
+    def _better(self, scores: dict[str, float], best: dict[str, float]) -> bool:
+        metric = self.config.task.score
+        if metric == "accuracy":
+            return scores[metric] > best[metric]
+        return scores[metric] < best[metric]
+
+    def _checkpoint(self) -> None:
+        self.folder.save_checkpoint(self.learner.state_dict(), dataclasses.asdict(self.state))
+
+    def _interrupted(self, signum: int) -> None:
+        raise Interrupted(
+            f"stopped at step {self.state.step} of {self.config.steps}; the checkpoint is in "
+            f"{self.folder.path}",
+            signum,
+        )
+
+    def _summary(self, healthy: bool) -> dict[str, Any]:
+        after = self._gates()
+        self.folder.save_gates(before=self.before, after=after)
+        test = self.learner.evaluate(self._held_out(Stream.TEST)) if healthy else None
+        return {
+            "status": "finished" if healthy else "diverged",
+            "step": self.state.step,
+            "parameters": sum(math.prod(array.shape) for array in self.learner.parameters.values()),
+            "seconds": round(self.state.seconds, 3),
+            "best": self.state.best,
+            "test": test,
+            "baselines": self.config.task.baselines(),
+            "timescales": {"before": _timescales(self.before), "after": _timescales(after)},
+        }
+
+    def _gates(self) -> Gate:
+        return self.learner.gates(self.validation[0])
+
+    def _held_out(self, stream: Stream) -> list[Batch]:
+        return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)
+
+    def _check_fits(self, tensors: dict[str, np.ndarray]) -> None:
+        expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
+        if {k: v.shape for k, v in tensors.items()} != expected:
+            raise RunError(f"{self.folder.path / 'checkpoint.safetensors'} belongs to another "
+                           "model: its tensors do not fit this config")  # fmt: skip
+
+
+def _healthy(metrics: dict[str, float], first_loss: float) -> bool:
+    finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])
+    return finite and metrics["loss"] <= EXPLOSION * first_loss
+
+
+def _timescales(gate: Gate) -> dict[str, float]:
+    """Smallest, median and largest characteristic timescale of the units, in steps."""
+    steps = timescale(gate)
+    return {"smallest": float(steps.min()), "median": float(np.median(steps)),
+            "largest": float(steps.max())}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step in progress is not torn; a second one tears."""
+    received: list[int] = []
+
+    def remember(signum: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield received
+        return
+    old = {signum: signal.signal(signum, remember) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,178 @@
+"""What `make gpu` checks, as plain functions: no pytest is needed where a GPU is.
+
+Each check takes a framework of ``arrays`` and raises AssertionError where it finds an error. All
+data are random, memory is poisoned with NaN first, and results are compared by ‖Δ‖/‖reference‖.
+"""
+
+import functools
+
+import numpy as np
+
+import gatecore
+from gatecore.backends import load
+from tests.gpu.arrays import Cupy, Reference, Torch, leaves, random_case
+
+TOLERANCES = {"float32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2}
+MECHANISMS = ("standard", "UR", "M", "UM", "O", "OR", "OM")
+CORES = ("lstm", "gru", "minimal")
+VARIANTS = ("plain", "resets", "draws", "evaluation")
+SMALL = (19, 5, 3, 24)  # time, batch, input, hidden
+ODD = (7, 3, 5, 338)  # no multiple of a warp, and more units than threads of a small block
+PAPER = {"copy": (520, 32, 10, 256), "pixel": (784, 50, 1, 512)}
+ULP = 2.0**-24
+
+
+def relative(got, wanted):
+    """‖Δ‖/‖wanted‖, and NaN or infinity as infinitely wrong."""
+    if not np.isfinite(got).all():
+        return np.inf
+    return float(np.linalg.norm(got - wanted) / (np.linalg.norm(wanted) or 1.0))
+
+
+def compare(got, wanted, tolerance):
+    """Every array of two nests."""
+    for (name, a), (_, b) in zip(leaves(got), leaves(wanted), strict=True):
+        error = relative(np.asarray(a, np.float64), b)
+        assert error < tolerance, f"{name}: relative error {error:.2e}, allowed {tolerance:.0e}"
+
+
+def algebra(framework):
+    """Both sides of a gate are those of NumPy in float64, to a few ulp."""
+    logits = np.random.default_rng(0).uniform(-40, 40, (4, 256)).astype(np.float32)
+    functions = {
+        "sigmoid": (lambda x: gatecore.sigmoid(x[0]), 8),
+        "cumax": (lambda x: gatecore.cumax(x[0] / 4), 80),
+        "refine": (lambda x: gatecore.refine(*map(gatecore.sigmoid, x[:2])), 16),
+        "master forget": (lambda x: gatecore.master(*map(gatecore.sigmoid, x))[0], 16),
+        "master input": (lambda x: gatecore.master(*map(gatecore.sigmoid, x))[1], 16),
+    }
+    for name, (function, ulps) in functions.items():
+        got = function(list(framework.array(logits)))
+        for side, exact in zip(got, function(list(logits.astype(np.float64))), strict=True):
+            scale = np.where(
+                exact == 0, ULP**9, np.abs(exact)
+            )  # cumax ends exactly: only 0 is right
+            error = np.max(np.abs(framework.numpy(side) - exact) / scale)
+            assert error < ulps * ULP, f"{name}: {error / ULP:.0f} ulp, allowed {ulps}"
+
+
+def sequence(framework, core, name, sizes, variant="plain", tolerance=1e-5):
+    """Outputs, last state and all gradients; run, recorded and replayed."""
+    rng = np.random.default_rng(7)
+    for _ in range(3):
+        case = random_case(core, name, sizes, rng, variant)
+        framework.poison()
+        compare(framework.sequence(case), Reference().sequence(case), tolerance)
+
+
+def repeats(framework, core, name):
+    """What is replayed repeats bit for bit."""
+    case = random_case(core, name, ODD, np.random.default_rng(3))
+    runs = [framework.sequence(case) for _ in range(4)][1:]
+    for run in runs[1:]:
+        for (where, a), (_, b) in zip(leaves(run), leaves(runs[0]), strict=True):
+            assert np.array_equal(a, b), f"{where} differs between equal calls"
+
+
+def saturation(framework, core, name):
+    """Logits of ±1000 give finite numbers, those of the reference."""
+    rng = np.random.default_rng(5)
+    for scale in (1000.0, -1000.0):
+        case = random_case(core, name, SMALL, rng)
+        case.params["bias"] = np.round(case.params["bias"] * scale)
+        compare(framework.sequence(case)[:2], Reference().sequence(case)[:2], 1e-5)
+
+
+def ownership(framework):
+    """Several pullbacks alive, called in any order, a second stream busy (CuPy's own interface)."""
+    cupy, layer = framework.cupy, framework.backend.lstm
+    rng = np.random.default_rng(11)
+    cases = [random_case("lstm", "UR", SMALL, rng) for _ in range(3)]
+    other, noise = cupy.cuda.Stream(non_blocking=True), cupy.ones((2048, 2048), np.float32)
+    with other:
+        for _ in range(50):
+            noise @ noise
+    put = framework.array
+    runs = [
+        layer({k: put(v) for k, v in c.params.items()}, put(c.x), tuple(map(put, c.state)),
+              c.mechanism) for c in cases
+    ]  # fmt: skip
+    for k in (1, 0, 2, 1, 0):
+        case, (output, _, pullback) = cases[k], runs[k]
+        wanted = Reference().sequence(case)
+        d_params, d_x, _ = pullback(put(case.d_output), tuple(map(put, case.d_state)))
+        compare([framework.numpy(output)], [wanted[0]], 1e-5)
+        compare([framework.numpy(d_x)], [wanted[2][1]], 1e-5)
+        got = {name: framework.numpy(value) for name, value in d_params.items()}
+        compare(got, wanted[2][0], 1e-5)
+    other.synchronize()
+
+
+def learner(framework):
+    """A Learner's first losses are the NumPy backend's."""
+    spec = gatecore.ModelSpec(
+        input="one_hot", input_size=6, output_size=6, hidden_size=32, zoneout=(0.5, 0.05), layers=2
+    )
+    tokens = np.random.default_rng(5).integers(0, 6, (2, 12, 4))
+    batch = gatecore.Batch(tokens[0], tokens[1])
+    settings = {"device": "cuda"} if framework.name == "torch" else {}
+    own, reference = framework.backend.Learner(spec, **settings), load("numpy").Learner(spec)
+    for _ in range(5):
+        got, wanted = (x.step(batch, learning_rate=1e-3, clip_norm=1.0) for x in (own, reference))
+        for name, value in wanted.items():
+            error = abs(got[name] - value) / max(1.0, abs(value))
+            assert error < 2e-5, f"{name}: {got[name]} instead of {value}"
+
+
+def low_precision(framework, core, name):
+    """A torch layer in bfloat16, beside the float64 layer of the same rounded parameters."""
+    torch, kinds = framework.torch, {"lstm": "LSTM", "gru": "GRU", "minimal": "Minimal"}
+    layer = getattr(framework.backend, kinds[core])(3, 24, mechanism=name).to("cuda")
+    layer = layer.to(torch.bfloat16)
+    exact = getattr(framework.backend, kinds[core])(3, 24, mechanism=name).double()
+    exact.load_state_dict({k: v.double().cpu() for k, v in layer.state_dict().items()})
+    x = torch.randn(19, 5, 3).to(torch.bfloat16)
+    got, wanted = layer(x.cuda())[0], exact(x.double())[0]
+    compare([framework.numpy(got)], [framework.numpy(wanted)], TOLERANCES["bfloat16"])
+
+
+def checks(precision="float32"):
+    """(name, framework's maker, function of it) for each check at a precision."""
+    tolerance = TOLERANCES[precision]
+    frameworks = {"cupy": Cupy, "cupy, array operations": functools.partial(Cupy, kernels="none")}
+    frameworks["torch"] = Torch
+    for label, make in frameworks.items():
+        full = precision == "float32"
+        if full:
+            yield f"{label}: algebra", make, algebra
+            yield f"{label}: learner", make, learner
+        for core in CORES:
+            for name in MECHANISMS:
+                what = f"{label}: {core} {name}"
+                for variant in VARIANTS if full else ("plain",):
+                    run = functools.partial(
+                        sequence, core=core, name=name, sizes=SMALL, variant=variant,
+                        tolerance=tolerance,
+                    )  # fmt: skip
+                    yield f"{what} {variant}", make, run
+                if full:
+                    own = {"core": core, "name": name}
+                    yield f"{what} odd sizes", make, functools.partial(sequence, sizes=ODD, **own)
+                    yield f"{what} saturated", make, functools.partial(saturation, **own)
+                    if label != "cupy, array operations":
+                        yield f"{what} repeats", make, functools.partial(repeats, **own)
+        if label != "cupy, array operations":
+            for shape, sizes in PAPER.items():
+                own = {"core": "lstm", "name": "UR", "sizes": sizes, "tolerance": tolerance}
+                yield f"{label}: paper shape {shape}", make, functools.partial(sequence, **own)
+    if precision == "float32":
+        yield "cupy: several pullbacks alive", Cupy, ownership
+        double = functools.partial(Cupy, "float64")
+        for core in CORES:
+            for name in MECHANISMS:
+                own = {"core": core, "name": name, "sizes": SMALL, "tolerance": 1e-12}
+                run = functools.partial(sequence, **own)
+                yield f"cupy: {core} {name} float64", double, run
+        for core in CORES:
+            run = functools.partial(low_precision, core=core, name="UR")
+            yield f"torch: {core} UR bfloat16", Torch, run

@@ -1,0 +1,114 @@
+"""`make gpu`: all backends on a CUDA device, with the packages that this interpreter already has.
+
+Nothing is installed, and the core is imported from the repository's root: NumPy, array-api-compat,
+CuPy and torch are all that is needed. Checks first, at each precision in a process of its own, then
+the benchmark; `--help` lists what can be left out.
+"""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("numpy", "array_api_compat")
+FRAMEWORKS = ("torch", "cupy")
+PRECISIONS = ("float32", "tf32")
+
+
+def missing():
+    """What this interpreter lacks, by name."""
+    absent = [name for name in (*NEEDED, *FRAMEWORKS) if importlib.util.find_spec(name) is None]
+    if set(FRAMEWORKS) <= set(absent):
+        return [*(name for name in absent if name in NEEDED), " or ".join(FRAMEWORKS)]
+    return [name for name in absent if name in NEEDED]
+
+
+def importable():
+    """Make `gatecore` and `gatecore.backends` the folders of this repository."""
+    sys.path.insert(0, str(ROOT))
+    import gatecore
+
+    if importlib.util.find_spec("gatecore.backends") is None:
+        folder = ROOT / "backends"
+        spec = importlib.util.spec_from_file_location(
+            "gatecore.backends", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        gatecore.backends = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(gatecore.backends)
+
+
+def allow_tf32(allowed):
+    """torch's switches; CuPy's is in the environment already."""
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def run_checks(precision, only):
+    """Run the checks of one precision; how many passed, failed and were skipped."""
+    from tests.gpu.arrays import Absent
+    from tests.gpu.checks import checks
+
+    counts, absences = {"passed": 0, "failed": 0, "skipped": 0}, set()
+    for name, make, check in checks(precision):
+        if only not in name:
+            continue
+        try:
+            check(make())
+        except Absent as absent:
+            counts["skipped"] += 1
+            absences.add(str(absent))
+        except Exception:  # noqa: BLE001 - a check may fail in any way, and the others still run
+            counts["failed"] += 1
+            print(f"FAILED {precision}: {name}\n{traceback.format_exc(limit=-3)}", flush=True)
+        else:
+            counts["passed"] += 1
+    for absence in sorted(absences):
+        print(f"skipped: {absence}")
+    print(f"{precision}: " + ", ".join(f"{n} {what}" for what, n in counts.items()), flush=True)
+    return counts
+
+
+def process(precision, *arguments):
+    """This script again, for one precision: CuPy reads its switch once."""
+    environment = {**os.environ, "CUPY_TF32": "1" if precision == "tf32" else "0"}
+    command = [sys.executable, __file__, "--precision", precision, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def parsed():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precision", choices=PRECISIONS, help="run the checks of one, here")
+    parser.add_argument("--only", default="", help="checks whose names hold this text")
+    parser.add_argument("--no-benchmark", action="store_true")
+    parser.add_argument("--no-checks", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    given = parsed()
+    if absent := missing():
+        sys.exit(f"Not run: {sys.executable} has no {', no '.join(absent)}.")
+    if given.precision:
+        importable()
+        allow_tf32(given.precision == "tf32")
+        sys.exit(bool(run_checks(given.precision, given.only)["failed"]))
+    start, failed = time.time(), 0
+    if not given.no_checks:
+        failed = sum(process(precision, "--only", given.only) != 0 for precision in PRECISIONS)
+    if not given.no_benchmark:
+        benchmark = str(Path(__file__).with_name("benchmark.py"))
+        failed += subprocess.run([sys.executable, benchmark], cwd=ROOT, check=False).returncode != 0
+    print(f"{time.time() - start:.0f} s")
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

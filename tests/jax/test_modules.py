@@ -1,0 +1,184 @@
+"""The flax cells stand where flax's own stand, and compute the same for mechanism `standard`."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flax")
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gatecore import Gate, mechanism
+from gatecore.backends import jax as backend
+from tests.support import norm_error
+
+CELLS = {
+    "lstm": (backend.LSTMCell, backend.lstm),
+    "gru": (backend.GRUCell, backend.gru),
+    "minimal": (backend.MinimalCell, backend.minimal),
+}
+CORES = pytest.mark.parametrize("core", CELLS)
+
+
+@pytest.fixture(autouse=True)
+def single():
+    """float32, as flax's users have it, with nothing promoted in silence."""
+    with jax.enable_x64(False), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def cell_of(core, name="UR", **settings):
+    return CELLS[core][0](3, 8, mechanism=name, rngs=nnx.Rngs(0), **settings)
+
+
+def sequences(batch=2, steps=5):
+    return jax.random.normal(jax.random.key(5), (batch, steps, 3), jnp.float32)
+
+
+@CORES
+def test_a_cell_in_an_rnn_is_the_function_over_the_sequence(core):
+    cell, x = cell_of(core), sequences()
+    outputs = nnx.RNN(cell)(x)
+    wanted, last = CELLS[core][1](cell.params, x.swapaxes(0, 1))
+    assert norm_error(outputs, wanted.swapaxes(0, 1)) < 1e-6
+    carry, _ = nnx.RNN(cell, return_carry=True)(x)
+    parts = reversed(last) if core == "lstm" else [last]
+    for got, part in zip(carry if core == "lstm" else [carry], parts, strict=True):
+        assert norm_error(got, part) < 1e-6
+
+
+def test_a_standard_lstm_cell_is_flaxs_with_the_same_weights():
+    theirs, ours = nnx.LSTMCell(3, 8, rngs=nnx.Rngs(1)), cell_of("lstm", "standard")
+    gates = ["i", "f_", "g", "o"]  # flax: i f g o, its f named if_
+    inner = [getattr(theirs, f"i{gate}") for gate in gates]
+    outer = [getattr(theirs, f"h{gate.rstrip('_')}") for gate in gates]
+    ours.weight_ih[...] = jnp.concatenate([layer.kernel[...].T for layer in inner])
+    ours.weight_hh[...] = jnp.concatenate([layer.kernel[...].T for layer in outer])
+    ours.bias[...] = jnp.concatenate([layer.bias[...] for layer in outer])
+    x = sequences()
+    assert norm_error(nnx.RNN(ours)(x), nnx.RNN(theirs)(x, rngs=nnx.Rngs(0))) < 1e-6
+
+
+def test_a_standard_gru_cell_is_flaxs_with_the_same_weights():
+    theirs, ours = nnx.GRUCell(3, 8, rngs=nnx.Rngs(1)), cell_of("gru", "standard")
+    ours.weight_ih[...] = theirs.dense_i.kernel[...].T  # r z n, as ours
+    ours.weight_hh[...] = theirs.dense_h.kernel[...].T
+    ours.bias[...] = theirs.dense_i.bias[...]
+    x = sequences()
+    assert norm_error(nnx.RNN(ours)(x), nnx.RNN(theirs)(x, rngs=nnx.Rngs(0))) < 1e-6
+
+
+def test_the_carry_of_an_lstm_is_c_then_h():
+    cell, x = cell_of("lstm"), sequences()[:, 0]
+    (c, h), output = cell(cell.initialize_carry(x.shape), x)
+    assert np.array_equal(h, output)
+    assert not np.array_equal(c, h)
+
+
+@CORES
+def test_any_batch_axes_or_none(core):
+    cell, x = cell_of(core), sequences()
+    carry, output = cell(cell.initialize_carry(x.shape), x)
+    _, one = cell(cell.initialize_carry((3,)), x[1, 2])
+    assert output.shape == (2, 5, 8)
+    assert norm_error(one, output[1, 2]) < 1e-6
+    assert all(part.shape == (2, 5, 8) for part in jax.tree.leaves(carry))
+    assert cell.num_feature_axes == 1
+
+
+def test_both_directions_time_major_and_lengths():
+    both = nnx.Bidirectional(nnx.RNN(cell_of("lstm")), nnx.RNN(cell_of("gru")))
+    assert both(sequences()).shape == (2, 5, 16)
+    rnn = nnx.RNN(cell_of("lstm"), return_carry=True)
+    (_, h), outputs = rnn(sequences(), seq_lengths=jnp.array([2, 5]))
+    assert norm_error(h[0], outputs[0, 1]) < 1e-6
+    assert norm_error(h[1], outputs[1, 4]) < 1e-6
+
+
+def test_a_carry_is_drawn_from_rngs_or_a_stream():
+    cell, ones = cell_of("lstm"), nnx.initializers.ones
+    for rngs in (nnx.Rngs(0), nnx.Rngs(0).carry):
+        carry = cell.initialize_carry((2, 3), rngs, ones)
+        assert all(np.all(part == 1) and part.shape == (2, 8) for part in carry)
+    with pytest.raises(ValueError, match="rngs must be given"):
+        cell.initialize_carry((2, 3), carry_init=ones)
+    kept = cell_of("gru", keep_rngs=True, carry_init=nnx.initializers.normal())
+    assert float(jnp.std(kept.initialize_carry((2, 3)))) > 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_cells_carry_float32(dtype):
+    cell = cell_of("lstm", dtype=dtype, param_dtype=dtype)
+    carry = cell.initialize_carry((2, 3))
+    carry, output = cell(carry, jnp.ones((2, 3), dtype))
+    assert output.dtype == dtype
+    assert all(part.dtype == jnp.float32 for part in carry)
+    assert nnx.RNN(cell)(sequences().astype(dtype)).dtype == dtype
+
+
+def test_another_gate_function_is_refused():
+    with pytest.raises(ValueError, match=r"gate_fn must stay sigmoid.*complement"):
+        cell_of("lstm", gate_fn=jax.nn.relu)
+    with pytest.raises(ValueError, match="activation_fn must stay tanh"):
+        cell_of("gru", activation_fn=jax.nn.elu)
+    cell_of("minimal", gate_fn=jax.nn.sigmoid, activation_fn=jnp.tanh)
+
+
+def test_initializers_and_metadata_reach_the_parameters():
+    cell = cell_of(
+        "lstm", mechanism_of("OM", 4), kernel_init=nnx.initializers.ones,
+        bias_init=nnx.initializers.constant(0.5), kernel_metadata={"note": "here"},
+    )  # fmt: skip
+    assert cell.weight_ih.shape == (4 * 8 + 2 * 2, 3)
+    assert np.all(cell.weight_ih[...] == 1)
+    assert np.all(cell.bias[...] == 0.5)
+    assert cell.weight_ih.get_metadata()["note"] == "here"
+
+
+def mechanism_of(name, downsize):
+    return mechanism(name, downsize=downsize)
+
+
+def test_a_cell_trains_under_nnx_jit_and_grad():
+    import optax
+
+    cell, x = cell_of("lstm"), sequences()
+    rnn = nnx.RNN(cell)
+    optimizer = nnx.Optimizer(rnn, optax.adam(1e-2), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(rnn, optimizer):
+        loss, gradients = nnx.value_and_grad(lambda rnn: jnp.mean((rnn(x) - 0.5) ** 2))(rnn)
+        optimizer.update(rnn, gradients)
+        return loss
+
+    losses = [float(step(rnn, optimizer)) for _ in range(20)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["standard", "UR", "OM"])
+def test_a_gate_unit_gives_the_mechanisms_gate(name):
+    gating = mechanism(name, downsize=4) if name == "OM" else mechanism(name)
+    unit = backend.GateUnit(8, gating, rngs=nnx.Rngs(0))
+    logits = jax.random.normal(jax.random.key(2), (2, 3, unit.features), jnp.float32)
+    gate = unit(logits)
+    assert isinstance(gate, Gate)
+    assert gate.value.shape == (2, 3, 8)
+    assert norm_error(gate.value + gate.complement, np.ones((2, 3, 8))) < 1e-6
+    assert unit(logits.astype(jnp.bfloat16)).value.dtype == jnp.float32
+    assert unit.features == {"standard": 8, "UR": 16, "OM": 12}[name]
+    with pytest.raises(ValueError, match="logits must have"):
+        unit(logits[..., 1:])
+
+
+def test_a_trained_cell_is_exported():
+    rnn, x = nnx.RNN(cell_of("lstm")), sequences()
+    graph, state = nnx.split(rnn)
+    weights = nnx.as_pure(state)
+    of_module = jax.jit(lambda x: nnx.merge(graph, weights)(x))
+    params = rnn.cell.params
+    of_function = jax.jit(lambda x: backend.lstm(params, x.swapaxes(0, 1))[0].swapaxes(0, 1))
+    for predict in (of_module, of_function):
+        stored = jax.export.export(predict)(jax.ShapeDtypeStruct(x.shape, x.dtype)).serialize()
+        assert norm_error(jax.export.deserialize(stored).call(x), rnn(x)) < 1e-6

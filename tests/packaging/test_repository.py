@@ -1,0 +1,66 @@
+"""The repository itself: packages, package data, and nothing of the machine it was written on."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.packaging.layout import FOLDERS, PROJECT, ROOT, modules, requirements
+
+# Absolute paths of somebody's machine; written so that this file does not hold one itself.
+MACHINE = re.compile(r"(?<![\w.~/:-])/(?:work|home|root|Users|farm|tmp|opt)/[\w.]")
+TEXT = {"", ".cfg", ".json", ".md", ".py", ".toml", ".txt", ".yml", ".yaml", ".css", ".cu", ".cuh"}
+
+
+def repository_files():
+    """Files that are in the repository or about to be."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_every_folder_with_modules_is_a_listed_package():
+    packages = {
+        name if file.name == "__init__.py" else name.rpartition(".")[0] for name, file in modules()
+    }
+    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_the_core_needs_two_packages():
+    listed = {re.split("[<>=]", entry)[0] for entry in PROJECT["project"]["dependencies"]}
+    assert listed == {"numpy", "array-api-compat"}
+
+
+def test_the_linters_are_pinned():
+    pinned = {
+        entry for entry in PROJECT["project"]["optional-dependencies"]["dev"] if "==" in entry
+    }
+    assert {entry.split("==")[0] for entry in pinned} == {"ruff", "mypy"}
+
+
+def test_training_needs_no_framework():
+    assert not requirements("tasks") & {"torch", "jax", "cupy-cuda12x"}
+
+
+def test_the_version_is_the_one_in_pyproject():
+    assert importlib.metadata.version("gatecore") == PROJECT["project"]["version"]
+
+
+def test_the_package_is_marked_as_typed():
+    assert (FOLDERS["gatecore"] / "py.typed").is_file()
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".git").exists() or not shutil.which("git"), reason="not in a git checkout"
+)
+def test_no_file_names_a_path_of_some_machine():
+    found = [
+        f"{file.relative_to(ROOT)}: {match.group()}"
+        for file in repository_files()
+        if file.suffix in TEXT
+        for match in [MACHINE.search(file.read_text(encoding="utf-8"))]
+        if match
+    ]
+    assert not found

@@ -1,0 +1,64 @@
+"""Install a wheel into a fresh environment outside the repository and use it there.
+
+    python try_wheel.py WHEEL
+
+The environment holds the wheel and what it requires: NumPy and array-api-compat.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+from layout import FOLDERS
+
+HERE = Path(__file__).parent
+DATA = (".py", ".cu", ".cuh", "py.typed")
+
+
+def expected_files():
+    """What the wheel must hold, from the folders."""
+    return {
+        "/".join((*package.split("."), *file.relative_to(folder).parts))
+        for package, folder in FOLDERS.items()
+        for file in folder.rglob("*")
+        if file.is_file() and file.name.endswith(DATA)
+    }
+
+
+def check_contents(wheel):
+    """Compare the wheel's files with the folders'; end with a message where they differ."""
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    if held != (expected := expected_files()):
+        missing, extra = sorted(expected - held), sorted(held - expected)
+        sys.exit(f"{wheel.name}: missing {missing}, not in the folders {extra}")
+    print(f"{wheel.name}: {len(held)} files, as in the folders")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheel", type=Path)
+    wheel = parser.parse_args().wheel.resolve()
+    check_contents(wheel)
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(Path(folder) / "venv", with_pip=True)
+        python = Path(folder) / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+        subprocess.run([python, "-m", "pip", "install", "-qq", wheel], check=True, cwd=folder)
+        shutil.copy(HERE / "use_installed.py", folder)
+        listed = subprocess.run(
+            [python, "-m", "pip", "list", "--format=json"],
+            check=True, cwd=folder, capture_output=True, text=True,
+        )  # fmt: skip
+        names = {package["name"].lower() for package in json.loads(listed.stdout)}
+        print("installed:", ", ".join(sorted(names - {"pip", "setuptools"})))
+        subprocess.run([python, "-W", "error", "use_installed.py"], check=True, cwd=folder)
+
+
+if __name__ == "__main__":
+    main()

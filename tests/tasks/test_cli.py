@@ -1,0 +1,215 @@
+"""The command line: results on success; one message and status 2 on bad input, no traceback."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gatecore import MECHANISMS, mechanism, timescale
+from gatecore.cells import LSTM
+from gatecore.tasks import cli, compare, load_run
+from tests.tasks.tiny import arguments
+
+
+def run(*words):
+    """Output and exit status of ``gatecore WORDS``; an exception that escapes fails the test."""
+    result = CliRunner().invoke(cli.main, words, env={"COLUMNS": "80"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_train_leaves_a_run_and_prints_its_results(tmp_path):
+    out = tmp_path / "run"
+    result = run("train", "copying", "--mechanism", "UR", *arguments("--out", str(out)))
+    assert result.exit_code == 0
+    summary = load_run(out).summary
+    assert f"{summary['test']['loss']:.4f}" in result.output
+    assert "2.0794" in result.output
+    assert load_run(out).config.task.length == 8
+
+
+def test_several_mechanisms_get_a_folder_each(tmp_path):
+    result = run("train", "copying", "--mechanism", "UR,O", *arguments("--out", str(tmp_path)))
+    assert result.exit_code == 0
+    found = {load_run(path.parent).config.mechanism.name for path in tmp_path.glob("*/config.json")}
+    assert found == {"UR", "O"}
+
+
+def test_options_and_settings_reach_the_config(tmp_path):
+    out = tmp_path / "run"
+    words = ["--core", "gru", "--seed", "3", "--set", "mechanism.refine_bias=uniform",
+             "--set", "clip_norm=null", "--set", "zoneout=[0, 0.1]", "--set", "learning_rate=1e-4",
+             "--backend", "numpy", "--preset", "paper"]  # fmt: skip
+    assert run("train", "copying", *arguments("--out", str(out)), *words).exit_code == 0
+    config = load_run(out).config
+    assert (config.core, config.seed, config.clip_norm) == ("gru", 3, None)
+    assert (config.zoneout, config.learning_rate, config.preset) == ((0, 0.1), 1e-4, "paper")
+    assert config.mechanism == mechanism("UR", refine_bias="uniform")
+
+
+def test_the_default_folder_says_task_mechanism_and_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "copying", *arguments("--seed", "4")).exit_code == 0
+    assert (tmp_path / "runs" / "copying-UR-seed4" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["copyng"], "unknown task 'copyng': did you mean copying?"),
+        (["copying", "--mechanism", "URR"], "did you mean 'UR'"),
+        (["copying", "--mechanism", "UR,"], "mechanism='' is unknown"),
+        (["copying", "--preset", "fast"], "unknown preset 'fast': known are quick, paper"),
+        (["copying", "--core", "rnn"], "core='rnn'"),
+        (["copying", "--backend", "pytorch"], "backend='pytorch' is unknown"),
+        (["copying", "--steps", "0"], "steps=0"),
+        (["copying", "--steps", "many"], "'many' is not a valid integer"),
+        (["copying", "--seed", "-1"], "seed=-1"),
+        (["copying", "--set", "lenght=5"], "did you mean length"),
+        (["copying", "--set", "length=long"], "length='long': input should be a valid integer"),
+        (["copying", "--steps", "5", "--set", "steps=6"], "steps is given twice"),
+        (["copying", "--set", "length"], "--set 'length' should be KEY=VALUE"),
+        (["copying", "--set", "=5"], "should be KEY=VALUE"),
+        (["copying", "--set", "learning_rate=NaN"], "learning_rate=nan"),
+        (["copying", "--set", "hidden_size=1", "--mechanism", "U"], "needs hidden_size >= 2"),
+        (["copying", "--set", "hidden_size=20", "--mechanism", "UM"], "not divisible by downsize"),
+        (["copying", "--mechanism", "C", "--set", "mechanism.t_max=2"], "t_max must be above 2"),
+        (["forgetting", "--mechanism", "OM"], "cannot run forgetting"),
+        (["copying", "--out", __file__], "is a file"),
+        ([], "Missing argument 'TASK'"),
+    ],
+)
+def test_bad_input_gets_one_message_and_status_2(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *words)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("Error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_another_run_is_refused_and_left_alone(tmp_path):
+    out = tmp_path / "run"
+    run("train", "copying", *arguments("--out", str(out)))
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    for words in (["--mechanism", "U"], [], ["--mechanism", "U", "--resume"]):
+        result = run("train", "copying", *arguments("--out", str(out)), *words)
+        assert (result.exit_code, result.output.count("Error:")) == (2, 1)
+        assert "holds a" in result.output
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_resume_returns_a_finished_run(tmp_path):
+    words = ("train", "copying", *arguments("--out", str(tmp_path / "run")))
+    run(*words)
+    result = run(*words, "--resume")
+    assert result.exit_code == 0
+    assert "2.0794" in result.output
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(tmp_path):
+    out = tmp_path / "run"
+    words = arguments("--out", str(out), steps=1_000_000, evaluate_every=100_000)
+    command = [sys.executable, "-m", "gatecore.tasks.cli", "train", "copying", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if (out / "checkpoint.safetensors").exists():
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=30)
+    assert process.returncode == 130
+    step = json.loads((out / "state.json").read_text())["step"]
+    assert f"stopped at step {step} of 1000000" in message.decode()
+    assert b"--resume" in message
+    assert b"Traceback" not in message
+
+
+def test_ctrl_c_outside_the_loop_exits_with_130_too(monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train_with_progress", interrupt)
+    result = run("train", "copying", "--out", "never")
+    assert (result.exit_code, "Traceback" in result.output) == (130, False)
+
+
+def test_gates_prints_every_mechanism_uncut_in_eighty_columns():
+    result = run("gates")
+    assert result.exit_code == 0
+    assert "…" not in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    rows = {line.split()[0]: line.split() for line in result.output.splitlines() if line.split()}
+    assert rows.keys() >= MECHANISMS.keys()
+    assert rows["O"][-1] != "∞"
+    assert rows["OM"][-1] == "∞"
+    assert "tied" in rows["UR"]
+    assert "own" in rows["U"]
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_gates_counts_parameters_and_takes_timescales_from_biases_alone(name):
+    """Against a layer of its own: its parameters, and its effective gate when nothing comes in."""
+    row = MECHANISMS[name]
+    chosen = mechanism(row, downsize=8) if row.auxiliary == "master" else row
+    cell = LSTM(5, 64, chosen)
+    params = cell.init(11)
+    biases = chosen.biases("lstm", 64, 11)
+    silent = {**params, "bias": np.concatenate(list(biases.values()))}
+    zero = np.zeros((1, 64))
+    steps = timescale(cell.gates(silent, np.zeros((1, 5)), (zero, zero))[0])[0]
+    printed = run("gates", "--hidden-size", "64", "--input-size", "5", "--downsize", "8",
+                  "--seed", "11").output  # fmt: skip
+    words = next(line.split() for line in printed.splitlines() if line.split()[:1] == [name])
+    expected = [np.sort(steps)[int(np.ceil(q * 64)) - 1] for q in (0.05, 0.5, 0.95)]
+    assert f"{sum(value.size for value in params.values()):,}" in words
+    assert words[-3:] == ["∞" if np.isinf(value) else f"{value:.3g}" for value in expected]
+
+
+def test_gates_of_an_impossible_layer_are_an_error():
+    result = run("gates", "--hidden-size", "10", "--downsize", "4")
+    assert result.exit_code == 2
+    assert "Error: hidden_size=10 is not divisible by downsize=4" in result.output
+    assert run("gates", "--core", "rnn").exit_code == 2
+
+
+@pytest.mark.parametrize("core", ["gru", "minimal"])
+def test_gates_of_other_cores(core):
+    """Without a master gate a single forget gate serves both ways there."""
+    result = run("gates", "--core", core)
+    assert result.exit_code == 0
+    assert re.search(r"^standard .* tied ", result.output, re.MULTILINE)
+
+
+def test_version():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"gatecore, version \S+\n", result.output)
+
+
+def test_a_missing_library_is_reported_with_its_extra():
+    """As if pydantic were not installed: no traceback from the command, a clear error in Python."""
+    block = "import sys; sys.modules['pydantic'] = None; "
+    for statement in ("import gatecore.tasks.cli", "from gatecore.tasks import train"):
+        command = [sys.executable, "-c", block + statement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "gatecore.tasks needs pydantic" in done.stderr
+        assert "pip install 'gatecore[tasks]'" in done.stderr
+        assert ("Traceback" in done.stderr) == ("train" in statement)
+
+
+def test_the_main_job_says_no_as_the_command_line_does(tmp_path):
+    folder = tmp_path / "pixels-standard-seed0"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    result = CliRunner().invoke(compare.main, ["--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "config.json is no config: task is missing" in result.output

@@ -1,0 +1,107 @@
+"""A configuration is complete and validated, and its errors say what to do."""
+
+import dataclasses
+import json
+
+import pytest
+
+from gatecore import mechanism
+from gatecore.tasks import TASKS, Config
+from gatecore.tasks.config import ConfigError
+from gatecore.tasks.task import Task
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_every_preset_is_a_valid_configuration(task, preset):
+    config = Config.of(task, "R", preset)
+    assert config.preset == preset
+    assert config.clip_norm == 1.0
+    assert config.spec().hidden_size == config.hidden_size
+
+
+@pytest.mark.parametrize(
+    "name", ["standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR", "CM", "M", "CR"]
+)
+def test_a_configuration_survives_json(name):
+    config = Config.of("copying", name, length=77, zoneout=[0.5, 0.05], clip_norm=None)
+    assert Config.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_a_mechanism_of_ones_own_survives_json():
+    own = dataclasses.replace(mechanism("UR"), name="mine", refine_bias="neutral")
+    config = Config.of("copying", own)
+    assert Config.model_validate(json.loads(config.model_dump_json())).mechanism == own
+
+
+def test_names_of_settings_mean_one_thing():
+    """Settings of the task and of the run share one namespace on the command line."""
+    for task in TASKS.values():
+        assert not task.model_fields.keys() & Config.model_fields.keys()
+
+
+def test_master_gates_serve_sixteen_units_unless_told_otherwise():
+    assert Config.of("copying", "UM").mechanism.downsize == 16
+    assert Config.of("pixels", "OM", **{"mechanism.downsize": 4}).mechanism.downsize == 4
+    assert Config.of("copying", "U", **{"mechanism.auxiliary": "master"}).mechanism.downsize == 16
+    assert Config.of("copying", "UR").mechanism.downsize == 1
+
+
+def test_settings_reach_task_run_and_mechanism():
+    settings = {"length": 500, "hidden_size": 32, "mechanism.refine_bias": "uniform"}
+    config = Config.of("copying", "UR", **settings)
+    assert (config.task.length, config.hidden_size) == (500, 32)
+    assert config.mechanism == mechanism("UR", refine_bias="uniform")
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "settings", "message"),
+    [
+        ("copyng", "UR", {}, "unknown task 'copyng': did you mean copying"),
+        ("copying", "URR", {}, "URR.*did you mean.*UR"),
+        ("copying", "UR", {"lenght": 5}, "setting of copying 'lenght': did you mean length"),
+        ("pixels", "UR", {"length": 5}, "unknown setting of pixels 'length'"),
+        ("copying", "UR", {"mechanism.downsiz": 2}, "did you mean mechanism.downsize"),
+        ("copying", "UR", {"mechanism.name": "x"}, "unknown setting"),
+        ("copying", "UR", {"length": "abc"}, "length='abc': input should be a valid integer"),
+        ("copying", "UR", {"length": True}, "length=True: input should not be true or false"),
+        ("copying", "UR", {"length": 0}, "length=0: .*greater than or equal to 1"),
+        ("copying", "UR", {"steps": 1.5}, "steps=1.5: input should be a valid integer"),
+        ("copying", "UR", {"learning_rate": float("nan")}, "learning_rate=nan: .*finite"),
+        ("copying", "UR", {"learning_rate": -1, "steps": 0}, "learning_rate=-1.*; steps=0"),
+        ("copying", "UR", {"backend": "nympy"}, "backend='nympy' is unknown.*numpy"),
+        ("copying", "UR", {"core": "lstmm"}, "core='lstmm': input should be 'lstm'"),
+        ("copying", "UM", {"mechanism.downsize": 7}, "128 is not divisible by downsize=7"),
+        ("copying", "UM", {"mechanism.downsize": "x"}, "downsize must be an integer.*'x'"),
+        ("copying", "C", {"mechanism.t_max": 1.5}, "t_max must be above 2"),
+        ("copying", "U", {"hidden_size": 1}, "needs hidden_size >= 2"),
+        ("pixels", "UR", {"zoneout": [2, 0]}, "zoneout.*got 2"),
+        ("pixels", "UR", {"permute": "perhaps"}, "permute='perhaps': .*boolean"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_what_would_do(task, name, settings, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        Config.of(task, name, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(ConfigError, match="unknown preset 'qick': did you mean quick"):
+        Config.of("copying", preset="qick")
+
+
+def test_differences_name_fields_of_every_depth():
+    here = Config.of("copying", "UR", length=5)
+    there = Config.of("copying", "UR", seed=3, **{"mechanism.refine_bias": "uniform"})
+    assert here.differences(there) == [
+        "task.length (50 there, 5 here)",
+        "mechanism.refine_bias (uniform there, opposed here)",
+        "seed (3 there, 0 here)",
+    ]
+    assert here.differences(Config.of("copying", "UR", length=5)) == []
+
+
+def test_a_task_says_what_it_inferred():
+    for task in TASKS.values():
+        assert issubclass(task, Task)
+        assert "infer" in task.__doc__

@@ -1,0 +1,228 @@
+"""A run's folder: complete, replaced in one step, refused where it holds something else."""
+
+import errno
+import json
+import os
+import re
+import stat
+
+import numpy as np
+import pytest
+
+import gatecore
+from gatecore.tasks import environment, load_run, train
+from gatecore.tasks.runs import FILES, Folder, RunError
+from tests.tasks.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished run; tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(tiny(), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy of the finished run."""
+    for file in finished.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_a_finished_run_leaves_its_files_and_nothing_else(finished):
+    assert sorted(file.name for file in finished.iterdir()) == sorted(FILES)
+
+
+def test_files_are_readable_as_the_umask_allows(finished):
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in finished.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
+
+
+def test_the_config_is_recorded_completely(finished):
+    run = load_run(finished)
+    assert run.config == tiny()
+    recorded = run.environment
+    assert re.fullmatch(r"3\.\d+\.\d+\S*", recorded["python"])
+    assert recorded["numpy"] == np.__version__
+    assert recorded["backend"] == f"numpy {np.__version__}"
+    assert recorded["gatecore"]
+    assert recorded["blas"]
+    assert recorded.keys() >= {"commit", "platform"}
+
+
+def test_the_threads_recorded_are_those_that_trained(finished):
+    assert load_run(finished).environment["threads"] == tiny().threads == 1
+
+
+def test_a_commit_is_recorded_for_tracked_files_alone(tmp_path):
+    (tmp_path / "module.py").touch()
+    assert environment.commit(tmp_path / "module.py") is None
+    found = environment.commit(environment.Path(gatecore.__file__))
+    assert found is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found)
+
+
+def test_metrics_are_lines_of_standard_json_in_order_of_steps(finished):
+    text = (finished / "metrics.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    found = [(line["step"], line["split"]) for line in lines]
+    training = [(step, "train") for step in (3, 6, 9, 12)]
+    validation = [(step, "validation") for step in (0, 5, 10, 12)]
+    assert sorted(found) == sorted(training + validation)
+    assert [step for step, _ in found] == sorted(step for step, _ in found)
+
+
+def test_curves_hold_what_the_lines_say(finished):
+    run = load_run(finished)
+    steps, values = run.curve("validation", "loss")
+    assert steps.tolist() == [0, 5, 10, 12]
+    assert values.tolist() == [m["loss"] for m in run.metrics if m["split"] == "validation"]
+    assert run.curve("test", "loss")[0].size == 0
+
+
+def test_gates_are_kept_from_before_and_after_training(finished):
+    run = load_run(finished)
+    before, after = run.gates("before"), run.gates("after")
+    for gate in (before, after):
+        assert gate.value.shape == gate.complement.shape == (1, 16)
+        np.testing.assert_allclose(gate.value + gate.complement, 1, rtol=1e-6)
+    assert (before.value != after.value).all()
+    told = run.summary["timescales"]
+    for when, gate in (("before", before), ("after", after)):
+        assert told[when]["smallest"] == pytest.approx((1 / gate.complement).min())
+        assert told[when]["median"] == pytest.approx(np.median(1 / gate.complement))
+
+
+def test_an_infinite_timescale_is_null_in_json(tmp_path):
+    """The last unit of cumax gates is never forgotten."""
+    run = train(tiny(mechanism="O", steps=1), tmp_path / "run")
+    assert run.summary["timescales"]["after"]["largest"] is None
+    assert run.gates("after").complement[0, -1] == 0
+
+
+def test_the_summary_counts_parameters_and_quotes_the_baselines(finished):
+    summary = load_run(finished).summary
+    recurrent = 4 * 16 * (10 + 16 + 1)
+    assert summary["parameters"] == recurrent + (16 + 1) * 8
+    assert summary["baselines"] == tiny().task.baselines()
+    assert summary["status"] == "finished"
+    assert summary["step"] == 12
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_that_holds_any_file_of_a_run_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(RunError, match=f"holds another run already.*{name}.*--resume"):
+        train(tiny(), tmp_path)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_folder_of_runs_is_refused(finished):
+    with pytest.raises(RunError, match=r"is a folder of runs \(run"):
+        train(tiny(), finished.parent)
+    assert [file.name for file in finished.parent.iterdir()] == ["run"]
+
+
+def test_other_files_in_the_folder_do_not_matter(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert train(tiny(steps=1), tmp_path).status == "finished"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_unusable_folder_is_an_error_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be an output folder: Not a directory"):
+        train(tiny(), tmp_path / "file" / "run", on_step=lambda *_: pytest.fail("it trained"))
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_any_work(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(RunError, match=r"cannot write .*config\.json: No space left"):
+        train(tiny(), tmp_path, on_step=lambda *_: pytest.fail("it trained"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(folder, monkeypatch, failing):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, failing, refuse)
+    with pytest.raises(RunError, match=r"cannot write .*checkpoint\.safetensors: No space left"):
+        Folder(folder).save_checkpoint({"weight": np.ones(1000)}, {"step": 99})
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_what_a_killed_write_left_behind_does_no_harm(folder):
+    (folder / ".checkpoint.safetensors.part").write_bytes(b"half")
+    Folder(folder).save_checkpoint({"weight": np.ones(3)}, {"step": 99})
+    tensors, state = Folder(folder).load_checkpoint()
+    assert (tensors["weight"].tolist(), state) == ([1, 1, 1], {"step": 99})
+    assert not (folder / ".checkpoint.safetensors.part").exists()
+
+
+def test_the_state_travels_with_the_tensors(folder):
+    """state.json is a copy for people: a kill between the two writes cannot make them disagree."""
+    (folder / "state.json").write_text('{"step": 3}')
+    _, state = Folder(folder).load_checkpoint()
+    assert state["step"] == 12
+
+
+def test_half_a_line_of_metrics_is_not_read(folder):
+    whole = load_run(folder).metrics
+    with open(folder / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 13, "spl')
+    assert load_run(folder).metrics == whole
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"holds no run: there is no config\.json"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "", r"config\.json cannot be read"),
+        ("config.json", "[1]", r"config\.json should hold a JSON object, not list"),
+        ("config.json", "{}", r"config\.json is no config: task is missing"),
+        ("config.json", b"\xff\xfe\x00", r"config\.json cannot be read"),
+        ("metrics.jsonl", "nonsense\n", r"metrics\.jsonl cannot be read"),
+        ("metrics.jsonl", "[]\n", r"metrics\.jsonl, line 1, should be an object with step"),
+        ("metrics.jsonl", b"\xff\n", r"metrics\.jsonl cannot be read"),
+        ("summary.json", "{}", r"summary\.json does not say whether the run has finished"),
+        ("summary.json", '{"status": ', r"summary\.json cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(folder, name, content, message):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RunError, match=message):
+        load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("mechanism", "downsize"), "x", "downsize must be an integer"),
+        (("mechanism", "activation"), "softmax", "activation='softmax' is unknown"),
+        (("task", "name"), "copyin", "unknown task 'copyin': did you mean copying"),
+        (("task", "length"), -1, "length=-1"),
+        (("steps",), None, "steps=None"),
+        (("speed",), 3, "speed=3: extra inputs are not permitted"),
+    ],
+)
+def test_a_config_that_was_tampered_with_is_refused(folder, path, value, message):
+    record = json.loads((folder / "config.json").read_text())
+    inner = record if len(path) == 1 else record[path[0]]
+    inner[path[-1]] = value
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=message):
+        load_run(folder)

@@ -1,0 +1,208 @@
+"""The training loop: exact resumption, clean stops, divergence, equal data for all."""
+
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from gatecore.tasks import load_run, train
+from gatecore.tasks.runs import RunError
+from gatecore.tasks.trainer import Interrupted
+from tests.tasks.tiny import tiny
+
+
+class Killed(BaseException):
+    """A death that no code of the library sees coming."""
+
+
+def die_at(step):
+    def on_step(done, _):
+        if done == step:
+            raise Killed
+
+    return on_step
+
+
+def stop_at(step, signum):
+    return lambda done, _: signal.raise_signal(signum) if done == step else None
+
+
+def remains(folder):
+    """Everything that a run leaves, but for its timing."""
+    tensors = safetensors.numpy.load_file(folder / "checkpoint.safetensors")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary.pop("seconds")
+    return (
+        {name: tensor.tobytes() for name, tensor in tensors.items()},
+        (folder / "metrics.jsonl").read_bytes(),
+        (folder / "gates.safetensors").read_bytes(),
+        summary,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    train(tiny(dropout=0.0), folder)
+    return remains(folder)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 9, 12])
+def test_a_run_that_died_continues_to_the_same_result(tmp_path, unbroken, step):
+    """Checkpoints are at 4, 8, 12: it dies before the first, at one, and in between."""
+    with pytest.raises(Killed):
+        train(tiny(), tmp_path, on_step=die_at(step))
+    assert load_run(tmp_path).status == "unfinished"
+    train(tiny(), tmp_path, resume=True)
+    assert remains(tmp_path) == unbroken
+
+
+def test_a_run_that_died_twice_and_lost_half_a_line_continues_to_the_same_result(
+    tmp_path, unbroken
+):
+    for step in (6, 10):
+        with pytest.raises(Killed):
+            train(tiny(), tmp_path, resume=True, on_step=die_at(step))
+        with open(tmp_path / "metrics.jsonl", "a") as stream:
+            stream.write('{"step": 7, "spl')
+    train(tiny(), tmp_path, resume=True)
+    assert remains(tmp_path) == unbroken
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("pixels", {"dropout": 0.5, "zoneout": [0.5, 0.05]}),
+        ("adding", {"core": "gru", "layers": 2}),
+        ("copying", {"core": "minimal", "dtype": "float64"}),
+    ],
+)
+def test_random_regularisers_and_other_cores_resume_exactly_too(tmp_path, task, settings):
+    config = tiny(task, **settings)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "broken", on_step=die_at(7))
+    train(config, tmp_path / "broken", resume=True)
+    assert remains(tmp_path / "broken") == remains(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, unbroken, signum):
+    before = signal.getsignal(signum)
+    with pytest.raises(
+        Interrupted, match="stopped at step 7 of 12; the checkpoint is in"
+    ) as caught:
+        train(tiny(), tmp_path, on_step=stop_at(7, signum))
+    assert caught.value.signum == signum
+    assert signal.getsignal(signum) is before
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 7
+    train(tiny(), tmp_path, resume=True)
+    assert remains(tmp_path) == unbroken
+
+
+def test_a_second_signal_does_not_wait(tmp_path):
+    def twice(done, _):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), tmp_path, on_step=twice)
+
+
+def test_a_run_trains_outside_the_main_thread(tmp_path):
+    """Where signal handlers cannot be set."""
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(train(tiny(), tmp_path)))
+    thread.start()
+    thread.join()
+    assert [run.status for run in runs] == ["finished"]
+
+
+def test_a_finished_run_is_returned_and_not_trained_again(tmp_path):
+    train(tiny(), tmp_path)
+    before = remains(tmp_path)
+    run = train(tiny(), tmp_path, resume=True, on_step=lambda *_: pytest.fail("it trained"))
+    assert run.status == "finished"
+    assert remains(tmp_path) == before
+
+
+def test_resuming_with_another_config_names_the_difference(tmp_path):
+    train(tiny(), tmp_path)
+    with pytest.raises(RunError, match=r"another config: steps \(12 there, 13 here\)"):
+        train(tiny(steps=13), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "without a state", "tampered"])
+def test_a_checkpoint_that_is_not_the_runs_own_is_refused(tmp_path, damage):
+    with pytest.raises(Killed):
+        train(tiny(), tmp_path, on_step=die_at(9))
+    path = tmp_path / "checkpoint.safetensors"
+    content = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[:-10])
+    elif damage == "foreign":
+        path.write_bytes(b"PK\x03\x04 a zip file, say")
+    elif damage == "without a state":
+        path.write_bytes(safetensors.numpy.save(safetensors.numpy.load(content)))
+    else:
+        tensors = safetensors.numpy.load(content)
+        tensors.popitem()
+        path.write_bytes(safetensors.numpy.save(tensors, metadata={"state": '{"step": 8}'}))
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors"):
+        train(tiny(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("rate", [1e4, 1e30])
+def test_divergence_ends_a_run_and_is_recorded(tmp_path, rate):
+    """A loss that explodes, and one that is no longer a number."""
+    config = tiny("adding", learning_rate=rate, steps=50)
+    run = train(config, tmp_path)
+    assert run.status == "diverged"
+    assert run.summary["step"] < 50
+    assert run.summary["test"] is None
+    assert run.metrics[-1]["step"] == run.summary["step"]
+    assert train(config, tmp_path, resume=True).status == "diverged"
+
+
+def test_all_mechanisms_of_a_seed_see_the_same_data(tmp_path, monkeypatch):
+    from gatecore.tasks.copying import Copying
+
+    seen = []
+    original = Copying.batch
+
+    def watch(self, seed, step, size):
+        batch = original(self, seed, step, size)
+        seen.append((seed, step, batch.inputs.tobytes()))
+        return batch
+
+    monkeypatch.setattr(Copying, "batch", watch)
+    for mechanism in ("standard", "UM"):
+        train(tiny(mechanism=mechanism), tmp_path / mechanism)
+    assert seen[:12] == seen[12:]
+    assert len(set(seen[:12])) == 12
+
+
+def test_the_log_holds_means_over_its_steps(tmp_path):
+    losses = []
+    run = train(tiny(), tmp_path, on_step=lambda _, loss: losses.append(loss))
+    logged = [m["loss"] for m in run.metrics if m["split"] == "train"]
+    np.testing.assert_allclose(logged, np.reshape(losses, (4, 3)).mean(axis=1), rtol=1e-12)
+
+
+def test_the_best_validation_is_kept_with_its_step(tmp_path):
+    run = train(tiny("pixels", steps=20), tmp_path)
+    validations = [m for m in run.metrics if m["split"] == "validation"]
+    best = max(validations, key=lambda m: (m["accuracy"], -m["step"]))
+    assert run.summary["best"] == {name: best[name] for name in ("step", "loss", "accuracy")}
+
+
+def test_copy_is_learned(tmp_path):
+    """A short Copy that ought to be nearly solved: the whole loop, not only its parts."""
+    config = tiny(
+        length=2, hidden_size=48, batch_size=32, steps=500, learning_rate=1e-2,
+        evaluate_every=250, checkpoint_every=500, test_size=64,
+    )  # fmt: skip
+    assert train(config, tmp_path).summary["test"]["loss"] < 0.5 * np.log(8)

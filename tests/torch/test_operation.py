@@ -1,0 +1,161 @@
+"""The whole sequence as one operation: differentiable twice, its results the caller's."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
+
+from gatecore import cells, mechanism  # noqa: E402
+from gatecore.backends.torch import GRU, LSTM, lstm, release  # noqa: E402
+from gatecore.backends.torch.computation import computation  # noqa: E402
+from gatecore.backends.torch.operation import sequence  # noqa: E402
+
+T, B, X, H = 4, 2, 3, 4
+
+
+def arguments(core, name, cells_wanted=False, zoneout=(0.0, 0.0)):
+    torch.manual_seed(1)
+    chosen = mechanism(name)
+    cell = cells.CELLS[core](X, H, chosen)
+    p = {k: torch.tensor(v, requires_grad=True) for k, v in cell.init(0).items()}
+    x, h, c = (
+        torch.randn(*s, dtype=torch.float64, requires_grad=True)
+        for s in [(T, B, X), (B, H), (B, H)]
+    )
+    resets = torch.rand(T, B) < 0.2
+    return (
+        computation(core, chosen), x, p["weight_ih"], p["weight_hh"], p["bias"], p.get("bias_n"),
+        h, c if core == "lstm" else None, resets, None, None, *zoneout, cells_wanted,
+        "explicit", True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("core", "name"), [("lstm", "UR"), ("gru", "OM"), ("minimal", "OR")])
+def test_it_is_registered_as_torch_asks(core, name):
+    torch.library.opcheck(sequence, arguments(core, name, core == "lstm"))
+
+
+@pytest.mark.parametrize(
+    ("core", "name"), [("lstm", "standard"), ("lstm", "OM"), ("gru", "UR"), ("minimal", "UM")]
+)
+def test_first_and_second_derivatives(core, name):
+    given = arguments(core, name, core == "lstm", (0.1, 0.2))
+    places = [k for k, a in enumerate(given) if isinstance(a, torch.Tensor) and a.requires_grad]
+    count = 4 if core == "lstm" else 2
+
+    def function(*leaves):
+        filled = list(given)
+        for place, leaf in zip(places, leaves, strict=True):
+            filled[place] = leaf
+        return tuple(sequence(*filled)[:count])
+
+    leaves = tuple(given[k] for k in places)
+    assert gradcheck(function, leaves)
+    assert gradgradcheck(function, leaves)
+
+
+def test_third_derivatives_exist():
+    layer, x = GRU(2, 3, dtype=torch.float64), torch.randn(3, 1, 2, dtype=torch.float64)
+    x.requires_grad_()
+    value = layer(x)[0].pow(2).sum()
+    for _ in range(3):
+        (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        value = gradient.pow(2).sum()
+    assert layer.last_path == "explicit"
+    assert value.isfinite()
+
+
+def test_what_a_call_returned_is_not_written_again():
+    layer, x = LSTM(3, 8), torch.randn(5, 2, 3)
+    first, (h, c) = layer(x)
+    copies = [t.detach().clone() for t in (first, h, c)]
+    second, _ = layer(2 * x)
+    second.sum().backward()
+    layer(3 * x)
+    assert all(torch.equal(t, kept) for t, kept in zip((first, h, c), copies, strict=True))
+    before = layer.weight_hh_l0.grad.clone()
+    first.sum().backward()
+    assert not torch.equal(before, layer.weight_hh_l0.grad)
+    release()
+
+
+def test_two_forwards_may_live_before_their_backwards():
+    layer, x = LSTM(3, 8, dtype=torch.float64), torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    alone = [torch.autograd.grad(layer(part)[0].sum(), layer.weight_hh_l0)[0] for part in x]
+    outputs = [layer(part)[0] for part in x]
+    for output, expected in reversed(list(zip(outputs, alone, strict=True))):
+        assert torch.equal(torch.autograd.grad(output.sum(), layer.weight_hh_l0)[0], expected)
+
+
+def test_a_backward_can_be_repeated():
+    layer, x = LSTM(3, 8), torch.randn(5, 2, 3)
+    output = layer(x)[0].sum()
+    again = [torch.autograd.grad(output, layer.weight_hh_l0, retain_graph=True)[0] for _ in "12"]
+    assert torch.equal(*again)
+
+
+@pytest.mark.parametrize(
+    ("path", "dtype", "keywords", "message"),
+    [
+        ("graph", torch.float32, {}, "needs tensors on cuda"),
+        ("fused", torch.float32, {}, "needs tensors on cuda"),
+        ("explicit", torch.float32, {"proj_size": 2}, "no projection"),
+    ],
+)
+def test_a_path_that_cannot_be_taken_raises(path, dtype, keywords, message):
+    layer = LSTM(3, 4, path=path, dtype=dtype, **keywords)
+    with pytest.raises(ValueError, match=message):
+        layer(torch.randn(5, 2, 3, dtype=dtype))
+
+
+def test_an_unknown_path_is_refused_at_once():
+    with pytest.raises(ValueError, match="did you mean 'explicit'"):
+        LSTM(3, 4, path="explict")
+
+
+def test_transformations_take_the_plain_path_and_nothing_else():
+    layer = LSTM(3, 4, path="explicit")
+    with pytest.raises(ValueError, match=r"torch\.func is active"):
+        torch.func.vmap(lambda x: layer(x)[0])(torch.randn(2, 5, 1, 3))
+
+
+def test_all_paths_agree(rng):
+    params = {k: torch.tensor(v) for k, v in cells.LSTM(X, H).init(0).items()}
+    x = torch.tensor(rng.standard_normal((T, B, X)))
+    resets = torch.tensor(rng.random((T, B)) < 0.3)
+    kept = torch.tensor((rng.random((T, B, H)) < 0.3).astype(float))
+    explicit, *others = (
+        lstm(params, x, resets=resets, zoneout=(kept, 0.2), path=path)[0]
+        for path in ("explicit", "plain", "scan")
+    )
+    for other in others:
+        torch.testing.assert_close(explicit, other, rtol=0, atol=1e-13)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_graphs_on_cuda_equal_the_plain_path():
+    layer = LSTM(3, 8, dtype=torch.float64, device="cuda")
+    x = torch.randn(6, 2, 3, dtype=torch.float64, device="cuda")
+    results = []
+    for layer.path in ("graph", "plain", "graph"):
+        layer.zero_grad()
+        output = layer(x)[0]
+        output.pow(2).sum().backward()
+        assert layer.last_path == layer.path
+        results.append([output.detach(), layer.weight_hh_l0.grad.clone()])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mechanism", ["UR", "OM"])
+def test_packed_products_of_large_layers_are_right(mechanism):
+    layer, x = LSTM(3, 384, mechanism=mechanism), torch.randn(4, 5, 3)
+    found = []
+    for layer.path in ("explicit", "plain"):
+        output = layer(x)[0]
+        found.append([output, *torch.autograd.grad(output.pow(2).sum(), layer.weight_hh_l0)])
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)

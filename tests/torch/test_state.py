@@ -1,0 +1,143 @@
+"""A state says its mechanism; layers take what they would compute alike, and refuse the rest."""
+
+import copy
+import io
+import pickle
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+from torch import nn  # noqa: E402
+
+from gatecore import Mechanism, mechanism  # noqa: E402
+from gatecore.backends.torch import GRU, LSTM, GateUnit, GRUCell, LSTMCell, Minimal  # noqa: E402
+
+OURS = [LSTM, GRU, Minimal, LSTMCell, GRUCell]
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("name", ["standard", "UR", "OM"])
+def test_a_state_returns_to_an_equal_layer(kind, name):
+    source, target = kind(3, 4, mechanism=name), kind(3, 4, mechanism=name)
+    target.load_state_dict(source.state_dict())
+    for a, b in zip(source.parameters(), target.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert source.state_dict()._metadata[""] == {"version": 1, "mechanism": name}
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_standard_u_and_c_interchange_and_with_torchs(kind):
+    for name in ("standard", "U", "C"):
+        state = kind(3, 4, mechanism="U").state_dict()
+        kind(3, 4, mechanism=name).load_state_dict(state)
+        if theirs := getattr(nn, kind.__name__, None):
+            theirs(3, 4).load_state_dict(state)
+            kind(3, 4, mechanism=name).load_state_dict(theirs(3, 4).state_dict())
+
+
+def test_what_differs_in_its_bias_only_interchanges_too():
+    LSTM(3, 4, mechanism="R").load_state_dict(LSTM(3, 4, mechanism="UR").state_dict())
+
+
+@pytest.mark.parametrize(
+    ("said", "own"),
+    [("UR", "standard"), ("UR", "OR"), ("OM", mechanism("OM", downsize=2)), ("UM", "OM")],
+)
+def test_another_computation_is_refused_with_what_to_do(said, own):
+    state = nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=said)}).state_dict()
+    model = nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=own)})
+    with pytest.raises(RuntimeError, match=f"rnn: the state belongs to mechanism '{said}'.*make"):
+        model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="belongs to mechanism"):
+        model.load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "way"),
+    [(LSTM, nn.LSTM, "LSTM.from_lstm"), (GRU, nn.GRU, "GRU.from_gru")],
+)
+def test_torchs_bare_state_is_refused_with_what_to_do(ours, theirs, way):
+    with pytest.raises(RuntimeError, match=f"names no mechanism.*{way}"):
+        ours(3, 4, mechanism="UR").load_state_dict(theirs(3, 4).state_dict())
+
+
+def test_a_later_version_and_an_unreadable_entry_are_refused():
+    layer = LSTM(3, 4, mechanism="UR")
+    for said, message in [
+        (b'{"version": 99, "computation": "x"}', "update gatecore"),
+        (b"{}", "does not name a mechanism"),
+        (b"\x01\x02", "can't be read"),
+    ]:
+        state = layer.state_dict()
+        state["_extra_state"] = torch.tensor(list(said), dtype=torch.uint8)
+        with pytest.raises(RuntimeError, match=message):
+            layer.load_state_dict(state)
+
+
+def test_a_partial_state_needs_no_entry():
+    model = nn.ModuleDict({"rnn": LSTM(3, 4), "head": nn.Linear(4, 2)})
+    found = model.load_state_dict(model["head"].state_dict(prefix="head."), strict=False)
+    assert {key.split(".")[0] for key in found.missing_keys} == {"rnn"}
+
+
+def test_the_entry_is_a_tensor_that_holds_all_fields():
+    chosen = mechanism("UM", downsize=2)
+    entry = LSTM(3, 4, mechanism=chosen).state_dict()["_extra_state"]
+    assert entry.dtype == torch.uint8
+    import json
+
+    assert Mechanism(**json.loads(bytes(entry.tolist()))["mechanism"]) == chosen
+
+
+@pytest.mark.parametrize("kind", [*OURS, lambda *sizes: GateUnit(sizes[1])])
+def test_copies_and_pickles_are_equal(kind):
+    layer, stream = kind(3, 4), io.BytesIO()
+    torch.save(layer, stream)
+    stream.seek(0)
+    others = [
+        copy.deepcopy(layer),
+        pickle.loads(pickle.dumps(layer)),  # noqa: S301  our own bytes
+        torch.load(stream, weights_only=False),
+    ]
+    for other in others:
+        assert repr(other) == repr(layer)
+        for a, b in zip(layer.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)
+            assert a.requires_grad == b.requires_grad
+
+
+def test_the_seed_of_torch_determines_the_draws_and_loading_never_redraws():
+    layers = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        layers.append(LSTM(3, 32))
+    first, second, third = (layer.bias_ih_l0 for layer in layers)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    forget, refine = first[32:64], first[:32]
+    assert torch.equal(refine, -forget)
+    assert forget.abs().max() <= torch.tensor(31.0).log() + 1e-6
+    assert not layers[0].bias_hh_l0.any()
+
+
+def test_one_bias_is_trained_unless_two_are_asked_for():
+    assert not LSTM(3, 4).bias_hh_l0.requires_grad
+    assert LSTM(3, 4, two_biases=True).bias_hh_l0.requires_grad
+    assert LSTM(3, 4, mechanism="standard").bias_hh_l0.requires_grad
+    gru = GRU(3, 4)
+    gru(torch.randn(5, 2, 3))[0].sum().backward()
+    assert not gru.bias_hh_l0.grad[:8].any()
+    assert gru.bias_hh_l0.grad[8:12].all()
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_meta_device_and_skip_init(kind):
+    made = nn.utils.skip_init(kind, 3, 4)
+    assert not any(p.is_meta for p in made.parameters())
+    made.reset_parameters()
+    meta = kind(3, 4, device="meta")
+    shape = (2, 3) if kind in (LSTMCell, GRUCell) else (5, 2, 3)
+    result = meta(torch.randn(shape, device="meta"))
+    assert (result[0] if isinstance(result, tuple) else result).is_meta
+    meta.to_empty(device="cpu").reset_parameters()
+    assert all(p.isfinite().all() for p in meta.parameters())
