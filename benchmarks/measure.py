@@ -1,0 +1,66 @@
+"""One measurement in a fresh process; its result is printed as JSON. Started by ``layers.py``."""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from contenders import CONTENDERS, SHAPES, use_threads
+
+
+def seconds(shape: str, contenders: list[str], rounds: int) -> dict[str, list[float]]:
+    """Time of one step of each contender in each round; all take their turn in every round."""
+    steps = {name: CONTENDERS[name](SHAPES[shape]) for name in contenders}
+    for step in list(steps.values()) * 2:  # warm-up
+        step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def peak_megabytes() -> float:
+    """Largest resident set of this process so far.
+
+    Linux's VmHWM belongs to the program that runs; ru_maxrss also remembers the process that this
+    one was forked from.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def memory(shape: str, contenders: list[str], rounds: int) -> dict[str, float]:
+    """Resident set of the one contender: ready to start, and at its largest over some steps."""
+    (name,) = contenders
+    step = CONTENDERS[name](SHAPES[shape])
+    ready = peak_megabytes()
+    for _ in range(rounds):
+        step()
+    return {"ready_mb": ready, "peak_mb": peak_megabytes()}
+
+
+def main() -> None:
+    """Parse what to measure, measure it, print JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["seconds", "memory"])
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("contenders", nargs="+", choices=CONTENDERS)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    given = parser.parse_args()
+    use_threads(given.threads, given.contenders)
+    measure = {"seconds": seconds, "memory": memory}[given.what]
+    json.dump(measure(given.shape, given.contenders, given.rounds), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

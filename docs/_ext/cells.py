@@ -1,0 +1,143 @@
+"""Pages compute what they show: ``{cell}`` runs Python when the page is built, ``{claim}`` judges.
+
+All cells of a page share one namespace. The value of a cell's last line is shown below it: a
+matplotlib figure as a picture, a SymPy expression as a formula, anything else as Python prints it.
+An error in a cell is an error of the build.
+"""
+
+import ast
+import contextlib
+import functools
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+
+import matplotlib
+import numpy as np
+import sympy
+from docutils import nodes
+from docutils.parsers.rst import directives
+from matplotlib.figure import Figure
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import gatecore
+from gatecore import analysis
+from gatecore.analysis import claims
+
+PICTURES = Path(__file__).resolve().parents[1] / "generated" / "cells"
+SOURCES = [
+    file
+    for package in (gatecore, analysis)
+    for file in sorted(Path(str(package.__file__)).parent.glob("*.py"))
+]
+_namespaces: dict[str, dict[str, Any]] = {}
+
+
+class Cell(SphinxDirective):
+    """Python code, run, shown, and followed by its result."""
+
+    has_content = True
+    option_spec: ClassVar = {"alt": directives.unchanged, "hide-code": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        """Nodes of the code and of what it gave."""
+        for file in SOURCES:
+            self.env.note_dependency(str(file))
+        space = _namespaces.setdefault(self.env.docname, {"np": np, "gatecore": gatecore})
+        code = "\n".join(self.content)
+        printed, value = execute(code, space)
+        shown: list[nodes.Node] = []
+        if "hide-code" not in self.options:
+            shown.append(nodes.literal_block(code, code, language="python"))
+        if printed:
+            shown.append(nodes.literal_block(printed, printed, language="text"))
+        return [*shown, *self._value(value)]
+
+    def _value(self, value: Any) -> list[nodes.Node]:
+        if value is None:
+            return []
+        if isinstance(value, Figure):
+            return [nodes.image(uri=self._picture(value), alt=self.options["alt"])]
+        if isinstance(value, sympy.Basic):
+            text = sympy.latex(value)
+            return [
+                nodes.math_block(text, text, number=None, label=None, docname=None, nowrap=False)
+            ]
+        text = repr(value)
+        return [nodes.literal_block(text, text, language="text")]
+
+    def _picture(self, figure: Figure) -> str:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        name = f"{self.env.docname.replace('/', '-')}-{self.lineno}.svg"
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(PICTURES / name, metadata={"Date": None})
+        return f"/generated/cells/{name}"
+
+
+class Claim(SphinxDirective):
+    """A claim of the paper by its name, with the verdict and the facts that were shown."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """An admonition: what the paper says, what is true, what was shown."""
+        for file in SOURCES:
+            self.env.note_dependency(str(file))
+        claim = judged()[self.arguments[0]]
+        if not claim.ok:
+            raise self.error(f"{claim.name}: {claim.verdict}: {claim.evidence}")
+        box = nodes.admonition(classes=["claim"])
+        box += nodes.title("", f"{claim.name}: {claim.verdict}")
+        for label, text in (("The paper", claim.statement), ("True", claim.truth)):
+            box += nodes.paragraph("", "", nodes.strong("", f"{label}: "), nodes.Text(f"{text}."))
+        facts = nodes.bullet_list()
+        for fact in claim.evidence.split("; "):
+            facts += nodes.list_item("", nodes.paragraph("", fact))
+        box += nodes.paragraph("", "", nodes.strong("", f"Shown by {claim.method}:"))
+        box += facts
+        return [box]
+
+
+class Claims(SphinxDirective):
+    """The table of all claims and verdicts."""
+
+    def run(self) -> list[nodes.Node]:
+        """A table."""
+        rows = "\n".join(
+            f"| {c.name} | {c.verdict} | {c.method} |".replace("~", "\\~")
+            for c in judged().values()
+        )
+        return self.parse_text_to_nodes(f"| claim | verdict | how |\n|---|---|---|\n{rows}\n")
+
+
+@functools.cache
+def judged() -> dict[str, claims.Claim]:
+    """All claims by name, judged once for a build."""
+    return {claim.name: claim for claim in claims.verify()}
+
+
+def execute(code: str, space: dict[str, Any]) -> tuple[str, Any]:
+    """What the code prints, and the value of its last line if that is an expression."""
+    tree = ast.parse(code)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(tree, "<cell>", "exec"), space)  # noqa: S102
+        value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), space) if last else None  # noqa: S307
+    return printed.getvalue().rstrip(), value
+
+
+def fresh(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A page that is read again starts anew."""
+    _namespaces.pop(docname, None)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_directive("cell", Cell)
+    app.add_directive("claim", Claim)
+    app.add_directive("claims", Claims)
+    app.connect("source-read", fresh)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

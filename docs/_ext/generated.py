@@ -1,0 +1,72 @@
+"""Pages' parts that are written from the library and from kept results when the pages are built."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from sphinx.application import Sphinx
+
+import gatecore
+from gatecore.tasks.gates import QUANTILES, initial_timescales
+
+DOCS = Path(__file__).resolve().parents[1]
+BENCHMARKS = DOCS.parent / "benchmarks"
+HIDDEN = 256
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def mechanisms() -> str:
+    """The table of mechanisms, from their fields."""
+    columns = ["name", "main gate", "initial bias", "auxiliary", "refine bias", "LSTM projections"]
+    rows = []
+    for name, m in gatecore.MECHANISMS.items():
+        bias = f"constant {m.forget_bias:g}" if m.initial == "constant" else m.initial
+        refine = m.refine_bias if m.auxiliary == "refine" else "–"
+        slots = ", ".join(slot.replace("_", " ") for slot, _ in m.slots("lstm", HIDDEN))
+        rows.append([f"`{name}`", m.activation, bias, m.auxiliary, refine, slots])
+    return table(columns, rows)
+
+
+def timescales() -> str:
+    """Quantiles of the initial timescales of each mechanism, by a large layer of biases alone."""
+    rows = []
+    for name, m in gatecore.MECHANISMS.items():
+        steps = initial_timescales(m, "lstm", HIDDEN, 0)
+        quantiles = np.quantile(steps, QUANTILES, method="inverted_cdf")
+        rows.append([f"`{name}`", *map(_steps, quantiles)])
+    return table(["name", *(f"{q:.0%}" for q in QUANTILES)], rows)
+
+
+def _steps(value: float) -> str:
+    return "∞" if np.isinf(value) else f"{value:.3g}"
+
+
+def benchmarks() -> str:
+    """The tables of the last kept race."""
+    sys.path.insert(0, str(BENCHMARKS))
+    from report import markdown
+
+    kept = BENCHMARKS / "results" / "cpu-layers.json"
+    return markdown(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def write(app: Sphinx) -> None:
+    """Write all parts; a part that has not changed keeps its time, so that builds stay short."""
+    folder = DOCS / "generated"
+    folder.mkdir(exist_ok=True)
+    for part in (mechanisms, timescales, benchmarks):
+        path, text = folder / f"{part.__name__}.md", part()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,37 @@
+"""Sphinx settings: MyST pages, docstrings as reference, mathematics as MathML in the pages."""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "gatecore"
+author = "gatecore contributors"
+copyright = "2026, gatecore contributors"
+release = importlib.metadata.version("gatecore")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "mathml",
+    "generated",
+    "cells",
+]
+exclude_patterns = ["_build", "generated"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings give shapes, which say more than `Any`
+suppress_warnings = ["misc.highlighting_failure"]
+
+html_theme = "furo"
+html_title = "gatecore"
+html_static_path = ["_static"]
+html_css_files = ["gatecore.css"]
+html_show_sphinx = False
+pygments_style = "friendly"
