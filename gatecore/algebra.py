@@ -93,9 +93,8 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
         C of Appendix B.4: each entry is repeated C times, so the result has n·C entries along
         ``axis``, and unit k takes entry k // C.
     """
-    logit, downsize = asarray("logit", logit), _checks.integer("downsize", downsize)
-    if not getattr(logit, "ndim", 0):
-        raise ValueError("cumax needs a logit array with at least one axis, got a scalar")
+    logit = _vector(logit, axis)
+    downsize = _checks.integer("downsize", downsize)
     xp = namespace(logit)
     weight = _softmax_weight(xp, xp.moveaxis(logit, axis, -1))
     below, beyond = _sum_upto(xp, weight), _sum_beyond(xp, weight)
@@ -178,6 +177,17 @@ def master(
         both(big_f, either(negate(big_i), forget)),
         both(big_i, either(negate(big_f), input)),
     )
+
+
+def _vector(logit: Array, axis: int) -> Array:
+    logit = asarray("logit", logit)
+    if not getattr(logit, "ndim", 0):
+        raise ValueError("cumax needs a logit array with at least one axis, got a scalar")
+    if not -logit.ndim <= axis < logit.ndim:
+        raise ValueError(f"axis must be one of the logits' {logit.ndim}, got {axis}")
+    if not logit.shape[axis]:
+        raise ValueError(f"cumax needs at least one logit along axis {axis}, got none")
+    return logit
 
 
 def _gate(name: str, value: Any) -> Gate:

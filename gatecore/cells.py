@@ -53,7 +53,7 @@ class Cell:
         self.hidden_size = _checks.integer("hidden_size", hidden_size)
         self.mechanism = _mechanism(mechanism)
         self.slots = self.mechanism.slots(self.core, hidden_size)
-        self.rows = sum(width for _, width in self.slots)
+        self.rows = self.mechanism.rows(self.core, hidden_size)
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"

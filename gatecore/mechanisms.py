@@ -77,7 +77,7 @@ class Mechanism:
         _checks.choice("refine_bias", self.refine_bias, ("neutral", "opposed", "uniform"))
         _checks.integer("downsize", self.downsize)
         _checks.number("forget_bias", self.forget_bias)
-        if self.t_max is not None and self.t_max != "hidden":
+        if not (self.t_max is None or (isinstance(self.t_max, str) and self.t_max == "hidden")):
             init.chrono_quantile(0.0, _t_max(self.t_max))
         if self.activation == "cumax" and self.initial != "constant":
             raise ValueError(
@@ -151,16 +151,16 @@ class Mechanism:
 
     def activate(self, logits: Mapping[str, Array]) -> dict[str, Gate]:
         """Each gate slot's own activation, cumax or sigmoid, by slot name."""
-        ordered = () if self.activation == "sigmoid" else self.main_slots
-        gates = {
-            name: cumax(logit) if name in ordered else sigmoid(logit)
+        return {
+            name: self._activated(name, logit)
             for name, logit in logits.items()
             if name in _GATE_SLOTS
         }
-        for name in ordered:
-            if name in gates and name.endswith("input"):
-                gates[name] = negate(gates[name])
-        return gates
+
+    def _activated(self, name: str, logit: Array) -> Gate:
+        if name not in self.ordered_slots:
+            return sigmoid(logit)
+        return negate(cumax(logit)) if self.negated(name) else cumax(logit)
 
     def combine(self, gates: Mapping[str, Gate]) -> tuple[Gate, Gate]:
         """Effective forget and input gates from the slots' gates.
@@ -181,6 +181,15 @@ class Mechanism:
     def tied(self, core: str) -> bool:
         """Whether the effective input gate is the complement of the forget gate."""
         return self.auxiliary == "refine" or (self.auxiliary == "none" and core != "lstm")
+
+    @property
+    def ordered_slots(self) -> tuple[str, ...]:
+        """The slots that cumax activates, those of the forget side first."""
+        return self.main_slots if self.activation == "cumax" else ()
+
+    def negated(self, slot: str) -> bool:
+        """Whether the slot's gate is 1 − cumax: an ordered input gate (equations 20, 29)."""
+        return slot in self.ordered_slots[1:]
 
     @property
     def main_slots(self) -> tuple[str, str]:
@@ -224,7 +233,7 @@ MECHANISMS: Mapping[str, Mechanism] = MappingProxyType(
 )
 
 
-def mechanism(name: str | Mechanism, **overrides: Any) -> Mechanism:
+def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
     """The mechanism of that name, with fields of the table overridden.
 
     Parameters

@@ -8,6 +8,7 @@ own, as a ``Gate(a, b)``, they count as a − b.
 
 from typing import Any
 
+from gatecore import _checks
 from gatecore._namespace import Array, asarray, namespace
 from gatecore.algebra import (
     Gate,
@@ -15,6 +16,7 @@ from gatecore.algebra import (
     _softmax_weight,
     _sum_beyond,
     _sum_upto,
+    _vector,
     cumax,
     sigmoid,
 )
@@ -37,10 +39,14 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
     logit : array with n entries along ``axis``
     cotangent : Gate or array with n·C entries along ``axis``
     """
-    logit = asarray("logit", logit)
-    xp = namespace(logit)
-    z = xp.moveaxis(logit, axis, -1)
-    v = xp.moveaxis(_of_value(cotangent), axis, -1)
+    logit, downsize = _vector(logit, axis), _checks.integer("downsize", downsize)
+    xp, v = namespace(logit), _of_value(cotangent)
+    if not getattr(v, "ndim", 0) or v.shape[axis] != logit.shape[axis] * downsize:
+        raise ValueError(
+            f"cotangent must have {logit.shape[axis] * downsize} entries along axis {axis}, "
+            f"got shape {getattr(v, 'shape', ())}"
+        )
+    z, v = xp.moveaxis(logit, axis, -1), xp.moveaxis(v, axis, -1)
     if downsize != 1:
         v = xp.sum(xp.reshape(v, (*z.shape, downsize)), axis=-1)
     weight, gate = _softmax_weight(xp, z), cumax(z)

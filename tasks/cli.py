@@ -75,12 +75,20 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]",
 )
-@click.option("--resume", is_flag=True, help="Continue the run in OUT from its last checkpoint.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in OUT from its last checkpoint; take it as it is if it has ended. "
+    "Several mechanisms always do.",
+)
 def train(
     task: str, mechanism: str, preset: str, assignments: tuple[str, ...], out: Path | None,
     resume: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Train TASK (copying, adding, forgetting, pixels) and leave a folder with the results."""
+    """Train TASK (copying, adding, forgetting, pixels) and leave a folder with the results.
+
+    A run whose loss explodes is recorded as diverged; that is a result, and exits with 0.
+    """
     console = rich.console.Console()
     with refusals():
         settings = _settings(given, assignments)

@@ -4,7 +4,7 @@
 read pixel by pixel, and the Copy task, with standard, U and UR gates.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import rich.console
 import rich.progress
 import rich.table
 
-from gatecore.tasks.config import Config
+from gatecore.tasks.config import Config, ConfigError
 from gatecore.tasks.reporting import refusals
-from gatecore.tasks.runs import Run, RunError
+from gatecore.tasks.runs import Folder, Run, RunError, load_same
 from gatecore.tasks.trainer import train
 
 PICTURE = "comparison.png"
@@ -33,11 +33,15 @@ def compare(configs: Sequence[Config], out: Path, console: rich.console.Console)
 
     Raises
     ------
+    ConfigError
+        Two configurations would share a folder.
     RunError
-        A folder holds a run of another configuration, or cannot be written.
+        A folder holds a run of another configuration, or cannot be written; ``out`` is itself a
+        run's folder, or holds a picture but none of these runs. Nothing has been trained then.
     Interrupted
         After SIGINT or SIGTERM.
     """
+    _check(configs, out)
     runs = []
     for config in configs:
         folder = out / _name(config)
@@ -48,6 +52,25 @@ def compare(configs: Sequence[Config], out: Path, console: rich.console.Console)
     console.print(results_table(runs))
     console.print(f"Picture: {draw(runs, out)}", soft_wrap=True)
     return runs
+
+
+def _check(configs: Sequence[Config], out: Path) -> None:
+    """Refuse before anything is trained what would stop the job, or harm what is in ``out``."""
+    names = [_name(config) for config in configs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{', '.join(twice)} given twice: each run needs a folder of its own")
+    if (out / "config.json").exists():
+        raise RunError(f"{out} holds a run itself: choose another output folder for several runs")
+    held = 0
+    for name, config in zip(names, configs, strict=True):
+        if (out / name / "config.json").exists():
+            load_same(out / name, config)
+            held += 1
+        else:
+            Folder(out / name).check_free()
+    if not held and (out / PICTURE).exists():
+        raise RunError(f"{out / PICTURE} is of other runs, and would be replaced: remove it, or "
+                       "choose another output folder")  # fmt: skip
 
 
 def train_with_progress(
@@ -163,9 +186,10 @@ def _results(run: Run) -> tuple[str, ...]:
     )
 
 
-def _scores(scores: dict[str, float]) -> tuple[str, str]:
+def _scores(scores: Mapping[str, float | None]) -> tuple[str, str]:
     accuracy = scores.get("accuracy")
-    return f"{scores['loss']:.4f}", "" if accuracy is None else f"{accuracy:.1%}"
+    loss = "not finite" if scores["loss"] is None else f"{scores['loss']:.4f}"
+    return loss, "" if accuracy is None else f"{accuracy:.1%}"
 
 
 @click.command()

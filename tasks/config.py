@@ -1,8 +1,7 @@
 """The complete, validated configuration of a run, and the table of tasks."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,6 +15,7 @@ from pydantic import (
 
 import gatecore
 from gatecore import Mechanism, ModelSpec, backends
+from gatecore._checks import choice
 from gatecore.tasks.adding import Adding
 from gatecore.tasks.copying import Copying
 from gatecore.tasks.forgetting import Forgetting
@@ -23,6 +23,11 @@ from gatecore.tasks.pixels import Pixels
 from gatecore.tasks.task import Settings, Task
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Copying, Adding, Forgetting, Pixels)}
+_ELSEWHERE = {  # what is no setting, and where it is given
+    "task": "name it first, as in `gatecore train copying`",
+    "mechanism": "use --mechanism (in Python the second argument); its fields are mechanism.FIELD",
+    "preset": "use --preset (in Python the third argument)",
+}
 
 
 class ConfigError(ValueError):
@@ -34,7 +39,7 @@ def _read_task(value: Any) -> Any:
         return value
     fields = dict(value)
     try:
-        return TASKS[_choose("task", fields.pop("name", None), TASKS)](**fields)
+        return TASKS[choice("task", fields.pop("name", None), TASKS)](**fields)
     except ValidationError as error:
         raise ConfigError(explain(error)) from error
 
@@ -72,13 +77,13 @@ class Config(Settings):
     core: Literal["lstm", "gru", "minimal"] = "lstm"
     backend: str = "numpy"
     dtype: Literal["float32", "float64"] = "float32"
-    hidden_size: int = Field(ge=1, description="units of a recurrent layer")
-    layers: int = Field(1, ge=1)
+    hidden_size: int = Field(ge=1, le=1_000_000, description="units of a recurrent layer")
+    layers: int = Field(1, ge=1, le=1000)
     zoneout: tuple[float, float] = Field((0.0, 0.0), description="of the cell and hidden state")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the head's ReLU layers")
     learning_rate: float = Field(gt=0, description="of Adam")
     clip_norm: float | None = Field(1.0, gt=0, description="of the whole gradient; null: no clip")
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=1_000_000)
     steps: int = Field(ge=1)
     log_every: int = Field(10, ge=1, description="steps averaged into a line of metrics")
     evaluate_every: int = Field(ge=1, description="steps between two validations")
@@ -97,14 +102,17 @@ class Config(Settings):
         task: str,
         mechanism: str | Mechanism = "UR",
         preset: str = "quick",
+        /,
         **settings: Any,
     ) -> Self:
         """A task's preset, with any fields of this class and of the task set otherwise.
 
         Parameters
         ----------
-        task, preset : str
+        task : str
         mechanism : str or Mechanism
+        preset : str
+            By position, as the two before, so that any name is free to be a (wrong) setting.
         **settings
             Fields of this class and of the task by name; fields of the mechanism as
             ``mechanism.FIELD``.
@@ -120,9 +128,9 @@ class Config(Settings):
         >>> config.task.length, config.mechanism.downsize, config.hidden_size
         (100, 8, 128)
         """
-        kind = TASKS[_choose("task", task, TASKS)]
-        values = {**kind.presets[_choose("preset", preset, kind.presets)], **settings}
         try:
+            kind = TASKS[choice("task", task, TASKS)]
+            values = {**kind.presets[choice("preset", preset, kind.presets)], **settings}
             its, run, gates = _sort(kind, values)
             built = kind(**its)
             gates = built.mechanism_defaults(gatecore.mechanism(mechanism, **gates)) | gates
@@ -175,7 +183,9 @@ def _sort(
     known = [*kind.model_fields, *own, *(f"mechanism.{field}" for field in fields)]
     its, run, gates = {}, {}, {}
     for key, value in values.items():
-        _choose(f"setting of {kind.name}", key, known)
+        if key in _ELSEWHERE:
+            raise ConfigError(f"unknown setting {key!r}: {_ELSEWHERE[key]}")
+        choice("setting", key, known)
         if key in kind.model_fields:
             its[key] = value
         elif key in own:
@@ -183,16 +193,6 @@ def _sort(
         else:
             gates[key.removeprefix("mechanism.")] = value
     return its, run, gates
-
-
-def _choose(what: str, name: Any, options: Iterable[str]) -> str:
-    """``name`` if it is one of the options; else an error that offers the nearest."""
-    if name in options:
-        return name
-    options = list(options)
-    near = difflib.get_close_matches(str(name), options, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(options)}"
-    raise ConfigError(f"unknown {what} {name!r}: {hint}")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,6 +21,10 @@ def gates_table(
     ConfigError
         A mechanism that a layer of ``hidden_size`` units cannot have.
     """
+    if hidden_size < 3:
+        raise ConfigError(f"hidden_size={hidden_size} is too small for this table, which needs at "
+                          "least 3 units: chrono gates draw timescales between 2 steps and as "
+                          "many as there are units")  # fmt: skip
     table = rich.table.Table(
         title=f"Gate mechanisms: {core} of {hidden_size} units, {input_size} inputs",
         caption="Last columns: initial timescale 1/(1 − g), in steps, that so many of the units "

@@ -10,6 +10,8 @@ from gatecore.tasks.config import ConfigError
 from gatecore.tasks.runs import RunError
 from gatecore.tasks.trainer import Interrupted
 
+_CONTINUE = "The same command continues it (gatecore train: with --resume)."
+
 
 class Refused(click.ClickException):
     """Bad input: exit status 2."""
@@ -28,9 +30,9 @@ def refusals() -> Iterator[None]:
     except (ConfigError, RunError) as error:
         raise Refused(str(error)) from error
     except Interrupted as stopped:
-        click.echo(f"{stopped}. The same command continues it (gatecore train: with --resume).",
-                   err=True)  # fmt: skip
+        click.echo(f"{stopped}. {_CONTINUE}", err=True)
         raise SystemExit(128 + stopped.signum) from stopped
-    except KeyboardInterrupt as stopped:  # outside the training loop, which collects signals
-        click.echo("Stopped.", err=True)
+    except KeyboardInterrupt as stopped:  # the first signal in the training loop is Interrupted
+        claimed = f" {stopped}. {_CONTINUE}" if stopped.args else ""
+        click.echo(f"Stopped.{claimed}", err=True)
         raise SystemExit(128 + signal.SIGINT) from stopped

@@ -5,17 +5,18 @@
 """
 
 import dataclasses
+import errno
 import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gatecore import Gate
 from gatecore.tasks.config import Config, explain
@@ -65,26 +66,52 @@ class Run:
         return Gate(*sides) if all(side is not None for side in sides) else None
 
 
+class _Summary(BaseModel):
+    """What a summary must hold for its readers; JSON has null for what was not finite."""
+
+    status: Literal["finished", "diverged"]
+    step: int
+    parameters: int
+    seconds: float
+    test: dict[str, float | None] | None
+    timescales: dict[
+        Literal["before", "after"], dict[Literal["smallest", "median", "largest"], float | None]
+    ]
+
+
 class Folder:
     """The writing side of a run's folder. Every file but the metrics is replaced in one step."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def create(self, config: Config) -> None:
-        """Claim the folder for a new run. Raises RunError if it holds another, or runs."""
+    def check_free(self) -> None:
+        """Raise RunError if a new run cannot have the folder. Writes nothing."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             held = [name for name in FILES if (self.path / name).exists()]
-            nested = next(self.path.glob("*/config.json"), None)
+            nested = next((file.parent.name for file in self.path.glob("*/config.json")
+                           if file.with_name("metrics.jsonl").exists()), None)  # fmt: skip
+            _check_writable(self.path)
         except OSError as error:
             raise RunError(f"{self.path} cannot be an output folder: {error.strerror}") from error
-        if held:
+        if "config.json" in held:
             raise RunError(f"{self.path} holds another run already ({', '.join(held)}): choose "
                            "another output folder, or continue that run with --resume")  # fmt: skip
+        if held:
+            raise RunError(f"{self.path} holds what is left of another run ({', '.join(held)}); "
+                           "config.json is missing, so it cannot be continued: choose another "
+                           "output folder")  # fmt: skip
         if nested:
-            raise RunError(f"{self.path} is a folder of runs ({nested.parent.name}, ...): name a "
-                           f"new folder, for example {self.path / 'new'}")  # fmt: skip
+            raise RunError(f"{self.path} is a folder of runs ({nested}, ...): name a new folder, "
+                           f"for example {self.path / 'new'}")  # fmt: skip
+
+    def create(self, config: Config) -> None:
+        """Claim the folder for a new run. Raises RunError if that cannot be."""
+        self.check_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be an output folder: {error.strerror}") from error
         record = config.model_dump(mode="json") | {"environment": environment(config.backend)}
         self.write_json("config.json", record)
 
@@ -164,6 +191,25 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     return Run(folder, config, described, _read_metrics(folder), _read_summary(folder))
 
 
+def load_same(path: str | os.PathLike[str], config: Config) -> Run:
+    """:func:`load_run`, for who wants to continue it: RunError if its config is another."""
+    run = load_run(path)
+    if differences := config.differences(run.config):
+        raise RunError(f"{path} holds a run of another config: {', '.join(differences)}; remove "
+                       "that folder, or choose another output folder")  # fmt: skip
+    return run
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError if ``path`` cannot be made or written: looks at what exists of it."""
+    path = path.absolute()
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.part")  # what a killed run left is written over
     try:
@@ -197,8 +243,14 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     summary = _read_json(path)
-    if summary.get("status") not in ("finished", "diverged"):
-        raise RunError(f"{path} does not say whether the run has finished or diverged")
+    try:
+        read = _Summary.model_validate(summary, strict=True)
+    except ValidationError as error:
+        raise RunError(f"{path} is no summary: {explain(error)}") from error
+    if len(read.timescales) < 2 or any(len(told) < 3 for told in read.timescales.values()):
+        raise RunError(f"{path} lacks timescales from before or after the training")
+    if read.status == "finished" and "loss" not in (read.test or {}):
+        raise RunError(f"{path} calls the run finished, but lacks the loss on the test set")
     return summary
 
 
@@ -213,9 +265,20 @@ def _read_metrics(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(metrics, start=1):
-        if not isinstance(line, dict) or not {"step", "split"} <= line.keys():
-            raise RunError(f"{path}, line {number}, should be an object with step and split")
+        if not _is_metrics(line):
+            raise RunError(f"{path}, line {number}, should be an object with step, split and "
+                           f"numbers, not {str(line)[:80]}")  # fmt: skip
     return metrics
+
+
+def _is_metrics(line: Any) -> bool:
+    """Whether it has an integer step, a split, and else numbers or null."""
+    if not isinstance(line, dict) or line.get("split") not in ("train", "validation"):
+        return False
+    values = [value for name, value in line.items() if name != "split"]
+    return type(line.get("step")) is int and all(
+        value is None or type(value) in (int, float) for value in values
+    )
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -6,6 +6,7 @@ Frameworks appear only as a backend's ``Learner``, tasks only as :class:`gatecor
 import atexit
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -19,14 +20,16 @@ from typing import Any
 
 import numpy as np
 import threadpoolctl
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gatecore import Batch, Gate, backends, timescale
-from gatecore.tasks.config import Config
-from gatecore.tasks.runs import Folder, Run, RunError, load_run
+from gatecore.tasks.config import Config, explain
+from gatecore.tasks.runs import Folder, Run, RunError, load_run, load_same
 from gatecore.tasks.task import Stream
 
 OnStep = Callable[[int, float], None]
-EXPLOSION = 10.0  # a training loss so many times the first one counts as diverged
+EXPLOSION = 10.0  # a training loss so many times the untrained model's counts as diverged
+SHARING = ("torch",)  # backends whose processes share each batch
 
 
 class Interrupted(Exception):
@@ -41,11 +44,14 @@ class Interrupted(Exception):
 class State:
     """Where a run is, beyond what the learner knows; kept with every checkpoint.
 
-    ``recent`` are the metrics of the steps since the last line of the log.
+    ``untrained`` is the validation loss before the first step, whatever the batches: a small one
+    may happen to be easy. ``recent`` are the metrics of the steps since the last line of the log.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     step: int = 0
-    first_loss: float | None = None
+    untrained: float | None = None
     recent: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best: dict[str, float] | None = None
     seconds: float = 0.0
@@ -75,37 +81,50 @@ def train(
     -------
     Run
         Its ``status`` is "finished", or "diverged" if the loss or the gradient became infinite or
-        NaN, or the loss grew to ten times the first one.
+        NaN, or the training loss grew to ten times the validation loss before the first step.
 
     Raises
     ------
     RunError
-        ``out`` holds another run, or cannot be written.
+        ``out`` holds another run, or a damaged one, or cannot be written; or the sizes of config
+        ask for more memory than there is.
     Interrupted
         After SIGINT or SIGTERM: the step in progress was finished and a checkpoint kept.
     """
     # on small models a second BLAS thread gains little, and loses much where a core is busy
     with threadpoolctl.threadpool_limits(config.threads):
-        return _train(config, Folder(_own_folder(out, resume)), resume, on_step)
+        return _train(config, Folder(_own_folder(config, out, resume)), resume, on_step)
 
 
 def _train(config: Config, folder: Folder, resume: bool, on_step: OnStep | None) -> Run:
-    if not (resume and (folder.path / "config.json").exists()):
-        folder.create(config)
-        return _Trainer(config, folder).run(on_step)
-    run = load_run(folder.path)
-    if differences := config.differences(run.config):
-        raise RunError(f"{folder.path} holds a run of another config: {', '.join(differences)}; "
-                       "choose another output folder")  # fmt: skip
-    return run if run.summary else _Trainer(config, folder).run(on_step)
+    """Claims the folder only when all that the run needs is there."""
+    new = not (resume and (folder.path / "config.json").exists())
+    if new:
+        folder.check_free()
+    elif (run := load_same(folder.path, config)).summary:
+        return run
+    try:
+        trainer = _Trainer(config, folder)
+        if new:
+            folder.create(config)
+        return trainer.run(on_step)
+    except MemoryError as error:
+        sizes = ("hidden_size", "layers", "batch_size")
+        chosen = {name: getattr(config, name) for name in sizes} | config.task.model_dump()
+        told = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        raise RunError(f"not enough memory: choose smaller sizes than {told}") from error
 
 
-def _own_folder(out: str | os.PathLike[str], resume: bool) -> str | os.PathLike[str]:
+def _own_folder(
+    config: Config, out: str | os.PathLike[str], resume: bool
+) -> str | os.PathLike[str]:
     """``out``; for all but the first process of ``torchrun`` a copy of it to throw away.
 
     They compute what the first one does, on their share of each batch; it alone keeps the run.
     """
-    if int(os.environ.get("RANK", "0")) == 0:
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    follows = rank.isdecimal() and int(rank) > 0 and world.isdecimal() and int(world) > 1
+    if not follows or config.backend not in SHARING:  # others may inherit these variables
         return out
     aside = tempfile.mkdtemp(prefix="gatecore-")
     atexit.register(shutil.rmtree, aside, ignore_errors=True)
@@ -127,9 +146,9 @@ class _Trainer:
         self.before = self._gates()
 
     def run(self, on_step: OnStep | None) -> Run:
-        self._restore()
         healthy = True
-        with _signals() as received:
+        with self._torn(), _signals() as received:
+            self._restore()
             while healthy and self.state.step < self.config.steps:
                 if received:
                     self._checkpoint()
@@ -147,16 +166,21 @@ class _Trainer:
         if kept is None:
             self.folder.rewind(-1)
             self.folder.save_gates(before=self.before)
-            self._validate()
+            self.state.untrained = self._validate()["loss"]
             return
         tensors, state = kept
-        self._check_fits(tensors)
-        self.learner.load_state_dict(tensors)
+        path = self.folder.path / "checkpoint.safetensors"
+        expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
         try:
-            self.state = State(**state)
-        except TypeError as error:
-            path = self.folder.path / "checkpoint.safetensors"
-            raise RunError(f"{path} has a state that is not gatecore's: {state}") from error
+            if {k: v.shape for k, v in tensors.items()} != expected:
+                raise ValueError("its tensors do not fit this config")
+            TypeAdapter(State).validate_json(json.dumps(state), strict=True)
+            self.learner.load_state_dict(tensors)
+        except ValidationError as error:
+            raise RunError(f"{path} has a state that is no run's: {explain(error)}") from error
+        except ValueError as error:
+            raise RunError(f"{path} belongs to another model: {error}") from error
+        self.state = State(**state)
         self.folder.rewind(self.state.step)
 
     def _step(self) -> tuple[bool, float]:
@@ -168,8 +192,7 @@ class _Trainer:
         )
         state.step += 1
         state.recent.append(metrics)
-        state.first_loss = metrics["loss"] if state.first_loss is None else state.first_loss
-        healthy = _healthy(metrics, state.first_loss)
+        healthy = _healthy(metrics, state.untrained)
         last = not healthy or state.step == config.steps
         if last or state.step % config.log_every == 0:
             self._log()
@@ -187,11 +210,12 @@ class _Trainer:
         self.folder.append({"step": self.state.step, "split": "train", **means})
         self.state.recent = []
 
-    def _validate(self) -> None:
+    def _validate(self) -> dict[str, float]:
         scores = {"step": self.state.step, **self.learner.evaluate(self.validation)}
         self.folder.append({"split": "validation", **scores})
         if self.state.best is None or self._better(scores, self.state.best):
             self.state.best = scores
+        return scores
 
     def _better(self, scores: dict[str, float], best: dict[str, float]) -> bool:
         metric = self.config.task.score
@@ -230,16 +254,20 @@ class _Trainer:
     def _held_out(self, stream: Stream) -> list[Batch]:
         return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)
 
-    def _check_fits(self, tensors: dict[str, np.ndarray]) -> None:
-        expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
-        if {k: v.shape for k, v in tensors.items()} != expected:
-            raise RunError(f"{self.folder.path / 'checkpoint.safetensors'} belongs to another "
-                           "model: its tensors do not fit this config")  # fmt: skip
+    @contextlib.contextmanager
+    def _torn(self) -> Iterator[None]:
+        """Let who stops the run at once, with a second Ctrl-C, know that it keeps the folder."""
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            raise KeyboardInterrupt(
+                f"{self.folder.path} keeps the run as of its last checkpoint, if it had one"
+            ) from stopped
 
 
-def _healthy(metrics: dict[str, float], first_loss: float) -> bool:
+def _healthy(metrics: dict[str, float], untrained: float | None) -> bool:
     finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])
-    return finite and metrics["loss"] <= EXPLOSION * first_loss
+    return finite and (untrained is None or metrics["loss"] <= EXPLOSION * untrained)
 
 
 def _timescales(gate: Gate) -> dict[str, float]:

@@ -228,6 +228,10 @@ def with_nan(array):
         (lambda case: setattr(case, "zoneout", 0.5), (TypeError, ValueError), "zoneout.*pair"),
         (lambda case: setattr(case, "zoneout", (1.5, 0.0)), ValueError, "zoneout"),
         (lambda case: setattr(case, "zoneout", (np.zeros((T, D)), 0.0)), ValueError, "zoneout"),
+        (lambda case: setattr(case, "zoneout", (np.full((T, B, D), 7.0), 0.0)), ValueError, "zone"),
+        (lambda case: setattr(case, "zoneout", ("a", 0.0)), TypeError, "zoneout"),
+        (lambda case: setattr(case, "resets", True), TypeError, "resets must be"),
+        (spoilt("state", lambda s: (s[0].tolist(), s[1])), TypeError, "state must be"),
     ],
 )
 @np.errstate(invalid="ignore")
@@ -254,12 +258,49 @@ def test_one_unit_has_no_uniform_initial_gate(rng):
         (lambda output, state: (output[:-1], state), "d_output must"),
         (lambda output, state: (output, (state[0], state[1][:1])), "d_state must"),
         (lambda output, state: (output, state[0]), "d_state.*pair"),
+        (lambda output, state: (output.astype(np.float32), state), "d_output must be float64"),
     ],
 )
 def test_cotangents_that_do_not_fit_are_named(weights, complaint, rng):
     output, state, pullback = run(sequence_case("lstm", GATINGS["UR"], "plain", rng))
     with pytest.raises(ValueError, match=complaint):
         pullback(*weights(output, state))
+
+
+def test_the_cotangent_of_outputs_and_cells_is_a_pair(rng):
+    case = sequence_case("lstm", GATINGS["UR"], "plain", rng)
+    params, x = case.point["params"], case.point["x"]
+    (output, _), _, pullback = numpy.lstm(params, x, mechanism="UR", return_cells=True)
+    for wrong in (output, (output,), (output,) * 3, None):
+        with pytest.raises(ValueError, match="d_output must be a pair"):
+            pullback(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, "ab", [5]])
+def test_params_are_a_mapping_or_a_list_of_them(wrong):
+    with pytest.raises(TypeError, match="params must be a mapping"):
+        numpy.lstm(wrong, np.zeros((T, B, 3)))
+
+
+def test_a_pullback_does_not_see_what_its_caller_does_to_zoneouts_draws(rng):
+    case = sequence_case("lstm", GATINGS["UR"], "plain", rng)
+    draws = tuple((rng.random((T, B, D)) < 0.5).astype(float) for _ in range(2))
+    output, _, pullback = numpy.lstm(
+        case.point["params"], case.point["x"], mechanism="UR", zoneout=draws
+    )
+    _, wanted, _ = pullback(np.ones_like(output))
+    for draw in draws:
+        draw[...] = 0
+    assert np.array_equal(pullback(np.ones_like(output))[1], wanted)
+
+
+def test_the_pool_keeps_the_sizes_used_last():
+    pool = workspace.Workspace(np, capacity=3 * 8 * 10)
+    buffers = [pool.take((10 + k,), np.float64) for k in range(4)]
+    pool.give(buffers)
+    again = [pool.take((10 + k,), np.float64) for k in range(4)]
+    kept = [a.ctypes.data == b.ctypes.data for a, b in zip(again, buffers, strict=True)]
+    assert kept == [False, False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,40 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gatecore import cells
+from gatecore import _checks, cells
 
 Array = Any
 
 
-def per_layer(name: str, value: Any, count: int) -> Sequence[Any]:
+def array(name: str, value: Any, shape: tuple[int, ...], dtype: Any, axes: str) -> Array:
+    """``value`` if it is an array of this dtype and shape, whose ``axes`` an error names."""
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+    if value.shape != shape or value.dtype != dtype:
+        raise ValueError(
+            f"{name} must be {dtype} of shape {shape} {axes}, got {value.dtype} of shape "
+            f"{value.shape}"
+        )
+    return value
+
+
+def layers_of(params: Any) -> Sequence[Mapping[str, Array]]:
+    """The mappings of stacked layers."""
+    if not isinstance(params, list | tuple) or not all(isinstance(p, Mapping) for p in params):
+        raise TypeError(
+            "params must be a mapping of arrays, or a list of mappings for stacked layers, got "
+            f"{type(params).__name__}"
+        )
+    if not params:
+        raise ValueError("params must hold at least one layer")
+    return params
+
+
+def per_layer(name: str, value: Any, count: int, kinds: Any = list) -> Sequence[Any]:
     """One value for each of stacked layers; None for all of them is as good."""
     if value is None:
         return [None] * count
-    if not isinstance(value, list) or len(value) != count:
+    if not isinstance(value, kinds) or len(value) != count:
         raise ValueError(f"{name} of stacked layers must be a list of {count}, one for each layer")
     return value
 
@@ -62,11 +86,7 @@ def keep_factors(resets: Array | None, steps: tuple[int, int], dtype: Any) -> Ar
     """The factor (time, batch, 1) of the state before each step: 0 where it is reset."""
     if resets is None:
         return None
-    if resets.shape != steps or resets.dtype != bool:
-        raise ValueError(
-            f"resets must be boolean of shape {steps} (time, batch), got {resets.dtype} of shape "
-            f"{resets.shape}"
-        )
+    resets = array("resets", resets, steps, "bool", "(time, batch)")
     return (~resets[..., None]).astype(dtype)
 
 
@@ -80,13 +100,11 @@ def zoneout_amounts(cell: cells.Cell, zoneout: Any, steps: tuple[int, int], dtyp
     shape = (*steps, cell.hidden_size)
     for amount in amounts:
         if getattr(amount, "ndim", 0):
-            if amount.shape != shape or amount.dtype != dtype:
-                raise ValueError(
-                    f"zoneout draws must be {dtype} of shape {shape}, got {amount.dtype} of shape "
-                    f"{amount.shape}"
-                )
-        elif not 0 <= amount <= 1:
-            raise ValueError(f"zoneout must lie in [0, 1], got {amount}")
+            draws = array("zoneout draws", amount, shape, dtype, "(time, batch, hidden)")
+            if not ((draws >= 0) & (draws <= 1)).all():
+                raise ValueError("zoneout draws must lie in [0, 1]")
+        else:
+            _checks.probability("zoneout", amount)
     unused = all(not getattr(amount, "ndim", 0) and amount == 0 for amount in amounts)
     return None if unused else zoneout
 
@@ -104,9 +122,6 @@ def state_parts(
     else:
         raise ValueError(f"{name} of an LSTM must be a pair (h, c)")
     for part in parts:
-        if part is not None and (part.shape != shape or part.dtype != dtype):
-            raise ValueError(
-                f"{name} must be {dtype} of shape {shape} (batch, hidden), got {part.dtype} of "
-                f"shape {part.shape}"
-            )
+        if part is not None:
+            array(name, part, shape, dtype, "(batch, hidden)")
     return parts

@@ -32,9 +32,12 @@ def check_targets(spec: ModelSpec, targets: Array, predicted: tuple[int, ...]) -
     if spec.loss == "cross_entropy" and targets.dtype.kind not in "iu":
         raise TypeError(f"batch.targets must be integers, got {targets.dtype}")
     if spec.loss == "cross_entropy" and targets.size:
-        largest = int(targets.max())
-        if largest >= spec.output_size:
-            raise ValueError(f"batch.targets must lie below {spec.output_size}, got {largest}")
+        smallest, largest = int(targets.min()), int(targets.max())
+        if smallest < -1 or largest >= spec.output_size:
+            raise ValueError(
+                f"batch.targets must lie in 0..{spec.output_size - 1}, or be -1 where nothing is "
+                f"scored, got {smallest}..{largest}"
+            )
 
 
 def check_settings(learning_rate: float, clip_norm: float | None) -> None:

@@ -36,7 +36,7 @@ class Gating:
         self.peak = take(1, steps=False)
         self.value = {s: logits[..., part] for s, part in plan.columns.items()}
         self.complement = {s: self.kept[..., part] for s, part in plan.complements.items()}
-        for slot in filter(plan.negated, plan.ordered):
+        for slot in filter(plan.mechanism.negated, plan.ordered):
             self.value[slot], self.complement[slot] = self.complement[slot], self.value[slot]
         self.sigmoids = logits[..., plan.sigmoids]
         self.paired = self.sigmoids[..., : plan.paired]
@@ -176,11 +176,11 @@ class Gating:
         xp.cumsum(product[:, :-1], axis=1, out=before[:, 1:])
         xp.subtract(out, before, out=out)
         xp.multiply(out, self._softmax(slot)[t], out=out)
-        if plan.negated(slot):
+        if plan.mechanism.negated(slot):
             xp.negative(out, out=out)
 
     def _refine_backward(self, t: int, v: Array, out: Array) -> None:
-        """Dr = v·2 f f̄ and df = v·2(r f̄ + r̄ f), each taken on to its logit."""
+        """The cotangents dr = v·2 f f̄ and df = v·2(r f̄ + r̄ f), each taken on to its logit."""
         xp, (slope, part, shared, _) = self.xp, self.scratch
         f, f_bar = self.value["forget"][t], self.complement["forget"][t]
         r, r_bar = self.value["refine"][t], self.complement["refine"][t]
@@ -200,7 +200,7 @@ class Gating:
             xp.multiply(shared, slope, out=out[:, self.plan.columns["forget"]])
 
     def _master_backward(self, t: int, a: Array, b: Array, out: Array) -> None:
-        """DF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄, df = a F I, di = b F I."""
+        """With dF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄, df = a F I, di = b F I."""
         xp, shape = self.xp, self.grouped["decay"].shape[1:]
         a, b = a.reshape(shape), b.reshape(shape)
         big_f, big_i = self._at(self.master_forget, t), self._at(self.master_input, t)

@@ -24,7 +24,7 @@ def embedding(xp: Any, weight: Array, tokens: Array) -> tuple[Array, Pull]:
 
 
 def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
-    """X (..., inputs) to x Wᵀ + b; the pullback returns (d_weight, d_bias, d_x)."""
+    """Takes x (..., inputs) to x Wᵀ + b; the pullback returns (d_weight, d_bias, d_x)."""
     flat = x.reshape(-1, x.shape[-1])
 
     def pullback(d_out: Array) -> tuple[Array, Array, Array]:

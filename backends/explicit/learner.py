@@ -50,6 +50,8 @@ class ExplicitLearner:
         self.engine, self.spec, self.seed = engine, spec, integer("seed", seed, at_least=0)
         self.betas = tuple(probability("betas", beta, below_one=True) for beta in betas)
         self.eps = number("eps", eps)
+        if self.eps <= 0:
+            raise ValueError(f"eps must be positive, got {eps}")
         self.dtype = xp.dtype(choice("dtype", dtype, ("float32", "float64")))
         initial = spec.initial(seed)
         self.parameters = {k: xp.asarray(v, dtype=self.dtype) for k, v in initial.items()}
@@ -94,7 +96,8 @@ class ExplicitLearner:
         """Means over all batches' scored elements; no dropout, zoneout in expectation."""
         totals: dict[str, float] = {}
         for batch in batches:
-            metrics, _ = self._forward(batch, None)[:2]
+            with np.errstate(over="ignore", invalid="ignore"):  # it shows in the loss
+                metrics, _ = self._forward(batch, None)[:2]
             count = metrics.pop("count")
             for name, value in {**metrics, "count": 1.0}.items():
                 totals[name] = totals.get(name, 0.0) + value * count

@@ -11,10 +11,9 @@ import functools
 
 import numpy as np
 
-from gatecore.cells import Cell
+from gatecore.cells import STATE_CANDIDATE, Cell
 from gatecore.mechanisms import Mechanism
 
-STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n
 _PLAIN = ("output", "reset")
 
 
@@ -48,10 +47,6 @@ class Plan:
     def tied(self) -> bool:
         return self.mechanism.tied(self.core)
 
-    def negated(self, slot: str) -> bool:
-        """Whether the gate is the complement of what its logits activate: 1 − cumax."""
-        return slot in self.ordered and slot.endswith("input")
-
 
 def plan(cell: Cell) -> Plan:
     """The layout for a cell."""
@@ -61,7 +56,7 @@ def plan(cell: Cell) -> Plan:
 @functools.lru_cache(maxsize=64)
 def _plan(core: str, mechanism: Mechanism, hidden_size: int) -> Plan:
     slots = dict(mechanism.slots(core, hidden_size))
-    ordered = _ordered(mechanism, slots)
+    ordered = [s for s in mechanism.ordered_slots if s in slots]
     paired = [s for s in slots if s not in ordered and s not in (*_PLAIN, "candidate")]
     plain = [s for s in slots if s in _PLAIN]
     order = ["candidate", *paired, *plain, *ordered]
@@ -88,11 +83,6 @@ def _plan(core: str, mechanism: Mechanism, hidden_size: int) -> Plan:
         input_window=slice(0, rows),
         state_window=slice(offset, offset + rows),
     )
-
-
-def _ordered(mechanism: Mechanism, slots: dict[str, int]) -> list[str]:
-    main = mechanism.main_slots if mechanism.activation == "cumax" else ()
-    return [s for s in main if s in slots]
 
 
 def _spans(order: list[str], widths: dict[str, int]) -> dict[str, slice]:

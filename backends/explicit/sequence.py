@@ -11,9 +11,11 @@ from typing import Any
 from gatecore import cells
 from gatecore.algebra import Gate
 from gatecore.backends.explicit.arguments import (
+    array,
     cell_of,
     check,
     keep_factors,
+    layers_of,
     per_layer,
     state_parts,
     zoneout_amounts,
@@ -68,11 +70,13 @@ def run(
 ) -> tuple[Any, Any, "Pullback | Stack"]:
     """One layer, or a stack of layers where ``params`` is a sequence of mappings."""
     if not isinstance(params, Mapping):
-        return _stack(engine, core, params, x, state, mechanism, resets, zoneout, return_cells)
+        layers = layers_of(params)
+        return _stack(engine, core, layers, x, state, mechanism, resets, zoneout, return_cells)
     cell = cell_of(core, params, x, mechanism)
     check(engine.xp, cell, params, x)
     memory = Memory(engine.workspace, x.shape[:2], x.dtype)
-    layer = Layer(engine, cell, params, memory.take, resets, zoneout, x.shape[:2], x.dtype)
+    amounts = _own(engine.xp, zoneout)
+    layer = Layer(engine, cell, params, memory.take, resets, amounts, x.shape[:2], x.dtype)
     outputs, final = layer.forward(x, state, return_cells)
     return outputs, final, Pullback(layer, memory, return_cells)
 
@@ -88,9 +92,9 @@ class Memory:
         """Memory (time + extra, batch, width), or (batch, width) of scratch."""
         time, batch = self.steps
         shape = (time + extra, batch, width) if steps else (batch, width)
-        array = self.workspace.take(shape, self.dtype)
-        self.arrays.append(array)
-        return array
+        taken = self.workspace.take(shape, self.dtype)
+        self.arrays.append(taken)
+        return taken
 
 
 class Layer:
@@ -172,8 +176,8 @@ class Layer:
         """
         shape = (self.time, self.batch, self.plan.hidden_size)
         for part in d_outputs:
-            if part is not None and part.shape != shape:
-                raise ValueError(f"d_output must have shape {shape}, got {part.shape}")
+            if part is not None:
+                array("d_output", part, shape, self.dtype, "(time, batch, hidden)")
         d_start = self._backward_loop(d_logits, d_outputs, d_state)
         return self._gradients(d_logits), self._d_x(d_logits) if wrt_x else None, d_start
 
@@ -224,6 +228,8 @@ class Pullback:
     def __call__(
         self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
     ) -> tuple[dict[str, Array], Array | None, Any]:
+        if self._return_cells and not (isinstance(d_output, tuple | list) and len(d_output) == 2):
+            raise ValueError("d_output must be a pair: of the hidden and of the cell states")
         logits = self._layer.logits
         d_logits = self._workspace.take(logits.shape, logits.dtype)
         try:
@@ -251,7 +257,7 @@ class Stack:
     def __call__(
         self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
     ) -> tuple[list[dict[str, Array]], Array | None, list[Any]]:
-        states = per_layer("d_state", d_state, len(self._pullbacks))
+        states = per_layer("d_state", d_state, len(self._pullbacks), list | tuple)
         d_params: list[Any] = []
         d_states: list[Any] = []
         for k, pullback in reversed(list(enumerate(self._pullbacks))):
@@ -282,9 +288,7 @@ def _stack(
     return_cells: bool,
 ) -> tuple[Any, list[Any], Stack]:
     count = len(params)
-    if not count:
-        raise ValueError("params must hold at least one layer")
-    states = per_layer("state", state, count)
+    states = per_layer("state", state, count, list | tuple)
     amounts = per_layer("zoneout", zoneout, count)
     output, finals, pullbacks = x, [], []
     for k, layer in enumerate(params):
@@ -297,6 +301,13 @@ def _stack(
     return output, finals, Stack(pullbacks)
 
 
-def _flat(array: Array) -> Array:
+def _own(xp: Any, zoneout: Any) -> Any:
+    """Copies of the draws: a pullback must not see what its caller does to them afterwards."""
+    if isinstance(zoneout, tuple):
+        return tuple(_own(xp, amount) for amount in zoneout)
+    return xp.array(zoneout) if getattr(zoneout, "ndim", 0) else zoneout
+
+
+def _flat(steps: Array) -> Array:
     """(time, batch, width) as (time * batch, width)."""
-    return array.reshape(-1, array.shape[-1])
+    return steps.reshape(-1, steps.shape[-1])

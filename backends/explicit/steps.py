@@ -70,7 +70,7 @@ class Steps(Loop):
         raise TypeError("Steps is the common base")
 
     def _update(self, t: int, old: Array, new: Array) -> None:
-        """S + (1 − g)(u − s), or s − (1 − f)·s + i·u."""
+        """Old s to new: s + (1 − g)(u − s), or s − (1 − f)·s + i·u."""
         xp, u, decay = self.xp, self.candidate[t], self.gating.decay[t]
         if self.plan.tied:
             xp.subtract(u, old, out=new)

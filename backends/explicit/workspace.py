@@ -1,7 +1,8 @@
 """Memory that is kept between calls: fresh large buffers would page-fault at every call."""
 
-from collections import defaultdict
 from typing import Any
+
+import numpy as np
 
 
 class Workspace:
@@ -14,36 +15,39 @@ class Workspace:
     ----------
     xp : array namespace
     capacity : int
-        Bytes that the pool keeps at most while nobody uses them.
+        Bytes that the pool keeps at most while nobody uses them; beyond, the sizes that were not
+        given back for longest go.
     """
 
     def __init__(self, xp: Any, capacity: int = 1 << 31) -> None:
         self.xp = xp
         self.capacity = capacity
-        self._free: dict[tuple[str, int], list[Any]] = defaultdict(list)
-        self._kept = 0
+        self._free: dict[tuple[str, int], list[Any]] = {}
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An uninitialised array of that shape."""
         size = 1
         for extent in shape:
             size *= extent
-        free = self._free[str(dtype), size]
-        if free:
-            buffer = free.pop()
-            self._kept -= buffer.nbytes
-        else:
+        try:  # rather than look first: another thread may take the last one
+            buffer = self._free[str(np.dtype(dtype)), size].pop()
+        except (KeyError, IndexError):
             buffer = self.xp.empty(size, dtype=dtype)
         return buffer.reshape(shape)
 
     def give(self, arrays: list[Any]) -> None:
         """Take arrays back that :meth:`take` handed out; their users must be done with them."""
         for array in arrays:
-            if self._kept + array.nbytes <= self.capacity:
-                self._free[str(array.dtype), array.size].append(array.reshape(-1))
-                self._kept += array.nbytes
+            key = str(array.dtype), array.size
+            free = self._free.pop(key, [])
+            free.append(array.reshape(-1))
+            self._free[key] = free  # now the last one to go
+        while self._kept() > self.capacity:
+            self._free.pop(next(iter(self._free)), None)
 
     def release(self) -> None:
         """Free the memory that is kept."""
         self._free.clear()
-        self._kept = 0
+
+    def _kept(self) -> int:
+        return sum(buffer.nbytes for free in list(self._free.values()) for buffer in free)

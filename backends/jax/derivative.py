@@ -74,6 +74,6 @@ def _master_vjp(
 
 
 def _to_logit(mechanism: Mechanism, slot: str, logit: Array, d_gate: Array) -> Array:
-    if mechanism.activation == "sigmoid" or slot not in mechanism.main_slots:
+    if slot not in mechanism.ordered_slots:
         return sigmoid_vjp(logit, d_gate)
-    return cumax_vjp(logit, -d_gate if slot.endswith("input") else d_gate)
+    return cumax_vjp(logit, -d_gate if mechanism.negated(slot) else d_gate)

@@ -59,7 +59,7 @@ class Layer(NamedTuple):
 class Sequence(NamedTuple):
     """What a layer runs over."""
 
-    x: Array | None  # (time, batch, input)
+    x: Any  # array (time, batch, input); None where it is not needed
     resets: Array | None  # bool (time, batch, 1)
     zoneout: Any  # amounts, each (time, batch, hidden) or (time, 1, 1); not differentiated
 

@@ -123,8 +123,7 @@ class KernelSteps(Loop):
     ) -> None:
         """From the last states' ``cotangents`` to the first ones', in place, and ``d_logits``."""
         xp, station = self.xp, self._station(weights)
-        dtype = d_logits.dtype
-        given = [None if g is None else xp.ascontiguousarray(g, dtype=dtype) for g in given]
+        given = [None if g is None else xp.ascontiguousarray(g) for g in given]
         running = [station.arrays[name] for name in ("d_hidden", "d_cell")]
         for own, value in zip(running, self.cotangents, strict=False):
             own[...] = value

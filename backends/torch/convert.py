@@ -113,7 +113,7 @@ def _adopt(made: Any, module: Any) -> tuple[str, ...]:
     """
     own = CELLS[made.core](module.input_size, module.hidden_size, made.mechanism)
     torchs = CELLS[made.core](module.input_size, module.hidden_size, "standard")
-    ordered = made.mechanism.main_slots if made.mechanism.activation == "cumax" else ()
+    ordered = made.mechanism.ordered_slots
     kept = [s for s in slot_rows(own) if s in slot_rows(torchs) and s not in ordered]
     for name, target in made.named_parameters():
         source = getattr(module, name)

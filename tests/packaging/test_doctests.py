@@ -10,7 +10,11 @@ import pytest
 from tests.packaging.layout import ROOT, modules
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.REPORT_NDIFF
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+]
 
 
 def run(test):
@@ -33,7 +37,7 @@ def test_docstring_examples(name):
         run(test)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_in_the_pages(page):
     parser = doctest.DocTestParser()
     text = page.read_text(encoding="utf-8").replace("```", "\n")  # a fence ends an expected output

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from gatecore import MECHANISMS, mechanism, timescale
 from gatecore.cells import LSTM
 from gatecore.tasks import cli, compare, load_run
+from gatecore.tasks.runs import Folder
 from tests.tasks.tiny import arguments
 
 
@@ -63,16 +64,21 @@ def test_the_default_folder_says_task_mechanism_and_seed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["copyng"], "unknown task 'copyng': did you mean copying?"),
+        (["copyng"], "task='copyng' is unknown: did you mean 'copying'?"),
         (["copying", "--mechanism", "URR"], "did you mean 'UR'"),
         (["copying", "--mechanism", "UR,"], "mechanism='' is unknown"),
-        (["copying", "--preset", "fast"], "unknown preset 'fast': known are quick, paper"),
+        (["copying", "--preset", "fast"], "preset='fast' is unknown: known are quick, paper"),
         (["copying", "--core", "rnn"], "core='rnn'"),
         (["copying", "--backend", "pytorch"], "backend='pytorch' is unknown"),
         (["copying", "--steps", "0"], "steps=0"),
         (["copying", "--steps", "many"], "'many' is not a valid integer"),
         (["copying", "--seed", "-1"], "seed=-1"),
-        (["copying", "--set", "lenght=5"], "did you mean length"),
+        (["copying", "--set", "lenght=5"], "did you mean 'length'"),
+        (["copying", "--set", "mechanism=U"], "unknown setting 'mechanism': use --mechanism"),
+        (["copying", "--set", "task=adding"], "unknown setting 'task'"),
+        (["copying", "--set", "cls=1"], "setting='cls' is unknown"),
+        (["copying", "--mechanism", "UR,UR"], "copying-UR-seed0 given twice"),
+        (["copying", "--mechanism", "standard,-"], "copying-standard-seed0 given twice"),
         (["copying", "--set", "length=long"], "length='long': input should be a valid integer"),
         (["copying", "--steps", "5", "--set", "steps=6"], "steps is given twice"),
         (["copying", "--set", "length"], "--set 'length' should be KEY=VALUE"),
@@ -139,6 +145,46 @@ def test_ctrl_c_outside_the_loop_exits_with_130_too(monkeypatch):
     monkeypatch.setattr(cli, "train_with_progress", interrupt)
     result = run("train", "copying", "--out", "never")
     assert (result.exit_code, "Traceback" in result.output) == (130, False)
+    assert result.output == "Stopped.\n"
+
+
+def test_a_second_ctrl_c_says_that_the_folder_is_taken(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("gatecore.tasks.trainer._Trainer._validate", interrupt)
+    result = run("train", "copying", *arguments("--out", str(tmp_path / "run")))
+    assert result.exit_code == 130
+    assert re.match(r"Stopped\. .*run keeps the run .*--resume", result.output)
+
+
+def test_ctrl_c_in_the_first_validation_can_be_resumed(tmp_path, monkeypatch):
+    words = ("train", "copying", *arguments("--out", str(tmp_path / "run")))
+    with monkeypatch.context() as patch:
+        original = Folder.save_gates
+
+        def interrupt(self, **gates):
+            signal.raise_signal(signal.SIGINT)
+            original(self, **gates)
+
+        patch.setattr(Folder, "save_gates", interrupt)
+        result = run(*words)
+    assert result.exit_code == 130
+    assert "stopped at step 0 of 12" in result.output
+    assert run(*words, "--resume").exit_code == 0
+
+
+def test_the_help_says_how_runs_end_and_go_on():
+    words = " ".join(run("train", "--help").output.split())
+    assert "diverged; that is a result, and exits with 0" in words
+    assert "Several mechanisms always do" in words
+
+
+def test_a_run_that_diverged_exits_with_0(tmp_path):
+    words = arguments("--out", str(tmp_path / "run"), learning_rate="1e30")
+    result = run("train", "adding", *words)
+    assert (result.exit_code, "diverged" in result.output) == (0, True)
 
 
 def test_gates_prints_every_mechanism_uncut_in_eighty_columns():
@@ -178,6 +224,10 @@ def test_gates_of_an_impossible_layer_are_an_error():
     assert result.exit_code == 2
     assert "Error: hidden_size=10 is not divisible by downsize=4" in result.output
     assert run("gates", "--core", "rnn").exit_code == 2
+    small = run("gates", "--hidden-size", "2", "--downsize", "1")
+    assert (small.exit_code, "t_max" in small.output) == (2, False)
+    assert "needs at least 3 units" in small.output
+    assert run("gates", "--hidden-size", "3", "--downsize", "1").exit_code == 0
 
 
 @pytest.mark.parametrize("core", ["gru", "minimal"])

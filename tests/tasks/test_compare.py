@@ -9,6 +9,7 @@ import rich.console
 from gatecore import Gate
 from gatecore.analysis import figures
 from gatecore.tasks import Config, compare, load_run, train
+from gatecore.tasks.config import ConfigError
 from gatecore.tasks.runs import RunError
 from gatecore.tasks.trainer import Interrupted
 from tests.tasks.tiny import tiny
@@ -110,6 +111,49 @@ def test_a_folder_with_runs_of_another_config_is_refused_and_left_alone(done):
     with pytest.raises(RunError, match=r"pixels-O-seed0 holds a run of another config: steps"):
         compare.compare([tiny("pixels", "O", steps=13)], out, Recorder().console)
     assert contents(out) == before
+
+
+def never_trained(monkeypatch):
+    monkeypatch.setattr(compare, "train", lambda *_, **__: pytest.fail("it trained"))
+
+
+def test_a_folder_that_does_not_fit_is_refused_before_any_training(done, tmp_path, monkeypatch):
+    train(tiny("pixels", "UR", steps=1), tmp_path / "pixels-UR-seed0")
+    never_trained(monkeypatch)
+    with pytest.raises(RunError, match=r"steps \(1 there, 12 here\).*; remove that folder, or"):
+        compare.compare(job(), tmp_path, Recorder().console)
+    assert [path.name for path in tmp_path.iterdir()] == ["pixels-UR-seed0"]
+
+
+def test_the_folder_of_a_run_is_none_for_several(done, monkeypatch):
+    out, _, _ = done
+    before = contents(out)
+    never_trained(monkeypatch)
+    with pytest.raises(RunError, match="pixels-O-seed0 holds a run itself"):
+        compare.compare(job(), out / "pixels-O-seed0", Recorder().console)
+    assert contents(out) == before
+
+
+def test_a_picture_of_other_runs_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "comparison.png").write_text("precious")
+    never_trained(monkeypatch)
+    with pytest.raises(RunError, match=r"comparison\.png is of other runs"):
+        compare.compare(job(), tmp_path, Recorder().console)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_two_configurations_of_one_folder_are_refused(tmp_path, monkeypatch):
+    never_trained(monkeypatch)
+    with pytest.raises(ConfigError, match="copying-standard-seed0 given twice"):
+        compare.compare([tiny(mechanism="standard"), tiny(mechanism="-")], tmp_path, None)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_test_loss_that_is_not_finite_has_a_row(tmp_path):
+    """The last step may be the one that ruins the model."""
+    config, recorder = tiny("adding", "U", learning_rate=1e30, steps=1), Recorder()
+    compare.compare([config], tmp_path, recorder.console)
+    assert "not finite" in recorder.text()
 
 
 def test_a_run_that_diverged_has_a_row_and_does_not_stop_the_others(tmp_path):

@@ -57,12 +57,18 @@ def test_settings_reach_task_run_and_mechanism():
 @pytest.mark.parametrize(
     ("task", "name", "settings", "message"),
     [
-        ("copyng", "UR", {}, "unknown task 'copyng': did you mean copying"),
+        ("copyng", "UR", {}, "task='copyng' is unknown: did you mean 'copying'"),
         ("copying", "URR", {}, "URR.*did you mean.*UR"),
-        ("copying", "UR", {"lenght": 5}, "setting of copying 'lenght': did you mean length"),
-        ("pixels", "UR", {"length": 5}, "unknown setting of pixels 'length'"),
-        ("copying", "UR", {"mechanism.downsiz": 2}, "did you mean mechanism.downsize"),
-        ("copying", "UR", {"mechanism.name": "x"}, "unknown setting"),
+        ("copying", "UR", {"lenght": 5}, "setting='lenght' is unknown: did you mean 'length'"),
+        ("pixels", "UR", {"length": 5}, "setting='length' is unknown"),
+        ("copying", "UR", {"mechanism.downsiz": 2}, "did you mean 'mechanism.downsize'"),
+        ("copying", "UR", {"mechanism.name": "x"}, "setting='mechanism.name' is unknown"),
+        ("copying", "UR", {"mechanism": "U"}, "unknown setting 'mechanism': use --mechanism"),
+        ("copying", "UR", {"preset": "paper"}, "unknown setting 'preset': use --preset"),
+        ("copying", "UR", {"task": "adding"}, "unknown setting 'task': name it first"),
+        ("copying", "UR", {"cls": 1}, "setting='cls' is unknown"),
+        (["copying"], "UR", {}, r"task=\['copying'\] is unknown"),
+        ("copying", "UR", {"hidden_size": 10**30}, "hidden_size=.*less than or equal to 1000000"),
         ("copying", "UR", {"length": "abc"}, "length='abc': input should be a valid integer"),
         ("copying", "UR", {"length": True}, "length=True: input should not be true or false"),
         ("copying", "UR", {"length": 0}, "length=0: .*greater than or equal to 1"),
@@ -86,8 +92,8 @@ def test_what_is_wrong_is_named_with_what_would_do(task, name, settings, message
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(ConfigError, match="unknown preset 'qick': did you mean quick"):
-        Config.of("copying", preset="qick")
+    with pytest.raises(ConfigError, match="preset='qick' is unknown: did you mean 'quick'"):
+        Config.of("copying", "UR", "qick")
 
 
 def test_differences_name_fields_of_every_depth():

@@ -115,8 +115,12 @@ def test_the_summary_counts_parameters_and_quotes_the_baselines(finished):
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_that_holds_any_file_of_a_run_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("precious")
-    with pytest.raises(RunError, match=f"holds another run already.*{name}.*--resume"):
+    whole, rest = f"holds another run already.*{name}.*--resume", "config.json is missing"
+    with pytest.raises(RunError, match=whole if name == "config.json" else rest):
         train(tiny(), tmp_path)
+    if name != "config.json":
+        with pytest.raises(RunError, match=f"left of another run .{name}.; {rest}"):
+            train(tiny(), tmp_path, resume=True)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["precious"]
 
 
@@ -128,6 +132,8 @@ def test_a_folder_of_runs_is_refused(finished):
 
 def test_other_files_in_the_folder_do_not_matter(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "editor").mkdir()
+    (tmp_path / "editor" / "config.json").write_text("{}")
     assert train(tiny(steps=1), tmp_path).status == "finished"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -198,7 +204,16 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         ("metrics.jsonl", "nonsense\n", r"metrics\.jsonl cannot be read"),
         ("metrics.jsonl", "[]\n", r"metrics\.jsonl, line 1, should be an object with step"),
         ("metrics.jsonl", b"\xff\n", r"metrics\.jsonl cannot be read"),
-        ("summary.json", "{}", r"summary\.json does not say whether the run has finished"),
+        ("metrics.jsonl", '{"step": "a", "split": "train"}\n', r"metrics\.jsonl, line 1, should"),
+        ("metrics.jsonl", '{"step": 1, "split": "test"}\n', r"metrics\.jsonl, line 1, should"),
+        (
+            "metrics.jsonl",
+            '{"step": 1, "split": "train", "loss": "x"}\n',
+            "step, split and numbers",
+        ),
+        ("summary.json", "{}", r"summary\.json is no summary: status is missing"),
+        ("summary.json", '{"status": "finished"}', r"summary\.json is no summary: step is missing"),
+        ("summary.json", '{"status": "over"}', "status='over': input should be 'finished'"),
         ("summary.json", '{"status": ', r"summary\.json cannot be read"),
     ],
 )
@@ -213,7 +228,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(folder, name, content, messa
     [
         (("mechanism", "downsize"), "x", "downsize must be an integer"),
         (("mechanism", "activation"), "softmax", "activation='softmax' is unknown"),
-        (("task", "name"), "copyin", "unknown task 'copyin': did you mean copying"),
+        (("task", "name"), "copyin", "task='copyin' is unknown: did you mean 'copying'"),
         (("task", "length"), -1, "length=-1"),
         (("steps",), None, "steps=None"),
         (("speed",), 3, "speed=3: extra inputs are not permitted"),
@@ -226,3 +241,32 @@ def test_a_config_that_was_tampered_with_is_refused(folder, path, value, message
     (folder / "config.json").write_text(json.dumps(record))
     with pytest.raises(RunError, match=message):
         load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (("test",), "test is missing"),
+        (("test", "loss"), "lacks the loss on the test set"),
+        (("parameters",), "parameters is missing"),
+        (("timescales", "after"), "lacks timescales"),
+        (("timescales", "after", "median"), "lacks timescales"),
+    ],
+)
+def test_a_summary_without_what_its_readers_need_is_refused(folder, path, message):
+    summary = json.loads((folder / "summary.json").read_text())
+    inner = summary
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(RunError, match=message):
+        load_run(folder)
+
+
+def test_a_folder_without_permission_is_an_error_before_any_work(tmp_path, monkeypatch):
+    """By what access() says, since these tests may run as root."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunError, match="cannot be an output folder: Permission denied"):
+        Folder(tmp_path / "new" / "run").check_free()
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from gatecore.tasks import load_run, train
+from gatecore import ModelSpec
+from gatecore.tasks import load_run, train, trainer
 from gatecore.tasks.runs import RunError
 from gatecore.tasks.trainer import Interrupted
 from tests.tasks.tiny import tiny
@@ -153,6 +154,76 @@ def test_a_checkpoint_that_is_not_the_runs_own_is_refused(tmp_path, damage):
         path.write_bytes(safetensors.numpy.save(tensors, metadata={"state": '{"step": 8}'}))
     with pytest.raises(RunError, match=r"checkpoint\.safetensors"):
         train(tiny(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [],
+        {"step": "eight"},
+        {"step": 8, "speed": 1},
+        {"step": 8, "recent": [1]},
+        {"step": 8, "best": 0.5},
+        {"step": 8, "untrained": None, "seconds": None},
+    ],
+)
+def test_a_state_of_wrong_types_is_refused(tmp_path, state):
+    with pytest.raises(Killed):
+        train(tiny(), tmp_path, on_step=die_at(9))
+    path = tmp_path / "checkpoint.safetensors"
+    tensors = safetensors.numpy.load(path.read_bytes())
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"state": json.dumps(state)}))
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors has a state that is no run's"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_a_model_too_large_for_the_memory_leaves_no_folder(tmp_path, monkeypatch):
+    """As NumPy refuses it; some systems promise any amount of memory, so none is asked for."""
+
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ModelSpec, "initial", refuse)
+    message = "choose smaller sizes than hidden_size=1000000, layers=1, .*length=8"
+    with pytest.raises(RunError, match=message):
+        train(tiny(hidden_size=1_000_000), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("rank", "world"), [("1", "2"), ("1", None), ("x", "2"), ("", "")])
+def test_a_run_whose_backend_shares_nothing_is_kept_whatever_the_environment(
+    tmp_path, monkeypatch, rank, world
+):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    assert train(tiny(), tmp_path / "run").folder == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "kept"),
+    [("0", "2", True), ("1", "2", False), ("1", "1", True), ("1", "", True), ("x", "2", True)],
+)
+def test_all_but_the_first_of_several_sharing_processes_keep_nothing(
+    tmp_path, monkeypatch, rank, world, kept
+):
+    monkeypatch.setattr(trainer, "SHARING", ("numpy",))
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    train(tiny(), tmp_path / "run")
+    assert (tmp_path / "run").exists() == kept
+
+
+def test_an_easy_first_batch_makes_no_divergence(tmp_path, monkeypatch):
+    """Single sequences differ in loss by orders of magnitude; the held-out ones do not."""
+    seen = []
+    config = tiny("adding", batch_size=1, steps=40, seed=1, validation_size=64)
+    run = train(config, tmp_path, on_step=lambda _, loss: seen.append(loss))
+    assert max(seen) > trainer.EXPLOSION * min(seen)
+    assert run.status == "finished"
+    first = next(line["loss"] for line in run.metrics if line["split"] == "validation")
+    assert json.loads((tmp_path / "state.json").read_text())["untrained"] == first
 
 
 @pytest.mark.parametrize("rate", [1e4, 1e30])
