@@ -1,5 +1,6 @@
-"""What a learner asks of its batches and settings, on every backend."""
+"""What a learner asks of its batches, settings and states, on every backend."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gatecore._checks import number
@@ -46,3 +47,15 @@ def check_settings(learning_rate: float, clip_norm: float | None) -> None:
         raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
     if clip_norm is not None and number("clip_norm", clip_norm) <= 0:
         raise ValueError(f"clip_norm must be positive (or None), got {clip_norm}")
+
+
+def check_state(own: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+    """Whether ``state`` has the entries, shapes and dtypes of a learner's ``own`` state."""
+    if missing := own.keys() ^ state.keys():
+        raise ValueError(f"state does not fit this model: differing in {sorted(missing)[:4]}")
+    for name, value in own.items():
+        if state[name].shape != value.shape or state[name].dtype != value.dtype:
+            raise ValueError(
+                f"state[{name!r}] must be {value.dtype} of shape {value.shape}, got "
+                f"{state[name].dtype} of shape {state[name].shape}"
+            )

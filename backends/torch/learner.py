@@ -10,7 +10,12 @@ from torch.nn import functional
 
 from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
-from gatecore.backends.explicit.batches import check_inputs, check_settings, check_targets
+from gatecore.backends.explicit.batches import (
+    check_inputs,
+    check_settings,
+    check_state,
+    check_targets,
+)
 from gatecore.backends.torch import parallel
 from gatecore.backends.torch.functional import run
 from gatecore.backends.torch.probe import forget_gates
@@ -149,15 +154,7 @@ class Learner:
         ValueError
             An entry missing, unknown, or of another shape or dtype.
         """
-        own = self.state_dict()
-        if missing := own.keys() ^ state.keys():
-            raise ValueError(f"state does not fit this model: differing in {sorted(missing)[:4]}")
-        for name, value in own.items():
-            if state[name].shape != value.shape or state[name].dtype != value.dtype:
-                raise ValueError(
-                    f"state[{name!r}] must be {value.dtype} of shape {value.shape}, got "
-                    f"{state[name].dtype} of shape {state[name].shape}"
-                )
+        check_state(self.state_dict(), state)
         self.steps = int(state["steps"])
         for prefix, tensors in self._tensors().items():
             for name, tensor in tensors.items():
