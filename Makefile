@@ -15,7 +15,7 @@ PIP := PYTHONWARNINGS='ignore:Editable installation' $(PY) -m pip install -qq --
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types docs wheel bench gpu clean build/dist
+.PHONY: help run test lint format types docs wheel bench gpu sanitize clean build/dist
 
 help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
@@ -25,6 +25,7 @@ help:
 	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
 	@echo "make bench   the layers beside torch.nn.LSTM: benchmarks/results/"
+	@echo "make sanitize  the C++ library under the address, undefined-behaviour and memory checkers"
 	@echo "make gpu     the tests that need a CUDA device, with PYTHON's own packages; installs nothing"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what was built (not $(VENV), not runs/)"
@@ -32,6 +33,9 @@ help:
 	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_FLAGS= PYTEST_ARGS= BENCH_ARGS="
 
 # ---- environment ----------------------------------------------------------------------------
+
+# what an installation compiles and reads: it is repeated when any of it changes
+SOURCES := pyproject.toml setup.py $(wildcard backends/kernels/cpu/*.cpp backends/kernels/cpu/*.h)
 
 OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -51,12 +55,12 @@ $(VENV)/.stamp-venv:
 	fi
 	@touch $@
 
-$(VENV)/.stamp-tasks: $(VENV)/.stamp-venv pyproject.toml
+$(VENV)/.stamp-tasks: $(VENV)/.stamp-venv $(SOURCES)
 	@echo "Installing gatecore with its tasks (NumPy, no framework)"
 	@$(PIP) -e '.[tasks]'
 	@touch $@
 
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(SOURCES)
 	@echo "Installing the linters and all of gatecore's own dependencies"
 	@$(PIP) -e '.[tasks,analysis,dev]'
 	@touch $@
@@ -67,12 +71,13 @@ $(VENV)/.stamp-torch: $(VENV)/.stamp-venv
 	@$(PIP) $(TORCH_FLAGS) '$(TORCH)'
 	@touch $@
 
-$(VENV)/.stamp-test: $(VENV)/.stamp-torch pyproject.toml
+$(VENV)/.stamp-test: $(VENV)/.stamp-torch $(SOURCES)
 	@echo "Installing the test dependencies"
+	@$(PIP) 'jax>=0.10'  # first: the native library is built against its header
 	@$(PIP) -e '.[tasks,analysis,dev,jax]'
 	@touch $@
 
-$(VENV)/.stamp-docs: $(VENV)/.stamp-venv pyproject.toml
+$(VENV)/.stamp-docs: $(VENV)/.stamp-venv $(SOURCES)
 	@echo "Installing the documentation's dependencies"
 	@$(PIP) -e '.[tasks,analysis,docs]'
 	@touch $@
@@ -116,6 +121,10 @@ bench: $(VENV)/.stamp-test
 gpu:
 	@"$(PYTHON)" tests/gpu/run.py
 
+# with its own compiler settings, outside the tests: it takes a minute of each of two cores
+sanitize:
+	@"$(PYTHON)" tests/native/sanitize.py
+
 clean:
-	rm -rf build docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build backends/kernels/cpu/_native.* docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

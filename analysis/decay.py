@@ -114,7 +114,7 @@ def check_constant() -> Finding:
     units = sample_timescales("standard", 32, 0, 32)
     return proved(
         ("D = 1 + exp b", same(sympy.simplify(steps), 1 + weight)),
-        (f"b = 1: all units at {units[0]:.4f}", np.allclose(units, 1 + np.e, rtol=1e-14)),
+        (f"b = 1: all units at {units[0]:.4f}", np.allclose(units, 1 + np.exp(1), rtol=1e-14)),
     )
 
 

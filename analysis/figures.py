@@ -4,7 +4,7 @@ Colours are Okabe and Ito's, told apart by colour-blind eyes; a line style and a
 tell the same in print. No global state of matplotlib is read or changed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gatecore import Gate, timescale
+from gatecore.analysis._bands import (
+    FEW,
+    Band,
+    baseline_lines,
+    learning_bands,
+    learning_grid,
+    quantile_band,
+    trailing_band,
+)
 from gatecore.analysis._cell_diagram import refined_cell
 from gatecore.analysis._plates import (
     adjustment,
@@ -28,15 +37,18 @@ from gatecore.analysis._style import (
     DASHES,
     Canvas,
     Curve,
+    ink,
     label_ends,
     plain,
     styles,
 )
 
 __all__ = [
-    "BEFORE", "COLOURS", "DASHES", "Canvas", "Curve", "Panel", "adjustment", "comparison",
-    "effective_band", "gate_histograms", "gradient_ratio", "learning_curves", "precision",
-    "refine_contours", "refined_cell", "theory", "timescale_densities", "timescale_tails",
+    "BEFORE", "COLOURS", "DASHES", "FEW", "Band", "Canvas", "Curve", "Panel", "adjustment",
+    "comparison", "effective_band", "gate_histograms", "gate_rows", "gradient_ratio",
+    "learning_bands", "learning_curves", "learning_grid", "precision", "quantile_band",
+    "refine_contours", "refined_cell", "theory", "timescale_densities", "timescale_rows",
+    "timescale_tails", "trailing_band",
 ]  # fmt: skip
 
 
@@ -105,12 +117,7 @@ def learning_curves(
         axes.plot(steps, values, color=colour, linestyle=dashes, linewidth=1.6)
         if len(steps):
             ends[label] = (values[-1], colour)
-    for label, value in baselines.items():
-        axes.axhline(value, color=BEFORE, linestyle="--", linewidth=1)
-        axes.annotate(
-            label, (1, value), (-3, 3), color="#555555", fontsize=8, ha="right",
-            xycoords=("axes fraction", "data"), textcoords="offset points",
-        )  # fmt: skip
+    baseline_lines(axes, baselines)
     axes.set(xlabel="training steps", ylabel=score)
     label_ends(axes, ends)
     return canvas
@@ -131,20 +138,65 @@ def gate_histograms(
     """
     canvas = canvas or Figure(figsize=(6, 1 + len(gates)), layout="constrained")
     axes = canvas.subplots(len(gates), 2, sharex="col", squeeze=False)
-    edges = np.linspace(0, 1, 31), _log_bins(gates)
-    for row, (label, pair), (colour, _) in zip(axes, gates.items(), styles(), strict=False):
-        for gate, style in zip(pair, _before_and_after(colour), strict=True):
-            if gate is not None:
-                _histogram(row[0], gate.value, edges[0], style)
-                _histogram(row[1], timescale(gate), edges[1], style)
-        row[0].set_ylabel(label, rotation=0, ha="right", va="center", color=colour)
-    for ax in axes.flat:
-        plain(ax).set_yticks([])
-    axes[0, 1].set_xscale("log")
-    axes[-1, 0].set_xlabel("forget gate, mean over time and batch")
-    axes[-1, 1].set_xlabel("timescale 1/(1 − g), steps")
+    _gate_column(axes[:, 0], gates)
+    _timescale_column(axes[:, 1], gates)
+    for ax in axes[:, 1]:
+        ax.set_ylabel("")  # the name stands once, on the left
     axes[0, 0].legend(loc="upper left", frameon=False, fontsize=8)
     return canvas
+
+
+def gate_rows(gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> Figure:
+    """The left column of :func:`gate_histograms` alone, in a figure that a phone can show."""
+    return _one_column(gates, _gate_column)
+
+
+def timescale_rows(gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> Figure:
+    """The right column of :func:`gate_histograms` alone."""
+    return _one_column(gates, _timescale_column)
+
+
+def _one_column(
+    gates: Mapping[str, tuple[Gate | None, Gate | None]],
+    draw: Callable[[Any, Mapping[str, tuple[Gate | None, Gate | None]]], None],
+) -> Figure:
+    figure = Figure(figsize=(4.4, 0.9 + 0.45 * len(gates)), layout="constrained")
+    axes = figure.subplots(len(gates), 1, sharex=True, squeeze=False)[:, 0]
+    draw(axes, gates)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False,
+                      fontsize=8)  # fmt: skip
+    return figure
+
+
+def _gate_column(axes: Any, gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> None:
+    _column(axes, gates, np.linspace(0, 1, 31), lambda gate: gate.value)
+    axes[-1].set_xlabel("forget gate, mean")
+
+
+def _timescale_column(axes: Any, gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> None:
+    _column(axes, gates, _log_bins(gates), timescale)
+    axes[0].set_xscale("log")
+    axes[-1].set_xlabel("timescale 1/(1 − g), steps")
+
+
+def _column(
+    axes: Any,
+    gates: Mapping[str, tuple[Gate | None, Gate | None]],
+    edges: np.ndarray,
+    quantity: Callable[[Gate], Any],
+) -> None:
+    """One row of histograms for each label, named on its left."""
+    for ax, (label, pair), (colour, _) in zip(axes, gates.items(), styles(), strict=False):
+        for gate, style in zip(pair, _before_and_after(colour), strict=True):
+            if gate is not None:
+                _histogram(ax, quantity(gate), edges, style)
+        plain(ax).set_yticks([])
+        ax.set_ylabel(
+            label.replace(" (", "\n("), rotation=0, ha="right", va="center", color=ink(colour),
+            fontsize=10 if len(label) < 12 else 7,
+        )  # fmt: skip
 
 
 def _before_and_after(colour: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,12 +205,13 @@ def _before_and_after(colour: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _histogram(axes: Axes, values: Any, edges: np.ndarray, style: dict[str, Any]) -> None:
-    axes.hist(np.clip(np.ravel(values), edges[0], edges[-1]), list(edges), **style)
+    known = np.ravel(values)[~np.isnan(np.ravel(values))]
+    axes.hist(np.clip(known, edges[0], edges[-1]), list(edges), **style)
 
 
 def _log_bins(gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> np.ndarray:
-    """Bin edges over the decades from 1 to the longest finite timescale; at least two."""
+    """Bin edges over the decades from 1 to the longest finite timescale: two to six of them."""
     found = [np.ravel(timescale(gate)) for pair in gates.values() for gate in pair if gate]
     finite = np.concatenate([[100.0], *(steps[np.isfinite(steps)] for steps in found)])
-    decades = int(np.ceil(np.log10(finite.max())))
+    decades = min(int(np.ceil(np.log10(finite.max()))), 6)
     return np.logspace(0, decades, 12 * decades + 1)

@@ -1,7 +1,8 @@
 """The NumPy backend: whole sequences with explicit backpropagation through time.
 
-Needs nothing but NumPy. Every mechanism, float32 and float64; what a call returns is the caller's,
-and the memory that its pullback holds goes back to a pool when the pullback is dropped.
+Needs nothing but NumPy; in float32 the native library runs where it was built. Every mechanism,
+float32 and float64; what a call returns is the caller's, and the memory that its pullback holds
+goes back to a pool when the pullback is dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from gatecore.backends.explicit.learner import ExplicitLearner
-from gatecore.backends.explicit.sequence import Engine, Pullback, Stack, run
+from gatecore.backends.explicit.sequence import Pullback, Stack, run
+from gatecore.backends.kernels.cpu import layer as native
+from gatecore.backends.kernels.cpu import library
+from gatecore.backends.kernels.cpu.engine import NativeEngine
 from gatecore.mechanisms import Mechanism
 from gatecore.spec import ModelSpec
 
 Params = Mapping[str, np.ndarray] | Sequence[Mapping[str, np.ndarray]]
 
-_ENGINE = Engine(np)
+_ENGINE = NativeEngine(library.default_threads)
 
 
 def lstm(
@@ -28,6 +32,7 @@ def lstm(
     resets: np.ndarray | None = None,
     zoneout: Any = None,
     return_cells: bool = False,
+    impl: str = "auto",
 ) -> tuple[Any, Any, Pullback | Stack]:
     """An LSTM over a whole sequence (equations 2-15, by mechanism), and its pullback.
 
@@ -48,6 +53,9 @@ def lstm(
         evaluation) or arrays (time, batch, hidden) of draws; a list of pairs for stacked layers.
     return_cells : bool
         The output is then a pair (hidden, cell) of all steps, and so is the pullback's cotangent.
+    impl : {"auto", "native", "reference"}
+        By the native library, by NumPy alone, or by the library wherever it serves: in float32,
+        where it was built. ``pullback.path`` says which ran.
 
     Returns
     -------
@@ -61,7 +69,8 @@ def lstm(
     Raises
     ------
     ValueError, TypeError
-        Shapes or dtypes that do not fit, or parameters that are not finite.
+        Shapes or dtypes that do not fit, parameters that are not finite, or an ``impl`` that
+        can't be taken, with the reason.
 
     Examples
     --------
@@ -72,7 +81,7 @@ def lstm(
     >>> output.shape, d_params["weight_hh"].shape
     ((5, 2, 8), (32, 8))
     """
-    return run(_ENGINE, "lstm", params, x, state, mechanism, resets, zoneout, return_cells)
+    return run(_ENGINE, "lstm", params, x, state, mechanism, resets, zoneout, return_cells, impl)
 
 
 def gru(
@@ -83,13 +92,14 @@ def gru(
     *,
     resets: np.ndarray | None = None,
     zoneout: Any = None,
+    impl: str = "auto",
 ) -> tuple[np.ndarray, Any, Pullback | Stack]:
     """A GRU over a whole sequence, reset after the product, and its pullback.
 
     As :func:`lstm`, but for the state h (batch, hidden), the further parameter ``bias_n``
     (hidden,), and a zoneout of one amount.
     """
-    return run(_ENGINE, "gru", params, x, state, mechanism, resets, zoneout)
+    return run(_ENGINE, "gru", params, x, state, mechanism, resets, zoneout, impl=impl)
 
 
 def minimal(
@@ -100,24 +110,29 @@ def minimal(
     *,
     resets: np.ndarray | None = None,
     zoneout: Any = None,
+    impl: str = "auto",
 ) -> tuple[np.ndarray, Any, Pullback | Stack]:
     """The minimal gated cell over a whole sequence (footnote 4), and its pullback.
 
     As :func:`lstm`, but for the state h (batch, hidden) and a zoneout of one amount.
     """
-    return run(_ENGINE, "minimal", params, x, state, mechanism, resets, zoneout)
+    return run(_ENGINE, "minimal", params, x, state, mechanism, resets, zoneout, impl=impl)
 
 
 def release() -> None:
     """Free the memory that the backend keeps between calls."""
     _ENGINE.workspace.release()
+    native.release()
 
 
 class Learner(ExplicitLearner):
-    """Trains a ``ModelSpec`` in NumPy: ``step``, ``evaluate``, ``gates``, ``state_dict``."""
+    """Trains a ``ModelSpec`` in NumPy: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
-    def __init__(self, spec: ModelSpec, **settings: Any) -> None:
-        super().__init__(_ENGINE, spec, **settings)
+    ``impl`` as in :func:`lstm`.
+    """
+
+    def __init__(self, spec: ModelSpec, *, impl: str = "auto", **settings: Any) -> None:
+        super().__init__(_ENGINE, spec, impl=impl, **settings)
 
 
 __all__ = ["Learner", "gru", "lstm", "minimal", "release"]

@@ -1,15 +1,16 @@
-"""What is raced: one recurrent layer, one training step (forward and backward of a whole sequence).
+"""What is raced: one recurrent layer, by training steps (forward and backward of a whole sequence).
 
 To add a contender, write a function that takes a :class:`Shape` and returns a function of no
 arguments that does one step in float32, and name it in ``CONTENDERS``. All are given the same
 inputs and the same cotangent of the output, and compute the gradients of the parameters; that of
-the input only where it is wide enough to be the output of another layer.
+the input only where it is wide enough to be the output of another layer. ``INFERENCE`` are forward
+passes without gradients, in the same form.
 """
 
 import functools
 import importlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,7 @@ SHAPES = {
     "tiny": Shape(200, 16, 8, 64),
     "digits": Shape(64, 64, 1, 128),
 }
-REFERENCE = "torch.nn.LSTM"
+REFERENCE, REFERENCE_GRU = "torch.nn.LSTM", "torch.nn.GRU"
 Step = Callable[[], object]
 
 
@@ -47,7 +48,7 @@ def data(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     return x, cotangent
 
 
-def torch_layer(make: Callable[[Shape], object], shape: Shape) -> Step:
+def torch_layer(make: Callable[[Shape], object], shape: Shape, training: bool = True) -> Step:
     """A torch module with the calls of ``torch.nn.LSTM``."""
     import torch
 
@@ -61,21 +62,26 @@ def torch_layer(make: Callable[[Shape], object], shape: Shape) -> Step:
         x.grad = None
         layer(x)[0].backward(cotangent)
 
-    return step
+    def infer() -> None:
+        with torch.no_grad():
+            layer(x)
+
+    return step if training else infer
 
 
-def torch_lstm(shape: Shape) -> object:
-    """torch's own layer: oneDNN on a CPU."""
+def torch_own(kind: str, shape: Shape) -> object:
+    """torch's own layer: oneDNN on a CPU for the LSTM."""
     import torch
 
-    return torch.nn.LSTM(shape.input, shape.hidden)
+    return getattr(torch.nn, kind)(shape.input, shape.hidden)
 
 
-def gatecore_layer(mechanism: str, shape: Shape) -> object:
-    """gatecore's layer with the parameters of its other backends."""
-    from gatecore.backends.torch import LSTM
+def gatecore_layer(kind: str, mechanism: str, impl: str, shape: Shape) -> object:
+    """gatecore's layer, by the native library or by the explicit driver in NumPy and torch."""
+    from gatecore.backends import torch as adapter
 
-    return LSTM(shape.input, shape.hidden, mechanism=mechanism)
+    layer = getattr(adapter, kind)
+    return layer(shape.input, shape.hidden, mechanism=mechanism, impl=impl)
 
 
 def naive_layer(shape: Shape) -> object:
@@ -104,7 +110,7 @@ def naive_layer(shape: Shape) -> object:
     return Naive()
 
 
-def explicit_lstm(backend: str, mechanism: str, shape: Shape) -> Step:
+def explicit_lstm(backend: str, mechanism: str, impl: str, shape: Shape) -> Step:
     """A backend with explicit backpropagation through time."""
     from gatecore import cells
     from gatecore.backends import load
@@ -117,13 +123,13 @@ def explicit_lstm(backend: str, mechanism: str, shape: Shape) -> Step:
     lstm = load(backend).lstm
 
     def step() -> object:
-        _, _, pullback = lstm(params, x, mechanism=mechanism)
+        _, _, pullback = lstm(params, x, mechanism=mechanism, impl=impl)
         return pullback(cotangent, wrt_x=shape.wrt_input)
 
     return step
 
 
-def jax_lstm(mechanism: str, shape: Shape) -> Step:
+def jax_lstm(mechanism: str, impl: str, shape: Shape) -> Step:
     """The JAX backend's function, and the gradient of it, compiled."""
     import jax.numpy as jnp
 
@@ -132,7 +138,11 @@ def jax_lstm(mechanism: str, shape: Shape) -> Step:
 
     drawn = cells.LSTM(shape.input, shape.hidden, mechanism).init(0)
     params = {name: jnp.asarray(value, jnp.float32) for name, value in drawn.items()}
-    return _jax_step(lambda params, x: lstm(params, x, mechanism=mechanism)[0], params, shape)
+
+    def forward(params: object, x: object) -> object:
+        return lstm(params, x, mechanism=mechanism, impl=impl)[0]
+
+    return _jax_step(forward, params, shape)
 
 
 def flax_lstm(shape: Shape) -> Step:
@@ -167,16 +177,39 @@ def _jax_step(forward: Callable[..., object], params: object, shape: Shape) -> S
     return lambda: jax.block_until_ready(gradients(params, x, cotangent))
 
 
+def _torch(kind: str, mechanism: str, impl: str = "auto", training: bool = True) -> Any:
+    make = functools.partial(gatecore_layer, kind, mechanism, impl)
+    return functools.partial(torch_layer, make, training=training)
+
+
+def _own(kind: str, training: bool = True) -> Any:
+    make = functools.partial(torch_own, kind)
+    return functools.partial(torch_layer, make, training=training)
+
+
 CONTENDERS: dict[str, Callable[[Shape], Step]] = {
-    REFERENCE: functools.partial(torch_layer, torch_lstm),
-    "torch UR": functools.partial(torch_layer, functools.partial(gatecore_layer, "UR")),
-    "torch standard": functools.partial(torch_layer, functools.partial(gatecore_layer, "standard")),
+    REFERENCE: _own("LSTM"),
+    "torch UR": _torch("LSTM", "UR"),
+    "torch standard": _torch("LSTM", "standard"),
+    "torch OM": _torch("LSTM", "OM"),
+    "torch UR, reference": _torch("LSTM", "UR", "reference"),
     "naive Python loop": functools.partial(torch_layer, naive_layer),
-    "NumPy UR": functools.partial(explicit_lstm, "numpy", "UR"),
-    "NumPy standard": functools.partial(explicit_lstm, "numpy", "standard"),
-    "JAX UR": functools.partial(jax_lstm, "UR"),
-    "JAX standard": functools.partial(jax_lstm, "standard"),
+    "NumPy UR": functools.partial(explicit_lstm, "numpy", "UR", "auto"),
+    "NumPy OM": functools.partial(explicit_lstm, "numpy", "OM", "auto"),
+    "NumPy UR, reference": functools.partial(explicit_lstm, "numpy", "UR", "reference"),
+    "JAX UR": functools.partial(jax_lstm, "UR", "auto"),
+    "JAX OM": functools.partial(jax_lstm, "OM", "auto"),
+    "JAX UR, reference": functools.partial(jax_lstm, "UR", "reference"),
     "flax.nnx.OptimizedLSTMCell": flax_lstm,
+    REFERENCE_GRU: _own("GRU"),
+    "torch GRU UR": _torch("GRU", "UR"),
+}
+INFERENCE: dict[str, Callable[[Shape], Step]] = {
+    REFERENCE: _own("LSTM", training=False),
+    "torch UR": _torch("LSTM", "UR", training=False),
+    "torch OM": _torch("LSTM", "OM", training=False),
+    REFERENCE_GRU: _own("GRU", training=False),
+    "torch GRU UR": _torch("GRU", "UR", training=False),
 }
 
 

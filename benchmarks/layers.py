@@ -1,10 +1,10 @@
 """Race one recurrent layer beside ``torch.nn.LSTM``: ``make bench``.
 
 All contenders of a shape run in one process, in alternated rounds, and what is reported is the
-ratio of times within a round: its median, with the smallest and largest. The race is run under two
-settings of the memory allocator, because large fresh buffers cost page faults on every call, and
-whoever pays them loses: glibc's default, and freed buffers kept by the process (for all contenders
-alike). Peak memory is the resident set of a fresh process for each contender and shape.
+ratio of times within a round: its median, with the 10 % and 90 % quantiles. The race is run under
+two settings of the memory allocator, because large fresh buffers cost page faults on every call,
+and whoever pays them loses: glibc's default, and freed buffers kept by the process (for all
+contenders alike). Peak memory is the resident set of a fresh process for each contender and shape.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from contenders import CONTENDERS, REFERENCE, SHAPES
+from contenders import CONTENDERS, INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES
 from report import markdown
 
 HERE = Path(__file__).parent
@@ -80,13 +80,18 @@ def race(shapes: list[str], names: list[str], rounds: int, threads: int) -> dict
     result = {**machine(), "threads": threads, "rounds": rounds, "reference": REFERENCE}
     result["shapes"] = {shape: SHAPES[shape]._asdict() for shape in shapes}
     result["seconds"] = {setting: {} for setting in ALLOCATORS}
-    result["memory"] = {shape: {} for shape in shapes}
+    result["inference"], result["memory"] = {}, {shape: {} for shape in shapes}
     for shape in shapes:
         for setting, env in ALLOCATORS.items():
             progress(f"{shape}: speed, allocator {setting}")
             result["seconds"][setting][shape] = measure(
                 "seconds", shape, names, rounds, threads, env
             )
+        progress(f"{shape}: inference")
+        infer = [name for name in names if name in INFERENCE]
+        result["inference"][shape] = measure(
+            "inference", shape, infer, rounds, threads, ALLOCATORS["kept"]
+        )
         for name in names:
             progress(f"{shape}: memory, {name}")
             result["memory"][shape][name] = measure("memory", shape, [name], 3, threads, {})
@@ -102,7 +107,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "cpu-layers.json")
     given = parser.parse_args()
-    names = [REFERENCE, *(name for name in given.contenders if name != REFERENCE)]
+    own = [REFERENCE] + [REFERENCE_GRU] * any("GRU" in name for name in given.contenders)
+    names = [*own, *(name for name in given.contenders if name not in own)]
     result = race(given.shapes, names, given.rounds, given.threads)
     table = markdown(result)
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,21 @@
 """One measurement in a fresh process; its result is printed as JSON. Started by ``layers.py``."""
 
 import argparse
+import functools
 import json
 import resource
 import sys
 import time
 from pathlib import Path
 
-from contenders import CONTENDERS, SHAPES, use_threads
+from contenders import CONTENDERS, INFERENCE, SHAPES, use_threads
 
 
-def seconds(shape: str, contenders: list[str], rounds: int) -> dict[str, list[float]]:
+def seconds(
+    shape: str, contenders: list[str], rounds: int, made: dict = CONTENDERS
+) -> dict[str, list[float]]:
     """Time of one step of each contender in each round; all take their turn in every round."""
-    steps = {name: CONTENDERS[name](SHAPES[shape]) for name in contenders}
+    steps = {name: made[name](SHAPES[shape]) for name in contenders}
     for step in list(steps.values()) * 2:  # warm-up
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -51,14 +54,15 @@ def memory(shape: str, contenders: list[str], rounds: int) -> dict[str, float]:
 def main() -> None:
     """Parse what to measure, measure it, print JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["seconds", "memory"])
+    parser.add_argument("what", choices=["seconds", "inference", "memory"])
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("contenders", nargs="+", choices=CONTENDERS)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     given = parser.parse_args()
     use_threads(given.threads, given.contenders)
-    measure = {"seconds": seconds, "memory": memory}[given.what]
+    inference = functools.partial(seconds, made=INFERENCE)
+    measure = {"seconds": seconds, "inference": inference, "memory": memory}[given.what]
     json.dump(measure(given.shape, given.contenders, given.rounds), sys.stdout)
 
 

@@ -73,7 +73,8 @@ class Cell:
 
     def project(self, params: Params, x: Array) -> Array:
         """The input's part of the logits, (..., input) to (..., rows): Wx + b (equation 8)."""
-        return x @ params["weight_ih"].T + params["bias"]
+        product = x @ params["weight_ih"].T
+        return product + _row(params["bias"], product.ndim)
 
     def split(self, packed: Array) -> dict[str, Array]:
         """The slots (..., width) of a packed array (..., rows)."""
@@ -190,7 +191,7 @@ class GRU(Cell):
         x, h = self.split(projected), self.split(state @ params["weight_hh"].T)
         logits = {name: x[name] + h[name] for name in x}
         logits["candidate"] = x["candidate"]
-        logits[STATE_CANDIDATE] = h["candidate"] + params["bias_n"]
+        logits[STATE_CANDIDATE] = h["candidate"] + _row(params["bias_n"], state.ndim)
         return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
 
     def complete(
@@ -220,6 +221,11 @@ class Minimal(Cell):
         new = self._update(state, namespace(state).tanh(logits["candidate"]), *gates)
         new = new if zoneout is None else _zoneout(state, new, zoneout)
         return new, new
+
+
+def _row(vector: Array, ndim: int) -> Array:
+    """(width,) as (1, ..., width) of ``ndim`` axes: JAX can be told to refuse implicit ranks."""
+    return vector[(None,) * (ndim - 1) + (slice(None),)]
 
 
 CELLS: dict[str, type[Cell]] = {cell.core: cell for cell in (LSTM, GRU, Minimal)}

@@ -8,25 +8,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatecore.tasks import adding, copying, forgetting, pixels
+    from gatecore.tasks import adding, copying, forgetting, language, pixels, programs
     from gatecore.tasks.config import TASKS, Config
     from gatecore.tasks.runs import Run, load_run
+    from gatecore.tasks.sweeper import sweep
+    from gatecore.tasks.sweeps import SweepConfig
     from gatecore.tasks.trainer import train
 
 __all__ = [
     "TASKS",
     "Config",
     "Run",
+    "SweepConfig",
     "adding",
     "copying",
     "forgetting",
+    "language",
     "load_run",
     "pixels",
+    "programs",
+    "report",
+    "sweep",
     "train",
 ]
 
 _HOMES = {"TASKS": "config", "Config": "config", "Run": "runs", "load_run": "runs",
-          "train": "trainer"}  # fmt: skip
+          "SweepConfig": "sweeps", "sweep": "sweeper", "train": "trainer"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

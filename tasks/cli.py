@@ -1,4 +1,4 @@
-"""The command line: ``gatecore gates | train | verify | figures``."""
+"""The command line: ``gatecore gates | train | sweep | report | verify | figures``."""
 
 import importlib.metadata
 import json
@@ -16,7 +16,9 @@ try:
     from gatecore.tasks.compare import compare, results_table, train_with_progress
     from gatecore.tasks.config import Config, ConfigError
     from gatecore.tasks.gates import gates_table
+    from gatecore.tasks.report import report
     from gatecore.tasks.reporting import refusals
+    from gatecore.tasks.sweep_cli import sweep
     from gatecore.tasks.theory import figures, verify
 except ModuleNotFoundError as error:
     sys.exit(f"Error: {missing(error)}")
@@ -30,6 +32,8 @@ def main() -> None:
 
 main.add_command(verify)
 main.add_command(figures)
+main.add_command(report)
+main.add_command(sweep)
 
 
 @main.command()
@@ -81,11 +85,14 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     help="Continue the run in OUT from its last checkpoint; take it as it is if it has ended. "
     "Several mechanisms always do.",
 )
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, too.")
 def train(
     task: str, mechanism: str, preset: str, assignments: tuple[str, ...], out: Path | None,
-    resume: bool, **given: Any,
+    resume: bool, tensorboard: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Train TASK (copying, adding, forgetting, pixels) and leave a folder with the results.
+    """Train TASK and leave a folder with the results.
+
+    Tasks: copying, adding, forgetting, pixels, language, programs.
 
     A run whose loss explodes is recorded as diverged; that is a result, and exits with 0.
     """
@@ -95,10 +102,12 @@ def train(
         configs = [Config.of(task, name.strip(), preset, **settings)
                    for name in mechanism.split(",")]  # fmt: skip
         if len(configs) > 1:
-            compare(configs, out or Path("runs"), console)
+            compare(configs, out or Path("runs"), console, tensorboard=tensorboard)
             return
         folder = out or Path("runs") / f"{task}-{configs[0].mechanism.name}-seed{configs[0].seed}"
-        run = train_with_progress(configs[0], folder, console, resume=resume)
+        run = train_with_progress(
+            configs[0], folder, console, resume=resume, tensorboard=tensorboard
+        )
     console.print(results_table([run]))
     console.print(f"Run: {folder}", soft_wrap=True)
 

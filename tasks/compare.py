@@ -4,6 +4,7 @@
 read pixel by pixel, and the Copy task, with standard, U and UR gates.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,9 +16,11 @@ import rich.console
 import rich.progress
 import rich.table
 
+from gatecore.tasks import report
 from gatecore.tasks.config import Config, ConfigError
 from gatecore.tasks.reporting import refusals
 from gatecore.tasks.runs import Folder, Run, RunError, load_same
+from gatecore.tasks.tensorboard import TensorBoard
 from gatecore.tasks.trainer import train
 
 PICTURE = "comparison.png"
@@ -25,11 +28,18 @@ _TIMESCALES = {"smallest": "shortest", "median": "median", "largest": "longest"}
 JOB = [(task, mechanism) for task in ("pixels", "copying") for mechanism in ("standard", "U", "UR")]
 
 
-def compare(configs: Sequence[Config], out: Path, console: rich.console.Console) -> list[Run]:
+def compare(
+    configs: Sequence[Config],
+    out: Path,
+    console: rich.console.Console,
+    *,
+    tensorboard: bool = False,
+) -> list[Run]:
     """Train each configuration in a folder of its own below ``out``; print and draw the results.
 
     A run that has finished there is taken as it is, and one that was stopped is continued; so the
-    same call again costs nothing, and picks up what was interrupted.
+    same call again costs nothing, and picks up what was interrupted. The last line names the
+    report (:mod:`gatecore.tasks.report`) of all runs in ``out``.
 
     Raises
     ------
@@ -37,7 +47,8 @@ def compare(configs: Sequence[Config], out: Path, console: rich.console.Console)
         Two configurations would share a folder.
     RunError
         A folder holds a run of another configuration, or cannot be written; ``out`` is itself a
-        run's folder, or holds a picture but none of these runs. Nothing has been trained then.
+        run's folder, or holds a picture but none of these runs, or a page that is no report.
+        Nothing has been trained then.
     Interrupted
         After SIGINT or SIGTERM.
     """
@@ -46,11 +57,12 @@ def compare(configs: Sequence[Config], out: Path, console: rich.console.Console)
     for config in configs:
         folder = out / _name(config)
         before = (folder / "summary.json").exists()
-        run = train_with_progress(config, folder, console, resume=True)
+        run = train_with_progress(config, folder, console, resume=True, tensorboard=tensorboard)
         console.print(f"{_label(config)}: {run.status}{', already there' if before else ''}")
         runs.append(run)
     console.print(results_table(runs))
     console.print(f"Picture: {draw(runs, out)}", soft_wrap=True)
+    console.print(f"Report: {report.write(report.read(out), out)}", soft_wrap=True)
     return runs
 
 
@@ -71,12 +83,22 @@ def _check(configs: Sequence[Config], out: Path) -> None:
     if not held and (out / PICTURE).exists():
         raise RunError(f"{out / PICTURE} is of other runs, and would be replaced: remove it, or "
                        "choose another output folder")  # fmt: skip
+    report.check_free(out)
 
 
 def train_with_progress(
-    config: Config, folder: Path, console: rich.console.Console, *, resume: bool = False
+    config: Config,
+    folder: Path,
+    console: rich.console.Console,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
-    """:func:`gatecore.tasks.train` under a progress bar with the current training loss."""
+    """:func:`gatecore.tasks.train` under a progress bar with the current training loss.
+
+    With ``tensorboard`` event files for it come into the folder, too.
+    """
+    sink = TensorBoard(folder) if tensorboard else None
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -85,16 +107,23 @@ def train_with_progress(
         rich.progress.TimeRemainingColumn(),
     )
     hidden = not console.is_terminal  # it would leave nothing but blank lines in a log
-    with rich.progress.Progress(
-        *columns, console=console, transient=True, disable=hidden
-    ) as progress:
+    with (
+        sink or contextlib.nullcontext(),
+        rich.progress.Progress(
+            *columns, console=console, transient=True, disable=hidden
+        ) as progress,
+    ):
         bar = progress.add_task(_label(config), total=config.steps, loss=float("nan"))
-        return train(
+        run = train(
             config,
             folder,
             resume=resume,
             on_step=lambda step, loss: progress.update(bar, completed=step, loss=loss),
+            on_metrics=sink.add if sink else None,
         )
+        if sink:
+            sink.add_gates(run)
+    return run
 
 
 def results_table(runs: Sequence[Run]) -> rich.console.Group:
@@ -117,7 +146,8 @@ def _table_of(title: str, runs: Sequence[Run]) -> rich.table.Table:
         pad_edge=False,
     )
     table.add_column("gates")
-    for column in ("loss", "accuracy", "parameters", "seconds", *_TIMESCALES.values()):
+    score = "perplexity" if runs[0].config.task.score == "perplexity" else "accuracy"
+    for column in ("loss", score, "parameters", "seconds", *_TIMESCALES.values()):
         table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(_gates(run), *_results(run))
@@ -187,8 +217,10 @@ def _results(run: Run) -> tuple[str, ...]:
 
 
 def _scores(scores: Mapping[str, float | None]) -> tuple[str, str]:
-    accuracy = scores.get("accuracy")
+    accuracy, perplexity = scores.get("accuracy"), scores.get("perplexity")
     loss = "not finite" if scores["loss"] is None else f"{scores['loss']:.4f}"
+    if perplexity is not None:
+        return loss, f"{perplexity:.2f}"
     return loss, "" if accuracy is None else f"{accuracy:.1%}"
 
 

@@ -19,10 +19,14 @@ from gatecore._checks import choice
 from gatecore.tasks.adding import Adding
 from gatecore.tasks.copying import Copying
 from gatecore.tasks.forgetting import Forgetting
+from gatecore.tasks.language import Language
 from gatecore.tasks.pixels import Pixels
+from gatecore.tasks.programs import Programs
 from gatecore.tasks.task import Settings, Task
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Copying, Adding, Forgetting, Pixels)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Copying, Adding, Forgetting, Pixels, Language, Programs)
+}
 _ELSEWHERE = {  # what is no setting, and where it is given
     "task": "name it first, as in `gatecore train copying`",
     "mechanism": "use --mechanism (in Python the second argument); its fields are mechanism.FIELD",
@@ -88,12 +92,14 @@ class Config(Settings):
     log_every: int = Field(10, ge=1, description="steps averaged into a line of metrics")
     evaluate_every: int = Field(ge=1, description="steps between two validations")
     checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
+    checkpoint_seconds: float = Field(300.0, gt=0, description="longest time between two, too")
     threads: int | None = Field(None, ge=1, description="of BLAS; null: all that it finds")
     seed: int = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _model_exists(self) -> Self:
-        self.spec()
+        if self.spec().adaptive and self.backend != "torch":
+            raise ValueError(f"adaptive is of backend='torch', not of {self.backend!r}")
         return self
 
     @classmethod
@@ -130,7 +136,7 @@ class Config(Settings):
         """
         try:
             kind = TASKS[choice("task", task, TASKS)]
-            values = {**kind.presets[choice("preset", preset, kind.presets)], **settings}
+            values = {**kind.preset(choice("preset", preset, kind.presets), settings), **settings}
             its, run, gates = _sort(kind, values)
             built = kind(**its)
             gates = built.mechanism_defaults(gatecore.mechanism(mechanism, **gates)) | gates
@@ -144,9 +150,10 @@ class Config(Settings):
 
     def spec(self) -> ModelSpec:
         """The model that this run trains."""
+        carried = {"streams": self.batch_size} if self.task.carries else {}
         return self.task.spec(
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
-            layers=self.layers, zoneout=self.zoneout, dropout=self.dropout,
+            layers=self.layers, zoneout=self.zoneout, dropout=self.dropout, **carried,
         )  # fmt: skip
 
     def differences(self, other: "Config") -> list[str]:

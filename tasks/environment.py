@@ -1,8 +1,11 @@
 """What else determines a run's last bits: versions, BLAS, thread count, the code's commit."""
 
+import contextlib
 import importlib
 import importlib.metadata
+import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,22 +15,32 @@ import threadpoolctl
 
 import gatecore
 
+_BLAS = ("internal_api", "version", "architecture")
+_GIT = ("git", "-C")
+
 
 def environment(backend: str) -> dict[str, Any]:
-    """The software and hardware at hand, as recorded beside a run's config."""
+    """The software and hardware at hand, as recorded beside a run's config.
+
+    ``commit`` is that of gatecore's own code, ``project_commit`` that of the current folder, each
+    None where it is in no repository; ``threads`` is what BLAS and OpenMP may use.
+    """
     libraries = threadpoolctl.threadpool_info()
     return {
         "gatecore": importlib.metadata.version("gatecore"),
         "commit": commit(Path(gatecore.__file__)),
+        "project_commit": _described(Path.cwd()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "blas": [
-            f"{library['internal_api']} {library['version']}"
+            " ".join(str(library[part]) for part in _BLAS if part in library)
             for library in libraries
             if library["user_api"] == "blas"
         ],
+        "libraries": _versions(backend),
+        "cores": os.cpu_count(),
         "threads": max((library["num_threads"] for library in libraries), default=1),
     }
 
@@ -38,15 +51,31 @@ def commit(file: Path) -> str | None:
     None outside a repository, for a file that is not tracked (a package installed into somebody's
     project), and where git is not installed.
     """
-    git = ["git", "-C", str(file.parent)]
     try:
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True
-        )
-        described = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True, check=True, text=True,
-        )  # fmt: skip
+        tracked = [*_GIT, str(file.parent), "ls-files", "--error-unmatch", file.name]
+        subprocess.run(tracked, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return _described(file.parent)
+
+
+def _described(folder: Path) -> str | None:
+    describe = [*_GIT, str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, capture_output=True, check=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions(backend: str) -> dict[str, str]:
+    """Versions of the libraries that gatecore asks for: always, for tasks, and for the backend."""
+    found = {}
+    for requirement in importlib.metadata.requires("gatecore") or ():
+        needed, _, marker = requirement.partition(";")
+        extra = re.search(r"extra == .(\w+)", marker)
+        name = re.match(r"[\w.-]+", needed)
+        if name and (extra is None or extra[1] in ("tasks", backend)):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name[0]] = importlib.metadata.version(name[0])
+    return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from gatecore.tasks.config import ConfigError
+from gatecore.tasks.data import DataError
 from gatecore.tasks.runs import RunError
 from gatecore.tasks.trainer import Interrupted
 
@@ -27,7 +28,7 @@ def refusals() -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, RunError) as error:
+    except (ConfigError, DataError, RunError) as error:
         raise Refused(str(error)) from error
     except Interrupted as stopped:
         click.echo(f"{stopped}. {_CONTINUE}", err=True)

@@ -1,35 +1,35 @@
 """A run is a directory: what is written there, how, and how it is read again.
 
 ``config.json``, ``metrics.jsonl``, ``checkpoint.safetensors``, ``state.json``,
-``gates.safetensors``, ``summary.json``. Nothing in them is executed when loaded.
+``gates.safetensors``, ``summary.json``. Each tells by a checksum when it was damaged, and by the
+checksum of the config when it is another run's. Nothing in them is executed when loaded.
 """
 
+import contextlib
 import dataclasses
 import errno
-import json
-import math
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.numpy
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gatecore import Gate
+from gatecore.tasks import files, log
 from gatecore.tasks.config import Config, explain
 from gatecore.tasks.environment import environment
+from gatecore.tasks.files import Busy, RunError
+
+__all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same"]
 
 FILES = (
     "config.json", "metrics.jsonl", "checkpoint.safetensors", "state.json", "gates.safetensors",
     "summary.json",
 )  # fmt: skip
-
-
-class RunError(Exception):
-    """A run's folder that cannot be used; the message names it and says what to do."""
+_UNIDENTIFIED = ("environment", files.CHECKSUM)  # what in config.json does not make it another run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Run:
     environment: Mapping[str, Any]
     metrics: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    identity: str = ""  # checksum of the recorded config
 
     @property
     def status(self) -> str:
@@ -59,9 +60,19 @@ class Run:
         return np.array(steps), np.array(values, dtype=float)
 
     def gates(self, when: str) -> Gate | None:
-        """Mean effective forget gate of each unit, (layers, hidden), "before" or "after"."""
+        """Mean effective forget gate of each unit, (layers, hidden), "before" or "after".
+
+        Raises
+        ------
+        RunError
+            If the file was damaged, or is another run's.
+        """
         path = self.folder / "gates.safetensors"
-        tensors = _load(path)[0] if path.exists() else {}
+        if not path.exists():
+            return None
+        tensors, about = files.read_tensors(path, unsigned=True)
+        if about:
+            _check_identity(path, about.get("config"), self.identity)
         sides = [tensors.get(f"{when}.{side}") for side in Gate._fields]
         return Gate(*sides) if all(side is not None for side in sides) else None
 
@@ -74,9 +85,21 @@ class _Summary(BaseModel):
     parameters: int
     seconds: float
     test: dict[str, float | None] | None
+    metrics: list[int] | None = None
     timescales: dict[
         Literal["before", "after"], dict[Literal["smallest", "median", "largest"], float | None]
     ]
+
+
+_MARK = TypeAdapter(log.Mark)
+
+
+class Checkpoint(NamedTuple):
+    """What a run needs to continue: tensors, the trainer's state, how far the metrics are."""
+
+    tensors: dict[str, np.ndarray]
+    state: Any
+    metrics: log.Mark
 
 
 class Folder:
@@ -105,34 +128,55 @@ class Folder:
             raise RunError(f"{self.path} is a folder of runs ({nested}, ...): name a new folder, "
                            f"for example {self.path / 'new'}")  # fmt: skip
 
-    def create(self, config: Config) -> None:
-        """Claim the folder for a new run. Raises RunError if that cannot be."""
-        self.check_free()
+    def holds_run(self) -> bool:
+        """Whether there is a config. Raises RunError if one cannot look."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            return (self.path / "config.json").exists()
         except OSError as error:
             raise RunError(f"{self.path} cannot be an output folder: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from training there.
+
+        Raises
+        ------
+        RunError
+            That cannot be; :class:`Busy` where another process trains there.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            claim = files.lock(self.path)
+            claim.__enter__()
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be an output folder: {error.strerror}") from error
+        with contextlib.ExitStack() as stack:
+            stack.push(claim.__exit__)
+            yield
+
+    def create(self, config: Config) -> None:
+        """Start a new run. Raises RunError if the folder cannot have one."""
+        self.check_free()
         record = config.model_dump(mode="json") | {"environment": environment(config.backend)}
         self.write_json("config.json", record)
 
-    def write_json(self, name: str, value: Any) -> None:
-        self.write(name, (json.dumps(_finite(value), indent=2) + "\n").encode())
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Replace a file by a JSON object with its checksum."""
+        files.write_json(self.path / name, value)
 
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file in one step: a kill at any moment leaves the old one or the new one."""
-        path = self.path / name
-        try:
-            _replace(path, data)
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+    @functools.cached_property
+    def identity(self) -> str:
+        """The checksum of the recorded config, which all files of the run carry."""
+        return _identity(files.read_json(self.path / "config.json")) if self.holds_run() else ""
+
+    @functools.cached_property
+    def metrics(self) -> log.Log:
+        """The log of metrics.jsonl."""
+        return log.Log(self.path / "metrics.jsonl", self.identity)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics, and flush it."""
-        try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(_finite(line)) + "\n")
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}/metrics.jsonl: {error.strerror}") from error
+        self.metrics.append(line)
 
     def save_gates(self, **gates: Gate) -> None:
         """Keep gates under the names "before" and "after"."""
@@ -141,34 +185,38 @@ class Folder:
             for when, gate in gates.items()
             for side, array in gate._asdict().items()
         }
-        self.write("gates.safetensors", safetensors.numpy.save(_contiguous(tensors)))
+        files.write_tensors(self.path / "gates.safetensors", tensors, {"config": self.identity})
 
     def save_checkpoint(self, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
         """Keep what a run needs to continue.
 
-        The state travels inside the tensors' file, so that the two cannot disagree; state.json is
-        a copy of it for whoever watches the run.
+        The state travels inside the tensors' file, with how far the metrics are, so that nothing
+        can disagree; state.json is a copy of it for whoever watches the run.
         """
-        metadata = {"state": json.dumps(state)}
-        data = safetensors.numpy.save(_contiguous(tensors), metadata=metadata)
-        self.write("checkpoint.safetensors", data)
-        self.write_json("state.json", state)
+        self.metrics.sync()
+        about = {"config": self.identity, "state": state, "metrics": self.metrics.mark}
+        files.write_tensors(self.path / "checkpoint.safetensors", tensors, about)
+        self.write_json("state.json", {**state, "metrics": self.metrics.mark})
 
-    def load_checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Tensors and state of the last checkpoint, if there is one."""
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The last checkpoint, if there is one. RunError if it was damaged or is another run's."""
         path = self.path / "checkpoint.safetensors"
         if not path.exists():
             return None
-        tensors, metadata = _load(path)
+        tensors, about = files.read_tensors(path)
         try:
-            return tensors, json.loads(metadata["state"])
-        except (KeyError, json.JSONDecodeError) as error:
+            state, mark = about["state"], _MARK.validate_python(about["metrics"])
+        except (KeyError, ValidationError) as error:
             raise RunError(f"{path} is not a checkpoint of gatecore: it lacks a state") from error
+        _check_identity(path, about.get("config"), self.identity)
+        return Checkpoint(tensors, state, mark)
 
-    def rewind(self, step: int) -> None:
-        """Forget the metrics of steps after ``step``: they will come again."""
-        kept = [line for line in _read_metrics(self.path) if line["step"] <= step]
-        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """End the run."""
+        self.metrics.sync()
+        self.write_json(
+            "summary.json", {**summary, "config": self.identity, "metrics": self.metrics.mark}
+        )
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -177,18 +225,31 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     Raises
     ------
     RunError
-        If the folder holds no run, or one that cannot be understood.
+        If the folder holds no run, or one that cannot be understood, or whose files were damaged
+        or do not belong together: values that the run did not write are never returned.
     """
     folder = Path(path)
-    if not (folder / "config.json").exists():
+    if not Folder(folder).holds_run():
         raise RunError(f"{folder} holds no run: there is no config.json")
-    record = _read_json(folder / "config.json")
-    described = record.pop("environment", {})
+    record = files.read_json(folder / "config.json")
+    described = record.get("environment", {})
+    if not isinstance(described, dict):
+        raise RunError(f"{folder / 'config.json'} should hold an object as environment")
     try:
-        config = Config.model_validate(record)
+        config = Config.model_validate(
+            {name: value for name, value in record.items() if name not in _UNIDENTIFIED}
+        )
     except ValidationError as error:
         raise RunError(f"{folder / 'config.json'} is no config: {explain(error)}") from error
-    return Run(folder, config, described, _read_metrics(folder), _read_summary(folder))
+    files.verify(folder / "config.json", record)
+    identity = _identity(record)
+    reached = _reached(folder)  # before the metrics: a run in progress writes it after them
+    summary, end = _read_summary(folder, identity)
+    metrics, marks = log.read(folder / "metrics.jsonl", identity)
+    for mark in (reached, end):
+        if mark is not None:
+            log.check_mark(folder / "metrics.jsonl", marks, mark)
+    return Run(folder, config, described, metrics, summary, identity)
 
 
 def load_same(path: str | os.PathLike[str], config: Config) -> Run:
@@ -210,38 +271,29 @@ def _check_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")  # what a killed run left is written over
+def _identity(record: Mapping[str, Any]) -> str:
+    return files.digest({k: v for k, v in record.items() if k not in _UNIDENTIFIED})
+
+
+def _check_identity(path: Path, found: Any, identity: str) -> None:
+    if found != identity:
+        raise RunError(f"{path} is of another run: its config is not that of config.json")
+
+
+def _reached(folder: Path) -> log.Mark | None:
+    """How far the metrics were at the last checkpoint, if the copy of its state can say."""
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)  # the rename itself must reach the disk, too
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        state = files.read_json(folder / "state.json")
+        return _MARK.validate_python(files.verify(folder / "state.json", state)["metrics"])
+    except (KeyError, RunError, ValidationError):
+        return None  # nothing is read from the copy but this
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} should hold a JSON object, not {type(value).__name__}")
-    return value
-
-
-def _read_summary(folder: Path) -> dict[str, Any] | None:
+def _read_summary(folder: Path, identity: str) -> tuple[dict[str, Any] | None, log.Mark | None]:
     path = folder / "summary.json"
     if not path.exists():
-        return None
-    summary = _read_json(path)
+        return None, None
+    summary = files.read_json(path)
     try:
         read = _Summary.model_validate(summary, strict=True)
     except ValidationError as error:
@@ -250,51 +302,8 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
         raise RunError(f"{path} lacks timescales from before or after the training")
     if read.status == "finished" and "loss" not in (read.test or {}):
         raise RunError(f"{path} calls the run finished, but lacks the loss on the test set")
-    return summary
-
-
-def _read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines that were written completely: a killed run may have left half of one."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        metrics = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(metrics, start=1):
-        if not _is_metrics(line):
-            raise RunError(f"{path}, line {number}, should be an object with step, split and "
-                           f"numbers, not {str(line)[:80]}")  # fmt: skip
-    return metrics
-
-
-def _is_metrics(line: Any) -> bool:
-    """Whether it has an integer step, a split, and else numbers or null."""
-    if not isinstance(line, dict) or line.get("split") not in ("train", "validation"):
-        return False
-    values = [value for name, value in line.items() if name != "split"]
-    return type(line.get("step")) is int and all(
-        value is None or type(value) in (int, float) for value in values
-    )
-
-
-def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-
-
-def _contiguous(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    summary = files.verify(path, summary)
+    if "config" in summary:
+        _check_identity(path, summary.pop("config"), identity)
+    mark = summary.pop("metrics", None)
+    return summary, None if mark is None else _MARK.validate_python(mark)

@@ -2,7 +2,7 @@
 
 import abc
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -47,12 +47,19 @@ class Task(Settings, abc.ABC):
     """A task with its settings as fields. It yields NumPy batches and knows no framework.
 
     Class attributes: ``name``; ``score``, the metric that tables and curves show; ``presets``,
-    values of the run's and of the task's fields by preset name.
+    values of the run's and of the task's fields by preset name; ``carries``, whether each training
+    batch continues the sequences of the one before, and so the state goes on.
     """
 
     name: ClassVar[str]
-    score: ClassVar[Literal["loss", "accuracy"]]
+    score: ClassVar[Literal["loss", "accuracy", "perplexity"]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    carries: ClassVar[bool] = False
+
+    @classmethod
+    def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values of a preset, for who has chosen ``settings``."""
+        return cls.presets[name]
 
     @property
     @abc.abstractmethod
@@ -61,15 +68,22 @@ class Task(Settings, abc.ABC):
 
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec:
-        """The model; ``model`` holds core, mechanism, hidden_size, layers, zoneout, dropout."""
+        """The model; ``model`` holds core, mechanism, hidden_size, layers, zoneout, dropout.
+
+        For a task that carries the state it holds streams, too.
+        """
 
     @abc.abstractmethod
     def batch(self, seed: int, step: int, size: int) -> Batch:
         """The training batch of a step, counted from 0."""
 
     @abc.abstractmethod
-    def held_out(self, stream: Stream, seed: int, size: int) -> list[Batch]:
+    def held_out(self, stream: Stream, seed: int, size: int) -> Sequence[Batch]:
         """The whole validation or test set, in batches of at most ``size`` sequences."""
+
+    def scores(self, metrics: Mapping[str, float]) -> Scores:
+        """A learner's metrics of an evaluation, with what the task adds."""
+        return dict(metrics)
 
     @abc.abstractmethod
     def baselines(self) -> dict[str, Scores]:

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ import threadpoolctl
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gatecore import Batch, Gate, backends, timescale
+from gatecore.tasks import files
 from gatecore.tasks.config import Config, explain
 from gatecore.tasks.runs import Folder, Run, RunError, load_run, load_same
 from gatecore.tasks.task import Stream
 
 OnStep = Callable[[int, float], None]
+OnMetrics = Callable[[dict[str, Any]], None]
 EXPLOSION = 10.0  # a training loss so many times the untrained model's counts as diverged
+_LACK_OF_MEMORY = ("out of memory", "allocate memory", "resource_exhausted")
 SHARING = ("torch",)  # backends whose processes share each batch
 
 
@@ -63,6 +66,7 @@ def train(
     *,
     resume: bool = False,
     on_step: OnStep | None = None,
+    on_metrics: OnMetrics | None = None,
 ) -> Run:
     """Train one model and leave a run's folder.
 
@@ -76,6 +80,9 @@ def train(
         return it if it has ended. Without a run there, start one.
     on_step : callable, optional
         Called with the number of steps done and the current training loss.
+    on_metrics : callable, optional
+        Called with each line of metrics.jsonl as it is written: a mapping with "step", "split" and
+        values. After a resumption lines may come again.
 
     Returns
     -------
@@ -86,33 +93,54 @@ def train(
     Raises
     ------
     RunError
-        ``out`` holds another run, or a damaged one, or cannot be written; or the sizes of config
-        ask for more memory than there is.
+        ``out`` holds another run, or a damaged one, or cannot be written (then its last checkpoint
+        is whole), or another process trains there (``runs.Busy``); or the sizes of config ask for
+        more memory than there is.
     Interrupted
         After SIGINT or SIGTERM: the step in progress was finished and a checkpoint kept.
     """
+    backends.load(config.backend)  # now: the limit reaches the libraries that are there
     # on small models a second BLAS thread gains little, and loses much where a core is busy
     with threadpoolctl.threadpool_limits(config.threads):
-        return _train(config, Folder(_own_folder(config, out, resume)), resume, on_step)
+        own = _own_folder(config, out, resume)
+        heard = on_metrics if own == out else None  # of processes that share a run, by the first
+        return _train(config, Folder(own), resume, on_step, heard)
 
 
-def _train(config: Config, folder: Folder, resume: bool, on_step: OnStep | None) -> Run:
+def _train(
+    config: Config,
+    folder: Folder,
+    resume: bool,
+    on_step: OnStep | None,
+    on_metrics: OnMetrics | None,
+) -> Run:
     """Claims the folder only when all that the run needs is there."""
-    new = not (resume and (folder.path / "config.json").exists())
-    if new:
+    if not (resume and folder.holds_run()):
         folder.check_free()
     elif (run := load_same(folder.path, config)).summary:
         return run
     try:
         trainer = _Trainer(config, folder)
-        if new:
-            folder.create(config)
-        return trainer.run(on_step)
-    except MemoryError as error:
+        with folder.claimed():
+            if not (resume and folder.holds_run()):
+                folder.create(config)
+            elif (run := load_same(folder.path, config)).summary:  # another process was faster
+                return run
+            return trainer.run(on_step, on_metrics)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
         sizes = ("hidden_size", "layers", "batch_size")
         chosen = {name: getattr(config, name) for name in sizes} | config.task.model_dump()
         told = ", ".join(f"{name}={value}" for name, value in chosen.items())
         raise RunError(f"not enough memory: choose smaller sizes than {told}") from error
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """torch and JAX report it as a RuntimeError, and differ by device in their words."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error).lower() for words in _LACK_OF_MEMORY
+    )
 
 
 def _own_folder(
@@ -144,10 +172,11 @@ class _Trainer:
         )
         self.validation = self._held_out(Stream.VALIDATION)
         self.before = self._gates()
+        self.kept = time.monotonic()  # when the last checkpoint began
 
-    def run(self, on_step: OnStep | None) -> Run:
-        healthy = True
-        with self._torn(), _signals() as received:
+    def run(self, on_step: OnStep | None, on_metrics: OnMetrics | None = None) -> Run:
+        healthy, self.on_metrics = True, on_metrics
+        with self._torn(), signals() as received:
             self._restore()
             while healthy and self.state.step < self.config.steps:
                 if received:
@@ -156,7 +185,7 @@ class _Trainer:
                 healthy, loss = self._step()
                 if on_step:
                     on_step(self.state.step, loss)
-            self.folder.write_json("summary.json", self._summary(healthy))
+            self.folder.save_summary(self._summary(healthy))
             if received:
                 self._interrupted(received[0])
         return load_run(self.folder.path)
@@ -164,11 +193,11 @@ class _Trainer:
     def _restore(self) -> None:
         kept = self.folder.load_checkpoint()
         if kept is None:
-            self.folder.rewind(-1)
+            self.folder.metrics.rewind(None)
             self.folder.save_gates(before=self.before)
             self.state.untrained = self._validate()["loss"]
             return
-        tensors, state = kept
+        tensors, state, metrics = kept
         path = self.folder.path / "checkpoint.safetensors"
         expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
         try:
@@ -181,7 +210,7 @@ class _Trainer:
         except ValueError as error:
             raise RunError(f"{path} belongs to another model: {error}") from error
         self.state = State(**state)
-        self.folder.rewind(self.state.step)
+        self.folder.metrics.rewind(metrics)
 
     def _step(self) -> tuple[bool, float]:
         """One training step and what is due after it: whether all is well, and its loss."""
@@ -199,20 +228,26 @@ class _Trainer:
         if healthy and (last or state.step % config.evaluate_every == 0):
             self._validate()
         state.seconds += time.perf_counter() - start
-        if last or state.step % config.checkpoint_every == 0:
+        if last or state.step % config.checkpoint_every == 0 or self._overdue():
             self._checkpoint()
         return healthy, metrics["loss"]
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self.folder.append(line)
+        if self.on_metrics:
+            self.on_metrics(line)
 
     def _log(self) -> None:
         """A line of the means since the last one."""
         recent = self.state.recent
         means = {name: float(np.mean([m[name] for m in recent])) for name in recent[0]}
-        self.folder.append({"step": self.state.step, "split": "train", **means})
+        self._record({"step": self.state.step, "split": "train", **means})
         self.state.recent = []
 
     def _validate(self) -> dict[str, float]:
-        scores = {"step": self.state.step, **self.learner.evaluate(self.validation)}
-        self.folder.append({"split": "validation", **scores})
+        found = self.config.task.scores(self.learner.evaluate(self.validation))
+        scores = {"step": self.state.step, **found}
+        self._record({"split": "validation", **scores})
         if self.state.best is None or self._better(scores, self.state.best):
             self.state.best = scores
         return scores
@@ -223,7 +258,11 @@ class _Trainer:
             return scores[metric] > best[metric]
         return scores[metric] < best[metric]
 
+    def _overdue(self) -> bool:
+        return time.monotonic() - self.kept >= self.config.checkpoint_seconds
+
     def _checkpoint(self) -> None:
+        self.kept = time.monotonic()
         self.folder.save_checkpoint(self.learner.state_dict(), dataclasses.asdict(self.state))
 
     def _interrupted(self, signum: int) -> None:
@@ -236,7 +275,10 @@ class _Trainer:
     def _summary(self, healthy: bool) -> dict[str, Any]:
         after = self._gates()
         self.folder.save_gates(before=self.before, after=after)
-        test = self.learner.evaluate(self._held_out(Stream.TEST)) if healthy else None
+        test = None
+        if healthy:
+            metrics = self.learner.evaluate(self._held_out(Stream.TEST))
+            test = self.config.task.scores(metrics)
         return {
             "status": "finished" if healthy else "diverged",
             "step": self.state.step,
@@ -251,18 +293,19 @@ class _Trainer:
     def _gates(self) -> Gate:
         return self.learner.gates(self.validation[0])
 
-    def _held_out(self, stream: Stream) -> list[Batch]:
+    def _held_out(self, stream: Stream) -> Sequence[Batch]:
         return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)
 
     @contextlib.contextmanager
     def _torn(self) -> Iterator[None]:
-        """Let who stops the run at once, with a second Ctrl-C, know that it keeps the folder."""
+        """Whoever stops the run at once, by a second Ctrl-C or a full disk, learns what is kept."""
+        kept = f"{self.folder.path} keeps the run as of its last checkpoint, if it had one"
         try:
             yield
         except KeyboardInterrupt as stopped:
-            raise KeyboardInterrupt(
-                f"{self.folder.path} keeps the run as of its last checkpoint, if it had one"
-            ) from stopped
+            raise KeyboardInterrupt(kept) from stopped
+        except files.WriteError as error:
+            raise RunError(f"{error}; {kept}. With room there, --resume continues it") from error
 
 
 def _healthy(metrics: dict[str, float], untrained: float | None) -> bool:
@@ -278,7 +321,7 @@ def _timescales(gate: Gate) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step in progress is not torn; a second one tears."""
     received: list[int] = []
 

@@ -1,5 +1,7 @@
 """The NumPy learner trains the model that its specification describes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -218,6 +220,31 @@ def test_a_learner_learns():
         last = learner.step(batch(), learning_rate=2e-2, clip_norm=1.0)
     assert last["accuracy"] > 0.95
     assert last["loss"] < 0.3
+
+
+def test_minus_one_is_a_vector_of_zeros_for_one_hot_input(rng):
+    """The same model fed with the vectors themselves: equal seeds give it equal weights."""
+    spec = build("one-hot lstm, last steps read")
+    batch = batch_for(spec, rng)
+    batch.inputs[rng.random(batch.inputs.shape) < 0.4] = -1
+    dense = dataclasses.replace(spec, input="dense")
+    vectors = (batch.inputs[..., None] == np.arange(spec.input_size)).astype(np.float64)
+    assert (batch.inputs == -1).any()
+    one, other = gradients_of(spec, batch), gradients_of(dense, batch._replace(inputs=vectors))
+    assert one[0] == pytest.approx(other[0], rel=1e-13)
+    for key, value in other[1].items():
+        assert norm_error(one[1][key], value) < 1e-13
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("one-hot lstm, last steps read", -2),
+                                                ("embedding minimal", -1)])  # fmt: skip
+def test_inputs_below_their_range_are_refused(name, smallest, rng):
+    spec = build(name)
+    batch = batch_for(spec, rng)
+    batch.inputs[0, 0] = smallest
+    silence = ", or be -1 for no symbol" if "one-hot" in name else ""
+    with pytest.raises(ValueError, match=rf"must lie in 0\.\.6{silence}, got {smallest}\.\."):
+        numpy.Learner(spec).evaluate([batch])
 
 
 # --- metrics ------------------------------------------------------------------------------------

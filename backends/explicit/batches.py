@@ -9,6 +9,14 @@ from gatecore.spec import ModelSpec
 Array = Any
 
 
+def check_model(spec: ModelSpec) -> None:
+    """Whether a backend that is not torch's can build the model."""
+    if spec.adaptive:
+        raise ValueError(
+            f"adaptive={spec.adaptive} is torch's own softmax: choose the torch backend, or None"
+        )
+
+
 def check_inputs(spec: ModelSpec, inputs: Array) -> None:
     """Whether a batch's inputs (NumPy's or of an array with its attributes) fit the model."""
     dense = spec.input == "dense"
@@ -19,9 +27,11 @@ def check_inputs(spec: ModelSpec, inputs: Array) -> None:
         return
     if inputs.dtype.kind not in "iu":
         raise TypeError(f"batch.inputs must be integers, got {inputs.dtype}")
-    if inputs.size and not 0 <= int(inputs.min()) <= int(inputs.max()) < spec.input_size:
+    lowest, silence = (-1, ", or be -1 for no symbol") if spec.input == "one_hot" else (0, "")
+    if inputs.size and not lowest <= int(inputs.min()) <= int(inputs.max()) < spec.input_size:
         raise ValueError(
-            f"batch.inputs must lie in 0..{spec.input_size - 1}, got {inputs.min()}..{inputs.max()}"
+            f"batch.inputs must lie in 0..{spec.input_size - 1}{silence}, got "
+            f"{inputs.min()}..{inputs.max()}"
         )
 
 

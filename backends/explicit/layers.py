@@ -8,8 +8,8 @@ Pull = Callable[..., Any]
 
 
 def one_hot(xp: Any, tokens: Array, size: int, dtype: Any) -> Array:
-    """(..., size) with a 1 at each token's place."""
-    return xp.eye(size, dtype=dtype)[tokens]
+    """(..., size) with a 1 at each token's place; zeros for -1, the last row."""
+    return xp.eye(size + 1, size, dtype=dtype)[tokens]
 
 
 def embedding(xp: Any, weight: Array, tokens: Array) -> tuple[Array, Pull]:

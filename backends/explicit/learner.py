@@ -9,10 +9,12 @@ from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
 from gatecore.backends.explicit.batches import (
     check_inputs,
+    check_model,
     check_settings,
     check_state,
     check_targets,
 )
+from gatecore.backends.explicit.carried import by_layer, by_name, check_streams
 from gatecore.backends.explicit.layers import (
     LOSSES,
     embedding,
@@ -20,7 +22,7 @@ from gatecore.backends.explicit.layers import (
     one_hot,
     relu_dropout,
 )
-from gatecore.backends.explicit.sequence import Engine, run
+from gatecore.backends.explicit.sequence import IMPLS, Engine, run
 from gatecore.spec import Batch, ModelSpec
 
 Array = Any
@@ -31,7 +33,7 @@ class ExplicitLearner:
 
     Equal seeds give equal initial weights on every backend, and the draws of zoneout and dropout
     depend on nothing but the seed and the number of the step, so the state that resumes a run is
-    the parameters, Adam's moments and that number.
+    the parameters, Adam's moments, that number, and the hidden state of a model that carries it.
 
     Parameters
     ----------
@@ -39,6 +41,7 @@ class ExplicitLearner:
     seed : int
     betas, eps : Adam's
     dtype : {"float32", "float64"}
+    impl : one of ``IMPLS``
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class ExplicitLearner:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         dtype: str = "float32",
+        impl: str = "auto",
     ) -> None:
         xp = engine.xp
+        self.impl = choice("impl", impl, IMPLS)
         self.engine, self.spec, self.seed = engine, spec, integer("seed", seed, at_least=0)
+        check_model(spec)
         self.betas = tuple(probability("betas", beta, below_one=True) for beta in betas)
         self.eps = number("eps", eps)
         if self.eps <= 0:
@@ -62,6 +68,7 @@ class ExplicitLearner:
         self.parameters = {k: xp.asarray(v, dtype=self.dtype) for k, v in initial.items()}
         self._first = {k: xp.zeros_like(v) for k, v in self.parameters.items()}
         self._second = {k: xp.zeros_like(v) for k, v in self.parameters.items()}
+        self._carried = {k: xp.zeros(v, dtype=self.dtype) for k, v in spec.carried().items()}
         self.steps = 0
 
     def step(
@@ -84,25 +91,35 @@ class ExplicitLearner:
             the parameters themselves have overflowed, both are NaN.
         """
         check_settings(learning_rate, clip_norm)
+        check_streams(self.spec, batch.inputs.shape[1], self.spec.streams)
         if not all(self.engine.xp.isfinite(p).all() for p in self.parameters.values()):
             return {"loss": float("nan"), "gradient_norm": float("nan")}
         rng = np.random.default_rng([self.seed, self.steps])
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the norm
-            metrics, gradients = self._gradients(batch, rng)
+            metrics, gradients, final = self._gradients(batch, rng)
             norm = self._norm(gradients)
         self.steps += 1
         if np.isfinite(metrics["loss"]) and np.isfinite(norm):
             scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
             self._adam(gradients, learning_rate, scale)
+            if self.spec.streams:
+                self._carried.update(by_name(self.spec, final))
         del metrics["count"]
         return {**metrics, "gradient_norm": norm}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Means over all batches' scored elements; no dropout, zoneout in expectation."""
+        """Means over all batches' scored elements; no dropout, zoneout in expectation.
+
+        A model that carries its state starts from zeros, and does so from batch to batch.
+        """
         totals: dict[str, float] = {}
+        state, streams = None, None
         for batch in batches:
+            check_streams(self.spec, batch.inputs.shape[1], streams)
             with np.errstate(over="ignore", invalid="ignore"):  # it shows in the loss
-                metrics, _ = self._forward(batch, None)[:2]
+                metrics, _, _, final = self._forward(batch, None, state)
+            if self.spec.streams:
+                state, streams = final, batch.inputs.shape[1]
             count = metrics.pop("count")
             for name, value in {**metrics, "count": 1.0}.items():
                 totals[name] = totals.get(name, 0.0) + value * count
@@ -142,13 +159,19 @@ class ExplicitLearner:
                 value[...] = self.engine.xp.asarray(state[f"{prefix}.{name}"])
 
     def _arrays(self) -> dict[str, dict[str, Array]]:
-        return {"parameters": self.parameters, "first": self._first, "second": self._second}
+        return {
+            "parameters": self.parameters,
+            "first": self._first,
+            "second": self._second,
+            "carried": self._carried,
+        }
 
     def _gradients(
         self, batch: Batch, rng: np.random.Generator
-    ) -> tuple[dict[str, float], dict[str, Array]]:
-        """The loss and the gradient of every parameter."""
-        metrics, d_predicted, pulls = self._forward(batch, rng)
+    ) -> tuple[dict[str, float], dict[str, Array], Any]:
+        """The loss, the gradient of every parameter, and the last state."""
+        start = by_layer(self.spec, self._carried) if self.spec.streams else None
+        metrics, d_predicted, pulls, final = self._forward(batch, rng, start)
         pull_input, pull_core, pull_head, shape = pulls
         gradients, d_read = pull_head(d_predicted())
         d_output = self.engine.xp.zeros(shape, dtype=self.dtype)
@@ -157,19 +180,23 @@ class ExplicitLearner:
         for k, layer in enumerate(d_layers):
             gradients |= {f"layers.{k}.{name}": value for name, value in layer.items()}
         if pull_input is not None:
-            gradients["embedding.weight"] = pull_input(d_x)
-        return metrics, gradients
+            own = gradients.get("embedding.weight", 0)  # of the output layer, where it is tied
+            gradients["embedding.weight"] = pull_input(d_x) + own
+        return metrics, gradients, final
 
-    def _forward(self, batch: Batch, rng: np.random.Generator | None) -> tuple[Any, Any, Any]:
-        """Metrics, the loss's pullback, and those of input, core and head."""
+    def _forward(
+        self, batch: Batch, rng: np.random.Generator | None, state: Any = None
+    ) -> tuple[Any, Any, Any, Any]:
+        """Metrics, the loss's pullback, those of input, core and head, and the last state."""
         xp = self.engine.xp
         x, pull_input = self._features(batch)
-        output, _, pull_core = self._recur(x, batch, rng)
+        training = rng is not None
+        output, final, pull_core = self._recur(x, batch, rng, state, saves=training)
         read = output if self.spec.read is None else output[-self.spec.read :]
         predicted, pull_head = self._head(read, rng)
         check_targets(self.spec, batch.targets, predicted.shape)
         metrics, d_predicted = LOSSES[self.spec.loss](xp, predicted, xp.asarray(batch.targets))
-        return metrics, d_predicted, (pull_input, pull_core, pull_head, output.shape)
+        return metrics, d_predicted, (pull_input, pull_core, pull_head, output.shape), final
 
     def _features(self, batch: Batch) -> tuple[Array, Any]:
         """What the first layer receives, and the embedding's pullback."""
@@ -182,12 +209,22 @@ class ExplicitLearner:
             return one_hot(xp, inputs, spec.input_size, self.dtype), None
         return embedding(xp, self.parameters["embedding.weight"], inputs)
 
-    def _recur(self, x: Array, batch: Batch, rng: np.random.Generator | None) -> Any:
+    def _recur(
+        self,
+        x: Array,
+        batch: Batch,
+        rng: np.random.Generator | None,
+        state: Any = None,
+        saves: bool = True,
+    ) -> Any:
         spec = self.spec
         layers = [self._named(f"layers.{k}.") for k in range(spec.layers)]
         zoneout = [self._zoneout(x.shape[:2], rng) for _ in layers]
         resets = None if batch.resets is None else self.engine.xp.asarray(batch.resets)
-        return run(self.engine, spec.core, layers, x, None, spec.mechanism, resets, zoneout)
+        return run(
+            self.engine, spec.core, layers, x, state, spec.mechanism, resets, zoneout,
+            impl=self.impl, saves=saves,
+        )  # fmt: skip
 
     def _named(self, prefix: str) -> dict[str, Array]:
         return {k[len(prefix) :]: v for k, v in self.parameters.items() if k.startswith(prefix)}
@@ -205,10 +242,9 @@ class ExplicitLearner:
 
     def _head(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any]:
         """ReLU layers and the output layer; the pullback returns (gradients, d_x)."""
-        xp, pulls = self.engine.xp, []
-        for k in range(len(self.spec.head) + 1):
-            weight, bias = (self.parameters[f"head.{k}.{p}"] for p in ("weight", "bias"))
-            x, pull_linear = linear(xp, weight, bias, x)
+        xp, pulls, names = self.engine.xp, [], self.spec.head_names()
+        for k, (weight, bias) in enumerate(names):
+            x, pull_linear = linear(xp, self.parameters[weight], self.parameters[bias], x)
             pull_relu = None
             if k < len(self.spec.head):
                 x, pull_relu = relu_dropout(xp, x, self.spec.dropout, rng)
@@ -218,9 +254,8 @@ class ExplicitLearner:
             gradients = {}
             for k, pull_linear, pull_relu in reversed(pulls):
                 d_out = d_out if pull_relu is None else pull_relu(d_out)
-                gradients[f"head.{k}.weight"], gradients[f"head.{k}.bias"], d_out = pull_linear(
-                    d_out
-                )
+                weight, bias = names[k]
+                gradients[weight], gradients[bias], d_out = pull_linear(d_out)
             return gradients, d_out
 
         return x, pullback

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gatecore import cells
+from gatecore._checks import choice
 from gatecore.algebra import Gate
 from gatecore.backends.explicit.arguments import (
     array,
@@ -30,6 +31,9 @@ Array = Any
 MakeSteps = Callable[..., Loop]  # the arguments are those of Steps
 
 
+IMPLS = ("auto", "native", "reference")
+
+
 class Engine:
     """An array namespace, its memory, and the steps that run on it.
 
@@ -42,6 +46,24 @@ class Engine:
 
     def __init__(self, xp: Any, steps: Mapping[str, MakeSteps] = STEPS) -> None:
         self.xp, self.steps, self.workspace = xp, steps, Workspace(xp)
+
+    def layer(
+        self,
+        impl: str,
+        cell: cells.Cell,
+        params: Mapping[str, Array],
+        take: Any,
+        resets: Array | None,
+        zoneout: Any,
+        steps: tuple[int, int],
+        dtype: Any,
+        saves: bool = True,
+    ) -> Any:
+        """What runs one layer over one sequence; the arguments after ``impl`` are its own.
+
+        ``impl`` is one of ``IMPLS``; ``saves`` says whether a backward may follow.
+        """
+        return Layer(self, cell, params, take, resets, zoneout, steps, dtype)
 
     def matmul(self, left: Array, right: Array, out: Array | None = None) -> Array:
         """The product of two matrices, of any size: one call a sequence."""
@@ -67,16 +89,25 @@ def run(
     resets: Array | None = None,
     zoneout: Any = None,
     return_cells: bool = False,
-) -> tuple[Any, Any, "Pullback | Stack"]:
-    """One layer, or a stack of layers where ``params`` is a sequence of mappings."""
+    impl: str = "auto",
+    saves: bool = True,
+) -> tuple[Any, Any, Any]:
+    """One layer, or a stack of layers where ``params`` is a sequence of mappings.
+
+    The third result is the derivative, a ``Pullback`` or a ``Stack`` of them; only its ``path`` can
+    be asked if ``saves`` is false.
+    """
     if not isinstance(params, Mapping):
         layers = layers_of(params)
-        return _stack(engine, core, layers, x, state, mechanism, resets, zoneout, return_cells)
+        return _stack(
+            engine, core, layers, x, state, mechanism, resets, zoneout, return_cells, impl, saves
+        )
+    choice("impl", impl, IMPLS)
     cell = cell_of(core, params, x, mechanism)
     check(engine.xp, cell, params, x)
     memory = Memory(engine.workspace, x.shape[:2], x.dtype)
-    amounts = _own(engine.xp, zoneout)
-    layer = Layer(engine, cell, params, memory.take, resets, amounts, x.shape[:2], x.dtype)
+    own, amounts = (_own(engine.xp, given) for given in (dict(params), zoneout))
+    layer = engine.layer(impl, cell, own, memory.take, resets, amounts, x.shape[:2], x.dtype, saves)
     outputs, final = layer.forward(x, state, return_cells)
     return outputs, final, Pullback(layer, memory, return_cells)
 
@@ -135,7 +166,7 @@ class Layer:
         self.steps = engine.steps[cell.core](engine.xp, self.plan, self.logits, take, zoneout)
         if "bias_n" in params:
             self.steps.bias = engine.xp.array(params["bias_n"])
-        # copies: a pullback must not see what its caller does to the parameters afterwards
+        self.path = self.steps.path
         self.input_weights = params["weight_ih"][self.plan.input_rows]
         self.state_weights = params["weight_hh"][self.plan.state_rows]
 
@@ -167,12 +198,16 @@ class Layer:
     def _packed(self, states: Sequence[Array]) -> Any:
         return tuple(states) if self.cell.core == "lstm" else states[0]
 
+    def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
+        """Of the memory that :meth:`backward` works in: the logits' cotangents."""
+        return self.logits.shape
+
     def backward(
         self, d_outputs: Sequence[Array | None], d_state: Any, d_logits: Array, wrt_x: bool = True
     ) -> tuple[dict[str, Array], Array | None, Any]:
         """Cotangents of the parameters, of x (or None), and of the initial state.
 
-        ``d_outputs`` are those of the outputs; ``d_logits`` (time, batch, plan.width) is scratch.
+        ``d_outputs`` are those of the outputs; ``d_logits`` is scratch of :meth:`scratch_shape`.
         """
         shape = (self.time, self.batch, self.plan.hidden_size)
         for part in d_outputs:
@@ -230,18 +265,17 @@ class Pullback:
     ) -> tuple[dict[str, Array], Array | None, Any]:
         if self._return_cells and not (isinstance(d_output, tuple | list) and len(d_output) == 2):
             raise ValueError("d_output must be a pair: of the hidden and of the cell states")
-        logits = self._layer.logits
-        d_logits = self._workspace.take(logits.shape, logits.dtype)
+        scratch = self._workspace.take(self._layer.scratch_shape(wrt_x), self._layer.dtype)
         try:
             parts = d_output if self._return_cells else (d_output,)
-            return self._layer.backward(parts, d_state, d_logits, wrt_x)
+            return self._layer.backward(parts, d_state, scratch, wrt_x)
         finally:
-            self._workspace.give([d_logits])
+            self._workspace.give([scratch])
 
     @property
     def path(self) -> str:
         """What ran the steps: "array operations", or the name of what replaces them."""
-        return self._layer.steps.path
+        return self._layer.path
 
     def gates(self) -> Gate:
         """The effective forget gate at every step: both sides (time, batch, hidden)."""
@@ -286,6 +320,8 @@ def _stack(
     resets: Array | None,
     zoneout: Any,
     return_cells: bool,
+    impl: str,
+    saves: bool,
 ) -> tuple[Any, list[Any], Stack]:
     count = len(params)
     states = per_layer("state", state, count, list | tuple)
@@ -294,18 +330,21 @@ def _stack(
     for k, layer in enumerate(params):
         cells_wanted = return_cells and k == count - 1
         output, final, pullback = run(
-            engine, core, layer, output, states[k], mechanism, resets, amounts[k], cells_wanted
-        )
+            engine, core, layer, output, states[k], mechanism, resets, amounts[k], cells_wanted,
+            impl, saves,
+        )  # fmt: skip
         finals.append(final)
         pullbacks.append(pullback)
     return output, finals, Stack(pullbacks)
 
 
-def _own(xp: Any, zoneout: Any) -> Any:
-    """Copies of the draws: a pullback must not see what its caller does to them afterwards."""
-    if isinstance(zoneout, tuple):
-        return tuple(_own(xp, amount) for amount in zoneout)
-    return xp.array(zoneout) if getattr(zoneout, "ndim", 0) else zoneout
+def _own(xp: Any, given: Any) -> Any:
+    """Copies of arrays: a pullback must not see what its caller does to them afterwards."""
+    if isinstance(given, dict):
+        return {name: _own(xp, value) for name, value in given.items()}
+    if isinstance(given, tuple):
+        return tuple(_own(xp, value) for value in given)
+    return xp.array(given, order="C") if getattr(given, "ndim", 0) else given
 
 
 def _flat(steps: Array) -> Array:

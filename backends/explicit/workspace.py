@@ -30,7 +30,7 @@ class Workspace:
         for extent in shape:
             size *= extent
         try:  # rather than look first: another thread may take the last one
-            buffer = self._free[str(np.dtype(dtype)), size].pop()
+            buffer = self._free[np.dtype(dtype).char, size].pop()
         except (KeyError, IndexError):
             buffer = self.xp.empty(size, dtype=dtype)
         return buffer.reshape(shape)
@@ -38,7 +38,7 @@ class Workspace:
     def give(self, arrays: list[Any]) -> None:
         """Take arrays back that :meth:`take` handed out; their users must be done with them."""
         for array in arrays:
-            key = str(array.dtype), array.size
+            key = array.dtype.char, array.size
             free = self._free.pop(key, [])
             free.append(array.reshape(-1))
             self._free[key] = free  # now the last one to go

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gatecore.backends.jax.parallel import minimal_parallel
-from gatecore.backends.jax.sequence import gru, init, lstm, minimal
+from gatecore.backends.jax.sequence import gru, implementation, init, lstm, minimal
 
 if TYPE_CHECKING:
     from gatecore.backends.jax.learner import Learner
@@ -29,6 +29,7 @@ __all__ = [
     "Learner",
     "MinimalCell",
     "gru",
+    "implementation",
     "init",
     "lstm",
     "minimal",

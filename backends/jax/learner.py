@@ -12,10 +12,12 @@ from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
 from gatecore.backends.explicit.batches import (
     check_inputs,
+    check_model,
     check_settings,
     check_state,
     check_targets,
 )
+from gatecore.backends.explicit.carried import by_layer, by_name, check_streams
 from gatecore.backends.jax import scan, sequence
 from gatecore.spec import Batch, ModelSpec
 
@@ -61,6 +63,7 @@ class Learner:
         dtype: str = "float32",
     ) -> None:
         self.spec, self.seed = spec, integer("seed", seed, at_least=0)
+        check_model(spec)
         first, second = (probability("betas", beta, below_one=True) for beta in betas)
         self.adam = optax.scale_by_adam(first, second, number("eps", eps))
         self.dtype = jnp.dtype(choice("dtype", dtype, ("float32", "float64")))
@@ -71,6 +74,7 @@ class Learner:
             )
         self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in spec.initial(seed).items()}
         self._moments = self.adam.init(self.parameters)
+        self._carried = {k: jnp.zeros(v, self.dtype) for k, v in spec.carried().items()}
         self.steps = 0
         self._update, self._measure, self._average = (
             jax.jit(function) for function in (self._stepped, self._loss, self._gates)
@@ -89,6 +93,7 @@ class Learner:
             the parameters themselves have overflowed, both are NaN.
         """
         check_settings(learning_rate, clip_norm)
+        check_streams(self.spec, batch.inputs.shape[1], self.spec.streams)
         rng = np.random.default_rng([self.seed, self.steps])
         rate, clip = (
             np.asarray(np.inf if v is None else v, self.dtype) for v in (learning_rate, clip_norm)
@@ -96,21 +101,33 @@ class Learner:
         count = np.asarray(self.steps, np.int32)
         moments = self._moments._replace(count=count)
         with _precision():
-            parameters, moments, sound, metrics = self._update(
-                self.parameters, moments, self._arrays(batch, rng), rate, clip
+            start = by_layer(self.spec, self._carried) if self.spec.streams else None
+            parameters, moments, sound, metrics, final = self._update(
+                self.parameters, moments, self._arrays(batch, rng), start, rate, clip
             )
         if not bool(sound):
             return {"loss": float("nan"), "gradient_norm": float("nan")}
         self.parameters, self._moments = parameters, moments
+        if self.spec.streams:
+            self._carried = by_name(self.spec, final)
         self.steps += 1
         return {name: float(value) for name, value in metrics.items() if name != "count"}
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Means over all batches' scored elements; no dropout, zoneout in expectation."""
+        """Means over all batches' scored elements; no dropout, zoneout in expectation.
+
+        A model that carries its state starts from zeros, and does so from batch to batch.
+        """
         totals: dict[str, float] = {}
+        state, streams = None, None
         for batch in batches:
+            check_streams(self.spec, batch.inputs.shape[1], streams)
             with _precision():
-                _, metrics = self._measure(self.parameters, self._arrays(batch, None))
+                _, (metrics, final) = self._measure(
+                    self.parameters, self._arrays(batch, None), state
+                )
+            if self.spec.streams:
+                state, streams = final, batch.inputs.shape[1]
             count = float(metrics["count"])
             for name, value in {**metrics, "count": 1.0}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * count
@@ -154,6 +171,7 @@ class Learner:
             "parameters": self.parameters,
             "first": self._moments.mu,
             "second": self._moments.nu,
+            "carried": self._carried,
         }
 
     def _arrays(self, batch: Batch, rng: np.random.Generator | None) -> dict[str, Any]:
@@ -191,10 +209,13 @@ class Learner:
         return amounts if lstm else amounts[0]
 
     def _stepped(
-        self, parameters: Arrays, moments: Any, batch: dict[str, Any], rate: Array, clip: Array
-    ) -> tuple[Arrays, Any, Array, dict[str, Array]]:
-        """Parameters and moments after a step, whether the parameters were finite, and metrics."""
-        (loss, metrics), gradients = jax.value_and_grad(self._loss, has_aux=True)(parameters, batch)
+        self, parameters: Arrays, moments: Any, batch: dict[str, Any], start: Any, rate: Array,
+        clip: Array,
+    ) -> tuple[Arrays, Any, Array, dict[str, Array], Any]:  # fmt: skip
+        """Parameters, moments, whether the former were finite before, metrics, the last state."""
+        (loss, (metrics, final)), gradients = jax.value_and_grad(self._loss, has_aux=True)(
+            parameters, batch, start
+        )
         norm = optax.tree.norm(gradients)
         scale = jnp.minimum(1, clip / (norm + 1e-6))
         updates, new = self.adam.update(jax.tree.map(lambda g: g * scale, gradients), moments)
@@ -207,15 +228,20 @@ class Learner:
         )
         moved, mu, nu = parameters_and_moments
         sound = jnp.stack([jnp.isfinite(p).all() for p in parameters.values()]).all()
-        return moved, new._replace(mu=mu, nu=nu), sound, {**metrics, "gradient_norm": norm}
+        metrics["gradient_norm"] = norm
+        if start is not None:
+            final = jax.tree.map(lambda new, old: jnp.where(usable, new, old), final, start)
+        return moved, new._replace(mu=mu, nu=nu), sound, metrics, final
 
-    def _loss(self, parameters: Arrays, batch: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
-        """The loss, and the metrics with their count of scored elements."""
+    def _loss(
+        self, parameters: Arrays, batch: dict[str, Any], start: Any
+    ) -> tuple[Array, tuple[dict[str, Array], Any]]:
+        """The loss; the metrics with their count of scored elements, and the last state."""
         x = self._features(parameters, batch)
-        x, _ = getattr(sequence, self.spec.core)(
+        x, final = getattr(sequence, self.spec.core)(
             self._layers(parameters),
             x,
-            None,
+            start,
             self.spec.mechanism,
             resets=batch["resets"],
             zoneout=batch["zoneout"],
@@ -224,7 +250,7 @@ class Learner:
         predicted, targets = self._head(parameters, x, batch["dropout"]), batch["targets"]
         if self.spec.loss == "squared_error":
             loss = jnp.square(predicted - targets).mean()
-            return loss, {"loss": loss, "count": jnp.asarray(targets.size)}
+            return loss, ({"loss": loss, "count": jnp.asarray(targets.size)}, final)
         scored = targets >= 0
         count = jnp.maximum(scored.sum(), 1)
         each = optax.softmax_cross_entropy_with_integer_labels(
@@ -233,13 +259,13 @@ class Learner:
         loss = jnp.where(scored, each, jnp.zeros_like(each)).sum() / count.astype(each.dtype)
         right = (predicted.argmax(-1).astype(targets.dtype) == targets) & scored
         accuracy = right.sum().astype(each.dtype) / count.astype(each.dtype)
-        return loss, {"loss": loss, "accuracy": accuracy, "count": count}
+        return loss, ({"loss": loss, "accuracy": accuracy, "count": count}, final)
 
     def _features(self, parameters: Arrays, batch: dict[str, Any]) -> Array:
         """What the first layer receives."""
         if self.spec.input == "dense":
             return batch["inputs"]
-        if self.spec.input == "one_hot":
+        if self.spec.input == "one_hot":  # jax gives zeros for -1
             return jax.nn.one_hot(batch["inputs"], self.spec.input_size, dtype=self.dtype)
         return parameters["embedding.weight"][batch["inputs"]]
 
@@ -252,9 +278,8 @@ class Learner:
 
     def _head(self, parameters: Arrays, x: Array, kept: list[Array]) -> Array:
         """ReLU layers with dropout, and the output layer."""
-        for k in range(len(self.spec.head) + 1):
-            weight, bias = (parameters[f"head.{k}.{part}"] for part in ("weight", "bias"))
-            x = x @ weight.T + bias[None, None]
+        for k, (weight, bias) in enumerate(self.spec.head_names()):
+            x = x @ parameters[weight].T + parameters[bias][None, None]
             if k < len(self.spec.head):
                 x = jax.nn.relu(x)
                 if kept:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gatecore import _checks
 from gatecore.backends.explicit.arguments import cell_of, per_layer
-from gatecore.backends.jax import scan
+from gatecore.backends.jax import native, scan
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
@@ -27,6 +27,7 @@ def lstm(
     zoneout: Any = None,
     return_cells: bool = False,
     autodiff: bool = False,
+    impl: str = "auto",
 ) -> tuple[Any, Any]:
     """An LSTM over a whole sequence (equations 2-15, by mechanism).
 
@@ -54,6 +55,9 @@ def lstm(
         False: the sequence has a derivative of its own, by explicit backpropagation through time,
         which can be differentiated again, but not in forward mode. True: JAX differentiates the
         plain scan, in any mode, with more memory.
+    impl : {"auto", "native", "reference"}
+        By the native library, by a scan, or by the library wherever it serves: in float32 on a CPU
+        that is JAX's one device. :func:`implementation` says which it is.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def lstm(
     Raises
     ------
     ValueError, TypeError
-        Shapes or types that do not fit.
+        Shapes or types that do not fit, or an ``impl`` that can't be taken, with the reason.
 
     Examples
     --------
@@ -74,7 +78,7 @@ def lstm(
     >>> output.shape, c.shape
     ((5, 2, 8), (2, 8))
     """
-    return _run("lstm", params, x, state, mechanism, resets, zoneout, autodiff, return_cells)
+    return _run("lstm", params, x, state, mechanism, resets, zoneout, autodiff, return_cells, impl)
 
 
 def gru(
@@ -86,13 +90,14 @@ def gru(
     resets: Array | None = None,
     zoneout: Any = None,
     autodiff: bool = False,
+    impl: str = "auto",
 ) -> tuple[Array, Any]:
     """A GRU over a whole sequence, reset after the product as in torch and cuDNN.
 
     As :func:`lstm`, but for the state h (batch, hidden), the further parameter ``bias_n``
     (hidden,), and a zoneout of one amount.
     """
-    return _run("gru", params, x, state, mechanism, resets, zoneout, autodiff)
+    return _run("gru", params, x, state, mechanism, resets, zoneout, autodiff, impl=impl)
 
 
 def minimal(
@@ -104,12 +109,13 @@ def minimal(
     resets: Array | None = None,
     zoneout: Any = None,
     autodiff: bool = False,
+    impl: str = "auto",
 ) -> tuple[Array, Any]:
     """The minimal gated cell over a whole sequence (footnote 4).
 
     As :func:`lstm`, but for the state h (batch, hidden) and a zoneout of one amount.
     """
-    return _run("minimal", params, x, state, mechanism, resets, zoneout, autodiff)
+    return _run("minimal", params, x, state, mechanism, resets, zoneout, autodiff, impl=impl)
 
 
 def init(
@@ -167,6 +173,28 @@ def biases(cell: Cell, key: Array, dtype: Any) -> Array:
     return jax.pure_callback(draw, shape, seed, vmap_method="sequential").astype(dtype)
 
 
+def implementation(dtype: Any, *, autodiff: bool = False, impl: str = "auto") -> str:
+    """What runs a sequence of this type: "native" or "reference".
+
+    Parameters
+    ----------
+    dtype : of x and the weights
+    autodiff, impl
+        As :func:`lstm` takes them.
+
+    Raises
+    ------
+    ValueError
+        ``impl="native"`` can't be taken, with the reason.
+    """
+    _checks.choice("impl", impl, ("auto", "native", "reference"))
+    reason = "autodiff=True asks for the scan" if autodiff else native.obstacle(dtype)
+    if impl == "native" and reason:
+        raise ValueError(f"impl='native' can't be taken: {reason}; use impl='auto' or 'reference'")
+    taken = impl == "native" or (impl == "auto" and reason is None and native.automatic(dtype))
+    return "native" if taken else "reference"
+
+
 def layer_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> scan.Layer:
     """The layer that parameters and inputs are of, after checking their shapes and types."""
     cell = cell_of(core, params, x, mechanism)
@@ -200,9 +228,12 @@ def _run(
     zoneout: Any,
     autodiff: bool,
     return_cells: bool = False,
+    impl: str = "auto",
 ) -> tuple[Any, Any]:
     if isinstance(params, Mapping):
-        return _layer(core, params, x, state, mechanism, resets, zoneout, autodiff, return_cells)
+        return _layer(
+            core, params, x, state, mechanism, resets, zoneout, autodiff, return_cells, impl
+        )
     if not params:
         raise ValueError("params must hold at least one layer")
     states, amounts = (
@@ -212,7 +243,9 @@ def _run(
     finals: list[Any] = []
     for k, layer in enumerate(params):
         cells = return_cells and k == len(params) - 1
-        x, final = _layer(core, layer, x, states[k], mechanism, resets, amounts[k], autodiff, cells)
+        x, final = _layer(
+            core, layer, x, states[k], mechanism, resets, amounts[k], autodiff, cells, impl
+        )
         finals.append(final)
     return x, finals
 
@@ -227,16 +260,20 @@ def _layer(
     zoneout: Any,
     autodiff: bool,
     return_cells: bool,
+    impl: str,
 ) -> tuple[Any, Any]:
-    layer, matrix, bias, start, sequence = prepared(
-        core, params, x, state, mechanism, resets, zoneout
-    )
+    layer, own, start, sequence = _checked(core, params, x, state, mechanism, resets, zoneout)
     shown = 2 if return_cells else 1
-    if autodiff:
-        states, last, _ = scan.forward(layer, matrix, bias, start, sequence)
+    if implementation(sequence.x.dtype, autodiff=autodiff, impl=impl) == "native":
+        single = {name: value.astype(jnp.float32) for name, value in own.items()}
+        states, last = native.explicit(layer, shown, single, start, sequence)
     else:
-        states, last = scan.explicit(layer, shown, matrix, bias, start, sequence)
-    hidden = states[0].astype(matrix.dtype)
+        matrix, bias = scan.pack(layer, own, scan.widened(sequence.x.dtype))
+        if autodiff:
+            states, last, _ = scan.forward(layer, matrix, bias, start, sequence)
+        else:
+            states, last = scan.explicit(layer, shown, matrix, bias, start, sequence)
+    hidden = states[0].astype(sequence.x.dtype)
     return (hidden, states[1]) if return_cells else hidden, layer.whole(last)
 
 
@@ -250,13 +287,27 @@ def prepared(
     zoneout: Any = None,
 ) -> tuple[scan.Layer, Array, Array, scan.State, scan.Sequence]:
     """One layer's arguments, checked, as :mod:`scan` takes them."""
+    layer, own, start, sequence = _checked(core, params, x, state, mechanism, resets, zoneout)
+    return layer, *scan.pack(layer, own, scan.widened(sequence.x.dtype)), start, sequence
+
+
+def _checked(
+    core: str,
+    params: Mapping[str, Array],
+    x: Array,
+    state: Any,
+    mechanism: str | Mechanism,
+    resets: Array | None,
+    zoneout: Any,
+) -> tuple[scan.Layer, dict[str, Array], scan.State, scan.Sequence]:
+    """The layer, its parameters, the initial state, and what it runs over."""
     x = jnp.asarray(x)
     params = {name: jnp.asarray(value) for name, value in params.items()}
     layer = layer_of(core, params, x, mechanism)
     wide, steps = scan.widened(x.dtype), x.shape[:2]
     start = _start(layer, state, x.shape[1], wide)
     sequence = scan.Sequence(x, resets_of(resets, steps), _zoneout(layer, zoneout, steps, wide))
-    return layer, *scan.pack(layer, params, wide), start, sequence
+    return layer, params, start, sequence
 
 
 def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:

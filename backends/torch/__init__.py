@@ -2,7 +2,7 @@
 
 Layers (``LSTM``, ``GRU``, ``Minimal``), single steps (``LSTMCell``, …), gates for anything
 (``GateUnit``), the rewriting of models (``convert``), the same layers as functions (``lstm``, …),
-and the ``Learner`` that trains a ``ModelSpec``.
+what the gates of a running model do (``watch``), and the ``Learner`` that trains a ``ModelSpec``.
 """
 
 from gatecore.backends.torch.convert import convert
@@ -12,6 +12,7 @@ from gatecore.backends.torch.learner import Learner
 from gatecore.backends.torch.release import release
 from gatecore.backends.torch.stepwise import GRUCell, LSTMCell, MinimalCell
 from gatecore.backends.torch.unit import GateUnit, gate
+from gatecore.backends.torch.watch import Watch, watch
 
 __all__ = [
     "GRU",
@@ -22,10 +23,12 @@ __all__ = [
     "Learner",
     "Minimal",
     "MinimalCell",
+    "Watch",
     "convert",
     "gate",
     "gru",
     "lstm",
     "minimal",
     "release",
+    "watch",
 ]

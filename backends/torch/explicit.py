@@ -26,6 +26,10 @@ class Place:
         """What computes with the arrays."""
         return engine(cell)
 
+    def layer(self, saves: bool, cell: Cell, *arguments: Any) -> Any:
+        """What runs one layer over one sequence; ``saves`` says whether a backward may follow."""
+        return Layer(self.engine(cell), cell, *arguments)
+
     def array(self, value: Any) -> Any:
         """A tensor's memory as an array; other values as they are."""
         return value.detach().numpy() if isinstance(value, Tensor) else value
@@ -51,7 +55,7 @@ def forward(given: Arguments, keep: bool, place: Place) -> list[Tensor]:
         saved.append(place.take((time + extra, batch, width), dtype))
         return place.array(saved[-1])
 
-    layer = _layer(given, take, place)
+    layer = _layer(given, take, place, keep)
     x, states = place.array(given.x), _state(given, given.states, place)
     outputs, final = layer.forward(x, states, given.cells)
     results = [*(outputs if given.cells else (outputs,)), *_parts(given, final)]
@@ -68,7 +72,7 @@ def backward(
 ) -> list[Tensor]:
     """Cotangents of x (empty unless wanted), the parameters and the states."""
     layer = _layer(given, _replay(given, saved, place), place)
-    scratch = place.array(place.take(layer.logits.shape, layer.dtype))
+    scratch = place.array(place.take(layer.scratch_shape(wrt_x), layer.dtype))
     d_state, d_output = _state(given, d_states, place), [place.array(d) for d in d_outputs]
     d_params, d_x, d_start = layer.backward(d_output, d_state, scratch, wrt_x)
     first = given.x.new_empty(0) if d_x is None else place.tensor(d_x)
@@ -76,7 +80,7 @@ def backward(
     return [first, *(place.tensor(g) for g in rest)]
 
 
-def shapes(given: Arguments) -> list[tuple[Any, ...]]:
+def shapes(given: Arguments, place: Place) -> list[tuple[Any, ...]]:
     """Shapes of the saved tensors, found on a layer of one step and one sequence."""
     widths: list[tuple[int, int]] = []
 
@@ -87,27 +91,19 @@ def shapes(given: Arguments) -> list[tuple[Any, ...]]:
 
     params = {k: np.zeros(tuple(map(int, v.shape)), "f4") for k, v in given.params.items()}
     kept = None if given.zoneout is None else (0.5,) * len(given.zoneout)
-    Layer(
-        engine(given.cell),
-        given.cell,
-        params,
-        take,
-        None,
-        _amounts(given, kept),
-        (1, 1),
-        np.dtype("f4"),
-    )
+    amounts, steps = _amounts(given, kept), (1, 1)
+    place.layer(True, given.cell, params, take, None, amounts, steps, np.dtype("f4"))
     time, batch, _ = given.x.shape
     return [(time + extra, batch, width) for width, extra in widths]
 
 
-def _layer(given: Arguments, take: Any, place: Place) -> Layer:
+def _layer(given: Arguments, take: Any, place: Place, saves: bool = True) -> Any:
     time, batch, _ = given.x.shape
     params = {name: place.array(value) for name, value in given.params.items()}
     zoneout = None if given.zoneout is None else tuple(map(place.array, given.zoneout))
     amounts, resets = _amounts(given, zoneout), place.array(given.resets)
     steps, dtype = (time, batch), DTYPES[given.x.dtype]
-    return Layer(place.engine(given.cell), given.cell, params, take, resets, amounts, steps, dtype)
+    return place.layer(saves, given.cell, params, take, resets, amounts, steps, dtype)
 
 
 def _replay(given: Arguments, saved: list[Tensor], place: Place) -> Any:

@@ -15,11 +15,11 @@ _mechanism = mechanism
 
 
 class Run(NamedTuple):
-    """Hidden (and, where asked for, cell) states of all steps, the last states, the path."""
+    """Hidden (and, where asked for, cell) states of all steps, the last states, what ran."""
 
     outputs: tuple[Tensor, ...]
     states: tuple[Tensor, ...]
-    path: str
+    impl: str
 
 
 def run(
@@ -30,14 +30,14 @@ def run(
     resets: Tensor | None = None,
     zoneout: tuple[Any, ...] | None = None,
     return_cells: bool = False,
-    path: str = "auto",
+    impl: str = "auto",
 ) -> Run:
     """One layer over x (time, batch, input); all tensors of one dtype, float32 or float64.
 
     ``states`` is (h,) or (h, c); ``zoneout`` amounts in the order cell, hidden; ``params`` may hold
     ``weight_hr``.
     """
-    taken = paths.choose(path, x, cell, "weight_hr" in params)
+    taken = paths.choose(impl, x, cell, "weight_hr" in params)
     if taken in ("plain", "scan"):
         walk = plain.loop if taken == "plain" else plain.scan
         history, last = walk(cell, dict(params), x, states, resets, zoneout)
@@ -60,7 +60,7 @@ def _operation(
     drawn = [a if isinstance(a, Tensor) else None for a in amounts]
     kept = [0.0 if isinstance(a, Tensor) else float(a) for a in amounts]
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params.values(), *states))
-    results = operation.sequence(
+    results = operation.run(
         computation(cell.core, cell.mechanism), x, params["weight_ih"], params["weight_hh"],
         params["bias"], params.get("bias_n"), hidden, memory, resets, *drawn, *kept,
         return_cells, taken, keep,
@@ -78,7 +78,7 @@ def lstm(
     resets: Tensor | None = None,
     zoneout: tuple[Any, Any] | None = None,
     return_cells: bool = False,
-    path: str = "auto",
+    impl: str = "auto",
 ) -> tuple[Any, Any]:
     """An LSTM over x (time, batch, input): the output (time, batch, hidden), and (h, c).
 
@@ -88,7 +88,7 @@ def lstm(
     ----------
     params : mapping
         ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,).
-    path : {"auto", "explicit", "fused", "graph", "plain", "scan"}
+    impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
 
     Examples
     --------
@@ -98,7 +98,7 @@ def lstm(
     >>> output.shape
     torch.Size([5, 2, 8])
     """
-    return _call("lstm", params, x, state, mechanism, resets, zoneout, return_cells, path)
+    return _call("lstm", params, x, state, mechanism, resets, zoneout, return_cells, impl)
 
 
 def gru(
@@ -109,11 +109,11 @@ def gru(
     *,
     resets: Tensor | None = None,
     zoneout: Any = None,
-    path: str = "auto",
+    impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """A GRU over x: the output and the last h; ``params`` also has ``bias_n`` (hidden,)."""
     amounts = None if zoneout is None else (zoneout,)
-    return _call("gru", params, x, state, mechanism, resets, amounts, False, path)
+    return _call("gru", params, x, state, mechanism, resets, amounts, False, impl)
 
 
 def minimal(
@@ -124,11 +124,11 @@ def minimal(
     *,
     resets: Tensor | None = None,
     zoneout: Any = None,
-    path: str = "auto",
+    impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The minimal gated cell over x: the output and the last h."""
     amounts = None if zoneout is None else (zoneout,)
-    return _call("minimal", params, x, state, mechanism, resets, amounts, False, path)
+    return _call("minimal", params, x, state, mechanism, resets, amounts, False, impl)
 
 
 def _call(
@@ -140,7 +140,7 @@ def _call(
     resets: Tensor | None,
     zoneout: tuple[Any, ...] | None,
     return_cells: bool,
-    path: str,
+    impl: str,
 ) -> tuple[Any, Any]:
     if x.dim() != 3:
         raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}")
@@ -151,6 +151,6 @@ def _call(
         states: tuple[Tensor, ...] = (zeros, zeros) if core == "lstm" else (zeros,)
     else:
         states = tuple(state) if core == "lstm" else (state,)
-    done = run(cell, params, x, states, resets, zoneout, return_cells, paths.checked(path))
+    done = run(cell, params, x, states, resets, zoneout, return_cells, paths.checked(impl))
     output = done.outputs if return_cells else done.outputs[0]
     return output, done.states if core == "lstm" else done.states[0]

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from gatecore._checks import choice, integer, number, probability
@@ -16,6 +17,7 @@ from gatecore.backends.explicit.batches import (
     check_state,
     check_targets,
 )
+from gatecore.backends.explicit.carried import by_layer, by_name, check_streams
 from gatecore.backends.torch import parallel
 from gatecore.backends.torch.functional import run
 from gatecore.backends.torch.probe import forget_gates
@@ -75,6 +77,11 @@ class Learner:
         self._second = {k: torch.zeros_like(v) for k, v in self.parameters.items()}
         for value in self.parameters.values():
             value.requires_grad_()
+        self._softmax = _adaptive(spec)
+        self._carried = {
+            name: torch.zeros(shape, dtype=self.dtype, device=self.device)
+            for name, shape in spec.carried().items()
+        }
         self.steps = 0
 
     def step(
@@ -89,10 +96,12 @@ class Learner:
             before clipping. If loss or norm is not finite, the parameters stay as they were.
         """
         check_settings(learning_rate, clip_norm)
+        check_streams(self.spec, batch.inputs.shape[1], self.spec.streams)
         if not all(bool(p.isfinite().all()) for p in self.parameters.values()):
             return {"loss": float("nan"), "gradient_norm": float("nan")}
         rng = np.random.default_rng([self.seed, self.steps])
-        loss, metrics = self._loss(batch, rng)
+        start = by_layer(self.spec, self._carried) if self.spec.streams else None
+        loss, metrics, final = self._loss(batch, rng, start)
         found = torch.autograd.grad(
             loss, list(self.parameters.values()), allow_unused=True, materialize_grads=True
         )
@@ -103,15 +112,24 @@ class Learner:
         if np.isfinite(metrics["loss"]) and np.isfinite(norm):
             scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
             self._adam(gradients, learning_rate, scale)
+            if self.spec.streams:
+                self._carried.update(by_name(self.spec, final))
         del metrics["count"]
         return {**metrics, "gradient_norm": norm}
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Means over all batches' scored elements; no dropout, zoneout in expectation."""
+        """Means over all batches' scored elements; no dropout, zoneout in expectation.
+
+        A model that carries its state starts from zeros, and does so from batch to batch.
+        """
         totals: dict[str, float] = {}
+        state, streams = None, None
         for batch in batches:
-            _, metrics = self._loss(batch, None)
+            check_streams(self.spec, batch.inputs.shape[1], streams)
+            _, metrics, final = self._loss(batch, None, state)
+            if self.spec.streams:
+                state, streams = final, batch.inputs.shape[1]
             count = metrics.pop("count")
             for name, value in {**metrics, "count": 1.0}.items():
                 totals[name] = totals.get(name, 0.0) + value * count
@@ -161,29 +179,46 @@ class Learner:
                 tensor.copy_(torch.tensor(np.asarray(state[f"{prefix}.{name}"])))
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {"parameters": self.parameters, "first": self._first, "second": self._second}
+        return {
+            "parameters": self.parameters,
+            "first": self._first,
+            "second": self._second,
+            "carried": self._carried,
+        }
 
     def _loss(
-        self, batch: Batch, rng: np.random.Generator | None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """This process's share of the loss, and the metrics of the whole batch."""
+        self, batch: Batch, rng: np.random.Generator | None, state: Any = None
+    ) -> tuple[Tensor, dict[str, float], Any]:
+        """This process's share of the loss; metrics and last state of the whole batch."""
         size = batch.inputs.shape[1]
         mine = parallel.share(size)
         own = parallel.part(batch, mine)
         x = self._features(batch)[:, mine]
-        predicted = self._head(self._recur(x, own, rng, size, mine), rng, size, mine)
-        wanted = (predicted.shape[0], size, predicted.shape[2])
+        read, final = self._recur(x, own, rng, state, size, mine)
+        predicted = self._head(read, rng, size, mine)
+        wanted = (predicted.shape[0], size, self.spec.output_size)
         check_targets(self.spec, batch.targets, wanted)
         targets = torch.as_tensor(own.targets, device=self.device)
         if self.spec.loss == "squared_error":
             count = int(np.prod(wanted))
             loss = (predicted - targets.to(self.dtype)).square().sum() / count
-            return loss, {"loss": self._sum(loss), "count": count}
+            return loss, {"loss": self._sum(loss), "count": count}, final
         count = max(int((batch.targets >= 0).sum()), 1)
         flat, scored = predicted.flatten(0, 1), targets.clamp(min=-1).flatten().long()
+        if self._softmax is not None:
+            loss = self._adaptive_loss(self._softmax, flat[scored >= 0], scored[scored >= 0])
+            return loss / count, {"loss": self._sum(loss / count), "count": count}, final
         loss = functional.cross_entropy(flat, scored, ignore_index=-1, reduction="sum") / count
         right = (flat.argmax(-1) == scored).sum().double() / count
-        return loss, {"loss": self._sum(loss), "accuracy": self._sum(right), "count": count}
+        metrics = {"loss": self._sum(loss), "accuracy": self._sum(right), "count": count}
+        return loss, metrics, final
+
+    def _adaptive_loss(self, softmax: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The sum over targets (n,) of the adaptive softmax's losses."""
+        if not len(targets):
+            return hidden.sum() * 0
+        matrices = {name: self.parameters[f"adaptive.{name}"] for name in softmax.state_dict()}
+        return -functional_call(softmax, matrices, (hidden, targets)).output.sum()
 
     def _sum(self, value: Tensor) -> float:
         whole = value.detach().double()
@@ -197,26 +232,46 @@ class Learner:
         if self.spec.input == "dense":
             return inputs.to(self.dtype)
         if self.spec.input == "one_hot":
-            return functional.one_hot(inputs.long(), self.spec.input_size).to(self.dtype)
+            size = self.spec.input_size  # and a last row of zeros, for -1
+            rows = torch.eye(size + 1, size, dtype=self.dtype, device=self.device)
+            return rows[inputs.long()]
         return functional.embedding(inputs.long(), self.parameters["embedding.weight"])
 
     def _resets(self, batch: Batch) -> Tensor | None:
         return None if batch.resets is None else torch.as_tensor(batch.resets, device=self.device)
 
     def _recur(
-        self, x: Tensor, batch: Batch, rng: np.random.Generator | None, size: int, mine: slice
-    ) -> Tensor:
-        """The last layer's output; every process draws for the whole batch, and takes its part."""
-        cells, resets = self.spec.cells(), self._resets(batch)
+        self, x: Tensor, batch: Batch, rng: np.random.Generator | None, state: Any, size: int,
+        mine: slice,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """What the head reads of the last layer, and every layer's last state if it is carried.
+
+        Every process draws for the whole batch, and takes its part.
+        """
+        cells, resets, final = self.spec.cells(), self._resets(batch), []
         zoneout = [self._zoneout((x.shape[0], size), rng, mine) for _ in cells]
         for k, cell in enumerate(cells):
-            named = self._named(f"layers.{k}.")
-            x = run(cell, named, x, self._start(x), resets, zoneout[k]).outputs[0]
-        return x if self.spec.read is None else x[-self.spec.read :]
+            start = self._start(x) if state is None else self._part(state[k], mine)
+            done = run(cell, self._named(f"layers.{k}."), x, start, resets, zoneout[k])
+            x = done.outputs[0]
+            final.append(self._whole(done.states, size, mine) if self.spec.streams else None)
+        return x if self.spec.read is None else x[-self.spec.read :], final
 
     def _start(self, x: Tensor) -> tuple[Tensor, ...]:
         zeros = x.new_zeros(x.shape[1], self.spec.hidden_size)
         return (zeros, zeros) if self.spec.core == "lstm" else (zeros,)
+
+    def _part(self, state: Any, mine: slice) -> tuple[Tensor, ...]:
+        """This process's sequences of a layer's state."""
+        return tuple(s[mine] for s in (state if self.spec.core == "lstm" else (state,)))
+
+    def _whole(self, states: tuple[Tensor, ...], size: int, mine: slice) -> Any:
+        """A layer's state from the parts of all processes."""
+        whole = [s.new_zeros(size, s.shape[1]) for s in states]
+        for full, part in zip(whole, states, strict=True):
+            full[mine] = part.detach()
+        parallel.total(whole)
+        return tuple(whole) if self.spec.core == "lstm" else whole[0]
 
     def _named(self, prefix: str) -> dict[str, Tensor]:
         return {k[len(prefix) :]: v for k, v in self.parameters.items() if k.startswith(prefix)}
@@ -240,9 +295,8 @@ class Learner:
 
     def _head(self, x: Tensor, rng: np.random.Generator | None, size: int, mine: slice) -> Tensor:
         """ReLU layers with dropout, and the output layer."""
-        for k in range(len(self.spec.head) + 1):
-            weight, bias = (self.parameters[f"head.{k}.{p}"] for p in ("weight", "bias"))
-            x = functional.linear(x, weight, bias)
+        for k, (weight, bias) in enumerate(self.spec.head_names()):
+            x = functional.linear(x, self.parameters[weight], self.parameters[bias])
             if k < len(self.spec.head):
                 x = x.relu()
                 if rng is not None and self.spec.dropout:
@@ -264,3 +318,12 @@ class Learner:
         torch._foreach_div_(below, root)
         torch._foreach_add_(below, self.eps)
         torch._foreach_addcdiv_(values, first, below, value=-rate)
+
+
+def _adaptive(spec: ModelSpec) -> nn.Module | None:
+    """The adaptive softmax's computation; its matrices are among the learner's parameters."""
+    if spec.adaptive is None:
+        return None
+    width = [spec.hidden_size, *spec.head][-1]
+    ends = list(spec.adaptive)
+    return nn.AdaptiveLogSoftmaxWithLoss(width, spec.output_size, ends, device="meta")

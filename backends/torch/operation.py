@@ -2,9 +2,9 @@
 
 It returns [hidden states of all steps, (cell states of all steps,) last states, saved tensors].
 Its backward is an operation too, whose own derivative goes through the plain path: gradients of
-any order exist. Its argument ``path`` says by what both run: "explicit" is the explicit driver on a
-CPU's memory, "fused" the same with gatecore's kernels on CUDA, "graph" the plain path as a captured
-CUDA graph, "plain" the plain path itself.
+any order exist. Its argument ``path`` says by what both run: "native" is the C++ library and
+"reference" the explicit driver on a CPU's memory, "fused" the same with gatecore's kernels on CUDA,
+"graph" the plain path as a captured CUDA graph, "plain" the plain path itself.
 """
 
 from typing import Any
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.kernels import bridge
-from gatecore.backends.torch import explicit, fused, generic, graphs
+from gatecore.backends.torch import explicit, fused, generic, graphs, native
 from gatecore.backends.torch.arguments import Arguments
 from gatecore.backends.torch.precision import no_autocast
 
+PLACES: dict[str, explicit.Place] = {"native": native.Place(), "reference": explicit.Place()}
 _TENSORS = 10  # the leading arguments after the computation's name, up to the draws of zoneout
 
 
-@torch.library.custom_op("gatecore::sequence", mutates_args=())
-def sequence(
+def _forward(
     computation: str,
     x: Tensor,
     weight_ih: Tensor,
@@ -49,11 +49,14 @@ def sequence(
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
     with no_autocast(x.device.type):
-        if path == "explicit":
-            return explicit.forward(given, keep, explicit.Place())
+        if path in PLACES:
+            return explicit.forward(given, keep, PLACES[path])
         if path == "fused":
             return fused.forward(given, keep)
         return graphs.forward(given) if path == "graph" else generic.forward(given)
+
+
+sequence = torch.library.custom_op("gatecore::sequence", mutates_args=())(_forward)
 
 
 @sequence.register_fake
@@ -67,8 +70,7 @@ def _(computation: str, x: Tensor, *arguments: Any) -> list[Tensor]:
     return [*full, *last, *(x.new_empty(shape) for shape in saved)]
 
 
-@torch.library.custom_op("gatecore::sequence_backward", mutates_args=())
-def sequence_backward(
+def _pull(
     computation: str,
     x: Tensor,
     weight_ih: Tensor,
@@ -98,12 +100,15 @@ def sequence_backward(
     )  # fmt: skip
     d_outputs, d_states = _cotangents(given, d_output, d_cells, d_hidden, d_memory)
     with no_autocast(x.device.type):
-        if path == "explicit":
-            return explicit.backward(given, saved, d_outputs, d_states, wrt_x, explicit.Place())
+        if path in PLACES:
+            return explicit.backward(given, saved, d_outputs, d_states, wrt_x, PLACES[path])
         if path == "fused":
             return fused.backward(given, saved, d_outputs, d_states, wrt_x)
         run = graphs.backward if path == "graph" else generic.backward
         return run(given, d_outputs, d_states, wrt_x)
+
+
+sequence_backward = torch.library.custom_op("gatecore::sequence_backward", mutates_args=())(_pull)
 
 
 @sequence_backward.register_fake
@@ -134,7 +139,9 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     d = list(grads[: ctx.count])
     d_output, d_cells = d.pop(0), d.pop(0) if cells else None
     d_hidden, d_memory = d.pop(0), d.pop(0) if memory else None
-    gradients = sequence_backward(
+    # a derivative of this one may be wanted: then the operation, which has one
+    pull: Any = sequence_backward if torch.is_grad_enabled() or _watched(given[0]) else _pull
+    gradients = pull(
         name, *given, *constants, tensors, d_output, d_cells, d_hidden, d_memory,
         ctx.needs_input_grad[1],
     )  # fmt: skip
@@ -149,6 +156,33 @@ def _placed(given: list[Tensor | None], gradients: list[Tensor]) -> list[Tensor 
 
 
 sequence.register_autograd(_backward, setup_context=_setup)
+
+
+class _Direct(torch.autograd.Function):
+    """The operation without torch's dispatcher, which takes longer than a short sequence."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = _forward(*inputs)
+        _setup(ctx, inputs, output)
+        return tuple(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return _backward(ctx, list(grads))
+
+
+def _watched(x: Any) -> bool:
+    """Whether torch traces, or a mode or a kind of tensor of its own wants to see the operation."""
+    tracing = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return tracing or type(x) is not Tensor
+
+
+def run(*inputs: Any) -> Any:
+    """``sequence``, directly where nothing but autograd looks at it; the same results."""
+    if _watched(inputs[1]):
+        return sequence(*inputs)
+    return _Direct.apply(*inputs) if inputs[-1] else _forward(*inputs)
 
 
 def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -214,7 +248,7 @@ def _saved_shapes(given: Arguments, path: str) -> list[tuple[Any, ...]]:
     time, batch, _ = given.x.shape
     if path == "fused":
         return list(bridge.saved_shapes(given.cell, (time, batch)))
-    return explicit.shapes(given) if path == "explicit" else []
+    return explicit.shapes(given, PLACES[path]) if path in PLACES else []
 
 
 def _outputs(given: Arguments) -> int:

@@ -1,6 +1,7 @@
 """Which way a sequence is computed, and whether a requested way can be taken.
 
-"explicit"  the sequence operation on a CPU: the explicit driver, in float32 and float64
+"native"    the sequence operation on a CPU by gatecore's C++ library, in float32
+"reference" the same by the explicit driver, in float32 and float64
 "fused"     the sequence operation on CUDA with gatecore's kernels: needs CuPy, runs eagerly
 "graph"     the sequence operation on CUDA: captured graphs of torch's own operations
 "plain"     step by step, differentiable by torch: everything is supported
@@ -12,18 +13,19 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gatecore import _checks
-from gatecore.backends.torch import fused
+from gatecore.backends.torch import fused, native
 from gatecore.cells import Cell
 
-PATHS = ("explicit", "fused", "graph", "plain", "scan")
+PATHS = ("native", "reference", "fused", "graph", "plain", "scan")
 REQUESTS = ("auto", *PATHS)
-_DEVICES = {"explicit": "cpu", "fused": "cuda", "graph": "cuda"}  # in order of preference
+# in order of preference
+_DEVICES = {"native": "cpu", "reference": "cpu", "fused": "cuda", "graph": "cuda"}
 _OPERATION_DTYPES = (torch.float32, torch.float64)
 
 
 def checked(request: str) -> str:
     """``request`` if it is the name of a path or "auto"."""
-    return _checks.choice("path", request, REQUESTS)
+    return _checks.choice("impl", request, REQUESTS)
 
 
 def choose(request: str, x: Tensor, cell: Cell, projected: bool) -> str:
@@ -37,7 +39,7 @@ def choose(request: str, x: Tensor, cell: Cell, projected: bool) -> str:
     if request == "auto":
         return _automatic(x, cell, projected)
     if request in _DEVICES and (reason := _obstacle(request, x, cell, projected)):
-        raise ValueError(f"path={request!r} can't be taken: {reason}; use path='auto' or 'plain'")
+        raise ValueError(f"impl={request!r} can't be taken: {reason}; use impl='auto' or 'plain'")
     return request
 
 
@@ -63,4 +65,6 @@ def _obstacle(path: str, x: Tensor, cell: Cell, projected: bool) -> str | None:
         return "a transformation of torch.func is active"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
+    if path == "native":
+        return native.obstacle(x.dtype)
     return fused.reason(cell, x) if path == "fused" else None

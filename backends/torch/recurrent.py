@@ -37,11 +37,12 @@ class Recurrent(Stateful):
         Whether ``bias_hh`` is trained beside ``bias_ih``, which doubles the biases' learning rate.
         By default only where the layer computes what torch's own does, and then as torch's own;
         else ``bias_hh`` stays what it is, at first 0 (but for the GRU's part inside the reset).
-    path : {"auto", "explicit", "fused", "graph", "plain", "scan"}
-        How sequences are computed; ``last_path`` says which one the last call took.
+    impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
+        By what sequences are computed; ``last_impl`` says what the last call took.
     """
 
     core: str
+    observers: tuple[Any, ...] = ()  # of `watch`: shown what each layer and direction computed
     _torch_class: ClassVar[type[nn.RNNBase]]
     # torch's own checks, in its words: Any, since they are typed as methods of its classes
     check_input: Any = nn.RNNBase.check_input
@@ -68,7 +69,7 @@ class Recurrent(Stateful):
         zoneout: Any = 0.0,
         return_cells: bool = False,
         two_biases: bool | None = None,
-        path: str = "auto",
+        impl: str = "auto",
     ) -> None:
         super().__init__()
         self._ask_torch(
@@ -80,10 +81,10 @@ class Recurrent(Stateful):
         self.bidirectional, self.proj_size = bidirectional, proj_size
         self.mechanism = _mechanism(mechanism)
         self.zoneout = zoneout_amounts(self.core, zoneout)
-        self.return_cells, self.path = self._cells_wanted(return_cells), paths.checked(path)
+        self.return_cells, self.impl = self._cells_wanted(return_cells), paths.checked(impl)
         own = computation(self.core, self.mechanism) == TORCH.get(self.core)
         self.two_biases = own if two_biases is None else bool(two_biases)
-        self.last_path: str | None = None
+        self.last_impl: str | None = None
         self._make_parameters({"device": device, "dtype": dtype})
         self.reset_parameters()
 
@@ -283,8 +284,10 @@ class Recurrent(Stateful):
             resets = None if resets is None else reverse_resets(resets, lengths)
         params = parameters.core_params(self._cells[k], self._own(k), self.two_biases, x.dtype)
         every = cells or (lengths is not None and self.core == "lstm")
-        done = run(self._cells[k], params, x, states, resets, self._amounts(x), every, self.path)
-        self.last_path = done.path
+        done = run(self._cells[k], params, x, states, resets, self._amounts(x), every, self.impl)
+        self.last_impl = done.impl
+        for observe in self.observers:
+            observe(k, params, x, states[0], done.outputs[0], resets, lengths)
         last = done.states if lengths is None else tuple(map(lengths.last, done.outputs))
         outputs = done.outputs[: 2 if cells else 1]
         return tuple(reverse(o, lengths) for o in outputs) if backwards else outputs, last

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sphinx.application import Sphinx
@@ -56,11 +57,48 @@ def benchmarks() -> str:
     return markdown(json.loads(kept.read_text(encoding="utf-8")))
 
 
+def evidence() -> str:
+    """A table for each group of the kept results: test scores of every mechanism, seed by seed."""
+    kept = sorted((DOCS / "evidence").glob("*.json"))
+    groups = [g for path in kept for g in json.loads(path.read_text(encoding="utf-8"))["groups"]]
+    return "\n".join(map(_evidence_of, groups))
+
+
+def _evidence_of(group: dict[str, Any]) -> str:
+    score, seeds = group["score"]["name"], sorted({s for r in _variants(group) for s in r[1]})
+    columns = ["gates", "median", *(f"seed {seed}" for seed in seeds), "parameters"]
+    counts = {run["mechanism"]: run["parameters"] for run in group["runs"]}
+    rows = [
+        [
+            f"`{label}`",
+            _score(variant["median_test"], score),
+            *(_score(tests.get(seed), score) for seed in seeds),
+            f"{counts.get(label.split()[0], 0):,}" if counts.get(label.split()[0]) else "",
+        ]
+        for label, tests, variant in _variants(group)
+    ]
+    rows += [
+        [f"*{name}*", _score(value, score), *[""] * (len(seeds) + 1)]
+        for name, value in group["baselines"].items()
+    ]
+    return f"### {group['title']}\n\nTest {score}.\n\n{table(columns, rows)}"
+
+
+def _variants(group: dict[str, Any]) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
+    return [(label, v["test_by_seed"], v) for label, v in group["mechanisms"].items()]
+
+
+def _score(value: float | None, score: str) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if score == "accuracy" else f"{value:.4g}"
+
+
 def write(app: Sphinx) -> None:
     """Write all parts; a part that has not changed keeps its time, so that builds stay short."""
     folder = DOCS / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (mechanisms, timescales, benchmarks):
+    for part in (mechanisms, timescales, benchmarks, evidence):
         path, text = folder / f"{part.__name__}.md", part()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

@@ -112,8 +112,8 @@ class Torch:
 
     name = "torch"
 
-    def __init__(self, dtype="float32", path="auto"):
-        self.torch, self.path = needed("torch"), path
+    def __init__(self, dtype="float32", impl="auto"):
+        self.torch, self.impl = needed("torch"), impl
         if not self.torch.cuda.is_available():
             raise Absent("torch sees no CUDA device")
         self.dtype, self.backend = getattr(self.torch, dtype), load("torch")
@@ -154,7 +154,7 @@ class Torch:
             amounts = self.array(amounts)
         output, last = getattr(self.backend, case.core)(
             params, x, state, case.mechanism, resets=tree(self.array, case.resets),
-            zoneout=amounts, path=self.path,
+            zoneout=amounts, impl=self.impl,
         )  # fmt: skip
         results = [array for _, array in leaves((output, last))]
         cotangents = [self.array(a) for _, a in leaves((case.d_output, case.d_state))]

@@ -59,12 +59,12 @@ def torch_layer(path, mechanism, sizes):
     """The torch backend, by one of its paths."""
     from tests.gpu.arrays import Torch
 
-    own = Torch(path=path)
+    own = Torch(impl=path)
     params, x, d = data(sizes, mechanism)
     params, x, d = {k: own.leaf(v) for k, v in params.items()}, own.array(x), own.array(d)
 
     def forward():
-        return own.backend.lstm(params, x, None, mechanism, path=path)[0]
+        return own.backend.lstm(params, x, None, mechanism, impl=path)[0]
 
     def backward(output):
         own.torch.autograd.grad(output, list(params.values()), d)

@@ -32,7 +32,8 @@ def spec_of(name):
 def batch_of(spec, rng, time=6, size=4):
     """A random batch with some resets and some targets that are not scored."""
     read = spec.read or time
-    inputs = rng.integers(0, spec.input_size, (time, size))
+    lowest = -1 if spec.input == "one_hot" else 0  # -1: a vector of zeros
+    inputs = rng.integers(lowest, spec.input_size, (time, size))
     if spec.input == "dense":
         inputs = rng.standard_normal((time, size, spec.input_size), np.float32)
     targets = rng.integers(-1, spec.output_size, (read, size))
@@ -116,21 +117,23 @@ def test_bad_settings_and_batches_are_refused(rng):
     with pytest.raises(ValueError, match="learning_rate"):
         learner.step(batch, learning_rate=-1.0)
     with pytest.raises(ValueError, match=r"batch\.inputs must lie in 0\.\.4"):
-        learner.step(batch._replace(inputs=batch.inputs + 5), learning_rate=0.1)
+        learner.step(batch._replace(inputs=batch.inputs + 6), learning_rate=0.1)
     with pytest.raises(ValueError, match=r"batch\.targets"):
         learner.evaluate([batch._replace(targets=batch.targets[1:])])
     with pytest.raises(ValueError, match="at least one"):
         learner.evaluate([])
 
 
-@pytest.mark.parametrize("name", ["copying", "adding", "forgetting", "pixels"])
+@pytest.mark.parametrize(
+    "name", ["copying", "adding", "forgetting", "pixels", "language", "programs"]
+)
 def test_every_task_starts_equally_on_both_backends(name):
     pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
     from gatecore.tasks import Config
 
     small = {"length": 20} if name in ("copying", "adding") else {}
     try:
-        config = Config.of(name, "UR", hidden_size=16, backend="jax", **small)
+        config = Config.of(name, "UR", hidden_size=16, batch_size=4, backend="jax", **small)
         batch = config.task.batch(7, 0, 4)
     except FileNotFoundError as error:
         pytest.skip(f"the data of {name} is not on this machine: {error}")

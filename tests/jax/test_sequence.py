@@ -112,6 +112,14 @@ def test_no_steps_leave_the_state_as_it_was(rng):
     assert same(last, state, 1e-15)
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_the_cells_of_the_core_run_in_strict_jax(core, rng):
+    params, x, state = example(core, GATINGS["UR"], rng)
+    cell = CORES[core](INPUTS, D, "UR")
+    strict_results = cell.scan(*jax.tree.map(jnp.asarray, (params, x, state)))
+    assert same(strict_results, cell.scan(params, x, state), 1e-13)
+
+
 # --- saturated gates ----------------------------------------------------------------------------
 
 

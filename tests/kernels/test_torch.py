@@ -48,12 +48,12 @@ def test_the_kernels_give_what_the_plain_path_gives(gpu, kind, mechanism):
     resets = torch.rand(5, 2) < 0.3
     trained = [x, *(p for p in layer.parameters() if p.requires_grad)]
     results = []
-    for layer.path in ("plain", "fused", "auto"):
+    for layer.impl in ("plain", "fused", "auto"):
         output, state = layer(x, resets=resets)
         last = state[1] if kind is LSTM else state
         loss = output.pow(2).sum() + last.sum()
         results.append([output, *torch.autograd.grad(loss, trained)])
-        assert layer.last_path == {"plain": "plain"}.get(layer.path, "fused")
+        assert layer.last_impl == {"plain": "plain"}.get(layer.impl, "fused")
     for other in results[1:]:
         for got, wanted in zip(other, results[0], strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
@@ -62,8 +62,8 @@ def test_the_kernels_give_what_the_plain_path_gives(gpu, kind, mechanism):
 
 def test_what_the_kernels_do_not_serve_says_why(gpu, monkeypatch):
     monkeypatch.setattr(bridge, "missing", lambda: "CuPy is missing")
-    with pytest.raises(ValueError, match="path='fused' can't be taken: CuPy is missing"):
-        LSTM(3, 4, path="fused")(torch.randn(5, 2, 3))
+    with pytest.raises(ValueError, match="impl='fused' can't be taken: CuPy is missing"):
+        LSTM(3, 4, impl="fused")(torch.randn(5, 2, 3))
     layer = LSTM(3, 4)
     layer(torch.randn(5, 2, 3))
-    assert layer.last_path == "plain"
+    assert layer.last_impl == "plain"

@@ -23,4 +23,4 @@ def test_the_kept_table_is_that_of_the_kept_json():
 
 def test_a_ratio_above_one_means_faster_than_the_reference():
     times = {"reference": [2.0, 3.0, 4.0], "own": [1.0, 1.0, 1.0]}
-    assert report()._speed(times, "reference", "own") == "3.00 (2.00–4.00)"
+    assert report()._speed(times, "reference", "own") == "3.00 (2.20–3.80)"

@@ -18,12 +18,19 @@ FRAMEWORKS = {
 ANALYSIS = {"numpy", "sympy", "mpmath", "scipy", "matplotlib"}
 TASKS = {
     "click",
+    "distributed",
+    "joblib",
+    "jinja2",
+    "markupsafe",
     "matplotlib",
     "numpy",
+    "pyarrow",
     "pydantic",
     "rich",
     "safetensors",
+    "scipy",
     "sklearn",
+    "tensorboardX",
     "threadpoolctl",
 }
 

@@ -11,13 +11,16 @@ HEAVY = {
     "cupy",
     "flax",
     "jax",
+    "jinja2",
     "matplotlib",
+    "pyarrow",
     "pydantic",
     "rich",
     "safetensors",
     "scipy",
     "sklearn",
     "sympy",
+    "tensorboardX",
     "torch",
 }
 

@@ -20,7 +20,7 @@ PUBLIC = {
     "gatecore.backends": "load",
     "gatecore.backends.numpy": "lstm gru minimal Learner",
     "gatecore.backends.torch": """
-        LSTM GRU Minimal LSTMCell GRUCell MinimalCell GateUnit convert Learner
+        LSTM GRU Minimal LSTMCell GRUCell MinimalCell GateUnit convert watch Learner
     """,
     "gatecore.backends.jax": "lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit Learner",
     "gatecore.analysis": """
@@ -28,7 +28,9 @@ PUBLIC = {
         gradient_bounds expected_gates ExpectedGates timescale_quantile initial_gate_density
         sample_timescales
     """,
-    "gatecore.tasks": "copying adding forgetting pixels train load_run",
+    "gatecore.tasks": """
+        copying adding forgetting pixels language train load_run sweep SweepConfig report
+    """,
 }
 WITHOUT_ALL = ("gatecore.cells", "gatecore.init")  # reached through gatecore
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]

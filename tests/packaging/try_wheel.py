@@ -19,7 +19,7 @@ from pathlib import Path
 from layout import FOLDERS
 
 HERE = Path(__file__).parent
-DATA = (".py", ".cu", ".cuh", "py.typed")
+DATA = (".py", ".cu", ".cuh", ".j2", "py.typed")
 
 
 def expected_files():
@@ -35,17 +35,23 @@ def expected_files():
 def check_contents(wheel):
     """Compare the wheel's files with the folders'; end with a message where they differ."""
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    native = {name for name in held if name.startswith("gatecore/backends/kernels/cpu/_native.")}
+    compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+    if compiler and not native and os.environ.get("GATECORE_NATIVE") != "0":
+        sys.exit(f"{wheel.name}: lacks the native CPU library, though there is a C++ compiler")
+    held -= native
     if held != (expected := expected_files()):
         missing, extra = sorted(expected - held), sorted(held - expected)
         sys.exit(f"{wheel.name}: missing {missing}, not in the folders {extra}")
-    print(f"{wheel.name}: {len(held)} files, as in the folders")
+    print(f"{wheel.name}: {len(held)} files, as in the folders", *sorted(native), sep=", ")
+    return bool(native)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     wheel = parser.parse_args().wheel.resolve()
-    check_contents(wheel)
+    native = check_contents(wheel)
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder) / "venv", with_pip=True)
         python = Path(folder) / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
@@ -57,7 +63,9 @@ def main():
         )  # fmt: skip
         names = {package["name"].lower() for package in json.loads(listed.stdout)}
         print("installed:", ", ".join(sorted(names - {"pip", "setuptools"})))
-        subprocess.run([python, "-W", "error", "use_installed.py"], check=True, cwd=folder)
+        expected = "native" if native else "array operations"
+        command = [python, "-W", "error", "use_installed.py", expected]
+        subprocess.run(command, check=True, cwd=folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Ten lines of use, for an environment that holds the wheel, NumPy and array-api-compat alone."""
+"""Ten lines of use, for an environment that holds the wheel, NumPy and array-api-compat alone.
+
+    python use_installed.py PATH
+
+PATH is what must run a float32 layer: "native" or "array operations".
+"""
 
 import importlib.resources
 import importlib.util
@@ -17,6 +22,10 @@ d_params, _, _ = pullback(np.ones_like(output))
 
 expected, _ = cell.scan(params, x)
 assert np.allclose(output, expected, rtol=0, atol=1e-12)
+single = {name: value.astype(np.float32) for name, value in params.items()}
+fast, _, fast_pullback = load("numpy").lstm(single, x.astype(np.float32), mechanism="UR")
+assert fast_pullback.path == sys.argv[1], fast_pullback.path
+assert np.allclose(fast, expected, rtol=0, atol=1e-5)
 assert output.shape == (20, 2, 8)
 assert np.array_equal(output[-1], hidden)
 assert all(np.isfinite(gradient).all() for gradient in d_params.values())

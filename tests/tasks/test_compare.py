@@ -47,8 +47,17 @@ def test_each_run_gets_a_folder_and_all_of_them_a_picture(done):
     out, runs, _ = done
     folders = ["pixels-O-seed0", "pixels-UR-seed0", "copying-O-seed0", "copying-UR-seed0"]
     assert [run.folder.name for run in runs] == folders
-    assert sorted(p.name for p in out.iterdir()) == sorted([*folders, "comparison.png"])
+    files = ["comparison.png", "report.html", "results.csv", "results.json"]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*folders, *files])
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_last_line_names_the_report_of_all_runs(done):
+    out, runs, text = done
+    assert text.splitlines()[-1] == f"Report: {out / 'report.html'}"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "4 runs in 2 groups" in page
+    assert all(f"{run.summary['test']['loss']:.4g}" in page for run in runs)
 
 
 def test_the_table_sets_results_beside_the_baselines(done):
@@ -138,6 +147,14 @@ def test_a_picture_of_other_runs_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "comparison.png").write_text("precious")
     never_trained(monkeypatch)
     with pytest.raises(RunError, match=r"comparison\.png is of other runs"):
+        compare.compare(job(), tmp_path, Recorder().console)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_page_that_is_no_report_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("precious")
+    never_trained(monkeypatch)
+    with pytest.raises(RunError, match=r"report\.html is not of a report"):
         compare.compare(job(), tmp_path, Recorder().console)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import stat
+import subprocess
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import gatecore
 from gatecore.tasks import environment, load_run, train
@@ -51,7 +53,18 @@ def test_the_config_is_recorded_completely(finished):
     assert recorded["backend"] == f"numpy {np.__version__}"
     assert recorded["gatecore"]
     assert recorded["blas"]
-    assert recorded.keys() >= {"commit", "platform"}
+    assert recorded.keys() >= {"commit", "project_commit", "platform", "cores"}
+    assert recorded["libraries"].keys() >= {"numpy", "safetensors", "scikit-learn"}
+    assert recorded["libraries"]["numpy"] == np.__version__
+    assert "torch" not in recorded["libraries"]
+
+
+def test_the_commit_of_the_current_folder_is_recorded_too(tmp_path, monkeypatch):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", environment.environment("numpy")["project_commit"])
 
 
 def test_the_threads_recorded_are_those_that_trained(finished):
@@ -170,7 +183,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(folder, monkeyp
 def test_what_a_killed_write_left_behind_does_no_harm(folder):
     (folder / ".checkpoint.safetensors.part").write_bytes(b"half")
     Folder(folder).save_checkpoint({"weight": np.ones(3)}, {"step": 99})
-    tensors, state = Folder(folder).load_checkpoint()
+    tensors, state, _ = Folder(folder).load_checkpoint()
     assert (tensors["weight"].tolist(), state) == ([1, 1, 1], {"step": 99})
     assert not (folder / ".checkpoint.safetensors.part").exists()
 
@@ -178,8 +191,7 @@ def test_what_a_killed_write_left_behind_does_no_harm(folder):
 def test_the_state_travels_with_the_tensors(folder):
     """state.json is a copy for people: a kill between the two writes cannot make them disagree."""
     (folder / "state.json").write_text('{"step": 3}')
-    _, state = Folder(folder).load_checkpoint()
-    assert state["step"] == 12
+    assert Folder(folder).load_checkpoint().state["step"] == 12
 
 
 def test_half_a_line_of_metrics_is_not_read(folder):
@@ -187,6 +199,24 @@ def test_half_a_line_of_metrics_is_not_read(folder):
     with open(folder / "metrics.jsonl", "a") as stream:
         stream.write('{"step": 13, "spl')
     assert load_run(folder).metrics == whole
+
+
+def test_a_finished_run_from_before_there_were_checksums_is_read(folder):
+    """As gatecore wrote it then."""
+    new = load_run(folder)
+    for name in ("config.json", "summary.json", "state.json"):
+        value = json.loads((folder / name).read_text())
+        for added in ("sha256", "metrics", "config"):
+            value.pop(added, None)
+        (folder / name).write_text(json.dumps(value, indent=2))
+    lines = [json.dumps(line) + "\n" for line in new.metrics]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    gates = safetensors.numpy.load_file(folder / "gates.safetensors")
+    safetensors.numpy.save_file(gates, folder / "gates.safetensors")
+    old = load_run(folder)
+    assert (old.config, old.metrics, old.summary) == (new.config, new.metrics, new.summary)
+    np.testing.assert_array_equal(old.gates("after").value, new.gates("after").value)
+    assert train(tiny(), folder, resume=True).status == "finished"
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """The training loop: exact resumption, clean stops, divergence, equal data for all."""
 
 import json
+import shutil
 import signal
 import threading
 
@@ -9,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from gatecore import ModelSpec
-from gatecore.tasks import load_run, train, trainer
+from gatecore.tasks import files, load_run, train, trainer
 from gatecore.tasks.runs import RunError
 from gatecore.tasks.trainer import Interrupted
 from tests.tasks.tiny import tiny
@@ -35,7 +36,7 @@ def remains(folder):
     """Everything that a run leaves, but for its timing."""
     tensors = safetensors.numpy.load_file(folder / "checkpoint.safetensors")
     summary = json.loads((folder / "summary.json").read_text())
-    summary.pop("seconds")
+    del summary["seconds"], summary["sha256"]
     return (
         {name: tensor.tobytes() for name, tensor in tensors.items()},
         (folder / "metrics.jsonl").read_bytes(),
@@ -136,24 +137,105 @@ def test_resuming_with_another_config_names_the_difference(tmp_path):
         train(tiny(steps=13), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "without a state", "tampered"])
-def test_a_checkpoint_that_is_not_the_runs_own_is_refused(tmp_path, damage):
+def broken_off(folder, **settings):
+    """A run that died at step 9; its checkpoint of step 8, as tensors and what is about them."""
     with pytest.raises(Killed):
-        train(tiny(), tmp_path, on_step=die_at(9))
-    path = tmp_path / "checkpoint.safetensors"
-    content = path.read_bytes()
-    if damage == "truncated":
-        path.write_bytes(content[:-10])
-    elif damage == "foreign":
-        path.write_bytes(b"PK\x03\x04 a zip file, say")
-    elif damage == "without a state":
-        path.write_bytes(safetensors.numpy.save(safetensors.numpy.load(content)))
-    else:
-        tensors = safetensors.numpy.load(content)
-        tensors.popitem()
-        path.write_bytes(safetensors.numpy.save(tensors, metadata={"state": '{"step": 8}'}))
-    with pytest.raises(RunError, match=r"checkpoint\.safetensors"):
+        train(tiny(**settings), folder, on_step=die_at(9))
+    path = folder / "checkpoint.safetensors"
+    return path, *files.read_tensors(path)
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    path, *_ = broken_off(tmp_path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors cannot be read"):
         train(tiny(), tmp_path, resume=True)
+
+
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path):
+    path, *_ = broken_off(tmp_path)
+    path.write_bytes(b"PK\x03\x04 a zip file, say")
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors cannot be read"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_tensors_of_another_program_are_no_checkpoint(tmp_path):
+    path, tensors, _ = broken_off(tmp_path)
+    path.write_bytes(safetensors.numpy.save(tensors))
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors was not written by this version"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_a_checkpoint_with_one_bit_changed_is_refused(tmp_path):
+    path, *_ = broken_off(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors was changed or damaged"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_the_checkpoint_of_a_run_that_differs_by_its_seed_alone_is_refused(tmp_path):
+    broken_off(tmp_path / "mine")
+    other, *_ = broken_off(tmp_path / "other", seed=1)
+    shutil.copy(other, tmp_path / "mine")
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors is of another run"):
+        train(tiny(), tmp_path / "mine", resume=True)
+
+
+def test_a_checkpoint_without_some_tensors_is_refused(tmp_path):
+    path, tensors, about = broken_off(tmp_path)
+    tensors.popitem()
+    files.write_tensors(path, tensors, about)
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors belongs to another model"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_metrics_that_lost_lines_of_before_the_checkpoint_are_refused(tmp_path):
+    broken_off(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(RunError, match=r"metrics\.jsonl lacks some of the 4 lines"):
+        train(tiny(), tmp_path, resume=True)
+
+
+def test_checkpoints_come_by_time_as_well(tmp_path):
+    steps = []
+
+    def look(step, _):
+        if (tmp_path / "state.json").exists():
+            steps.append((step, json.loads((tmp_path / "state.json").read_text())["step"]))
+
+    train(tiny(checkpoint_every=1000, checkpoint_seconds=1e-9), tmp_path, on_step=look)
+    assert steps == [(step, step) for step in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 4000000000000 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4000 bytes."),
+    ],
+)  # fmt: skip
+def test_every_frameworks_lack_of_memory_is_one_clear_error(tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("gatecore.backends.numpy.Learner.step", refuse)
+    with pytest.raises(RunError, match="not enough memory: choose smaller sizes than hidden_size"):
+        train(tiny(), tmp_path)
+
+
+def test_another_error_of_a_framework_is_not_called_a_lack_of_memory(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("gatecore.backends.numpy.Learner.step", refuse)
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(tiny(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +253,8 @@ def test_a_state_of_wrong_types_is_refused(tmp_path, state):
     with pytest.raises(Killed):
         train(tiny(), tmp_path, on_step=die_at(9))
     path = tmp_path / "checkpoint.safetensors"
-    tensors = safetensors.numpy.load(path.read_bytes())
-    path.write_bytes(safetensors.numpy.save(tensors, metadata={"state": json.dumps(state)}))
+    tensors, about = files.read_tensors(path)
+    files.write_tensors(path, tensors, {**about, "state": state})
     with pytest.raises(RunError, match=r"checkpoint\.safetensors has a state that is no run's"):
         train(tiny(), tmp_path, resume=True)
 

@@ -35,7 +35,7 @@ def tensor(value):
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["plainly", "with resets and zoneout"])
-@pytest.mark.parametrize("path", ["explicit", "plain"])
+@pytest.mark.parametrize("path", ["reference", "plain"])
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", CORES)
 def test_outputs_and_gradients(core, gating, path, extended, rng):
@@ -56,7 +56,7 @@ def test_outputs_and_gradients(core, gating, path, extended, rng):
     with torch.no_grad():
         fixed = torch.utils._pytree.tree_map_only(torch.Tensor, torch.detach, fixed)
     mine = getattr(adapter, core)(
-        leaves, x_leaf, start, GATINGS[gating], path=path, **fixed, **keywords
+        leaves, x_leaf, start, GATINGS[gating], impl=path, **fixed, **keywords
     )
     results, given = flat(mine), flat((output, final))
     for a, b in zip(results, given, strict=True):

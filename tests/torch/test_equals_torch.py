@@ -78,7 +78,7 @@ def test_standard_is_torchs_layer(core, layers, both_ways, projection, batch_fir
     theirs = PAIRS[core][1](3, 4, dtype=torch.float64, **keywords)
     ours.load_state_dict(theirs.state_dict())
     agree(ours, theirs, sequence(kind, batch_first))
-    assert ours.last_path == ("plain" if projection else "explicit")
+    assert ours.last_impl == ("plain" if projection else "reference")
 
 
 @pytest.mark.parametrize("kind", ["batched", "packed"])

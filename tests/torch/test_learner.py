@@ -37,7 +37,8 @@ def batches(chosen, rng, count, resets=True):
             x = rng.standard_normal((time, size, 2)).astype("f4")
             y = rng.standard_normal((read, size, 3)).astype("f4")
         else:
-            x, y = rng.integers(0, 7, (time, size)), rng.integers(-1, 4, (read, size))
+            lowest = -1 if chosen.input == "one_hot" else 0  # -1: a vector of zeros
+            x, y = rng.integers(lowest, 7, (time, size)), rng.integers(-1, 4, (read, size))
         yield Batch(x, y, rng.random((time, size)) < 0.2 if resets else None)
 
 
@@ -112,14 +113,16 @@ def test_inputs_out_of_range_are_refused(rng):
         learner.evaluate([Batch(np.full((5, 3), 9), np.zeros((2, 3), int))])
 
 
-@pytest.mark.parametrize("name", ["copying", "adding", "forgetting", "pixels"])
+@pytest.mark.parametrize(
+    "name", ["copying", "adding", "forgetting", "pixels", "language", "programs"]
+)
 def test_every_task_starts_equally_on_both_backends(name):
     pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
     from gatecore.tasks import Config
 
     small = {"length": 20} if name in ("copying", "adding") else {}
     try:
-        config = Config.of(name, "UR", hidden_size=16, backend="torch", **small)
+        config = Config.of(name, "UR", hidden_size=16, batch_size=4, backend="torch", **small)
         batch = config.task.batch(7, 0, 4)
     except FileNotFoundError as error:
         pytest.skip(f"the data of {name} is not on this machine: {error}")

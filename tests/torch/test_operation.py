@@ -27,7 +27,7 @@ def arguments(core, name, cells_wanted=False, zoneout=(0.0, 0.0)):
     return (
         computation(core, chosen), x, p["weight_ih"], p["weight_hh"], p["bias"], p.get("bias_n"),
         h, c if core == "lstm" else None, resets, None, None, *zoneout, cells_wanted,
-        "explicit", True,
+        "reference", True,
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_third_derivatives_exist():
     for _ in range(3):
         (gradient,) = torch.autograd.grad(value, x, create_graph=True)
         value = gradient.pow(2).sum()
-    assert layer.last_path == "explicit"
+    assert layer.last_impl == "reference"
     assert value.isfinite()
 
 
@@ -100,22 +100,22 @@ def test_a_backward_can_be_repeated():
     [
         ("graph", torch.float32, {}, "needs tensors on cuda"),
         ("fused", torch.float32, {}, "needs tensors on cuda"),
-        ("explicit", torch.float32, {"proj_size": 2}, "no projection"),
+        ("reference", torch.float32, {"proj_size": 2}, "no projection"),
     ],
 )
 def test_a_path_that_cannot_be_taken_raises(path, dtype, keywords, message):
-    layer = LSTM(3, 4, path=path, dtype=dtype, **keywords)
+    layer = LSTM(3, 4, impl=path, dtype=dtype, **keywords)
     with pytest.raises(ValueError, match=message):
         layer(torch.randn(5, 2, 3, dtype=dtype))
 
 
 def test_an_unknown_path_is_refused_at_once():
-    with pytest.raises(ValueError, match="did you mean 'explicit'"):
-        LSTM(3, 4, path="explict")
+    with pytest.raises(ValueError, match="did you mean 'reference'"):
+        LSTM(3, 4, impl="refrence")
 
 
 def test_transformations_take_the_plain_path_and_nothing_else():
-    layer = LSTM(3, 4, path="explicit")
+    layer = LSTM(3, 4, impl="reference")
     with pytest.raises(ValueError, match=r"torch\.func is active"):
         torch.func.vmap(lambda x: layer(x)[0])(torch.randn(2, 5, 1, 3))
 
@@ -126,8 +126,8 @@ def test_all_paths_agree(rng):
     resets = torch.tensor(rng.random((T, B)) < 0.3)
     kept = torch.tensor((rng.random((T, B, H)) < 0.3).astype(float))
     explicit, *others = (
-        lstm(params, x, resets=resets, zoneout=(kept, 0.2), path=path)[0]
-        for path in ("explicit", "plain", "scan")
+        lstm(params, x, resets=resets, zoneout=(kept, 0.2), impl=path)[0]
+        for path in ("reference", "plain", "scan")
     )
     for other in others:
         torch.testing.assert_close(explicit, other, rtol=0, atol=1e-13)
@@ -139,11 +139,11 @@ def test_graphs_on_cuda_equal_the_plain_path():
     layer = LSTM(3, 8, dtype=torch.float64, device="cuda")
     x = torch.randn(6, 2, 3, dtype=torch.float64, device="cuda")
     results = []
-    for layer.path in ("graph", "plain", "graph"):
+    for layer.impl in ("graph", "plain", "graph"):
         layer.zero_grad()
         output = layer(x)[0]
         output.pow(2).sum().backward()
-        assert layer.last_path == layer.path
+        assert layer.last_impl == layer.impl
         results.append([output.detach(), layer.weight_hh_l0.grad.clone()])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -154,7 +154,7 @@ def test_graphs_on_cuda_equal_the_plain_path():
 def test_packed_products_of_large_layers_are_right(mechanism):
     layer, x = LSTM(3, 384, mechanism=mechanism), torch.randn(4, 5, 3)
     found = []
-    for layer.path in ("explicit", "plain"):
+    for layer.impl in ("reference", "plain"):
         output = layer(x)[0]
         found.append([output, *torch.autograd.grad(output.pow(2).sum(), layer.weight_hh_l0)])
     for mine, its in zip(*found, strict=True):

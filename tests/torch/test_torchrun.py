@@ -1,6 +1,5 @@
 """`gatecore train` under torchrun: two processes leave the run that one would."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
 
-from gatecore.tasks import Config, train  # noqa: E402
+from gatecore.tasks import Config, load_run, train  # noqa: E402
 
 SMALL = {
     "length": 10, "hidden_size": 16, "validation_size": 7, "test_size": 7, "batch_size": 5,
@@ -32,10 +31,7 @@ def test_a_task_under_torchrun_is_the_task_alone(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     train(Config.of("copying", backend="torch", **SMALL), tmp_path / "one")
-    lines = [
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
+    lines = [load_run(tmp_path / name).metrics for name in ("one", "two")]
     assert len(lines[0]) == 6 + 3
     for alone, shared in zip(*lines, strict=True):
         assert shared.pop("split") == alone.pop("split")

@@ -1,0 +1,5 @@
+#define ISA avx2
+#define VL 8
+#include "unit.h"
+
+Kernels avx2_kernels() { return avx2::kernels(); }

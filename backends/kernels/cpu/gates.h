@@ -1,0 +1,102 @@
+// Gates that carry their complements: the algebra of gatecore/algebra.py and its derivatives in
+// gatecore/vjp.py, on vectors and on rows.
+#pragma once
+
+#include "vectors.h"
+
+namespace ISA {
+
+struct Gate { V value, complement; };
+
+INLINE Gate sigmoid_gate(V logit) {
+  V e = exponential(-logit), value = reciprocal(1.0f + e);
+  return {value, e * value};
+}
+
+// A gate in one float: the smaller side, negative if that is the complement. The other side is 1
+// minus it, exact to rounding.
+INLINE V encoded(Gate g) {
+  return choose(g.complement - g.value, -g.complement, g.value);
+}
+INLINE Gate decoded(V code) {
+  V smaller = magnitude(code), larger = 1.0f - smaller;
+  return {choose(code, larger, smaller), choose(code, smaller, larger)};
+}
+
+INLINE V slope(Gate g) { return g.value * g.complement; }  // of the sigmoid, by its logit
+
+// 1 - g = (1 - f)((1 - f) + 2 (1 - r) f)                                       equation (12)
+INLINE V refined_decay(Gate f, Gate r) {
+  return f.complement * (f.complement + 2.0f * r.complement * f.value);
+}
+
+// Ordered gates. `weights` is a row of n logits and becomes their softmax.
+INLINE void softmax(float* weights, long n) {
+  float peak = weights[0];
+  for (long k = 1; k < n; k++) peak = weights[k] > peak || peak != peak ? weights[k] : peak;
+  float total = 0.0f;
+  for (long k = 0; k < n; k += VL) {
+    const int lanes = n - k < VL ? (int)(n - k) : VL;
+    V e = exponential(load(weights + k, lanes) - peak);
+    store(weights + k, e, lanes);
+    for (int i = 0; i < lanes; i++) total += weights[k + i];
+  }
+  for (long k = 0; k < n; k += VL) {
+    const int lanes = n - k < VL ? (int)(n - k) : VL;
+    store(weights + k, load(weights + k, lanes) / total, lanes);
+  }
+}
+
+// Sums of the first n entries up to each, and from each on (exclusive if `after`). Room for whole
+// vectors is needed in `out` alone.
+INLINE void prefix_sums(const float* in, float* out, long n) {
+  float carried = 0.0f;
+  for (long k = 0; k < n; k += VL) {
+    V sums = sums_up_to(load(in + k, (int)(n - k < VL ? n - k : VL))) + carried;
+    store(out + k, sums);
+    carried = sums[VL - 1];
+  }
+}
+INLINE void suffix_sums(const float* in, float* out, long n, bool after) {
+  float carried = 0.0f;
+  for (long k = (n - 1) / VL * VL; k >= 0; k -= VL) {
+    V x = load(in + k, (int)(n - k < VL ? n - k : VL));
+    V sums = sums_from(x);
+    store(out + k, (after ? shifted_down<1>(sums) : sums) + carried);
+    carried += sums[0];
+  }
+}
+
+// cumax from the softmax of its logits                                         equation (19)
+INLINE void cumax(const float* weights, float* value, float* complement, long n) {
+  prefix_sums(weights, value, n);
+  suffix_sums(weights, complement, n, true);
+  for (long k = 0; k < n; k += VL) {
+    V sum = load(value + k), beyond = load(complement + k), scale = reciprocal(sum + beyond);
+    store(value + k, sum * scale);
+    store(complement + k, beyond * scale);
+  }
+}
+
+// Cotangents of the logits from those of the values, v: with p the softmax,
+// d_k = p_k (sum over j >= k of v_j (1 - f_j)  -  sum over j < k of v_j f_j).
+// `v` is overwritten; `kept` and `spent` are scratch of n floats and a vector more.
+INLINE void cumax_backward(const float* weights, const float* value, const float* complement,
+                           float* v, float* kept, float* spent, float sign, float* d_logits,
+                           long n) {
+  for (long k = 0; k < n; k += VL) {
+    V cotangent = load(v + k);
+    store(kept + k, cotangent * load(complement + k));
+    store(spent + k, cotangent * load(value + k));
+  }
+  suffix_sums(kept, kept, n, false);
+  prefix_sums(spent, v, n);
+  for (long k = 0; k < n; k += VL) {
+    const int lanes = n - k < VL ? (int)(n - k) : VL;
+    V before = load(v + k) - load(spent + k);  // exclusive: of the entries before each
+    V d = load(weights + k, lanes) * (load(kept + k) - before);
+    store(d_logits + k, sign * d, lanes);
+  }
+}
+
+}  // namespace ISA

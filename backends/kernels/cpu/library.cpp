@@ -1,0 +1,93 @@
+// Chooses the instruction set and how a team divides the work, and runs it.
+#include "interface.h"
+#include "kernels.h"
+#include "team.h"
+
+namespace {
+
+int best_instruction_set() {
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (avx2) return avx512 ? AVX512 : AVX2;
+#endif
+  return PORTABLE;
+}
+
+// Portable ones where the processor lacks those asked for: even to name them may take its
+// instructions. To run with them is then refused, by `status_of`.
+Kernels kernels_of(const gatecore_layer* layer) {
+#if defined(__x86_64__)
+  if (layer->instruction_set <= best_instruction_set()) {
+    if (layer->instruction_set == AVX512) return avx512_kernels();
+    if (layer->instruction_set == AVX2) return avx2_kernels();
+  }
+#endif
+  return portable_kernels();
+}
+
+int status_of(const gatecore_layer* l) {
+  if (l->instruction_set < 0 || l->instruction_set > best_instruction_set())
+    return NO_INSTRUCTION_SET;
+  const bool fits = l->core >= LSTM && l->core <= MINIMAL && l->auxiliary >= NONE &&
+                    l->auxiliary <= MASTER && l->activation >= SIGMOID && l->activation <= CUMAX &&
+                    l->time >= 0 && l->batch >= 0 && l->input >= 0 && l->hidden >= 1 &&
+                    l->downsize >= 1 && l->hidden % l->downsize == 0 && l->threads >= 1;
+  return fits ? OK : BAD_SHAPE;
+}
+
+// By columns each weight is read once a step rather than once a thread; that pays for the barriers
+// when the weights exceed the caches and a thread has few rows to use them for.
+bool by_columns(const gatecore_layer* l, int members) {
+  if (members == 1) return false;
+  if (l->split) return l->split == 2;
+  const long rows = l->batch / members, bytes = 4L * l->rows * (l->hidden + l->input);
+  return (rows <= 16 && bytes > (2L << 20)) || (rows < 6 && bytes > 400L * 1024);
+}
+
+struct ForwardJob {
+  const gatecore_layer* layer;
+  const gatecore_forward* given;
+  Kernels kernels;
+};
+struct BackwardJob {
+  const gatecore_layer* layer;
+  const gatecore_backward* given;
+  Kernels kernels;
+};
+
+}  // namespace
+
+extern "C" {
+
+int32_t gatecore_version() { return 1; }
+int32_t gatecore_best_instruction_set() { return best_instruction_set(); }
+size_t gatecore_stride(const gatecore_layer* l) { return kernels_of(l).stride(*l); }
+size_t gatecore_forward_scratch(const gatecore_layer* l) { return kernels_of(l).forward_scratch(*l); }
+size_t gatecore_backward_scratch(const gatecore_layer* l, int32_t wants_d_x) {
+  return kernels_of(l).backward_scratch(*l, wants_d_x);
+}
+
+int32_t gatecore_run_forward(const gatecore_layer* layer, const gatecore_forward* given) {
+  if (int status = status_of(layer)) return status;
+  ForwardJob job = {layer, given, kernels_of(layer)};
+  run_team(layer->threads, [](void* data, const Member& member) {
+    const ForwardJob& j = *(ForwardJob*)data;
+    j.kernels.forward(*j.layer, *j.given, member, by_columns(j.layer, member.size));
+  }, &job);
+  return OK;
+}
+
+int32_t gatecore_run_backward(const gatecore_layer* layer, const gatecore_backward* given) {
+  if (int status = status_of(layer)) return status;
+  BackwardJob job = {layer, given, kernels_of(layer)};
+  run_team(layer->threads, [](void* data, const Member& member) {
+    const BackwardJob& j = *(BackwardJob*)data;
+    j.kernels.backward(*j.layer, *j.given, member, by_columns(j.layer, member.size));
+  }, &job);
+  return OK;
+}
+
+void gatecore_use_openmp(void* parallel, void* num_threads) { use_openmp(parallel, num_threads); }
+}

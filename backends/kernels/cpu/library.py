@@ -1,0 +1,185 @@
+"""The C++ library through ctypes: whether it is there, its structs, its calls, its threads."""
+
+import ctypes
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+_VERSION = 1
+_STATUS = {
+    1: "the processor lacks the instruction set",
+    2: "sizes or kinds that the library does not know",
+    3: "not enough memory",
+}
+_pointer, _int, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+
+
+class LayerStruct(ctypes.Structure):
+    """``gatecore_layer`` of interface.h."""
+
+    _fields_ = [
+        *((name, _int) for name in (
+            "core", "auxiliary", "activation", "downsize", "time", "batch", "input", "hidden",
+            "width", "rows", "state_offset", "candidate", "forget", "input_gate", "refine",
+            "output", "reset", "master_forget", "master_input",
+        )),
+        ("input_rows", _pointer), ("state_rows", _pointer),
+        ("threads", _int), ("instruction_set", _int), ("split", _int),
+    ]  # fmt: skip
+
+
+class ForwardStruct(ctypes.Structure):
+    """``gatecore_forward`` of interface.h."""
+
+    _fields_ = [
+        *((name, _pointer) for name in (
+            "x", "weight_ih", "weight_hh", "bias", "bias_n", "resets", "keep_cell", "keep_hidden",
+        )),
+        ("kept_cell", _float), ("kept_hidden", _float),
+        *((name, _pointer) for name in (
+            "gates", "hidden", "cell", "output", "output_cell", "scratch",
+        )),
+        ("saves", _int),
+    ]  # fmt: skip
+
+
+class BackwardStruct(ctypes.Structure):
+    """``gatecore_backward`` of interface.h."""
+
+    _fields_ = [("forward", ctypes.POINTER(ForwardStruct))] + [
+        (name, _pointer) for name in (
+            "d_output", "d_output_cell", "d_hidden", "d_cell", "d_x", "d_weight_ih", "d_weight_hh",
+            "d_bias", "d_bias_n", "scratch",
+        )
+    ]  # fmt: skip
+
+
+def missing() -> str | None:
+    """Why the library cannot be used here, None if it can."""
+    return _loaded()[1]
+
+
+def available() -> bool:
+    """Whether the library can be used here."""
+    return missing() is None
+
+
+def library() -> Any:
+    """The loaded library.
+
+    Raises
+    ------
+    RuntimeError
+        If it is missing.
+    """
+    loaded, reason = _loaded()
+    if loaded is None:
+        raise RuntimeError(f"gatecore's native CPU library cannot be used: {reason}")
+    return loaded
+
+
+def call(function: str, layer: LayerStruct, given: ctypes.Structure) -> None:
+    """Run ``gatecore_run_forward`` or ``_backward``; the interpreter's lock is free meanwhile.
+
+    Raises
+    ------
+    RuntimeError
+        If the library refuses, with what it says.
+    """
+    status = getattr(library(), function)(ctypes.byref(layer), ctypes.byref(given))
+    if status:
+        raise RuntimeError(f"{function} failed: {_STATUS.get(status, f'status {status}')}")
+
+
+@functools.cache
+def best_instruction_set() -> str:
+    """The widest vectors that this processor has and the library knows."""
+    return INSTRUCTION_SETS[library().gatecore_best_instruction_set()]
+
+
+@functools.cache
+def _loaded() -> tuple[Any, str | None]:
+    folder = Path(__file__).parent
+    found = sorted(p for s in ("so", "dylib", "dll", "pyd") for p in folder.glob(f"_native*.{s}"))
+    if not found:
+        return None, "it was not built (no C++ compiler when gatecore was installed?)"
+    try:
+        loaded = ctypes.CDLL(str(found[-1]))
+        version = loaded.gatecore_version()
+    except (OSError, AttributeError) as error:
+        return None, f"{found[-1].name} cannot be loaded: {error}"
+    if version != _VERSION:
+        return None, f"{found[-1].name} is of another version of gatecore; install it again"
+    for name, arguments in (
+        ("gatecore_stride", [_pointer]),
+        ("gatecore_forward_scratch", [_pointer]),
+        ("gatecore_backward_scratch", [_pointer, _int]),
+    ):
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, ctypes.c_size_t
+    loaded.gatecore_use_openmp.argtypes = [_pointer, _pointer]
+    return loaded, None
+
+
+def use_openmp_of(pattern: str) -> bool:
+    """Run on the threads of an OpenMP that the process has loaded; whether one was found.
+
+    Two pools of threads that wait by spinning would take the cores from each other.
+
+    Parameters
+    ----------
+    pattern : str
+        A regular expression for the file's path.
+    """
+    if missing() is not None:
+        return False
+    for path in _mapped(pattern):
+        try:
+            host = ctypes.CDLL(path)
+            parallel, count = (
+                ctypes.cast(getattr(host, name), _pointer).value
+                for name in ("GOMP_parallel", "omp_get_num_threads")
+            )
+        except (OSError, AttributeError):
+            continue
+        library().gatecore_use_openmp(parallel, count)
+        return True
+    return False
+
+
+def default_threads() -> int:
+    """As many threads as NumPy's BLAS uses now: so threadpoolctl and OMP_NUM_THREADS are obeyed."""
+    get = _blas_threads()
+    return max(1, get()) if get is not None else cores()
+
+
+def cores() -> int:
+    """OMP_NUM_THREADS if it is set, else how many cores this process may use."""
+    set_by_user = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if set_by_user.isdecimal() and int(set_by_user) > 0:
+        return int(set_by_user)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _blas_threads() -> Any:
+    for path in _mapped(r"openblas"):
+        host = ctypes.CDLL(path)
+        for name in ("scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads",
+                     "openblas_get_num_threads64_", "openblas_get_num_threads"):  # fmt: skip
+            if hasattr(host, name):
+                return getattr(host, name)
+    return None
+
+
+def _mapped(pattern: str) -> list[str]:
+    """Paths of the shared libraries that the process has loaded, where the system tells."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
+    return sorted(p for p in paths if ".so" in p and re.search(pattern, p))

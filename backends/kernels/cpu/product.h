@@ -1,0 +1,227 @@
+// Products of small matrices by packed ones: the tiles stay in registers over the whole inner sum.
+//
+// Sums start from 0, and what they are added to comes last: a saturated gate's bias, or a cotangent
+// carried over thousands of steps, is so large that it would swallow their terms one by one.
+#pragma once
+
+#include "vectors.h"
+
+namespace ISA {
+
+// A panel is NV vectors of columns; a tile is a panel by at most MR rows. With 32 registers 7 x 4
+// sums, 4 vectors of weights and the broadcast value from memory fill them; with 16, 6 x 2.
+enum { NV = VL == 16 ? 4 : 2, MR = VL == 16 ? 7 : 6, PANEL = NV * VL };
+enum { INNER = 512 };  // rows of a panel that one pass takes: the left operand stays in the L1 cache
+enum { LINE = 16 };    // floats of a cache line
+
+
+// A matrix (depth, columns), packed panel by panel: [panel][depth][vectors of it][lane]. The last
+// panel holds as many vectors as it needs; lanes beyond the columns are 0.
+struct Packed {
+  float* data;
+  long depth, columns;
+
+  long panels() const { return (columns + PANEL - 1) / PANEL; }
+  long vectors(long panel) const {
+    return least(NV, (columns - panel * PANEL + VL - 1) / VL);
+  }
+  float* panel(long p) const { return data + p * PANEL * depth; }
+  static long floats(long depth, long columns) { return depth * rounded(columns, VL); }
+};
+
+// A left operand (rows, depth), `stride` floats from row to row.
+struct Left {
+  const float* data;
+  long stride, depth;
+};
+
+// Sums of MROWS rows and VECTORS vectors: each of `parts` left operands, from row `first` on, by as
+// many of the panel's rows as it is deep, one after the other.
+template <int MROWS, int VECTORS>
+static void tile(const Left* left, int parts, long first, const float* __restrict panel, long width,
+                 float* out, long out_stride, const float* initial, const float* upcoming) {
+  V sum[MROWS][VECTORS];
+#pragma GCC unroll 8
+  for (int r = 0; r < MROWS; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) sum[r][v] = (V){};
+  for (int part = 0; part < parts; part++) {
+    const long stride = left[part].stride, depth = left[part].depth;
+    const float* a = left[part].data + first * stride;
+    for (long k = 0; k < depth; k++) {
+      V w[VECTORS];
+      __builtin_prefetch(upcoming);
+      upcoming += LINE;
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) w[v] = load(panel + v * VL);
+      panel += width;
+#pragma GCC unroll 8
+      for (int r = 0; r < MROWS; r++) {
+        V x = all(a[r * stride + k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) sum[r][v] += x * w[v];
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < MROWS; r++) {
+    float* to = out + r * out_stride;
+    const float* from = initial ? initial : to;
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) store(to + v * VL, load(from + v * VL) + sum[r][v]);
+  }
+}
+
+// All rows against one panel, in tiles of nearly equal height; `depth` is that of all parts.
+template <int VECTORS>
+static void rows_by_panel(long rows, const Left* left, int parts, long depth, const float* panel,
+                          float* out, long out_stride, const float* initial,
+                          const float* upcoming) {
+  const long width = VECTORS * VL;
+  if (VL == 16 && VECTORS == 4 && rows == 8) {  // 8 x 2 runs faster than 4 x 4
+    tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming);
+    tile<8, 2>(left, parts, 0, panel + 2 * VL, width, out + 2 * VL, out_stride,
+               initial ? initial + 2 * VL : initial, upcoming + depth * LINE);
+    return;
+  }
+  const long tiles = (rows + MR - 1) / MR;
+  for (long i = 0; i < tiles; i++) {
+    const long first = rows * i / tiles;
+    float* c = out + first * out_stride;
+    const float* next = upcoming + i * depth * LINE;
+    switch (rows * (i + 1) / tiles - first) {
+#define CASE(m) \
+  case m: tile<m, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next); break;
+      CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+      default: tile<MR, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next);
+#undef CASE
+    }
+  }
+}
+
+// One pass: all parts by the rows of `weights` from `from` on, for the panels begin .. end.
+static void pass(long rows, const Left* left, int parts, const Packed& weights, long from,
+                 long begin, long end, float* out, long out_stride, const float* initial) {
+  long depth = 0;
+  for (int part = 0; part < parts; part++) depth += left[part].depth;
+  for (long p = begin; p < end; p++) {
+    const long vectors = weights.vectors(p);
+    const float* panel = weights.panel(p) + from * vectors * VL;
+    // what is read after this panel: the next one, or the first one's next rows
+    const float* upcoming = p + 1 < end
+                                ? weights.panel(p + 1) + from * weights.vectors(p + 1) * VL
+                                : weights.panel(begin) + (from + depth) * PANEL;
+    float* c = out + p * PANEL;
+    const float* start = initial ? initial + p * PANEL : nullptr;
+    switch (vectors) {
+#define CASE(n)                                                                            \
+  case n:                                                                                  \
+    rows_by_panel<n>(rows, left, parts, depth, panel, c, out_stride, start, upcoming); \
+    break;
+      CASE(1) CASE(2)
+#if VL == 16
+      CASE(3) CASE(4)
+#endif
+#undef CASE
+    }
+  }
+}
+
+// out (rows, columns) = initial (columns,), or += where that is null: the parts of `left` side by side
+// by the rows of `weights` from `from` on, for the panels begin .. end. `out` and `initial` have room
+// for whole vectors. Deep parts are taken INNER rows of weights at a time.
+static void multiply(long rows, const Left* left, int parts, const Packed& weights, long from,
+                     long begin, long end, float* out, long out_stride, const float* initial) {
+  long depth = 0;
+  for (int part = 0; part < parts; part++) depth += left[part].depth;
+  if (depth <= INNER + LINE)
+    return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial);
+  for (int part = 0; part < parts; part++)
+    for (long k = 0; k < left[part].depth; k += INNER) {
+      const Left block = {left[part].data + k, left[part].stride,
+                          least(INNER, left[part].depth - k)};
+      pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial);
+      from += block.depth;
+      initial = nullptr;
+    }
+}
+
+// The product that forms weight gradients: sums over time of left[k][m] * right[k][n].
+
+enum { HEIGHT = 6 };    // rows of a tile of weight gradients
+enum { BLOCK = 128 };   // time steps times sequences of one pass: the right operand stays in cache
+
+// Adds to out (HEIGHT rows of which `rows` count, width) for one panel; left is [k][HEIGHT].
+template <int ROWS, int VECTORS>
+static void outer_tile(const float* left, const float* __restrict right, long right_stride,
+                       long depth, float* out, bool fresh, const float* upcoming) {
+  V sum[ROWS][VECTORS];
+  const long width = VECTORS * VL;
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) {
+      sum[r][v] = (V){};
+      __builtin_prefetch(out + (r + HEIGHT) * width + v * VL);
+    }
+  for (long k = 0; k < depth; k++) {
+    V w[VECTORS];
+    __builtin_prefetch(upcoming + k * HEIGHT);
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) w[v] = load(right + k * right_stride + v * VL);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+      V a = all(left[k * HEIGHT + r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) sum[r][v] += a * w[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) {
+      float* to = out + r * width + v * VL;
+      store(to, fresh ? sum[r][v] : load(to) + sum[r][v]);
+    }
+}
+
+// out (panel of `vectors`, rows from..to of it) += left^T right over `depth` rows. `left` is
+// [tile of HEIGHT rows][left_depth][HEIGHT]; `from` and `to` count such tiles, of `total` rows.
+template <int VECTORS>
+static void outer_panel(const float* left, long left_depth, long from, long to, long total,
+                        const float* right, long right_stride, long depth, float* out, bool fresh) {
+  for (long k = 0; k < depth; k += BLOCK) {
+    const long block = least(BLOCK, depth - k);
+    for (long i = from; i < to; i++) {
+      const float* a = left + (i * left_depth + k) * HEIGHT;
+      const float* next = a + left_depth * HEIGHT;
+      const float* b = right + k * right_stride;
+      float* c = out + i * HEIGHT * VECTORS * VL;
+      const bool start = fresh && k == 0;
+      switch (least(HEIGHT, total - i * HEIGHT)) {
+#define CASE(m) \
+  case m: outer_tile<m, VECTORS>(a, b, right_stride, block, c, start, next); break;
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#undef CASE
+      }
+    }
+  }
+}
+
+static void outer(const float* left, long left_depth, long from, long to, long total,
+                  const float* right, long right_stride, long depth, long vectors, float* out,
+                  bool fresh) {
+  switch (vectors) {
+#define CASE(n)                                                                                 \
+  case n:                                                                                       \
+    outer_panel<n>(left, left_depth, from, to, total, right, right_stride, depth, out, fresh); \
+    break;
+    CASE(1) CASE(2)
+#if VL == 16
+    CASE(3) CASE(4)
+#endif
+#undef CASE
+  }
+}
+
+}  // namespace ISA

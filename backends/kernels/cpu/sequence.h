@@ -1,0 +1,346 @@
+// A whole sequence, forward and backward, as each member of a team runs it.
+//
+// The team divides the work in one of two ways. By sequences: each member takes its rows of the batch
+// through all steps, and nobody waits. By columns: each takes a share of the panels of every
+// product, which then are read from memory once; there are two barriers a step.
+#pragma once
+
+#include "cells.h"
+#include "product.h"
+#include "team.h"
+
+namespace ISA {
+
+// Rows of gates are a multiple of a vector apart, and an odd number of cache lines: with an even
+// one, the same column of many rows would fall into the same set of the cache.
+INLINE long stride_of(const gatecore_layer& l) {
+  const long lines = (l.width + VL + LINE - 1) / LINE;
+  return (lines + (lines % 2 == 0)) * LINE;
+}
+
+// Time steps between two updates of the weights' gradients.
+INLINE long chunk_steps(const gatecore_layer& l) {
+  const long rows = l.hidden >= 512 ? 1024 : 256;
+  const long steps = rows / (l.batch > 0 ? l.batch : 1);
+  return steps < 1 ? 1 : least(steps, l.time > 0 ? l.time : 1);
+}
+
+// Hands out parts of the caller's scratch, each on a cache line.
+struct Arena {
+  float* next;
+  explicit Arena(float* start) : next(start) {
+    if (start) next = (float*)(((size_t)start + 63) / 64 * 64);
+  }
+  float* take(long floats) {
+    float* taken = next;
+    next += rounded(floats, LINE);
+    return taken;
+  }
+};
+
+template <class CELL> struct Sequence {
+  const gatecore_layer& l;
+  const Member& member;
+  const bool by_columns;
+  const long T = l.time, B = l.batch, IN = l.input, H = l.hidden, WIDTH = l.width, ROWS = l.rows;
+  const long STRIDE = stride_of(l), H_STRIDE = rounded(H, VL);
+
+  // this member's rows of the batch in the products
+  long first_row() const { return by_columns ? 0 : member.begin(B); }
+  long last_row() const { return by_columns ? B : member.end(B); }
+  // and its panels
+  long first_panel(const Packed& w) const { return by_columns ? member.begin(w.panels()) : 0; }
+  long last_panel(const Packed& w) const { return by_columns ? member.end(w.panels()) : w.panels(); }
+  void step_barrier() const { if (by_columns) member.wait(); }
+
+  // ---- forward
+
+  struct ForwardScratch {
+    Packed weights;     // (input + hidden, width): the columns' weights of x, then of h
+    float* bias;        // (width,)
+    float* buffers;     // BUFFERS rows for each member
+    ForwardScratch(const gatecore_layer& l, Arena& arena, int members) {
+      weights = {nullptr, (long)l.input + l.hidden, l.width};
+      weights.data = arena.take(Packed::floats(weights.depth, weights.columns));
+      bias = arena.take(rounded(l.width, VL));
+      buffers = arena.take(members * BUFFERS * buffer_floats(l));
+    }
+  };
+
+  void pack_forward(const gatecore_forward& f, const ForwardScratch& s) const {
+    const Packed& w = s.weights;
+    for (long p = member.begin(w.panels()); p < member.end(w.panels()); p++) {
+      const long lanes = w.vectors(p) * VL;
+      for (long i = 0; i < lanes; i++) {
+        const long column = p * PANEL + i;
+        s.bias[column] = column < ROWS ? f.bias[l.input_rows[column]]
+                       : column < WIDTH ? f.bias_n[column - ROWS] : 0.0f;
+      }
+      transpose(f.weight_ih, IN, l.input_rows, p * PANEL, w.panel(p), lanes);
+      transpose(f.weight_hh, H, l.state_rows, p * PANEL - l.state_offset, w.panel(p) + IN * lanes,
+                lanes);
+    }
+  }
+
+  // to[k][i] = from[rows[first + i]][k] where there is such a row, else 0; a line of each row at a time
+  void transpose(const float* from, long depth, const int32_t* rows, long first, float* to,
+                 long lanes) const {
+    for (long k0 = 0; k0 < depth; k0 += LINE)
+      for (long i = 0; i < lanes; i++) {
+        const bool there = first + i >= 0 && first + i < ROWS;
+        const float* row = there ? from + rows[first + i] * depth : nullptr;
+        for (long k = k0; k < least(k0 + LINE, depth); k++) to[k * lanes + i] = row ? row[k] : 0.0f;
+      }
+  }
+
+  void product(const Left* left, int parts, const Packed& w, long from, long begin, long end,
+               float* out, const float* initial) const {
+    if (begin < end)
+      multiply(last_row() - first_row(), left, parts, w, from, begin, end, out, STRIDE, initial);
+  }
+
+  void forward(const gatecore_forward& f) const {
+    Arena arena(f.scratch);
+    ForwardScratch s(l, arena, l.threads);
+    pack_forward(f, s);
+    member.wait();
+    const Packed& w = s.weights;
+    const long r0 = first_row(), begin = first_panel(w), end = last_panel(w);
+    // panels with columns of the state's product, and of the input's
+    const long first_state = l.state_offset / PANEL, last_input = (ROWS + PANEL - 1) / PANEL;
+    Step step = {};
+    step.layer = &l;
+    step.stride = STRIDE;
+    step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
+    for (long t = 0; t < T; t++) {
+      place(f, t, step);
+      reset(f, t, (float*)step.hidden_before, (float*)step.cell_before);
+      step_barrier();
+      float* z = step.gates;
+      const Left parts[] = {{f.x + (t * B + r0) * IN, IN, IN},
+                            {step.hidden_before + r0 * H, H, H}};
+      // the GRU's candidate has two panels' worth of columns that only one of the parts reaches
+      product(parts, 1, w, 0, begin, least(end, first_state), z + r0 * STRIDE, s.bias);
+      product(parts, 2, w, 0, most(begin, first_state), least(end, last_input), z + r0 * STRIDE,
+              s.bias);
+      product(parts + 1, 1, w, IN, most(begin, last_input), end, z + r0 * STRIDE, s.bias);
+      step_barrier();
+      clear_padding(z);
+      CELL::forward(step, member.begin(B), member.end(B));
+    }
+  }
+
+  // What is saved is written to the last float: equal calls leave equal memory.
+  void clear_padding(float* gates) const {
+    const long written = rounded(WIDTH, VL);
+    for (long r = member.begin(B); r < member.end(B); r++)
+      __builtin_memset(gates + r * STRIDE + written, 0, (STRIDE - written) * sizeof(float));
+  }
+
+  // Where step t stands in memory. Without a backward to come, one step's gates and two states do.
+  void place(const gatecore_forward& f, long t, Step& step) const {
+    const long now = f.saves ? t : 0, before = f.saves ? t : t % 2;
+    const long after = f.saves ? t + 1 : 1 - before, steps = t * B * H;
+    step.gates = f.gates + now * B * STRIDE;
+    step.hidden_before = f.hidden + before * B * H;
+    step.hidden = f.hidden + after * B * H;
+    step.cell_before = f.cell ? f.cell + before * B * H : nullptr;
+    step.cell = f.cell ? f.cell + after * B * H : nullptr;
+    step.output = f.output + steps;
+    step.output_cell = f.output_cell ? f.output_cell + steps : nullptr;
+    step.keep_cell = f.keep_cell ? f.keep_cell + steps : nullptr;
+    step.keep_hidden = f.keep_hidden ? f.keep_hidden + steps : nullptr;
+    step.kept_cell = f.kept_cell;
+    step.kept_hidden = f.kept_hidden;
+  }
+
+  // Zeroes the rows of this member that are reset before step t.
+  void reset(const gatecore_forward& f, long t, float* a, float* b, long stride = 0) const {
+    if (!f.resets) return;
+    for (long r = member.begin(B); r < member.end(B); r++) {
+      if (!f.resets[t * B + r]) continue;
+      const long row = r * (stride ? stride : H);
+      __builtin_memset(a + row, 0, H * sizeof(float));
+      if (b) __builtin_memset(b + row, 0, H * sizeof(float));
+    }
+  }
+
+  // ---- backward
+
+  struct BackwardScratch {
+    Packed recurrent;   // (rows, hidden): of the state's columns
+    Packed inputs;      // (rows, input): of the input's columns, if the cotangent of x is wanted
+    float* d_gates;     // (steps of a chunk, batch, stride)
+    float *d_hidden, *d_cell;  // (batch, padded hidden)
+    float* left;        // [h, 1, x] of a chunk, transposed in tiles: [tile][row][HEIGHT]
+    float* gradient;    // the columns' gradients, [panel][hidden + 1 + input][vectors][lane]
+    float* d_x;         // for each member, X_ROWS rows of padded x
+    float* buffers;
+    BackwardScratch(const gatecore_layer& l, Arena& arena, int members, bool wants_x) {
+      const long H = l.hidden, B = l.batch, rows = chunk_steps(l) * B;
+      recurrent = {arena.take(Packed::floats(l.rows, H)), l.rows, H};
+      inputs = {nullptr, l.rows, l.input};
+      if (wants_x) inputs.data = arena.take(Packed::floats(l.rows, l.input));
+      d_gates = arena.take(rows * stride_of(l));
+      d_hidden = arena.take(B * rounded(H, VL));
+      d_cell = arena.take(B * rounded(H, VL));
+      left = arena.take(rounded(H + 1 + l.input, HEIGHT) * rows);
+      gradient = arena.take(rounded(l.width, VL) * rounded(H + 1 + l.input, HEIGHT));
+      d_x = wants_x ? arena.take(members * X_ROWS * rounded(l.input, VL)) : nullptr;
+      buffers = arena.take(members * BUFFERS * buffer_floats(l));
+    }
+  };
+  enum { X_ROWS = 96 };
+
+  long features() const { return H + 1 + IN; }  // rows of the gradient: h, 1 for the bias, x
+
+  static void pack_rows(const Packed& w, const float* source, const int32_t* rows,
+                        const Member& member) {
+    for (long p = member.begin(w.panels()); p < member.end(w.panels()); p++) {
+      const long lanes = w.vectors(p) * VL, columns = least(lanes, w.columns - p * PANEL);
+      for (long k = 0; k < w.depth; k++) {
+        const float* from = source + rows[k] * w.columns + p * PANEL;
+        float* to = w.panel(p) + k * lanes;
+        for (long i = 0; i < lanes; i++) to[i] = i < columns ? from[i] : 0.0f;
+      }
+    }
+  }
+
+  void copy_state(const float* from, long from_stride, float* to, long to_stride) const {
+    for (long r = member.begin(B); r < member.end(B); r++)
+      for (long j = 0; j < H; j++) to[r * to_stride + j] = from[r * from_stride + j];
+  }
+
+  void backward(const gatecore_backward& b) const {
+    const gatecore_forward& f = *b.forward;
+    Arena arena(b.scratch);
+    BackwardScratch s(l, arena, l.threads, b.d_x);
+    pack_rows(s.recurrent, f.weight_hh, l.state_rows, member);
+    if (b.d_x) pack_rows(s.inputs, f.weight_ih, l.input_rows, member);
+    copy_state(b.d_hidden, H, s.d_hidden, H_STRIDE);
+    if (b.d_cell) copy_state(b.d_cell, H, s.d_cell, H_STRIDE);
+    member.wait();
+    const long steps = chunk_steps(l);
+    for (long last = T; last > 0;) {
+      const long first = (last - 1) / steps * steps;
+      for (long t = last - 1; t >= first; t--) step_back(b, s, t, s.d_gates + (t - first) * B * STRIDE);
+      transpose_features(f, s, first, last);
+      member.wait();
+      accumulate(s, (last - first) * B, steps * B, last == T);
+      if (b.d_x) input_cotangents(b, s, first, last);
+      member.wait();
+      last = first;
+    }
+    copy_state(s.d_hidden, H_STRIDE, b.d_hidden, H);
+    if (b.d_cell) copy_state(s.d_cell, H_STRIDE, b.d_cell, H);
+    hand_out(b, s);
+  }
+
+  void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, float* d_gates) const {
+    Step step = {};
+    place(*b.forward, t, step);
+    step.layer = &l;
+    step.stride = STRIDE;
+    step.d_gates = d_gates;
+    step.d_hidden = s.d_hidden;
+    step.d_cell = s.d_cell;
+    step.d_stride = H_STRIDE;
+    step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
+    add(b.d_output, t, s.d_hidden);
+    add(b.d_output_cell, t, s.d_cell);
+    CELL::backward(step, member.begin(B), member.end(B));
+    step_barrier();
+    const Packed& w = s.recurrent;
+    const long r0 = first_row(), r1 = last_row();
+    const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
+    multiply(r1 - r0, &left, 1, w, 0, first_panel(w), last_panel(w), s.d_hidden + r0 * H_STRIDE,
+             H_STRIDE, nullptr);
+    step_barrier();
+    reset(*b.forward, t, s.d_hidden, b.d_cell ? s.d_cell : nullptr, H_STRIDE);
+  }
+
+  void add(const float* given, long t, float* running) const {
+    if (!given) return;
+    for (long r = member.begin(B); r < member.end(B); r++) {
+      const float* from = given + (t * B + r) * H;
+      float* to = running + r * H_STRIDE;
+      for (long j = 0; j < H; j++) to[j] += from[j];
+    }
+  }
+
+  // [h of the step before, 1, x] for all rows of a chunk, with time and batch as the inner index.
+  void transpose_features(const gatecore_forward& f, const BackwardScratch& s, long first,
+                          long last) const {
+    const long rows = (last - first) * B, depth = chunk_steps(l) * B, count = features();
+    for (long k = member.begin(rows); k < member.end(rows); k++) {
+      const float *h = f.hidden + (first * B + k) * H, *x = f.x + (first * B + k) * IN;
+      for (long m = 0; m < count; m += HEIGHT) {
+        float* to = s.left + m * depth + k * HEIGHT;
+        if (m + HEIGHT <= H) {
+          for (int i = 0; i < HEIGHT; i++) to[i] = h[m + i];
+          continue;
+        }
+        for (long i = m; i < m + HEIGHT; i++)
+          to[i - m] = i < H ? h[i] : i == H ? 1.0f : i < count ? x[i - H - 1] : 0.0f;
+      }
+    }
+  }
+
+  void accumulate(const BackwardScratch& s, long rows, long depth, bool fresh) const {
+    const Packed shape = {nullptr, 0, WIDTH};
+    const long count = features();
+    for (long p = member.begin(shape.panels()); p < member.end(shape.panels()); p++) {
+      const bool input_only = (p + 1) * PANEL <= l.state_offset, state_only = p * PANEL >= ROWS;
+      const long from = input_only ? H / HEIGHT : 0;
+      const long to = (state_only ? H + 1 + HEIGHT - 1 : count + HEIGHT - 1) / HEIGHT;
+      float* out = s.gradient + p * PANEL * rounded(count, HEIGHT);
+      outer(s.left, depth, from, to, count, s.d_gates + p * PANEL, STRIDE, rows, shape.vectors(p),
+            out, fresh);
+    }
+  }
+
+  void input_cotangents(const gatecore_backward& b, const BackwardScratch& s, long first,
+                        long last) const {
+    static const float zeros[PANEL] = {};
+    const long rows = (last - first) * B, padded = rounded(IN, VL);
+    float* out = s.d_x + member.id * X_ROWS * padded;
+    for (long k = member.begin(rows); k < member.end(rows); k += X_ROWS) {
+      const long count = least(X_ROWS, member.end(rows) - k);
+      const Left left = {s.d_gates + k * STRIDE, STRIDE, ROWS};
+      for (long p = 0; p < s.inputs.panels(); p++)  // one by one: they all start from `zeros`
+        multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL);
+      for (long r = 0; r < count; r++)
+        for (long i = 0; i < IN; i++) b.d_x[(first * B + k + r) * IN + i] = out[r * padded + i];
+    }
+  }
+
+  // From the columns' gradients to the packed weights' rows.
+  void hand_out(const gatecore_backward& b, const BackwardScratch& s) const {
+    const Packed shape = {nullptr, 0, WIDTH};
+    for (long p = member.begin(shape.panels()); p < member.end(shape.panels()); p++) {
+      const long lanes = shape.vectors(p) * VL, count = least(lanes, WIDTH - p * PANEL);
+      float* from = s.gradient + p * PANEL * rounded(features(), HEIGHT);
+      if (T == 0 || B == 0) __builtin_memset(from, 0, features() * lanes * sizeof(float));
+      for (long i = 0; i < count; i++) {
+        const long column = p * PANEL + i;
+        float* to = column < ROWS ? b.d_bias + l.input_rows[column] : b.d_bias_n + (column - ROWS);
+        *to = from[H * lanes + i];
+      }
+      untranspose(from, H, l.state_rows, p * PANEL - l.state_offset, b.d_weight_hh, lanes, count);
+      untranspose(from + (H + 1) * lanes, IN, l.input_rows, p * PANEL, b.d_weight_ih, lanes, count);
+    }
+  }
+
+  // to[rows[first + i]][k] = from[k][i] for the first `count` lanes, where there is such a row
+  void untranspose(const float* from, long depth, const int32_t* rows, long first, float* to,
+                   long lanes, long count) const {
+    for (long k0 = 0; k0 < depth; k0 += LINE)
+      for (long i = 0; i < count; i++) {
+        if (first + i < 0 || first + i >= ROWS) continue;
+        float* row = to + rows[first + i] * depth;
+        for (long k = k0; k < least(k0 + LINE, depth); k++) row[k] = from[k * lanes + i];
+      }
+  }
+};
+
+}  // namespace ISA

@@ -1,0 +1,141 @@
+// Vectors of VL floats for the instruction set that this unit is compiled for, and the functions of
+// them that gates need. Everything is internal to the unit: nothing here may be shared with code
+// compiled for another instruction set.
+#pragma once
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define ALWAYS_INLINE __attribute__((always_inline))
+#define INLINE static inline ALWAYS_INLINE
+
+namespace ISA {
+
+typedef float V __attribute__((vector_size(VL * 4)));
+typedef float Unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int I __attribute__((vector_size(VL * 4)));
+
+INLINE long rounded(long n, long to) { return (n + to - 1) / to * to; }
+INLINE long least(long a, long b) { return a < b ? a : b; }
+INLINE long most(long a, long b) { return a > b ? a : b; }
+
+INLINE V load(const float* p) { return *(const Unaligned*)p; }
+INLINE void store(float* p, V v) { *(Unaligned*)p = v; }
+INLINE V all(float x) { return x - (V){}; }
+
+// The first n lanes; the others are 0 when loaded, and untouched when stored.
+INLINE V load(const float* p, int n) {
+  if (n >= VL) return load(p);
+  V v = {};
+  for (int i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+INLINE void store(float* p, V v, int n) {
+  if (n >= VL) return store(p, v);
+  for (int i = 0; i < n; i++) p[i] = v[i];
+}
+
+// lowest and highest keep a NaN that is their second argument
+#if VL == 16
+INLINE V lowest(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE V highest(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE V choose(V sign, V negative, V positive) {  // by the sign bit
+  return (V)_mm512_mask_mov_ps((__m512)positive, _mm512_movepi32_mask((__m512i)sign),
+                               (__m512)negative);
+}
+INLINE V reciprocal(V d) {  // 14 bits, then one step of Newton's method
+  V y = (V)_mm512_rcp14_ps((__m512)d);
+  return y + y * (1.0f - d * y);
+}
+#elif VL == 8 && defined(__AVX2__)
+INLINE V lowest(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE V highest(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE V choose(V sign, V negative, V positive) {
+  return (V)_mm256_blendv_ps((__m256)positive, (__m256)negative, (__m256)sign);
+}
+INLINE V reciprocal(V d) { return 1.0f / d; }
+#else
+INLINE V lowest(V a, V b) { return a < b ? a : b; }
+INLINE V highest(V a, V b) { return a > b ? a : b; }
+INLINE V choose(V sign, V negative, V positive) { return (I)sign < 0 ? negative : positive; }
+INLINE V reciprocal(V d) { return 1.0f / d; }
+#endif
+
+INLINE V magnitude(V x) { return (V)((I)x & 0x7fffffff); }
+
+// e^x for |x| <= 87, clamped beyond, so that neither it nor its reciprocal overflows or is denormal
+INLINE V exponential(V x) {
+  x = lowest(all(87.0f), highest(all(-87.0f), x));
+  const V shifter = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  V n = x * 1.44269504088896341f + shifter;
+  I exponent = (I)n << 23;
+  n = n - shifter;
+  V r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  V p = all(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return (V)((I)p + exponent);
+}
+
+// A rational approximation, 1 to rounding where it is clamped
+INLINE V tanh(V x) {
+  const V end = all(7.90531110763549805f);
+  x = lowest(end, highest(-end, x));
+  V s = x * x;
+  V p = all(-2.76076847742355e-16f);
+  p = p * s + 2.00018790482477e-13f;
+  p = p * s - 8.60467152213735e-11f;
+  p = p * s + 5.12229709037114e-08f;
+  p = p * s + 1.48572235717979e-05f;
+  p = p * s + 6.37261928875436e-04f;
+  p = p * s + 4.89352455891786e-03f;
+  V q = all(1.19825839466702e-06f);
+  q = q * s + 1.18534705686654e-04f;
+  q = q * s + 2.26843463243900e-03f;
+  q = q * s + 4.89352518554385e-03f;
+  return x * p * reciprocal(q);
+}
+
+INLINE V sigmoid(V x) { return reciprocal(1.0f + exponential(-x)); }
+
+// Sums over the lanes up to (from) each lane. Lane l of `shifted` is lane l - D (l + D), or 0.
+#if VL == 16
+#define LANES(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), \
+                 f(12), f(13), f(14), f(15)
+#elif VL == 8
+#define LANES(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#else
+#define LANES(f) f(0), f(1), f(2), f(3)
+#endif
+template <int D> INLINE V shifted_up(V x) {
+#define LANE(l) (l >= D ? l - D : VL)
+  return __builtin_shufflevector(x, (V){}, LANES(LANE));
+#undef LANE
+}
+template <int D> INLINE V shifted_down(V x) {
+#define LANE(l) (l + D < VL ? l + D : VL)
+  return __builtin_shufflevector(x, (V){}, LANES(LANE));
+#undef LANE
+}
+INLINE V sums_up_to(V x) {
+  x = x + shifted_up<1>(x);
+  x = x + shifted_up<2>(x);
+  if (VL > 4) x = x + shifted_up<4>(x);
+  if (VL > 8) x = x + shifted_up<8>(x);
+  return x;
+}
+INLINE V sums_from(V x) {
+  x = x + shifted_down<1>(x);
+  x = x + shifted_down<2>(x);
+  if (VL > 4) x = x + shifted_down<4>(x);
+  if (VL > 8) x = x + shifted_down<8>(x);
+  return x;
+}
+
+}  // namespace ISA

@@ -1,0 +1,110 @@
+"""Memory and speed of the language pipeline on a large corpus, which this generates.
+
+    python benchmarks/corpus.py [--megabytes 1000] [--folder FOLDER]
+
+Words are drawn from a vocabulary of 300,000 by Zipf's law, in lines and articles as WikiText has
+them. Encoding, a pass over all training batches and counting the baselines each run in a fresh
+process, whose largest resident set is printed: it should stay below 500 MB.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import peak_megabytes
+
+VOCABULARY, LIMIT = 300_000, 500
+
+
+def generate(folder: Path, megabytes: int) -> None:
+    """Write the three splits: 98, 1 and 1 per cent of the size."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    names = ["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(VOCABULARY)]
+    words = np.array(names, dtype=object)
+    cumulative = np.cumsum(1 / np.arange(1, VOCABULARY + 1))
+    cumulative /= cumulative[-1]
+    for split, share in (("train", 0.98), ("valid", 0.01), ("test", 0.01)):
+        left = int(share * megabytes * 1e6)
+        with open(folder / f"wiki.{split}.tokens", "w", encoding="utf-8") as file:
+            while left > 0:
+                drawn = words[np.searchsorted(cumulative, rng.random(200_000))]
+                lines = [" ".join(drawn[k : k + 80]) for k in range(0, len(drawn), 80)]
+                articles = [f" \n = {lines[k][:20]} = \n \n " + " \n ".join(lines[k : k + 40])
+                            for k in range(0, len(lines), 40)]  # fmt: skip
+                text = "\n".join(articles) + "\n"
+                file.write(text)
+                left -= len(text)
+
+
+def encode(folder: Path) -> dict[str, float]:
+    """Read, number and keep the corpus."""
+    from gatecore.tasks.language import Language
+
+    task = Language(data="files", path=str(folder))
+    splits = task.corpus().splits.values()
+    return {"tokens": sum(map(len, splits)), "symbols": task.symbols}
+
+
+def iterate(folder: Path) -> dict[str, float]:
+    """One epoch of training batches, of the paper's size."""
+    from gatecore.tasks.language import Language
+    from gatecore.tasks.task import Stream
+
+    task, size = Language(data="files", path=str(folder)), 128
+    count = len(task.corpus().splits[Stream.TRAIN]) // (size * task.bptt)
+    start = time.perf_counter()
+    for step in range(count):
+        task.batch(0, step, size)
+    return {"batches": count, "ms_per_batch": 1e3 * (time.perf_counter() - start) / count}
+
+
+def count(folder: Path) -> dict[str, float]:
+    """The unigram and bigram baselines."""
+    from gatecore.tasks.language import Language
+
+    scores = Language(data="files", path=str(folder)).baselines()
+    return {name: values["perplexity"] for name, values in scores.items()}
+
+
+PARTS = {"encode": encode, "iterate": iterate, "count": count}
+
+
+def main() -> None:
+    """Generate the corpus, and measure each part in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--folder", type=Path, help="where the corpus is put; default: a new one")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.part:
+        start = time.perf_counter()
+        found = PARTS[given.part](given.folder)
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_megabytes(), **found}))
+        return
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="gatecore-corpus-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        generate(folder, given.megabytes)
+        for part in PARTS:
+            command = [sys.executable, __file__, "--part", part, "--folder", str(folder)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout)
+            peak, seconds = found.pop("peak_mb"), found.pop("seconds")
+            verdict = "" if peak < LIMIT else f"  (more than {LIMIT})"
+            told = ", ".join(f"{name} {value:,.6g}" for name, value in found.items())
+            print(f"{part:8} {seconds:7.1f} s  peak {peak:5.0f} MB{verdict}  {told}", flush=True)
+    finally:
+        if given.folder is None:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

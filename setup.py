@@ -1,0 +1,128 @@
+"""Builds the native CPU library where there is a C++ compiler; pyproject.toml says the rest.
+
+The environment variable GATECORE_NATIVE: 0 leaves the library out, 1 makes a failure an error.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
+
+FOLDER = Path("backends/kernels/cpu")
+BUILT = Path("build/native")  # libraries, named by what they were built from
+MODE = os.environ.get("GATECORE_NATIVE", "")
+
+# No -march=native: what is built here may run elsewhere. No -ffast-math: a NaN must stay one. The
+# last line undoes what an interpreter's own flags may bring; its warning is about GCC's headers.
+FLAGS = [
+    "-std=c++17", "-O3", "-fPIC", "-pthread",
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-g0", "-fno-wrapv", "-fno-lto", "-Wno-maybe-uninitialized",
+]  # fmt: skip
+UNITS: dict[str, list[str]] = {"team": [], "library": [], "portable": []}
+# JAX calls the library by itself where its header is there; an isolated build finds it beside
+for site in dict.fromkeys(
+    [sysconfig.get_path("platlib"), sysconfig.get_path("purelib"), *sys.path]
+):
+    if Path(site, "jaxlib", "include", "xla", "ffi", "api", "ffi.h").is_file():
+        UNITS["jax_ffi"] = ["-isystem", str(Path(site, "jaxlib", "include"))]
+        break
+if platform.machine().lower() in ("x86_64", "amd64"):
+    UNITS["avx2"] = ["-mavx2", "-mfma"]
+    UNITS["avx512"] = [
+        "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma",
+        "-mprefer-vector-width=512",
+    ]  # fmt: skip
+
+
+class BuildNative(build_ext):
+    """Compiles each unit for its own instruction set, all at once; goes on where that fails."""
+
+    def build_extension(self, ext):
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part = target.with_name(f".{target.name}.part")
+            shutil.copy(self.library(ext), part)
+            part.replace(target)  # never written over: a process may run on the old one
+        except (CCompilerError, BaseError, OSError) as error:
+            if MODE == "1":
+                raise
+            if self.inplace or self.editable_mode:  # one of other sources may lie there
+                for old in FOLDER.glob("_native.*"):
+                    old.unlink()
+            print(
+                f"gatecore: the native CPU library was not built: {error}\n"
+                "gatecore works without it, but slower on a CPU. It needs a C++17 compiler, GCC or "
+                "Clang: install one, or name it by CXX, and install gatecore again.",
+                file=sys.stderr,
+            )
+
+    def library(self, ext):
+        """The library, made anew unless equal sources were compiled before by equal commands."""
+        suffix = Path(self.get_ext_filename(ext.name)).suffix
+        kept = BUILT / f"{self.fingerprint(ext)}{suffix}"
+        if not kept.is_file():
+            BUILT.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=BUILT) as folder:
+                self.compile_and_link(Path(folder)).replace(kept)
+        return kept
+
+    def fingerprint(self, ext):
+        """A digest of the sources and of the commands."""
+        executables = [getattr(self.compiler, name, None) for name in self.compiler.executables]
+        commands = executables, FLAGS, UNITS, platform.platform()
+        digest = hashlib.sha256(repr(commands).encode())
+        for file in sorted([*ext.sources, *ext.depends]):
+            digest.update(Path(file).read_bytes())
+        return digest.hexdigest()[:16]
+
+    def compile_and_link(self, folder):
+        """The library, in ``folder``."""
+
+        def compiled(unit):
+            source, flags = str(FOLDER / f"{unit}.cpp"), FLAGS + UNITS[unit]
+            return self.compiler.compile([source], output_dir=str(folder), extra_postargs=flags)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the slowest first
+            objects = [made for part in pool.map(compiled, reversed(UNITS)) for made in part]
+        library = folder / "_native"
+        self.compiler.link_shared_object(
+            objects, str(library), extra_postargs=["-pthread"], target_lang="c++"
+        )
+        return library
+
+    def get_ext_filename(self, fullname):
+        """Without the interpreter's tag: the library knows nothing of Python."""
+        suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+        return os.path.join(*fullname.split(".")) + suffix
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for any Python 3 on this platform."""
+
+    def get_tag(self):
+        return self.python_tag, "none", super().get_tag()[2]
+
+
+native = Extension(
+    "gatecore.backends.kernels.cpu._native",
+    sources=[str(FOLDER / f"{unit}.cpp") for unit in UNITS],
+    depends=[*sorted(map(str, FOLDER.glob("*.h"))), "setup.py"],
+    language="c++",
+    optional=MODE != "1",
+)
+setup(
+    ext_modules=[] if MODE == "0" else [native],
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+)

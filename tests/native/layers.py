@@ -1,0 +1,122 @@
+"""Layers for the native library's tests, and the explicit driver in float64 beside them."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from gatecore.backends.explicit.sequence import Engine, run
+from gatecore.backends.kernels.cpu import library
+from gatecore.backends.kernels.cpu.layer import NativeLayer
+from tests.support import CORES, GATINGS, leaves
+
+DRIVER = Engine(np)
+HERE = () if not library.available() else library.INSTRUCTION_SETS[
+    : 1 + library.INSTRUCTION_SETS.index(library.best_instruction_set())
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One layer on random numbers: parameters, a sequence, and cotangents of all it returns."""
+
+    core: str
+    gating: str
+    time: int
+    batch: int
+    inputs: int
+    hidden: int  # at least; a downsized master gate needs a multiple
+    resets: bool = False
+    zoneout: str = "none"  # or "numbers" or "draws"
+    cells: bool = False  # whether all cell states are asked for
+
+    @functools.cached_property
+    def given(self):
+        """What the layer is given, in float32."""
+        rng = np.random.default_rng(7)
+        mechanism = GATINGS[self.gating]
+        hidden = -(-self.hidden // mechanism.downsize) * mechanism.downsize
+        cell = CORES[self.core](self.inputs, hidden, mechanism)
+        params = {k: v + 0.3 * rng.standard_normal(v.shape) for k, v in cell.init(rng).items()}
+        shape, n = (self.time, self.batch, hidden), 2 if self.core == "lstm" else 1
+        zoneout = {
+            "none": None,
+            "numbers": (0.2, 0.05)[:n],
+            "draws": [(rng.random(shape) < 0.3).astype("f8") for _ in range(n)],
+        }[self.zoneout]
+        arrays = {
+            "params": params,
+            "x": rng.standard_normal((self.time, self.batch, self.inputs)),
+            "state": [rng.standard_normal(shape[1:]) for _ in range(n)],
+            "zoneout": zoneout,
+            "d_output": [rng.standard_normal(shape) for _ in range(1 + self.cells)],
+            "d_state": [rng.standard_normal(shape[1:]) for _ in range(n)],
+        }
+        resets = rng.random(shape[:2]) < 0.2 if self.resets else None
+        return {"cell": cell, "resets": resets} | cast(arrays, np.float32)
+
+    def packed(self, parts):
+        """A pair for an LSTM, else the only one; None stays None."""
+        return parts if parts is None else tuple(parts) if self.core == "lstm" else parts[0]
+
+    @functools.cached_property
+    def expected(self):
+        """Outputs, last state, gradients and forget gate by the driver in float64."""
+        given = cast(self.given, np.float64)
+        outputs, final, pullback = run(
+            DRIVER, self.core, given["params"], given["x"], self.packed(given["state"]),
+            given["cell"].mechanism, given["resets"], self.packed(given["zoneout"]), self.cells,
+        )  # fmt: skip
+        parts = given["d_output"]
+        gradients = pullback(parts if self.cells else parts[0], self.packed(given["d_state"]))
+        return outputs, final, *gradients, pullback.gates()
+
+    def native(self, instruction_set=None, split="auto", threads=1, saves=True):
+        """The layer by the library, its memory filled with NaN, and what its forward gives."""
+        given, steps = self.given, (self.time, self.batch)
+
+        def take(width, steps=True, extra=0):
+            shape = (self.time + extra, self.batch, width) if steps else (self.batch, width)
+            return np.full(shape, np.nan, np.float32)
+
+        layer = NativeLayer(
+            given["cell"], given["params"], take, given["resets"], self.packed(given["zoneout"]),
+            steps, np.dtype(np.float32), threads=threads, instruction_set=instruction_set,
+            split=split, saves=saves,
+        )  # fmt: skip
+        return layer, layer.forward(given["x"], self.packed(given["state"]), self.cells)
+
+    def results(self, *arguments, wrt_x=True):
+        """What ``expected`` has, by the library."""
+        layer, (outputs, final) = self.native(*arguments)
+        scratch = np.full(layer.scratch_shape(wrt_x), np.nan, np.float32)
+        gradients = layer.backward(
+            self.given["d_output"], self.packed(self.given["d_state"]), scratch, wrt_x
+        )
+        return outputs, final, *gradients, layer.forget_gate()
+
+
+def cast(nest, dtype):
+    """The nest with its arrays of floats in another type."""
+    if isinstance(nest, dict):
+        return {name: cast(value, dtype) for name, value in nest.items()}
+    if isinstance(nest, (tuple, list)):
+        return type(nest)(cast(value, dtype) for value in nest)
+    is_floats = isinstance(nest, np.ndarray) and nest.dtype.kind == "f"
+    return nest.astype(dtype) if is_floats else nest
+
+
+def identical(results, others):
+    """Whether two nests hold the same bits, but for what both leave out."""
+    pairs = zip(leaves(list(results)), leaves(list(others)), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def worst(results, expected):
+    """The largest error of any array, relative to the largest entry of what it should be."""
+    errors = [0.0]
+    for mine, exact in zip(leaves(list(results)), leaves(list(expected)), strict=True):
+        assert mine.shape == exact.shape, (mine.shape, exact.shape)
+        if exact.size:
+            errors.append(float(np.abs(mine - exact).max() / (np.abs(exact).max() or 1.0)))
+    return float(np.max(errors))  # NaN where any is

@@ -1,0 +1,99 @@
+"""Float32 where it is hard: gates near 0 and 1 over long sequences, extreme logits, NaN."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gatecore.backends.kernels.cpu import library
+from tests.native.layers import HERE, Case, cast, worst
+from tests.reference import packed_rows
+from tests.support import CORES, GATINGS, equations
+
+if not library.available():
+    pytest.skip(library.missing(), allow_module_level=True)
+
+
+def gated(core, gating, biases, time=2000):
+    """A layer whose biases (by the reference's letters) hold its gates; small weights vary them."""
+    case = Case(core, gating, time, 4, 3, 32, cells=core == "lstm")
+    params, rows = case.given["params"], packed_rows(equations(core, GATINGS[gating]), 32)
+    params["weight_ih"] *= 0.3
+    params["weight_hh"] *= 0.3
+    for letter, value in biases.items():
+        params["bias"][rows[letter]] = value
+    for part in case.given["d_output"]:
+        part /= time
+    return case, rows
+
+
+def by_slot(gradients, rows):
+    """The parameters' gradients, each slot's apart: a small one must not hide behind another."""
+    packed = [n for n in gradients if n != "bias_n"]
+    parts = {f"{n} {letter}": gradients[n][rows[letter]] for n in packed for letter in rows}
+    return parts | {n: v for n, v in gradients.items() if n not in packed}
+
+
+LONG = math.log(1e4 - 1)  # the logit of a gate with a timescale of 10,000 steps
+
+
+@pytest.mark.parametrize(
+    ("core", "gating", "biases"),
+    [
+        ("lstm", "standard", {"f": LONG, "i": -LONG}),
+        ("lstm", "UR", {"f": LONG, "r": 0.0}),
+        ("lstm", "UR", {"f": math.log(99), "r": 4.6}),
+        ("lstm", "M", {"F": LONG, "I": -LONG}),
+        ("gru", "standard", {"f": LONG}),
+        ("gru", "UR", {"f": LONG, "r": 0.0}),
+        ("minimal", "standard", {"f": LONG}),
+        ("minimal", "UR", {"f": LONG, "r": 4.6}),
+    ],
+)
+def test_saturated_gates_over_2000_steps_keep_every_gradient(core, gating, biases):
+    case, rows = gated(core, gating, biases)
+    _, _, exact, _, _, forget = case.expected
+    for instruction_set in HERE:
+        mine = case.results(instruction_set)
+        assert worst(mine, case.expected) < 1e-5
+        assert worst([by_slot(mine[2], rows)], [by_slot(exact, rows)]) < 1e-5
+        relative = np.abs(mine[-1].complement / forget.complement - 1)
+        assert relative.max() < 2e-5  # of each entry: it says the timescale
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+def test_extreme_logits_saturate_and_stay_finite(core, gating):
+    for logit in (-100.0, 100.0, 1e30):
+        case = Case(core, gating, 3, 2, 1, 19)
+        case.given["params"]["bias"][...] = logit * np.where(np.arange(19) % 2, 1, -1)[
+            np.arange(case.given["params"]["bias"].size) % 19
+        ].astype(np.float32)
+        for instruction_set in HERE:
+            results = case.results(instruction_set)
+            assert worst(results[:2], case.expected[:2]) < 1e-4  # logits of 100 are exact to 4e-6
+            for part in results[2:5]:
+                assert np.isfinite(worst([part], [cast(part, np.float64)]))
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+def test_nan_shows_from_its_step_on_in_its_sequence_alone(core, gating):
+    case = Case(core, gating, 6, 5, 2, 19)
+    clean = {name: case.native(name)[1][0] for name in HERE}
+    case.given["x"][2, 3, 1] = np.nan
+    for instruction_set in HERE:
+        output = case.native(instruction_set)[1][0]
+        assert np.isnan(output[2:, 3]).all()
+        assert np.array_equal(np.delete(output, 3, axis=1), np.delete(clean[instruction_set], 3, 1))
+        assert np.array_equal(output[:2], clean[instruction_set][:2])
+        gradients = case.results(instruction_set)[2]
+        assert all(np.isnan(value).any() for value in gradients.values())
+
+
+def test_infinity_does_not_pass_silently():
+    case = Case("lstm", "UR", 3, 2, 1, 19)
+    case.given["params"]["weight_hh"][...] = 1
+    case.given["state"][0][...] = np.inf
+    case.given["state"][0][:, ::2] = -np.inf  # their sum is not a number
+    assert np.isnan(case.native()[1][0]).all()

@@ -1,0 +1,81 @@
+"""Installing without a compiler: it succeeds, says what is missing, and layers run without."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.packaging.layout import FOLDERS, ROOT
+
+SOURCES = FOLDERS["gatecore.backends"] / "kernels" / "cpu"
+USE = """
+import numpy as np
+from gatecore.backends import load
+from gatecore.backends.kernels.cpu import library
+import gatecore
+
+print(library.missing())
+params = gatecore.cells.LSTM(2, 4, mechanism="UR").init(rng=0)
+single = {name: value.astype(np.float32) for name, value in params.items()}
+_, _, pullback = load("numpy").lstm(single, np.ones((3, 2, 2), np.float32), mechanism="UR")
+print(pullback.path)
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The repository's sources without anything built."""
+    ignored = shutil.ignore_patterns("_native.*", "__pycache__")
+    for name in ("gatecore", "backends", "analysis", "tasks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def build(folder, **environment):
+    command = [sys.executable, "setup.py", "-q", "build"]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+
+
+def built(folder):
+    (lib,) = (folder / "build").glob("lib*")
+    return lib
+
+
+def test_without_a_compiler_it_says_so_and_layers_run_without(copy):
+    pytest.importorskip("setuptools", minversion="77")
+    nothing = {"CC": "/bin/false", "CXX": "/bin/false", "GATECORE_NATIVE": ""}
+    done = build(copy, **nothing)
+    assert done.returncode == 0, done.stderr
+    assert "the native CPU library was not built" in done.stderr
+    assert "C++17 compiler" in done.stderr
+    lib = built(copy)
+    assert not list(lib.rglob("_native*"))
+    assert not list(lib.rglob("*.cpp")) + list(lib.rglob("*.h"))
+    used = subprocess.run(
+        [sys.executable, "-c", USE], cwd=lib, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(lib)},
+    )  # fmt: skip
+    missing, path = used.stdout.splitlines()
+    assert "it was not built" in missing
+    assert path == "array operations"
+
+
+def test_a_required_library_that_cannot_be_built_is_an_error(copy):
+    pytest.importorskip("setuptools", minversion="77")
+    done = build(copy, CC="/bin/false", CXX="/bin/false", GATECORE_NATIVE="1")
+    assert done.returncode != 0
+
+
+def test_it_can_be_left_out(copy):
+    pytest.importorskip("setuptools", minversion="77")
+    done = build(copy, CC="/bin/false", CXX="/bin/false", GATECORE_NATIVE="0")
+    assert done.returncode == 0, done.stderr
+    assert "not built" not in done.stderr
+    assert not list(built(copy).rglob("_native*"))

@@ -1,0 +1,116 @@
+"""The native library against the explicit driver in float64: all cells, mechanisms, vectors."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from gatecore.backends.kernels.cpu import library
+from tests.native.layers import HERE, Case, identical, worst
+from tests.support import CORES, GATINGS
+
+if not library.available():
+    pytest.skip(library.missing(), allow_module_level=True)
+
+# (time, batch, inputs, hidden), the split and the threads: sizes that are multiples of nothing,
+# no steps, no sequences, more than one chunk of steps, every height of a tile of rows.
+SIZES = {
+    "resets": ((7, 5, 3, 19), "batch", 2, {"resets": True, "cells": True}),
+    "draws": ((9, 4, 2, 37), "columns", 2, {"zoneout": "draws", "cells": True}),
+    "both": ((5, 13, 1, 18), "batch", 1, {"zoneout": "numbers", "resets": True}),
+    "one": ((1, 1, 1, 2), "auto", 2, {}),
+    "wide": ((4, 3, 17, 133), "columns", 3, {"resets": True}),
+    "chunks": ((40, 8, 1, 17), "columns", 2, {"zoneout": "draws", "resets": True}),
+    "no steps": ((0, 2, 3, 5), "auto", 2, {}),
+    "no sequences": ((3, 0, 2, 5), "auto", 1, {}),
+}
+
+
+@functools.cache
+def case(core, gating, sizes):
+    shape, split, threads, options = SIZES[sizes]
+    options = options | {"cells": core == "lstm" and options.get("cells", False)}
+    return Case(core, gating, *shape, **options), split, threads
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("instruction_set", library.INSTRUCTION_SETS)
+def test_outputs_states_and_gradients_are_the_drivers(instruction_set, core, gating):
+    if instruction_set not in HERE:
+        pytest.skip(f"this processor has no {instruction_set}")
+    for sizes in SIZES:
+        layer, split, threads = case(core, gating, sizes)
+        error = worst(layer.results(instruction_set, split, threads), layer.expected)
+        assert error < 2e-5, sizes
+
+
+@pytest.mark.parametrize("instruction_set", HERE)
+def test_long_inner_sums_are_right(instruction_set):
+    layer = Case("lstm", "UR", 2, 2, 3, 521)
+    assert worst(layer.results(instruction_set, "columns", 2), layer.expected) < 2e-5
+
+
+@pytest.mark.parametrize("batch", range(1, 18))
+def test_every_number_of_rows_is_right(batch):
+    layer = Case("gru", "standard", 2, batch, 2, 21)
+    for instruction_set in HERE:
+        assert worst(layer.results(instruction_set), layer.expected) < 2e-5
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+def test_threads_and_split_change_no_bit(core, gating):
+    for sizes in ("both", "chunks"):
+        layer, _, _ = case(core, gating, sizes)
+        alone = layer.results(None, "batch", 1)
+        for split in ("batch", "columns"):
+            for threads in (2, 3):
+                assert identical(layer.results(None, split, threads), alone), (split, threads)
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+def test_what_saves_nothing_gives_the_same(core, gating):
+    for sizes in ("resets", "draws", "both", "one", "no steps"):
+        layer, split, threads = case(core, gating, sizes)
+        _, saving = layer.native(None, split, threads)
+        _, lean = layer.native(None, split, threads, saves=False)
+        assert identical(lean, saving), sizes
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_without_the_inputs_cotangent_the_others_are_the_same(core):
+    layer, _, _ = case(core, "UR", "resets")
+    _, _, gradients, d_x, d_state, _ = layer.results()
+    *_, lean, nothing, lean_state, _ = layer.results(wrt_x=False)
+    assert nothing is None
+    assert d_x is not None
+    assert identical((gradients, d_state), (lean, lean_state))
+
+
+def test_equal_calls_give_equal_bits_and_leave_what_they_read():
+    layer, split, threads = case("lstm", "OM", "draws")
+    before = {name: np.copy(value) for name, value in layer.given["params"].items()}
+    assert identical(layer.results(None, split, threads), layer.results(None, split, threads))
+    assert identical([layer.given["params"]], [before])
+
+
+def refused(message, **fields):
+    """A call with some of the layer's sizes replaced, which must raise."""
+    layer, _ = Case("lstm", "UR", 2, 2, 1, 3).native()
+    struct = library.LayerStruct.from_buffer_copy(layer._shape.struct)
+    for name, value in fields.items():
+        setattr(struct, name, value)
+    for function in ("gatecore_run_forward", "gatecore_run_backward"):
+        with pytest.raises(RuntimeError, match=f"{function} failed: {message}"):
+            library.call(function, struct, layer._forward_struct())
+
+
+def test_what_cannot_be_is_refused_and_the_next_call_works():
+    refused("the processor lacks the instruction set", instruction_set=9)
+    for name in ("hidden", "downsize", "threads", "core", "auxiliary", "activation", "time"):
+        refused("sizes or kinds that the library does not know", **{name: -1})
+    refused("sizes or kinds that the library does not know", downsize=2)
+    layer = Case("lstm", "UR", 2, 2, 1, 3)
+    assert worst(layer.results(), layer.expected) < 2e-5

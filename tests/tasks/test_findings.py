@@ -1,0 +1,215 @@
+"""What is said of differences: no more than the seeds allow."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gatecore import mechanism
+from gatecore.analysis import figures
+from gatecore.tasks import Config, paper, seeds
+from gatecore.tasks.findings import findings
+from gatecore.tasks.results import Group, Score, Variant
+
+
+def by_seed(*values):
+    return dict(enumerate(values))
+
+
+def test_only_common_seeds_are_compared():
+    found = seeds.compare({1: 0.5, 2: 0.75, 7: 9.0}, {1: 0.25, 2: 0.25, 3: -9.0})
+    assert (found.seeds, found.mean) == ((1, 2), 0.375)
+    assert seeds.compare({1: 0.5}, {2: 0.5}) is None
+
+
+@pytest.mark.parametrize("differences", [(1.0, 2.0, 4.0), (-1.0, 2.0, 3.0), (0.3, 0.1, 0.2, 0.7)])
+def test_the_interval_is_that_of_all_resamples(differences):
+    """Few seeds allow every resample to be listed; the random ones come to the same quantiles."""
+    means = [np.mean(chosen) for chosen in itertools.product(differences, repeat=len(differences))]
+    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    found = seeds.compare(by_seed(*differences), by_seed(*[0.0] * len(differences)))
+    scale = max(differences) - min(differences)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * scale)
+    assert found.exceeds == (min(differences) > 0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 12])
+def test_the_chance_of_agreement_is_that_of_a_permutation_test(size):
+    rng = np.random.default_rng(size)
+    differences = rng.standard_normal(size) + 0.8
+    found = seeds.compare(by_seed(*differences), by_seed(*np.zeros(size)))
+    expected = stats.permutation_test(
+        (differences, np.zeros(size)), lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples", vectorized=True, n_resamples=10_000,
+    ).pvalue  # fmt: skip
+    assert found.chance == pytest.approx(expected)
+
+
+def test_intervals_of_equal_gates_exclude_zero_as_often_as_is_said():
+    rng = np.random.default_rng(0)
+    for size in (3, 5):
+        drawn = rng.standard_normal((1500, size))
+        resampled = drawn[:, rng.integers(0, size, (400, size))].mean(axis=2)
+        low, high = np.quantile(resampled, [0.025, 0.975], axis=1)
+        often = np.mean((low > 0) | (high < 0))
+        assert often == pytest.approx(seeds.by_chance(size), abs=0.05)
+
+
+def test_two_seeds_never_tell_a_difference_and_six_may_establish_one():
+    assert not seeds.compare(by_seed(1.0, 1.1), by_seed(0.0, 0.0)).exceeds
+    six = seeds.compare(by_seed(*[1.0, 1.1, 1.2, 0.9, 0.8, 1.3]), by_seed(*[0.0] * 6))
+    assert (six.exceeds, six.established, six.chance) == (True, True, 2 / 64)
+    three = seeds.compare(by_seed(1.0, 1.1, 1.2), by_seed(0.0, 0.0, 0.0))
+    assert (three.exceeds, three.established) == (True, False)
+
+
+def test_equal_scores_are_no_difference():
+    found = seeds.compare(by_seed(1.0, 2.0, 3.0), by_seed(1.0, 2.0, 3.0))
+    assert (found.mean, found.low, found.high, found.exceeds) == (0, 0, 0, False)
+
+
+# ---- sentences -------------------------------------------------------------------------------
+
+ACCURACY = Score("accuracy", True, (25, 75))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """As much of a trial as the sentences read."""
+
+    seed: int
+    test: float | None
+    status: str = "finished"
+    best: float | None = 0.5
+    score: Score = ACCURACY
+
+    @property
+    def config(self):
+        return Config.of("pixels", seed=self.seed)
+
+
+def group(**scores):
+    """A group of finished runs: label -> test scores by seed; None diverged."""
+    variants = tuple(
+        Variant(
+            label,
+            tuple(Ran(k, v, "finished" if v else "diverged") for k, v in enumerate(values)),
+        )
+        for label, values in scores.items()
+    )
+    return Group("Digits", {}, {}, variants, {"guess": {"accuracy": 0.1}})
+
+
+def told(**scores):
+    return " ".join(findings(group(**scores))).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_one_seed_claims_nothing():
+    text = told(standard=[0.5], UR=[0.9])
+    assert "one seed each: UR 90.00 %, standard 50.00 %" in text
+    assert "Too few seeds in common with standard (at most 1)" in text
+    assert "noise" not in text
+
+
+def test_three_seeds_that_agree_are_a_hint():
+    text = told(standard=[0.5, 0.6, 0.55], UR=[0.7, 0.75, 0.8], U=[0.5, 0.65, 0.5])
+    assert "better than standard: UR +20.0 points (+15.0 to +25.0, 3 seeds)" in text
+    assert "Not told apart from standard: U." in text
+    assert "about 25 % of such comparisons (about 0.5 of these 2)" in text
+    assert "hint and no proof" in text
+
+
+def test_six_seeds_can_establish_a_difference():
+    text = told(standard=[0.5] * 6, UR=[0.7, 0.71, 0.72, 0.73, 0.74, 0.75])
+    assert "better than standard: UR" in text
+    assert "sign-flip test: UR" in text
+    assert "no proof" not in text
+
+
+def test_a_lower_loss_is_better():
+    score = Score("loss", False, (20, 80))
+    runs = {"standard": (2.0, 2.1, 2.2), "UR": (1.0, 1.1, 1.0)}
+    variants = tuple(
+        Variant(label, tuple(Ran(k, v, score=score) for k, v in enumerate(values)))
+        for label, values in runs.items()
+    )
+    copy = Group("Copy", {}, {}, variants, {"any symbol alike": {"loss": 2.0794}})
+    text = " ".join(findings(copy))
+    assert "better than standard: UR −1.07" in text
+    assert "Better than an answer without memory (any symbol alike, 2.079) by at least 1 %: UR; " \
+        "not so: standard" in text  # fmt: skip
+
+
+def test_diverged_seeds_are_counted_and_left_out():
+    text = told(standard=[0.5, None, 0.6], UR=[0.9, 0.9, 0.9])
+    assert "Diverged: standard on 1 of 3 seeds." in text
+    assert "at most 2" in text
+    assert told(standard=[None], UR=[None]).startswith("No run of this group has finished")
+
+
+# ---- the paper's numbers ---------------------------------------------------------------------
+
+
+def test_the_paper_values_stand_beside_the_same_gates_alone():
+    found = paper.reference(Config.of("pixels", permute=True))
+    assert not found.same
+    assert "28 × 28" in found.note
+    assert found.value(mechanism("standard")) == "94.77**"
+    assert found.value(mechanism("UM", downsize=16)) == "95.50"
+    assert found.value(mechanism("UR", refine_bias="neutral")) is None
+    assert found.value(mechanism("CR")) is None
+    words = paper.reference(Config.of("language", "C"))
+    assert [words.value(mechanism("C", t_max=t)) for t in ("hidden", 8, 11.0, 9, None)] == [
+        "36.4", "36.1", "35.8", None, None,
+    ]  # fmt: skip
+    assert paper.reference(Config.of("copying")) is None
+    assert paper.reference(Config.of("pixels", core="minimal")) is None
+
+
+# ---- bands -----------------------------------------------------------------------------------
+
+
+def test_a_trailing_band_is_the_interval_of_a_mean():
+    rng = np.random.default_rng(0)
+    curves = [(np.arange(200), rng.standard_normal(200) + k) for k in range(3)]
+    band = figures.trailing_band(curves, window=20)
+    inside = np.concatenate([values[131:151] for _, values in curves])
+    half = 1.96 * stats.sem(inside)
+    at = np.flatnonzero(band.steps == 150)[0]
+    assert band.middle[at] == pytest.approx(inside.mean())
+    assert (band.low[at], band.high[at]) == pytest.approx(
+        (inside.mean() - half, inside.mean() + half)
+    )
+
+
+def test_a_seed_that_stopped_counts_as_far_as_it_got():
+    long, short = (np.arange(3), np.array([1.0, 2.0, 3.0])), (np.arange(1), np.array([5.0]))
+    band = figures.quantile_band([long, short], 0, 100)
+    assert band.middle.tolist() == [3, 2, 3]
+    assert (band.low.tolist(), band.high.tolist()) == ([1, 2, 3], [5, 2, 3])
+
+
+def test_the_grid_draws_each_band_before_the_others():
+    band = figures.quantile_band([(np.arange(4), np.arange(4.0))], 20, 80)
+    figure = figures.learning_grid({"a": band, "b": band._replace(ends=((3, 3.0),))}, {}, "loss")
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    assert len(figure.axes[1].collections) == 1
+    assert figure.axes[1].lines[-1].get_marker() == "x"
+
+
+def test_scores_of_many_magnitudes_have_a_logarithmic_axis():
+    band = figures.quantile_band([(np.arange(3), np.array([2.0, 0.1, 0.001]))], 20, 80)
+    assert figures.learning_bands({"a": band}, {}, "loss").axes[0].get_yscale() == "log"
+    flat = figures.quantile_band([(np.arange(3), np.array([2.0, 1.9, 1.8]))], 20, 80)
+    assert figures.learning_bands({"a": flat}, {}, "loss").axes[0].get_yscale() == "linear"
+
+
+def test_names_at_the_ends_of_lines_stay_apart_and_in_the_figure():
+    bands = {str(k): figures.quantile_band([(np.arange(2), np.array([0.0, 1 + k / 1e3]))], 20, 80)
+             for k in range(9)}  # fmt: skip
+    axes = figures.learning_bands(bands, {}, "accuracy").axes[0]
+    heights = sorted(text.get_position()[1] for text in axes.texts)
+    assert min(np.diff(heights)) > 0.069
+    assert heights[-1] < 1.021

@@ -1,0 +1,358 @@
+"""MNIST's and CIFAR-10's files, written here byte by byte: read as they are, or refused by name."""
+
+import gzip
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from gatecore.tasks import Config
+from gatecore.tasks.data import DataError
+from gatecore.tasks.images import cifar10, mnist, read_idx
+from gatecore.tasks.pixels import Pixels, bit_reversal
+from gatecore.tasks.task import Stream
+
+MNIST = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
+         "t10k-labels-idx1-ubyte"]  # fmt: skip
+CIFAR = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
+
+
+def idx(array):
+    """An IDX file of bytes: magic number, sizes, content."""
+    magic = {1: 2049, 3: 2051}[array.ndim]
+    return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
+
+
+def write_mnist(folder, rng, train=12, test=3, pack=lambda data: data, suffix=""):
+    """MNIST's four files; the arrays that are in them."""
+    arrays = []
+    for count in (train, test):
+        arrays.append(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        arrays.append(rng.integers(0, 10, count, dtype=np.uint8))
+    for name, array in zip(MNIST, arrays, strict=True):
+        (folder / (name + suffix)).write_bytes(pack(idx(array)))
+    return arrays
+
+
+def python_batch(pixels, labels):
+    """A batch as CIFAR-10's authors pickled it: by Python 2, in protocol 2, NumPy 1's names."""
+
+    def short(data):
+        return b"U" + bytes([len(data)]) + data
+
+    def long(data):
+        return b"T" + struct.pack("<i", len(data)) + data
+
+    def integers(values):
+        return b"".join(b"K" + bytes([value]) for value in values)
+
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+        b"K\x00\x85" + short(b"b") + b"\x87R"  # _reconstruct(ndarray, (0,), "b")
+        b"(K\x01J" + struct.pack("<i", len(pixels)) + b"M" + struct.pack("<H", 3072) + b"\x86"
+        b"cnumpy\ndtype\n" + short(b"u1") + b"K\x00K\x01\x87R"  # dtype("u1", 0, 1)
+        b"(K\x03" + short(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x89" + long(pixels.tobytes()) + b"tb"
+    )
+    items = short(b"batch_label") + short(b"testing batch 1 of 1") + short(b"labels")
+    items += b"](" + integers(labels) + b"e" + short(b"data") + array
+    return b"\x80\x02}(" + items + b"u."
+
+
+def binary_batch(pixels, labels):
+    return b"".join(
+        bytes([label]) + row.tobytes() for row, label in zip(pixels, labels, strict=True)
+    )
+
+
+def write_cifar(folder, rng, form, each=4):
+    """CIFAR-10's six batches in one of its forms; all pixels and labels, the test's last."""
+    pixels = rng.integers(0, 256, (6 * each, 3072), dtype=np.uint8)
+    labels = rng.integers(0, 10, 6 * each)
+    pack, suffix = {"python": (python_batch, ""), "binary": (binary_batch, ".bin")}[form]
+    for k, name in enumerate(CIFAR):
+        mine = slice(k * each, (k + 1) * each)
+        (folder / (name + suffix)).write_bytes(pack(pixels[mine], labels[mine].tolist()))
+    return pixels, labels
+
+
+# --- what the files hold ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist_is_read_plain_and_compressed(suffix, tmp_path, rng):
+    arrays = write_mnist(tmp_path, rng, pack=gzip.compress if suffix else bytes, suffix=suffix)
+    train, test = mnist(tmp_path)
+    for part, (images, labels) in ((train, arrays[:2]), (test, arrays[2:])):
+        np.testing.assert_array_equal(part.pixels[..., 0], images.reshape(len(images), 784))
+        np.testing.assert_array_equal(part.labels, labels)
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+def test_cifar_is_read_in_both_versions(form, tmp_path, rng):
+    """Pixel t has the three colours of row t // 32, column t % 32."""
+    pixels, labels = write_cifar(tmp_path, rng, form)
+    train, test = cifar10(tmp_path)
+    np.testing.assert_array_equal(np.concatenate([train.labels, test.labels]), labels)
+    everything = np.concatenate([train.pixels, test.pixels])
+    for image in (0, 5, 23):
+        for step in (0, 31, 32, 1023):
+            colours = [pixels[image, 1024 * plane + step] for plane in range(3)]
+            assert everything[image, step].tolist() == colours
+
+
+def test_folders_may_be_as_they_are_unpacked(tmp_path, rng):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    write_cifar(tmp_path / "cifar-10-batches-py", rng, "python")
+    write_mnist(tmp_path / "MNIST" / "raw", rng)
+    assert len(cifar10(tmp_path)[0].labels) == 20
+    assert len(mnist(tmp_path)[0].labels) == 12
+
+
+def test_an_array_of_numpys_own_pickle_is_read_too(tmp_path, rng):
+    pixels, labels = write_cifar(tmp_path, rng, "python")
+    for k, name in enumerate(CIFAR):
+        mine = slice(4 * k, 4 * k + 4)
+        batch = {b"data": pixels[mine], b"labels": labels[mine].tolist()}
+        data = pickle.dumps(batch, protocol=2)
+        if b"_codecs" in data:  # Python 3 writes bytes so in protocol 2; the authors' files do not
+            data = pickle.dumps(batch, protocol=3)
+        (tmp_path / name).write_bytes(data)
+    np.testing.assert_array_equal(cifar10(tmp_path)[0].labels, labels[:20])
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def with_header(*numbers):
+    return lambda data: struct.pack(f">{len(numbers)}I", *numbers) + data[4 * len(numbers) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (MNIST[0], with_header(2049), "found the magic number 2049; expected 2051"),
+        (MNIST[1], with_header(2051), "found the magic number 2051; expected 2049"),
+        (MNIST[0], lambda data: data[:-1], r"found 9407 bytes after the header; expected 9408"),
+        (MNIST[0], lambda data: data + b"\0", r"found more bytes after the header; expected 9408"),
+        (MNIST[0], lambda data: data[:11], "found 11 bytes; expected a header of 16"),
+        (MNIST[3], lambda data: b"", "found 0 bytes; expected a header of 8"),
+        (MNIST[0], with_header(2051, 2**32 - 1, 2**32 - 1, 2**32 - 1), "found 9408 bytes after"),
+        (MNIST[2], with_header(2051, 3, 14, 56), "found images of 14 x 56 pixels; expected 28"),
+        (MNIST[1], lambda data: data[:-1] + b"\x0a", "found the label 10; expected labels in 0..9"),
+        (MNIST[3], lambda data: idx(np.zeros(2, np.uint8)), "found 2 labels; expected 3, one for"),
+        (MNIST[2], None, "found no t10k-images-idx3-ubyte; expected a file"),
+    ],
+)
+def test_a_damaged_idx_file_is_named_with_what_was_found_and_expected(
+    name, damage, message, tmp_path, rng
+):
+    write_mnist(tmp_path, rng)
+    path = tmp_path / name
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=message) as caught:
+        mnist(tmp_path)
+    assert str(tmp_path if damage is None else path) in str(caught.value)
+
+
+def test_no_images_at_all_are_refused(tmp_path, rng):
+    write_mnist(tmp_path, rng, test=0)
+    with pytest.raises(DataError, match="found no images"):
+        mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-9], "found damaged gzip data"),
+        (lambda data: data[:40] + bytes([data[40] ^ 255]) + data[41:], "found damaged gzip data"),
+        (lambda data: gzip.decompress(data), "found damaged gzip data .*[Nn]ot a gzipped file"),
+    ],
+)
+def test_a_damaged_gz_file_is_named(damage, message, tmp_path):
+    path = tmp_path / "images.gz"
+    whole = gzip.compress(idx(np.arange(784, dtype=np.uint8).reshape(1, 28, 28)))
+    path.write_bytes(damage(whole))
+    with pytest.raises(DataError, match=message) as caught:
+        read_idx(path, 2051)
+    assert str(path) in str(caught.value)
+
+
+def test_a_gz_file_that_unpacks_to_more_than_its_header_says_is_not_unpacked_whole(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros((1, 28, 28), np.uint8)) + bytes(1 << 24)))
+    with pytest.raises(DataError, match="found more bytes"):
+        read_idx(path, 2051)
+
+
+def cifar_refusal(folder, content, name="data_batch_3"):
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        cifar10(folder)
+    assert str(folder / name) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found 0 bytes; expected a multiple of 3073"),
+        (bytes(3072), "found 3072 bytes; expected a multiple of 3073"),
+        (bytes(2 * 3073 + 1), "found 6147 bytes; expected a multiple of 3073"),
+        (b"\x0a" + bytes(3072), "found the label 10; expected labels in 0..9"),
+    ],
+)
+def test_a_damaged_binary_batch_is_named(content, message, tmp_path, rng):
+    write_cifar(tmp_path, rng, "binary")
+    assert message in cifar_refusal(tmp_path, content, "data_batch_3.bin")
+
+
+PIXELS = np.zeros((2, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (python_batch(PIXELS, [1, 2])[:-50], "a pickle that is refused"),
+        (b"no pickle", "a pickle that is refused"),
+        (b"", "a pickle that is refused: Ran out of input"),
+        (python_batch(PIXELS, [1, 10]), "found the label 10; expected labels in 0..9"),
+        (python_batch(PIXELS, [1]), "found 1 labels; expected 2, one for each image"),
+        (pickle.dumps([1, 2]), "found no array as 'data'"),
+        (pickle.dumps({b"data": b"bytes", b"labels": [1]}), "found no array as 'data'"),
+        (pickle.dumps({b"data": PIXELS[:, :-1].copy(), b"labels": [1, 2]}), "of shape (2, 3071)"),
+        (pickle.dumps({b"data": PIXELS.astype(float), b"labels": [1, 2]}), "dtype 'f8', not of"),
+        (pickle.dumps({b"data": PIXELS, b"labels": ["a", 2]}), "found no list of integers"),
+        (pickle.dumps({b"data": PIXELS, b"labels": [1, 10**30]}), "found labels beyond 32 bits"),
+    ],
+)
+def test_a_damaged_python_batch_is_named(content, message, tmp_path, rng):
+    write_cifar(tmp_path, rng, "python")
+    assert message in cifar_refusal(tmp_path, content)
+
+
+class Evil:
+    """Pickled, it runs a command when it is loaded by the ordinary unpickler."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("function", [os.system, eval, exec, open, getattr, np.load])
+def test_a_pickle_that_calls_what_is_not_an_arrays_own_is_refused(
+    function, protocol, tmp_path, rng
+):
+    write_cifar(tmp_path, rng, "python")
+    marker = tmp_path / "executed"
+    argument = f"touch {marker}" if function is os.system else f"open({str(marker)!r}, 'w')"
+    evil = Evil(function, argument)
+    for batch in (evil, {b"data": evil, b"labels": [1]}, {b"labels": evil}):
+        found = cifar_refusal(tmp_path, pickle.dumps(batch, protocol=protocol))
+        assert "a pickle that is refused: it asks for" in found
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"cbuiltins\neval\n(S'1/0'\ntR.",
+        b"(S'1/0'\nibuiltins\neval\n.",  # INST
+        b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x031/0\x85R.",  # STACK_GLOBAL
+        b"\x80\x02cnumpy\nndarray\n(K\x01tR.",  # the class itself may be named, not called
+        b"\x80\x02cnumpy\nndarray\n)\x81.",  # NEWOBJ
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01)N\x89U\x00tb.",  # no dtype
+        b"Pnobody\n.",  # a persistent id
+        b"\x80\x02\x82\x01.",  # an extension
+        b"\x80\x02cnumpy\nndarray\n}U\x01a}sb.",  # BUILD on what has no state
+    ],
+)
+def test_hand_written_pickles_reach_nothing(code, tmp_path, rng):
+    write_cifar(tmp_path, rng, "python")
+    found = cifar_refusal(tmp_path, code)
+    assert "expected" in found
+
+
+# --- the task -----------------------------------------------------------------------------------
+
+
+def test_the_last_sixth_of_mnists_training_images_validates(tmp_path, rng):
+    images, labels, test, _ = write_mnist(tmp_path, rng)
+    task = Pixels(data="mnist", path=str(tmp_path))
+    validation = task.held_out(Stream.VALIDATION, 0, 10)[0]
+    assert validation.inputs.shape == (784, 2, 1)
+    assert validation.inputs.dtype == np.float32
+    np.testing.assert_array_equal(validation.targets[0], labels[-2:])
+    scaled = images[-2:].reshape(2, 784).T.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(validation.inputs[..., 0], scaled)
+    assert len(task.images(Stream.TRAIN).labels) == 10
+    assert len(task.images(Stream.TEST).labels) == len(test)
+    shown = np.concatenate([task.batch(0, step, 5).targets[0] for step in range(2)])
+    np.testing.assert_array_equal(np.sort(shown), np.sort(labels[:-2]))
+
+
+def test_cifar_can_be_permuted_and_judged_in_part(tmp_path, rng):
+    write_cifar(tmp_path, rng, "binary")
+    settings = {"data": "cifar10", "path": str(tmp_path)}
+    plain, permuted = (
+        Pixels(**settings, permute=permute, judged=1).held_out(Stream.TEST, 0, 10)[0]
+        for permute in (False, True)
+    )
+    assert plain.inputs.shape == (1024, 1, 3)
+    np.testing.assert_array_equal(permuted.inputs, plain.inputs[bit_reversal(1024)])
+    assert Pixels(**settings).baselines().keys() == Pixels().baselines().keys()
+
+
+@pytest.mark.parametrize("data", ["mnist", "cifar10"])
+@pytest.mark.parametrize("preset", ["quick", "paper", "table3", "table3-zoneout"])
+def test_presets_follow_the_data(data, preset):
+    config = Config.of("pixels", "UR", preset, data=data, path="anywhere")
+    assert config.spec().input_size == {"mnist": 1, "cifar10": 3}[data]
+    if preset == "quick":
+        return
+    epochs = {"mnist": 150 * 50_000, "cifar10": 100 * 45_000}[data]
+    assert config.steps * config.batch_size == epochs
+    units = {"paper": (512, 512)}.get(preset, (1024, 2048))
+    assert config.hidden_size == units[data == "cifar10"]
+
+
+def test_zoneout_is_the_cores():
+    config = Config.of("pixels", "UR", "table3-zoneout", core="gru")
+    assert (config.zoneout, config.dropout) == ((0.0, 0.1), 0.5)
+    assert Config.of("pixels", "UR", "table3-zoneout").zoneout == (0.5, 0.05)
+    assert Config.of("pixels", "UR", "table3").zoneout == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "mnist"}, "data='mnist' needs a path, .* got path=None"),
+        ({"path": "x"}, "data='digits' needs no path, got path='x'"),
+        ({"data": "fashion"}, "data='fashion'"),
+    ],
+)
+def test_data_and_path_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config.of("pixels", "UR", **settings)
+
+
+def test_a_missing_folder_is_refused_before_a_run_is_made(tmp_path):
+    from click.testing import CliRunner
+
+    from gatecore.tasks import cli
+
+    words = ["train", "pixels", "--set", "data=mnist", "--set", f"path={tmp_path / 'none'}",
+             "--out", str(tmp_path / "run")]  # fmt: skip
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 2
+    assert "none: found no such folder; expected" in " ".join(result.output.split())
+    assert not (tmp_path / "run").exists()

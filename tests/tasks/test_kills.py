@@ -1,0 +1,157 @@
+"""Runs that nothing can lose: SIGKILL at any moment, a full disk, two processes in one folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gatecore.tasks import files, load_run, train
+from gatecore.tasks.runs import Busy, RunError
+from tests.tasks.killing import config
+from tests.tasks.test_trainer import remains
+from tests.tasks.tiny import arguments, tiny
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """What a run leaves that nobody killed, by backend."""
+    found = {}
+
+    def run(backend):
+        if backend not in found:
+            folder = tmp_path_factory.mktemp(backend)
+            train(config(backend), folder)
+            found[backend] = remains(folder)
+        return found[backend]
+
+    return run
+
+
+def kill(*words):
+    """Train and kill in processes apart: how many died."""
+    command = [sys.executable, "-m", "tests.tasks.killing", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize(("backend", "kills"), [("numpy", 25), ("torch", 10)])
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, unbroken, backend, kills):
+    """Its files are being written about half of the time."""
+    pytest.importorskip(backend)
+    assert kill(backend, tmp_path / "run", "at-random", kills, 1) >= 3
+    assert remains(tmp_path / "run") == unbroken(backend)
+
+
+def test_a_run_killed_between_any_two_steps_of_writing_a_file_ends_with_the_same_bits(
+    tmp_path, unbroken
+):
+    """Before each opening, syncing, renaming, removing of a file, in turn."""
+    assert kill("numpy", tmp_path / "run", "within-writes") > 20
+    assert remains(tmp_path / "run") == unbroken("numpy")
+
+
+def limited(limit, *words):
+    """``gatecore train`` where no file can grow beyond ``limit`` bytes: as on a full disk."""
+    limiting = (
+        "import os, resource, sys; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )  # in a process between: this one may have threads, with which it must not fork
+    command = [sys.executable, "-c", limiting, str(limit), "-m", "gatecore.tasks.cli", "train",
+               "copying", *words]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_before_training_is_an_error_and_leaves_nothing(tmp_path):
+    done = limited(100, *arguments("--out", str(tmp_path)))
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "config.json" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_leaves_the_last_checkpoint(tmp_path):
+    """Its log grows until nothing more fits; with room again, the run goes on from there."""
+    settings = {"hidden_size": 4, "steps": 200, "log_every": 1, "test_size": 1}
+    words = arguments("--mechanism", "R", "--out", str(tmp_path), **settings)
+    done = limited(20_000, *words)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "metrics.jsonl" in done.stderr
+    assert "--resume" in done.stderr
+    step = json.loads((tmp_path / "state.json").read_text())["step"]
+    assert 0 < step < 200
+    whole = tiny(mechanism="R", **settings)
+    seen = []
+    train(whole, tmp_path, resume=True, on_step=lambda step, _: seen.append(step))
+    assert seen[0] == step + 1
+    train(whole, tmp_path / "whole")
+    assert remains(tmp_path) == remains(tmp_path / "whole")
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path):
+    words = arguments("--out", str(tmp_path), steps=1_000_000, evaluate_every=100_000)
+    command = [sys.executable, "-m", "gatecore.tasks.cli", "train", "copying", *words]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as other:
+        while not (tmp_path / "state.json").exists():
+            time.sleep(0.02)
+        assert files.is_locked(tmp_path)
+        again = tiny(steps=1_000_000, evaluate_every=100_000)
+        with pytest.raises(Busy, match=rf"trained by another process \(.*, process {other.pid}\)"):
+            train(again, tmp_path, resume=True)
+        assert load_run(tmp_path).status == "unfinished"
+        other.kill()
+    assert (tmp_path / ".lock").exists()
+    assert not files.is_locked(tmp_path)
+    with files.lock(tmp_path):
+        assert files.is_locked(tmp_path)
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_the_lock_is_that_of_the_file_in_the_folder(tmp_path, monkeypatch):
+    """Its owner removes it at the end; who opened it before that does not have the new one."""
+    opened, original = [], os.open
+
+    def remove_meanwhile(path, *args, **kwargs):
+        descriptor = original(path, *args, **kwargs)
+        if str(path).endswith(".lock") and not opened:
+            opened.append(path)
+            os.unlink(path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", remove_meanwhile)
+    with files.lock(tmp_path):
+        assert (tmp_path / ".lock").exists()
+        assert files.is_locked(tmp_path)
+
+
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(files.errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="has no locks"), files.lock(tmp_path):
+        pass
+
+
+def test_a_second_signal_while_checkpointing_keeps_the_run(tmp_path, unbroken, monkeypatch):
+    def twice(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", twice)
+        with pytest.raises(KeyboardInterrupt):
+            train(config("numpy"), tmp_path)
+    train(config("numpy"), tmp_path, resume=True)
+    assert remains(tmp_path) == unbroken("numpy")
+
+
+def test_a_folder_whose_name_is_too_long_is_an_error(tmp_path):
+    with pytest.raises(RunError, match="File name too long"):
+        train(tiny(), tmp_path / ("x" * 300), resume=True)
+    with pytest.raises(RunError, match="File name too long"):
+        load_run(tmp_path / ("x" * 300))

@@ -1,0 +1,355 @@
+"""The report: numbers as in metrics.jsonl, a page that says what it shows, and nothing made up."""
+
+import csv
+import html.parser
+import itertools
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gatecore.tasks import cli, report, train
+from gatecore.tasks.findings import findings
+from gatecore.tasks.results import Note
+from gatecore.tasks.runs import FILES, RunError
+from tests.tasks.tiny import tiny
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Standard and UR gates, three seeds each, one of UR stopped; and Adding, diverged."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, seed in itertools.product(("standard", "UR"), SEEDS):
+        train(tiny(mechanism=name, seed=seed), root / "copy" / f"{name}-{seed}")
+    (root / "copy" / "UR-2" / "summary.json").unlink()
+    train(tiny("adding", "U", learning_rate=1e30), root / "adding")
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(folder, tmp_path_factory):
+    """The report of that folder, written elsewhere: its page, its data and its lines."""
+    out = tmp_path_factory.mktemp("report")
+    page = report.write(report.read(folder), out)
+    with open(out / "results.csv", encoding="utf-8", newline="") as stream:
+        lines = {line["folder"]: line for line in csv.DictReader(stream)}
+    data = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return page.read_text(encoding="utf-8"), data, lines
+
+
+def losses(run):
+    """Validation losses of a run's metrics.jsonl by step."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["split"] == "validation"}
+
+
+def on_test_set(run):
+    return json.loads((run / "summary.json").read_text())["test"]["loss"]
+
+
+def group(data, title):
+    return next(group for group in data["groups"] if group["title"] == title)
+
+
+def test_numbers_are_those_of_the_files(folder, written):
+    _, data, lines = written
+    found = group(data, "Copy, N=8")["mechanisms"]
+    for name, seeds in (("standard", SEEDS), ("UR", (0, 1))):
+        best = [min(losses(folder / "copy" / f"{name}-{seed}").values()) for seed in seeds]
+        tests = {str(seed): on_test_set(folder / "copy" / f"{name}-{seed}") for seed in seeds}
+        assert found[name]["best_validation"] == min(best)
+        assert found[name]["median_best_validation"] == np.median(best)
+        assert found[name]["test_by_seed"] == tests
+        assert found[name]["median_test"] == np.median(list(tests.values()))
+        for seed, value in zip(seeds, best, strict=True):
+            line = lines[f"copy/{name}-{seed}"]
+            assert float(line["best_validation_loss"]) == value
+            assert float(line["test_loss"]) == tests[str(seed)]
+    assert found["UR"]["unfinished"] == [2]
+    assert found["standard"]["diverged"] == found["UR"]["diverged"] == []
+
+
+def test_the_page_shows_the_same_numbers(folder, written):
+    page, _, _ = written
+    tests = [on_test_set(folder / "copy" / f"standard-{seed}") for seed in SEEDS]
+    row = re.search(r'<tr><th scope="row">standard</th>(.*?)</tr>', page, re.DOTALL).group(1)
+    cells = re.findall(r'<td class="(\w+) ?\w*">(?:<strong>)?(.*?)(?:</strong>)?</td>', row)
+    shown = dict(cells)
+    assert shown["test"] == f"{np.median(tests):#.4g}"
+    assert shown["seeds"] == ", ".join(f"{value:#.4g}" for value in tests)
+    assert f"{json.loads((folder / 'copy/UR-0/summary.json').read_text())['parameters']:,}" in page
+    assert "2.079" in page  # without memory: ln 8
+
+
+def test_bands_are_percentiles_over_seeds_as_far_as_each_got(folder):
+    from gatecore.tasks.page import band_of
+
+    variant = report.read(folder).groups[1].variants[0]
+    curves = [losses(folder / "copy" / f"standard-{seed}") for seed in SEEDS]
+    band = band_of(variant)
+    assert band.steps.tolist() == sorted(curves[0])
+    for step, middle, low, high in zip(*band[:4], strict=True):
+        a, b, c = sorted(curve[step] for curve in curves)  # of three, 20 % lies 0.4 of the way
+        assert [low, middle, high] == pytest.approx([a + 0.4 * (b - a), b, b + 0.6 * (c - b)])
+
+
+def test_groups_hold_what_is_comparable(folder, tmp_path):
+    runs = [tiny(), tiny(hidden_size=8), tiny(mechanism="U", learning_rate=1e-2), tiny("adding")]
+    for number, config in enumerate(runs):
+        train(config, tmp_path / f"{number}")
+    groups = report.read(tmp_path).groups
+    assert [(g.title, g.differing, len(g.trials)) for g in groups] == [
+        ("Adding, N=8", {}, 1),
+        ("Copy, N=8", {"hidden_size": 16}, 2),
+        ("Copy, N=8", {"hidden_size": 8}, 1),
+    ]
+
+
+def test_the_learning_rate_is_that_of_the_best_validation_score(tmp_path):
+    for rate, seed in itertools.product((1e-3, 3e-2), (0, 1)):
+        train(tiny(learning_rate=rate, seed=seed), tmp_path / f"{rate}-{seed}")
+    best = {
+        rate: min(min(losses(tmp_path / f"{rate}-{seed}").values()) for seed in (0, 1))
+        for rate in (1e-3, 3e-2)
+    }
+    (found,) = report.read(tmp_path).groups[0].variants
+    assert found.rate == min(best, key=best.get)
+    assert found.best == min(best.values())
+    assert [t.config.learning_rate for t in found.chosen] == [found.rate] * 2
+
+
+def test_mechanisms_of_one_name_are_told_apart(tmp_path):
+    for bias in ("opposed", "neutral"):
+        train(tiny(steps=1, **{"mechanism.refine_bias": bias}), tmp_path / bias)
+    labels = [variant.label for variant in report.read(tmp_path).groups[0].variants]
+    assert labels == ["UR (refine_bias=neutral)", "UR (refine_bias=opposed)"]
+
+
+def test_two_runs_of_the_same_settings_count_once(folder, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(folder / "copy" / "UR-0", tmp_path / name)
+    (tmp_path / "first" / "summary.json").unlink()
+    found = report.read(tmp_path)
+    assert [trial.folder for trial in found.trials] == ["second"]
+    assert [(n.folder, n.reason) for n in found.notes] == [
+        ("first", "left out: second has the same settings")
+    ]
+
+
+# ---- the page --------------------------------------------------------------------------------
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags, identifiers and references of a page; complains of a tag that is closed wrongly."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.refers, self.outside, self.tags = [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.open += [] if tag in self.VOID else [tag]
+        self.note(attrs)
+
+    def handle_startendtag(self, tag, attrs):
+        self.note(dict(attrs))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def note(self, attrs):
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        for name in ("aria-labelledby", "aria-describedby"):
+            self.refers += attrs.get(name, "").split()
+        for name in ("href", "xlink:href", "src"):
+            target = attrs.get(name, "#")
+            (self.refers if target.startswith("#") else self.outside).append(target.lstrip("#"))
+
+
+def test_the_page_is_whole_and_needs_no_network(written):
+    page, _, _ = written
+    reader = Reader(page)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {name for name in reader.refers if name} <= set(reader.ids)
+    assert reader.outside == []
+    assert not re.search(r"@import|url\((?!#)|<script|<iframe", page)
+    assert '<html lang="en">' in page
+    assert 'name="viewport"' in page
+
+
+def test_every_figure_is_told_in_words(written):
+    figures = re.findall(r"<svg .*?</svg>", written[0], re.DOTALL)
+    assert len(figures) == 6
+    for figure in figures:
+        assert 'role="img"' in figure
+        assert len(re.search(r"<desc .*?>(.*?)</desc>", figure).group(1)) > 40
+
+
+def test_equal_runs_give_an_equal_page(folder, tmp_path, written):
+    report.write(report.read(folder), tmp_path)
+    again = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert again == written[0]
+
+
+def test_a_diverged_seed_has_an_asterisk_and_no_test_score(written):
+    page, data, _ = written
+    found = group(data, "Adding, N=8")["mechanisms"]["U"]
+    assert (found["diverged"], found["median_test"], found["test_by_seed"]) == ([0], None, {})
+    adding = page[page.index("Adding, N=8</h2>") : page.index("Copy, N=8</h2>")]
+    assert re.search(r'<td class="best">[\d.]+\*</td>', adding)
+    assert "Diverged: U on its one seed." in adding
+    assert "No run of this group has finished with a score" in adding
+
+
+def test_the_curves_in_the_data_are_thinned_and_keep_their_ends():
+    from gatecore.tasks.results import thinned
+
+    assert thinned(0).tolist() == []
+    assert thinned(1).tolist() == [0]
+    kept = thinned(5000)
+    assert (kept[0], kept[-1], len(kept)) == (0, 4999, 100)
+
+
+def test_an_empty_folder_gives_a_page_that_says_so(tmp_path):
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "There is no run" in result.output
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "There is no run here that can be read" in page
+    assert "gatecore train copying" in page
+    assert json.loads((tmp_path / "results.json").read_text())["groups"] == []
+    Reader(page)
+
+
+def test_one_run_gives_a_page_that_compares_nothing(folder, tmp_path):
+    shutil.copytree(folder / "copy" / "UR-0", tmp_path / "run")
+    (only,) = report.read(tmp_path / "run").groups
+    assert any("nothing to compare" in sentence for sentence in findings(only))
+    page = report.write(report.read(tmp_path / "run"), tmp_path / "out").read_text()
+    assert "1 run in 1 group" in page
+    assert "One seed each: no band." in page
+
+
+def test_an_unfinished_run_is_named_as_such_and_counts_in_no_number(folder):
+    copy = report.read(folder).groups[1]
+    assert "One run has not finished, and counts in no number above." in findings(copy)
+    ur = copy.variants[1]
+    assert [trial.seed for trial in ur.unfinished] == [2]
+    assert ur.tests.keys() == {0, 1}
+
+
+# ---- bad folders -----------------------------------------------------------------------------
+
+
+def test_a_bad_folder_is_named_with_its_reason(folder, tmp_path):
+    shutil.copytree(folder / "copy", tmp_path / "runs")
+    (tmp_path / "runs" / "UR-0" / "config.json").write_text("{")
+    (tmp_path / "runs" / "UR-1" / "config.json").unlink()
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path / "runs")])
+    assert result.exit_code == 0
+    page = (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
+    for name, reason in (("UR-0", "config.json cannot be read"), ("UR-1", "there is no config")):
+        assert re.search(f"<code>{name}</code>: .*{reason}", page)
+        assert re.search(f"Left out: {name}: .*{reason}", result.output)
+    assert str(tmp_path) not in page
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, monkeypatch):
+    """As its owner sees it; the tests may run as somebody who can read everything."""
+    shutil.copytree(folder / "adding", tmp_path / "run")
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = report.read(tmp_path)
+    assert [trial.folder for trial in found.trials] == ["run"]
+    assert found.notes[0] == Note("closed", "cannot be read: Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("missing", "No such file or directory"), ("file", "Not a directory")],
+)
+def test_what_is_no_folder_is_refused_with_status_2(tmp_path, name, message):
+    (tmp_path / "file").write_text("precious")
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path / name)])
+    assert (result.exit_code, result.output.count("Error:")) == (2, 1)
+    assert message in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.json", "results.csv"])
+def test_files_that_are_no_reports_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path)])
+    assert (result.exit_code, result.output.count("Error:")) == (2, 1)
+    assert f"{name} is not of a report" in result.output
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_an_output_folder_that_cannot_be_is_refused(folder):
+    with pytest.raises(RunError, match="cannot be an output folder"):
+        report.write(report.read(folder), __file__)
+
+
+@settings(
+    max_examples=60, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(data=st.data())
+def test_a_damaged_run_is_left_out_or_told_as_it_was(folder, tmp_path_factory, data):
+    """Whatever happens to one of its files: no traceback, and no other number than before."""
+    root = tmp_path_factory.mktemp("damaged")
+    shutil.copytree(folder / "copy" / "UR-0", root / "run")
+    before = report.read(root).groups[0].trials[0].record()
+    names = [name for name in FILES if (root / "run" / name).exists()]
+    path = root / "run" / data.draw(st.sampled_from(names))
+    path.write_bytes(damaged(path.read_bytes(), data))
+    found = report.read(root)
+    report.table(found)
+    after = json.loads(report.data(found))
+    if not found.trials:
+        assert [note.folder for note in found.notes] == ["run"]
+        assert after["groups"] == []
+    else:
+        assert found.trials[0].record() == before
+    shutil.rmtree(root)
+
+
+def damaged(content, data):
+    """``content`` with a byte changed, a part removed or repeated, or something else instead."""
+    start = data.draw(st.integers(0, len(content) - 1))
+    end = data.draw(st.integers(start + 1, len(content)))
+    part = content[start:end]
+    byte = bytes([content[start] ^ data.draw(st.integers(1, 255))])
+    return data.draw(
+        st.sampled_from(
+            [
+                content[:start] + byte + content[start + 1 :],
+                content[:start] + content[end:],
+                content[:end] + part + content[end:],
+                content[:start],
+                part[::-1],
+                b"[]",
+                b'{"sha256": null}',
+            ]
+        )
+    )

@@ -1,0 +1,171 @@
+"""What a sweep is: its axes, its trials and their names, what it refuses before any work."""
+
+import json
+import re
+
+import pytest
+
+from gatecore import MECHANISMS
+from gatecore.tasks import Config, SweepConfig, train
+from gatecore.tasks.config import ConfigError
+from gatecore.tasks.runs import RunError
+from gatecore.tasks.sweeps import place, read_toml
+from tests.tasks.tiny import SETS, SIZES, tiny
+
+
+def names(task="copying", **settings):
+    trials, _ = SweepConfig.of(task, **settings).trials()
+    return [trial.name for trial in trials]
+
+
+def test_trials_are_all_combinations_seed_by_seed():
+    assert names(mechanisms="U,UR", lr="5e-4,1e-3", seeds=2) == [
+        "copying-U-lr0.0005-seed0", "copying-UR-lr0.0005-seed0",
+        "copying-U-lr0.001-seed0", "copying-UR-lr0.001-seed0",
+        "copying-U-lr0.0005-seed1", "copying-UR-lr0.0005-seed1",
+        "copying-U-lr0.001-seed1", "copying-UR-lr0.001-seed1",
+    ]  # fmt: skip
+
+
+def test_a_trial_is_the_run_that_gatecore_train_makes_of_the_same_settings():
+    sweep = SweepConfig.of(
+        "copying", mechanisms="UM", lr=2e-3, seeds=[7], core="gru", steps=50, threads=1,
+        set={"length": [30, 40], "mechanism.downsize": 8},
+    )  # fmt: skip
+    settings = {"learning_rate": 2e-3, "seed": 7, "core": "gru", "steps": 50, "threads": 1}
+    expected = [
+        Config.of("copying", "UM", length=length, **settings, **{"mechanism.downsize": 8})
+        for length in (30, 40)
+    ]
+    assert [trial.config for trial in sweep.trials()[0]] == expected
+
+
+def test_what_does_not_vary_is_not_in_the_name():
+    assert names(mechanisms="-", lr=1e-3, set={"length": 30}) == ["copying-standard-seed0"]
+
+
+def test_all_are_the_nine_mechanisms():
+    assert names(mechanisms="all") == [f"copying-{name}-seed0" for name in MECHANISMS]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [(3, (0, 1, 2)), ("3", (0, 1, 2)), ("0,1,5", (0, 1, 5)), ([4], (4,)), ("5,", None)],
+)
+def test_seeds_are_a_number_or_a_list(seeds, expected):
+    if expected is None:
+        with pytest.raises(ConfigError, match="seeds"):
+            SweepConfig.of("copying", seeds=seeds)
+    else:
+        assert SweepConfig.of("copying", seeds=seeds).seeds == expected
+
+
+def test_values_in_names_are_valid_in_every_file_system():
+    found = names(mechanisms="U", core="lstm,gru", set={"zoneout": [[0, 0], [0.5, 0.05]]})
+    assert found == [
+        "copying-U-zoneout=0,0-seed0", "copying-gru-U-zoneout=0,0-seed0",
+        "copying-U-zoneout=0.5,0.05-seed0", "copying-gru-U-zoneout=0.5,0.05-seed0",
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"[\w.,+=-]+", name, re.ASCII) for name in found)
+
+
+def test_mechanisms_that_a_task_cannot_use_are_left_out_of_all_and_told():
+    trials, left_out = SweepConfig.of("forgetting", mechanisms="all").trials()
+    kept = [trial.config.mechanism.name for trial in trials]
+    assert "UR" in kept
+    assert "OM" not in kept
+    assert {*kept, *(told.partition(":")[0] for told in left_out)} == set(MECHANISMS)
+    assert all("cannot run forgetting" in told for told in left_out)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mechanisms": "U,OM"}, "OM: .*cannot run forgetting"),
+        ({"mechanisms": "all", "set": {"lenght": [5]}}, "did you mean 'length'"),
+        ({"mechanisms": "UU"}, "mechanism='UU' is unknown: did you mean 'U'"),
+        ({"mechanisms": ""}, "mechanism='' is unknown"),
+        ({"mechanisms": []}, "mechanisms"),
+        ({"mechanisms": ["U", 3]}, "mechanism must be a name or a Mechanism, got int"),
+        ({"mechanisms": "U,U"}, "forgetting-U-seed0 given twice"),
+        ({"lr": "1e-3,0.001"}, "forgetting-standard-lr0.001-seed0 given twice"),
+        ({"lr": "fast"}, "lr.0='fast': input should be a valid number"),
+        ({"lr": -1}, "learning_rate=-1"),
+        ({"lr": float("inf")}, "lr.0=inf: input should be a finite number"),
+        ({"seeds": 0}, "seeds=0: a number of seeds should be 1 to 10000"),
+        ({"seeds": [-1]}, "seeds.0=-1"),
+        ({"seeds": []}, "seeds="),
+        ({"seeds": [True]}, "holds no true or false"),
+        ({"lr": [1e-3, False]}, "holds no true or false"),
+        ({"dask": ""}, "dask=''"),
+        ({"seeds": True}, "seeds=True: input should not be true or false"),
+        ({"core": "rnn"}, "core='rnn'"),
+        ({"preset": "fast"}, "preset='fast' is unknown"),
+        ({"backend": "pytorch"}, "backend='pytorch' is unknown"),
+        ({"steps": 0}, "steps=0"),
+        ({"workers": 0}, "workers=0"),
+        ({"threads": "many"}, "threads='many'"),
+        ({"speed": 3}, "key='speed' is unknown: did you mean 'seeds'"),
+        ({"set": {"seed": [1]}}, "seed has a key of its own: seeds"),
+        ({"set": {"learning_rate": [1]}}, "learning_rate has a key of its own: lr"),
+        ({"set": {"length": []}}, "set.length="),
+        ({"set": 5}, "set=5: input should be a valid dictionary"),
+        ({"set": {"length": ["a/b", "a_b"]}}, "length='a/b'"),
+        ({"out": 5}, "out=5"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_one_message(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        SweepConfig.of("forgetting", **{"mechanisms": "standard", **settings}).trials()
+
+
+def test_names_that_would_be_too_long_are_refused():
+    with pytest.raises(ConfigError, match="longer than 200 characters"):
+        names(mechanisms="U", set={"zoneout": [[0, 0], [0, 10.0**-300]], "clip_norm": [1, 10**180]})
+
+
+def test_a_toml_file_has_the_same_keys(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        'task = "copying"\nmechanisms = ["U", "UR"]\nlr = [5e-4, 1e-3]\nseeds = 3\nsteps = 100\n'
+        "[set]\nlength = [50, 100]\nzoneout = [[0.0, 0.1]]\n"
+    )
+    keys = read_toml(path)
+    config = SweepConfig.of(keys.pop("task"), **keys)
+    assert config == SweepConfig.of(
+        "copying", mechanisms="U,UR", lr="5e-4,1e-3", seeds="0,1,2", steps=100,
+        set={"length": [50, 100], "zoneout": [[0.0, 0.1]]},
+    )  # fmt: skip
+    assert len(config.trials()[0]) == 2 * 2 * 3 * 2
+
+
+def test_a_sweeps_config_is_recorded_as_it_can_be_read_again():
+    config = SweepConfig.of("copying", mechanisms="U", lr=1e-3, seeds=2, set={"length": [5, 6]})
+    assert SweepConfig(**json.loads(config.model_dump_json())) == config
+
+
+def tiny_sweep(out, **settings):
+    lists = {k: v for k, v in {**SIZES, **SETS}.items() if k != "steps"}
+    changed = {"steps": SIZES["steps"], "mechanisms": "U,UR", **settings}
+    return SweepConfig.of("copying", out=out, set={**lists, **changed.pop("set", {})}, **changed)
+
+
+def test_a_run_of_the_same_config_is_the_trials_own_whatever_its_folder_is_called(tmp_path):
+    train(tiny(mechanism="U", learning_rate=2e-3), tmp_path / "copying-U-seed0")
+    trials, _ = tiny_sweep(tmp_path, lr=[1e-3, 2e-3]).trials()
+    found = place(trials, tmp_path)
+    assert found["copying-U-lr0.002-seed0"] == tmp_path / "copying-U-seed0"
+    assert found["copying-U-lr0.001-seed0"] == tmp_path / "copying-U-lr0.001-seed0"
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    train(tiny(mechanism="U", steps=3), tmp_path / "copying-U-seed0")
+    trials, _ = tiny_sweep(tmp_path).trials()
+    with pytest.raises(RunError, match=r"another config: steps \(3 there, 12 here\)"):
+        place(trials, tmp_path)
+
+
+def test_the_folder_of_a_run_is_no_folder_of_a_sweep(tmp_path):
+    train(tiny(steps=1), tmp_path)
+    with pytest.raises(RunError, match="holds a run itself"):
+        place(tiny_sweep(tmp_path).trials()[0], tmp_path)

@@ -1,0 +1,113 @@
+"""The sequence operation by the native library: it equals the plain path."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from gatecore.backends import torch as adapter  # noqa: E402
+from gatecore.backends.kernels.cpu import library  # noqa: E402
+from gatecore.backends.torch.operation import sequence  # noqa: E402
+from tests.support import CORES, GATINGS  # noqa: E402
+from tests.torch.test_operation import arguments  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not library.available(), reason=str(library.missing()))
+T, B, X, H = 7, 5, 3, 18
+
+
+def leaves(core, gating, rng):
+    cell = CORES[core](X, H, gating)
+    params = {k: v + 0.3 * rng.standard_normal(v.shape) for k, v in cell.init(rng).items()}
+    arrays = [*params.values(), rng.standard_normal((T, B, X)), *rng.standard_normal((2, B, H))]
+    tensors = [torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in arrays]
+    return (
+        dict(zip(params, tensors, strict=False)),
+        tensors[len(params)],
+        tensors[len(params) + 1 :],
+    )
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+def test_outputs_and_gradients_are_those_of_the_plain_path(core, gating, rng):
+    params, x, (h, c) = leaves(core, GATINGS[gating], rng)
+    draws = torch.tensor((rng.random((T, B, H)) < 0.3).astype(np.float32))
+    keywords = {"resets": torch.tensor(rng.random((T, B)) < 0.2)}
+    keywords |= {"zoneout": (0.1, draws), "return_cells": True} if core == "lstm" else {}
+    found = []
+    for impl in ("native", "plain"):
+        state = (h, c) if core == "lstm" else h
+        result = getattr(adapter, core)(params, x, state, GATINGS[gating], impl=impl, **keywords)
+        parts = flat(result)
+        sources = [*params.values(), x, *flat(state)]
+        loss = sum((part.sin() * (1 + k)).sum() for k, part in enumerate(parts))
+        found.append([*parts, *torch.autograd.grad(loss, sources)])
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=2e-5, atol=2e-5)
+
+
+def flat(nest):
+    return [leaf for part in nest for leaf in flat(part)] if isinstance(nest, tuple) else [nest]
+
+
+def test_it_is_registered_as_torch_asks():
+    *given, _, keep = arguments("lstm", "UR", True)
+    single = [
+        a.detach().float().requires_grad_()
+        if isinstance(a, torch.Tensor) and a.requires_grad
+        else a
+        for a in given
+    ]
+    torch.library.opcheck(sequence, (*single, "native", keep))
+
+
+def test_it_is_taken_in_float32_and_the_reference_in_float64():
+    x = torch.randn(5, 2, 3)
+    for dtype, impl in ((torch.float32, "native"), (torch.float64, "reference")):
+        layer = adapter.LSTM(3, 4, dtype=dtype)
+        layer(x.to(dtype))
+        assert layer.last_impl == impl
+    with pytest.raises(ValueError, match=r"computes in float32, not float64"):
+        adapter.LSTM(3, 4, dtype=torch.float64, impl="native")(x.double())
+
+
+def test_without_gradients_nothing_is_saved_and_the_result_is_equal():
+    layer, x = adapter.LSTM(3, 40, num_layers=2), torch.randn(9, 4, 3)
+    output, (h, c) = layer(x)
+    with torch.no_grad():
+        again, (h2, c2) = layer(x)
+    assert all(map(torch.equal, (output, h, c), (again, h2, c2)))
+
+
+def test_the_second_derivative_goes_through_the_plain_path():
+    layer, x = adapter.GRU(2, 3), torch.randn(4, 2, 2, requires_grad=True)
+    second = []
+    for layer.impl in ("native", "plain"):
+        (first,) = torch.autograd.grad(layer(x)[0].pow(2).sum(), x, create_graph=True)
+        second.append(torch.autograd.grad(first.pow(2).sum(), x)[0])
+    torch.testing.assert_close(*second, rtol=1e-4, atol=1e-5)
+
+
+def test_strided_tensors_are_read_rightly():
+    layer = adapter.LSTM(3, 8, batch_first=True)
+    x = torch.randn(4, 6, 6)[..., ::2]
+    found = []
+    for layer.impl in ("native", "plain"):
+        output = layer(x)[0]
+        gradients = torch.autograd.grad(output[:, ::2].pow(2).sum(), [*layer.parameters()][:2])
+        found.append([output, *gradients])
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    layer, x, threads = adapter.LSTM(3, 24), torch.randn(9, 6, 3), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            output = layer(x)[0]
+            found.append([output, *torch.autograd.grad(output.sum(), layer.weight_hh_l0)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *found))
