@@ -15,7 +15,7 @@ enum Auxiliary { NONE = 0, REFINE = 1, MASTER = 2 };
 enum Activation { SIGMOID = 0, CUMAX = 1 };
 enum InstructionSet { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 
-enum Status { OK = 0, NO_INSTRUCTION_SET = 1, BAD_SHAPE = 2, OUT_OF_MEMORY = 3 };
+enum Status { OK = 0, NO_INSTRUCTION_SET = 1, BAD_SHAPE = 2 };
 
 // What is computed, and over which sizes.
 struct gatecore_layer {

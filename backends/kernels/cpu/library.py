@@ -12,7 +12,6 @@ _VERSION = 1
 _STATUS = {
     1: "the processor lacks the instruction set",
     2: "sizes or kinds that the library does not know",
-    3: "not enough memory",
 }
 _pointer, _int, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 
