@@ -1,0 +1,1 @@
+"""Games: a batch of them is stepped at once in NumPy."""
