@@ -111,7 +111,7 @@ class NativeLayer:
         call = self._forward_struct()
         call.output = _address(outputs[0])
         call.output_cell = _address(outputs[1]) if return_cells else None
-        with _borrowed(self._shape.forward_scratch) as scratch:
+        with borrowed(self._shape.forward_scratch) as scratch:
             call.scratch = _address(scratch)
             library.call("gatecore_run_forward", self._shape.struct, call)
         last = self.time if self.saves else self.time % 2
@@ -197,7 +197,8 @@ _SCRATCH = Workspace(np)
 
 
 @contextlib.contextmanager
-def _borrowed(floats: int) -> Iterator[Array]:
+def borrowed(floats: int) -> Iterator[Array]:
+    """Scratch of the library's calls, from the pool that :func:`release` empties."""
     scratch = _SCRATCH.take((floats,), np.float32)
     try:
         yield scratch
