@@ -1,0 +1,81 @@
+"""Players that follow a script: by them a learned player's score can be judged."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gatecore import _checks
+from gatecore.tasks.worlds import maps
+from gatecore.tasks.worlds.match import REWARD, Match
+from gatecore.worlds import World
+
+Act = Callable[[np.random.Generator], np.ndarray]  # actions (games,) for what is there now
+
+
+def walker(world: World) -> Act:
+    """A player that draws its actions uniformly, in any world."""
+    return lambda rng: rng.integers(world.actions, size=world.size)
+
+
+def chooser(world: Match) -> Act:
+    """A player without memory: as the pads appear it draws one, and takes a shortest way to it."""
+    ways = _ways(world)
+    slots = np.zeros(world.size, int)
+
+    def act(rng: np.random.Generator) -> np.ndarray:
+        fresh = (world.phase == REWARD) & (world.frame == 0)
+        slots[fresh] = rng.integers(world.pads, size=fresh.sum())
+        return ways[slots, world.position]
+
+    return act
+
+
+def perfect(world: Match) -> Act:
+    """A player that knows the colour, and takes a shortest way to its pad."""
+    ways, places = _ways(world), maps.cells(maps.REWARD[world.pads], "p")
+
+    def act(rng: np.random.Generator) -> np.ndarray:
+        return ways[(world.board[:, places] == maps.PADS).argmax(axis=1), world.position]
+
+    return act
+
+
+def play(
+    world: World, player: Callable[..., Act], episodes: int, rng: np.random.Generator | int
+) -> np.ndarray:
+    """The scores of games played from their beginning to their end, float32 (episodes,).
+
+    The games side by side are each followed by as many others, so that short games do not crowd
+    out long ones.
+
+    Parameters
+    ----------
+    world : World
+        It is reset.
+    player : callable
+        It takes the world, and returns what takes a generator and returns actions (games,).
+    episodes : int
+        At least 1.
+    rng : numpy.random.Generator or int
+        What the world draws from, and the player.
+    """
+    rng = _checks.generator(rng)
+    rounds = -(-_checks.integer("episodes", episodes) // world.size)
+    scores = np.zeros((rounds + 1, world.size), np.float32)  # the last row: games past the count
+    played, games = np.zeros(world.size, int), np.arange(world.size)
+    world.reset(rng)
+    act = player(world)
+    while played.min() < rounds:
+        turn = world.step(act(rng))
+        scores[played, games] += turn.score
+        played = np.minimum(played + turn.ended, rounds)
+    return scores[:rounds].ravel()[:episodes]
+
+
+def _ways(world: Match) -> np.ndarray:
+    """The first action of a shortest way to each pad that avoids the others, int (pads, CELLS)."""
+    drawing = maps.REWARD[world.pads]
+    places = maps.cells(drawing, "p")
+    free = maps.board(drawing) == maps.FLOOR
+    free[places] = False
+    return np.stack([maps.way(free, place) for place in places.tolist()])
