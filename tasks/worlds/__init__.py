@@ -1,1 +1,19 @@
 """Games: a batch of them is stepped at once in NumPy."""
+
+
+def register() -> None:
+    """Make ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` known to gymnasium.
+
+    gymnasium calls it, since the package names it among its entry points.
+    """
+    import gymnasium
+
+    for level in ("passive", "active"):
+        name = f"gatecore/{level.capitalize()}Match-v0"
+        if name not in gymnasium.registry:
+            gymnasium.register(
+                name,
+                entry_point="gatecore.tasks.worlds.gym:MatchEnv",
+                vector_entry_point="gatecore.tasks.worlds.gym:MatchVectorEnv",
+                kwargs={"level": level},
+            )

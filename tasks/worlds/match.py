@@ -17,6 +17,11 @@ EXPLORE, DISTRACTOR, REWARD = range(3)
 APPLES = 10  # of the places for them
 REGROWTH = 20  # frames after an apple was eaten, it is back
 
+# The constants of the first-person version; apples pay 5 in all of it, 1 in an easier one.
+FIRST_PERSON = dict(phases=(75, 450, 75), pads=4, wrong_reward=1.0, ends_at_choice=True)
+
+_SYMBOLS = " #a+0123"  # by what a cell shows
+
 
 class Match(SavedWorld):
     """See a colour, wait in a room with apples, then choose the pad of that colour.
@@ -36,8 +41,8 @@ class Match(SavedWorld):
 
     From the reference's source: a phase of n frames takes n actions, and what is seen after the
     last is the first sight of the next phase; beyond a map's edge everything looks like floor; a
-    player who stands where an apple comes back eats it with the next action, whichever it is; a
-    game goes on after the choice to the end of its time (in the levels of the first-person version
+    player who stands where an apple comes back eats it with the next action if that runs into a
+    wall; a game goes on after the choice to the end of its time (in the levels of the first-person version
     it ends there: ``ends_at_choice``). There the pads' places and the colours' order are fixed when
     an environment is made, and here all are drawn in every game. There an apple is back one frame
     later than here. The passive level's map was not published: that the player stands walled in
@@ -152,6 +157,15 @@ class Match(SavedWorld):
         shown[self.position[game]] = PLAYER
         picture = self.palette[game][maps.inner(shown)]
         return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+    def text(self, game: int = 0) -> str:
+        """A whole map as seven lines: ``#`` wall, ``a`` apple, ``+`` player, digits for colours.
+
+        0 is the colour to match.
+        """
+        shown = self.board[game].copy()
+        shown[self.position[game]] = PLAYER
+        return "\n".join("".join(_SYMBOLS[cell] for cell in row) for row in maps.inner(shown))
 
     def renew(self, games: np.ndarray) -> None:
         """Replace games by new ones, with colours, walls and a start of their own."""
