@@ -4,7 +4,7 @@
 def register() -> None:
     """Make ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` known to gymnasium.
 
-    gymnasium calls it, since the package names it among its entry points.
+    Importing :mod:`gatecore.tasks.worlds.gym` does it.
     """
     import gymnasium
 

@@ -1,4 +1,9 @@
-"""Match as an environment of gymnasium, one game or a batch of them."""
+"""Match as an environment of gymnasium, one game or a batch of them.
+
+Importing this module makes ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` known to
+``gymnasium.make`` and ``gymnasium.make_vec``, which also import it by themselves when asked for
+``gatecore.tasks.worlds.gym:gatecore/ActiveMatch-v0``.
+"""
 
 from typing import Any
 
@@ -9,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from gatecore import _checks
+from gatecore.tasks.worlds import register
 from gatecore.tasks.worlds.match import Match
 
 RENDERED = ["rgb_array", "ansi"]
@@ -136,3 +142,6 @@ def _render(world: Match, game: int, mode: str | None, scale: int) -> Any:
     if mode == "ansi":
         return world.text(game)
     return None if mode is None else world.render(game, scale)
+
+
+register()

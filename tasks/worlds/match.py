@@ -42,12 +42,12 @@ class Match(SavedWorld):
     From the reference's source: a phase of n frames takes n actions, and what is seen after the
     last is the first sight of the next phase; beyond a map's edge everything looks like floor; a
     player who stands where an apple comes back eats it with the next action if that runs into a
-    wall; a game goes on after the choice to the end of its time (in the levels of the first-person version
-    it ends there: ``ends_at_choice``). There the pads' places and the colours' order are fixed when
-    an environment is made, and here all are drawn in every game. There an apple is back one frame
-    later than here. The passive level's map was not published: that the player stands walled in
-    by the eight cells around it, one of them coloured, is a later reconstruction's (Ni et al.,
-    2023). Inferred: where two or four pads lie.
+    wall; a game goes on after the choice to the end of its time, but in the first-person version it
+    ends there (``ends_at_choice``). Otherwise than in that source, the pads' places and colours are
+    drawn in every game, not once for all, and an apple is back one frame earlier. The passive
+    level's map was not published: that the player stands walled in by the eight cells around it,
+    one of them coloured, is a later reconstruction's (Ni et al., 2023). We infer where two or four
+    pads lie.
 
     Parameters
     ----------

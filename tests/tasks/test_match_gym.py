@@ -1,0 +1,190 @@
+"""Match in gymnasium: made by name, passed by its own checks, the same games as the world's."""
+
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from gatecore.tasks.worlds.gym import MatchEnv
+from gatecore.tasks.worlds.match import FIRST_PERSON, Match
+
+NAMES = ["gatecore/PassiveMatch-v0", "gatecore/ActiveMatch-v0"]
+each_name = pytest.mark.parametrize("name", NAMES)
+
+
+@each_name
+@pytest.mark.parametrize("mode", [None, "rgb_array", "ansi"])
+def test_gymnasium_finds_nothing_to_complain_about(name, mode):
+    check_env(gymnasium.make(name, render_mode=mode).unwrapped, skip_render_check=False)
+
+
+@each_name
+def test_one_game_is_the_world_of_one_game(name):
+    level = "passive" if "Passive" in name else "active"
+    env, world = gymnasium.make(name, apple_reward=1.0), Match(1, level, apple_reward=1.0)
+    seen, info = env.reset(seed=5)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(5)))
+    np.testing.assert_array_equal(seen, world.reset(rng)[0])
+    assert info == {}
+    for frame in range(1, 121):
+        action = int(np.random.default_rng(frame).integers(4))
+        seen, reward, terminated, truncated, info = env.step(action)
+        turn = world.step(np.array([action]))
+        assert (reward, terminated, truncated) == (turn.reward[0], frame == 120, False)
+        assert info == {"score": turn.score[0]}
+        if not terminated:
+            np.testing.assert_array_equal(seen, turn.observation[0])
+    with pytest.raises(RuntimeError, match="the game is over: call reset"):
+        env.step(0)
+
+
+@each_name
+def test_seeds_give_games_and_without_one_they_go_on(name):
+    env = gymnasium.make(name)
+    games = {}
+    for attempt in range(2):
+        for seed in (1, 2):
+            env.reset(seed=seed)
+            texts = [env.unwrapped.world.text()]
+            for _ in range(5):
+                env.reset()
+                texts.append(env.unwrapped.world.text())
+            assert games.setdefault(seed, texts) == texts, attempt
+    assert games[1] != games[2]
+    assert len(set(games[1])) > 1
+
+
+@each_name
+def test_a_batch_is_made_and_stepped_at_once(name):
+    level = "passive" if "Passive" in name else "active"
+    envs = gymnasium.make_vec(
+        name, num_envs=7, vectorization_mode="vector_entry_point", phases=(2, 3, 9),
+        ends_at_choice=True,
+    )  # fmt: skip
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    world = Match(7, level, phases=(2, 3, 9), ends_at_choice=True)
+    seen, _ = envs.reset(seed=3)
+    assert envs.observation_space.contains(seen)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(3)))
+    np.testing.assert_array_equal(seen, world.reset(rng))
+    envs.action_space.seed(4)
+    for _ in range(60):
+        actions = envs.action_space.sample()
+        seen, reward, terminated, truncated, _ = envs.step(actions)
+        turn = world.step(actions)
+        for part, same in zip((seen, reward, terminated), turn[:3], strict=True):
+            np.testing.assert_array_equal(part, same)
+        assert envs.observation_space.contains(seen)
+        assert not truncated.any()
+
+
+def test_a_batch_tells_of_ended_games_as_gymnasiums_own_does():
+    """A batch of one beside gymnasium's synchronous batch of one."""
+    phases = (1, 2, 12)
+    kinds = {"vector_entry_point": {}, "sync": {"autoreset_mode": AutoresetMode.SAME_STEP}}
+    ours, theirs = (
+        gymnasium.make_vec(
+            NAMES[0], num_envs=1, vectorization_mode=kind, vector_kwargs=told, phases=phases
+        )
+        for kind, told in kinds.items()
+    )
+    np.testing.assert_array_equal(ours.reset(seed=8)[0], theirs.reset(seed=8)[0])
+    scores = []
+    for frame in range(1, 600):
+        action = np.array([[0, 0, 0, 2, 3][frame % 5]])
+        one, other = ours.step(action), theirs.step(action)
+        for part, same in zip(one[:4], other[:4], strict=True):
+            np.testing.assert_array_equal(part, same)
+        assert ("final_obs" in one[4]) == ("final_obs" in other[4]) == (frame % 15 == 0)
+        np.testing.assert_equal(without_absent(one[4]), without_absent(other[4]))
+        if frame % 15 == 0:
+            np.testing.assert_array_equal(one[4]["final_obs"][0], other[4]["final_obs"][0])
+        scores.append(float(one[4]["score"][0]))
+    assert 10 in scores
+
+
+def without_absent(info):
+    """What is told of some game at least; the last observations are compared apart."""
+    told = {k: v for k, v in info.items() if not k.startswith("_") and k != "final_obs"}
+    return {
+        k: without_absent(v) if isinstance(v, dict) else v
+        for k, v in told.items()
+        if np.any(info[f"_{k}"])
+    }
+
+
+def test_a_batch_shows_the_last_sight_of_ended_games_alone():
+    envs = gymnasium.make_vec(
+        NAMES[1], num_envs=5, vectorization_mode="vector_entry_point", phases=(1, 0, 40),
+        ends_at_choice=True,
+    )  # fmt: skip
+    envs.reset(seed=1)
+    envs.action_space.seed(2)
+    several = False
+    for _ in range(300):
+        _, _, ended, _, info = envs.step(envs.action_space.sample())
+        assert ("final_obs" in info) == ended.any()
+        if ended.any():
+            shown = np.array([last is not None for last in info["final_obs"]])
+            for mask in (shown, info["_final_obs"], info["_final_info"], ~info["_score"]):
+                np.testing.assert_array_equal(mask, ended)
+            several |= not ended.all()
+    assert several
+
+
+def test_a_batch_is_rendered_game_by_game():
+    envs = gymnasium.make_vec(
+        NAMES[1], num_envs=3, vectorization_mode="vector_entry_point", render_mode="rgb_array",
+        scale=2,
+    )  # fmt: skip
+    envs.reset(seed=1)
+    pictures = envs.render()
+    assert [picture.shape for picture in pictures] == [(14, 22, 3)] * 3
+    assert any((pictures[0] != picture).any() for picture in pictures[1:])
+
+
+def test_the_constants_of_the_first_person_version_can_be_given():
+    env = gymnasium.make(NAMES[0], apple_reward=5.0, **FIRST_PERSON)
+    world = env.unwrapped.world
+    assert (world.phases, world.pads, world.horizon) == ((75, 450, 75), 4, 600)
+    assert world.ends_at_choice
+
+
+def test_an_unknown_way_of_rendering_is_refused():
+    with pytest.raises(ValueError, match="render_mode='rgb' is unknown: did you mean 'rgb_array'"):
+        MatchEnv(render_mode="rgb")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"import gatecore.tasks.worlds.gym, gymnasium; made = gymnasium.make({NAMES[1]!r})",
+        f"import gymnasium; made = gymnasium.make('gatecore.tasks.worlds.gym:{NAMES[1]}')",
+        f"import gymnasium; made = gymnasium.make_vec('gatecore.tasks.worlds.gym:{NAMES[1]}')",
+    ],
+)
+def test_an_environment_is_made_by_its_name_in_a_new_process(words):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{words}; print(made.spec.id)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == NAMES[1]
+
+
+def test_worlds_can_be_imported_and_played_without_gymnasium():
+    words = """
+import sys
+sys.modules["gymnasium"] = sys.modules["PIL"] = None
+import gatecore.tasks.worlds.chain, gatecore.tasks.worlds.maze, gatecore.tasks.worlds.pictures
+from gatecore.tasks.worlds import players
+from gatecore.tasks.worlds.match import Match
+print(players.play(Match(2, phases=(1, 0, 9)), players.perfect, 2, 0).tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", words], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[10.0, 10.0]"
