@@ -1,7 +1,6 @@
 """The flat arguments of the sequence operation, gathered."""
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -9,8 +8,7 @@ from gatecore.backends.torch.computation import cell_of
 from gatecore.cells import Cell
 
 
-@dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What one call of the operation computes from.
 
     cells : whether the cell states of all steps are returned beside the hidden ones

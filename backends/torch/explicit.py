@@ -17,6 +17,7 @@ from gatecore.backends.torch.products import engine
 from gatecore.cells import Cell
 
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+_TENSOR_DTYPES = {own: dtype for dtype, own in DTYPES.items()}
 
 
 class Place:
@@ -40,7 +41,7 @@ class Place:
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Tensor:
         """Memory that a backward pass will read."""
-        return take_tensor(shape, dtype)
+        return take_tensor(shape, _TENSOR_DTYPES[np.dtype(dtype)])
 
 
 def forward(given: Arguments, keep: bool, place: Place) -> list[Tensor]:

@@ -1,11 +1,11 @@
 """Tensors whose memory comes back to a pool once nobody holds them.
 
 The activations that a backward pass needs are large and of the same sizes at every step; fresh
-memory would page-fault each time.
+memory would page-fault each time. Small tensors are torch's own, whose memory the allocator keeps.
 """
 
+import math
 import weakref
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,15 @@ import torch
 from gatecore.backends.explicit.workspace import Workspace
 
 _POOL = Workspace(np)
+_LARGE = 1 << 20  # elements; making a tensor of the pool's memory costs ten microseconds
+_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
-def take(shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
-    """An uninitialised CPU tensor; ``dtype`` is NumPy's."""
-    buffer = _POOL.take(shape, dtype)
+def take(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """An uninitialised CPU tensor, float32 or float64."""
+    if math.prod(shape) < _LARGE:
+        return torch.empty(shape, dtype=dtype)
+    buffer = _POOL.take(shape, _DTYPES[dtype])
     view = buffer.view()  # lives as long as the tensor's storage: its end is the memory's return
     give = weakref.finalize(view, _POOL.give, [buffer])
     give.atexit = False

@@ -17,7 +17,7 @@ from gatecore.backends.torch import explicit, fused, generic, graphs, native
 from gatecore.backends.torch.arguments import Arguments
 from gatecore.backends.torch.precision import no_autocast
 
-PLACES: dict[str, explicit.Place] = {"native": native.Place(), "reference": explicit.Place()}
+_CPU = explicit.Place()
 _TENSORS = 10  # the leading arguments after the computation's name, up to the draws of zoneout
 
 
@@ -48,9 +48,11 @@ def _forward(
         computation, x, weight_ih, weight_hh, bias, bias_n, hidden, memory, resets,
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
+    if path == "native":
+        return native.forward(given, keep)
     with no_autocast(x.device.type):
-        if path in PLACES:
-            return explicit.forward(given, keep, PLACES[path])
+        if path == "reference":
+            return explicit.forward(given, keep, _CPU)
         if path == "fused":
             return fused.forward(given, keep)
         return graphs.forward(given) if path == "graph" else generic.forward(given)
@@ -99,9 +101,11 @@ def _pull(
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
     d_outputs, d_states = _cotangents(given, d_output, d_cells, d_hidden, d_memory)
+    if path == "native":
+        return native.backward(given, saved, d_outputs, d_states, wrt_x)
     with no_autocast(x.device.type):
-        if path in PLACES:
-            return explicit.backward(given, saved, d_outputs, d_states, wrt_x, PLACES[path])
+        if path == "reference":
+            return explicit.backward(given, saved, d_outputs, d_states, wrt_x, _CPU)
         if path == "fused":
             return fused.backward(given, saved, d_outputs, d_states, wrt_x)
         run = graphs.backward if path == "graph" else generic.backward
@@ -165,7 +169,7 @@ class _Direct(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Any:
         output = _forward(*inputs)
         _setup(ctx, inputs, output)
-        return tuple(output)
+        return tuple(output[: ctx.count])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -248,7 +252,9 @@ def _saved_shapes(given: Arguments, path: str) -> list[tuple[Any, ...]]:
     time, batch, _ = given.x.shape
     if path == "fused":
         return list(bridge.saved_shapes(given.cell, (time, batch)))
-    return explicit.shapes(given, PLACES[path]) if path in PLACES else []
+    if path == "native":
+        return native.saved_shapes(given)
+    return explicit.shapes(given, _CPU) if path == "reference" else []
 
 
 def _outputs(given: Arguments) -> int:

@@ -183,7 +183,10 @@ class Recurrent(Stateful):
         if hx is not None:
             hx = self._batched_states(hx, batched)
         states = self._states_given(input, input.shape[0 if self.batch_first else 1], hx)
-        self.check_forward_args(input, self._one(states), None)
+        if hx is None:
+            self.check_input(input, None)
+        else:
+            self.check_forward_args(input, self._one(states), None)
         x = input.transpose(0, 1) if self.batch_first else input
         if not torch.compiler.is_compiling() and not x.shape[0]:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
@@ -262,11 +265,11 @@ class Recurrent(Stateful):
                     part, last = self._direction(k, x, mine, resets, lengths, direction, cells)
                     parts.append(part)
                     finals.append(last)
-                outputs = tuple(torch.cat(p, -1) for p in zip(*parts, strict=True))
+                outputs = tuple(_joined(p) for p in zip(*parts, strict=True))
                 x = outputs[0]
                 if layer < self.num_layers - 1 and self.dropout and self.training:
                     x = nn.functional.dropout(x, self.dropout, training=True)
-        last = tuple(torch.stack(part) for part in zip(*finals, strict=True))
+        last = tuple(_stacked(part) for part in zip(*finals, strict=True))
         return (outputs[0].to(shown), *outputs[1:]), self._last_dtypes(last, shown)
 
     def _direction(
@@ -328,6 +331,16 @@ class Recurrent(Stateful):
         elif self.batch_first:
             output = tuple(o.transpose(0, 1) for o in output)
         return (output if cells else output[0]), self._one(last)
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """The directions' outputs side by side; one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
+    """The states of all layers and directions; one is not copied."""
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
 
 def zoneout_amounts(core: str, zoneout: Any) -> tuple[float, ...]:
