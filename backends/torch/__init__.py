@@ -6,23 +6,28 @@ what the gates of a running model do (``watch``), and the ``Learner`` that train
 """
 
 from gatecore.backends.torch.convert import convert
+from gatecore.backends.torch.dnc import DNC, DNCState
 from gatecore.backends.torch.functional import gru, lstm, minimal
 from gatecore.backends.torch.layers import GRU, LSTM, Minimal
 from gatecore.backends.torch.learner import Learner
+from gatecore.backends.torch.relational import RelationalMemory
 from gatecore.backends.torch.release import release
 from gatecore.backends.torch.stepwise import GRUCell, LSTMCell, MinimalCell
 from gatecore.backends.torch.unit import GateUnit, gate
 from gatecore.backends.torch.watch import Watch, watch
 
 __all__ = [
+    "DNC",
     "GRU",
     "LSTM",
+    "DNCState",
     "GRUCell",
     "GateUnit",
     "LSTMCell",
     "Learner",
     "Minimal",
     "MinimalCell",
+    "RelationalMemory",
     "Watch",
     "convert",
     "gate",
