@@ -25,7 +25,7 @@ MODE = os.environ.get("GATECORE_NATIVE", "")
 # No -march=native: what is built here may run elsewhere. No -ffast-math: a NaN must stay one. The
 # last line undoes what an interpreter's own flags may bring; its warning is about GCC's headers.
 FLAGS = [
-    "-std=c++17", "-O3", "-fPIC", "-pthread",
+    "-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-g0", "-fno-wrapv", "-fno-lto", "-Wno-maybe-uninitialized",
 ]  # fmt: skip

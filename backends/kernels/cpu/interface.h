@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 enum Core { LSTM = 0, GRU = 1, MINIMAL = 2 };
@@ -79,3 +80,4 @@ int32_t gatecore_run_backward(const gatecore_layer*, const gatecore_backward*);
 // The host's OpenMP: its GOMP_parallel and omp_get_num_threads; null for the library's own pool.
 void gatecore_use_openmp(void* parallel, void* num_threads);
 }
+#pragma GCC visibility pop

@@ -98,6 +98,7 @@ ffi::Error run_backward(ffi::RemainingArgs arguments, ffi::RemainingRets results
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(gatecore_jax_forward, run_forward,
                               ffi::Ffi::Bind()
                                   .RemainingArgs()
@@ -115,3 +116,4 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(gatecore_jax_backward, run_backward,
                                   .Attr<Numbers>("input_rows")
                                   .Attr<Numbers>("state_rows")
                                   .Attr<int32_t>("threads"));
+#pragma GCC visibility pop

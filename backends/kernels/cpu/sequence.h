@@ -38,7 +38,10 @@ struct Arena {
   }
 };
 
-template <class CELL> struct Sequence {
+// One step of a cell on the rows first .. last of the batch.
+typedef void (*CellStep)(const Step&, long first, long last);
+
+struct Sequence {
   const gatecore_layer& l;
   const Member& member;
   const bool by_columns;
@@ -99,7 +102,7 @@ template <class CELL> struct Sequence {
       multiply(last_row() - first_row(), left, parts, w, from, begin, end, out, STRIDE, initial);
   }
 
-  void forward(const gatecore_forward& f) const {
+  void forward(const gatecore_forward& f, CellStep cell_forward) const {
     Arena arena(f.scratch);
     ForwardScratch s(l, arena, l.threads);
     pack_forward(f, s);
@@ -126,7 +129,7 @@ template <class CELL> struct Sequence {
       product(parts + 1, 1, w, IN, most(begin, last_input), end, z + r0 * STRIDE, s.bias);
       step_barrier();
       clear_padding(z);
-      CELL::forward(step, member.begin(B), member.end(B));
+      cell_forward(step, member.begin(B), member.end(B));
     }
   }
 
@@ -211,7 +214,7 @@ template <class CELL> struct Sequence {
       for (long j = 0; j < H; j++) to[r * to_stride + j] = from[r * from_stride + j];
   }
 
-  void backward(const gatecore_backward& b) const {
+  void backward(const gatecore_backward& b, CellStep cell_backward) const {
     const gatecore_forward& f = *b.forward;
     Arena arena(b.scratch);
     BackwardScratch s(l, arena, l.threads, b.d_x);
@@ -223,7 +226,8 @@ template <class CELL> struct Sequence {
     const long steps = chunk_steps(l);
     for (long last = T; last > 0;) {
       const long first = (last - 1) / steps * steps;
-      for (long t = last - 1; t >= first; t--) step_back(b, s, t, s.d_gates + (t - first) * B * STRIDE);
+      for (long t = last - 1; t >= first; t--)
+        step_back(b, s, t, s.d_gates + (t - first) * B * STRIDE, cell_backward);
       transpose_features(f, s, first, last);
       member.wait();
       accumulate(s, (last - first) * B, steps * B, last == T);
@@ -236,7 +240,8 @@ template <class CELL> struct Sequence {
     hand_out(b, s);
   }
 
-  void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, float* d_gates) const {
+  void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, float* d_gates,
+                 CellStep cell_backward) const {
     Step step = {};
     place(*b.forward, t, step);
     step.layer = &l;
@@ -248,7 +253,7 @@ template <class CELL> struct Sequence {
     step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
     add(b.d_output, t, s.d_hidden);
     add(b.d_output_cell, t, s.d_cell);
-    CELL::backward(step, member.begin(B), member.end(B));
+    cell_backward(step, member.begin(B), member.end(B));
     step_barrier();
     const Packed& w = s.recurrent;
     const long r0 = first_row(), r1 = last_row();
@@ -274,15 +279,22 @@ template <class CELL> struct Sequence {
     const long rows = (last - first) * B, depth = chunk_steps(l) * B, count = features();
     for (long k = member.begin(rows); k < member.end(rows); k++) {
       const float *h = f.hidden + (first * B + k) * H, *x = f.x + (first * B + k) * IN;
-      for (long m = 0; m < count; m += HEIGHT) {
-        float* to = s.left + m * depth + k * HEIGHT;
-        if (m + HEIGHT <= H) {
-          for (int i = 0; i < HEIGHT; i++) to[i] = h[m + i];
-          continue;
-        }
+      float* to = s.left + k * HEIGHT;
+      long m = 0;
+      auto tiles = [&](const float* from, long offset, long end) ALWAYS_INLINE {
+        for (; m + HEIGHT <= end; m += HEIGHT, to += HEIGHT * depth)
+          __builtin_memcpy(to, from + (m - offset), HEIGHT * sizeof(float));
+      };
+      auto mixed = [&] {
         for (long i = m; i < m + HEIGHT; i++)
           to[i - m] = i < H ? h[i] : i == H ? 1.0f : i < count ? x[i - H - 1] : 0.0f;
-      }
+        m += HEIGHT;
+        to += HEIGHT * depth;
+      };
+      tiles(h, 0, H);
+      while (m <= H) mixed();
+      tiles(x, H + 1, count);
+      if (m < count) mixed();
     }
   }
 

@@ -6,44 +6,45 @@
 
 namespace ISA {
 
-// Calls f with the Cell of the layer's fields.
-template <class F> static void with_cell(const gatecore_layer& l, F f) {
-  switch ((l.core * 3 + l.auxiliary) * 2 + l.activation) {
-#define CASE(core, auxiliary, activation)           \
-  case (core * 3 + auxiliary) * 2 + activation:     \
-    f(Cell<core, auxiliary, activation>());         \
-    break;
+struct CellSteps { CellStep forward, backward; };
+
+// The steps of the layer's cell.
+static CellSteps steps_of(const gatecore_layer& l) {
+#define CASE(core, auxiliary, activation)                                   \
+  case (core * 3 + auxiliary) * 2 + activation:                             \
+    return {Cell<core, auxiliary, activation>::forward,                     \
+            Cell<core, auxiliary, activation>::backward};
 #define CASES(core)                                             \
   CASE(core, NONE, SIGMOID) CASE(core, NONE, CUMAX)             \
   CASE(core, REFINE, SIGMOID) CASE(core, REFINE, CUMAX)         \
   CASE(core, MASTER, SIGMOID) CASE(core, MASTER, CUMAX)
+  switch ((l.core * 3 + l.auxiliary) * 2 + l.activation) {
     CASES(LSTM) CASES(GRU) CASES(MINIMAL)
+  }
 #undef CASES
 #undef CASE
-  }
+  return {};  // not reached: library.cpp checks the fields
 }
 
 static void run_forward(const gatecore_layer& l, const gatecore_forward& f, const Member& member,
                         bool by_columns) {
-  with_cell(l, [&](auto cell) { Sequence<decltype(cell)>{l, member, by_columns}.forward(f); });
+  Sequence{l, member, by_columns}.forward(f, steps_of(l).forward);
 }
 
 static void run_backward(const gatecore_layer& l, const gatecore_backward& b, const Member& member,
                          bool by_columns) {
-  with_cell(l, [&](auto cell) { Sequence<decltype(cell)>{l, member, by_columns}.backward(b); });
+  Sequence{l, member, by_columns}.backward(b, steps_of(l).backward);
 }
-
-typedef Sequence<Cell<LSTM, NONE, SIGMOID>> Any;  // scratch depends on sizes alone
 
 static long forward_floats(const gatecore_layer& l) {
   Arena arena(nullptr);
-  Any::ForwardScratch scratch(l, arena, l.threads);
+  Sequence::ForwardScratch scratch(l, arena, l.threads);
   return arena.next - (float*)nullptr + LINE;
 }
 
 static long backward_floats(const gatecore_layer& l, bool wants_d_x) {
   Arena arena(nullptr);
-  Any::BackwardScratch scratch(l, arena, l.threads, wants_d_x);
+  Sequence::BackwardScratch scratch(l, arena, l.threads, wants_d_x);
   return arena.next - (float*)nullptr + LINE;
 }
 
