@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatecore.tasks import adding, copying, forgetting, language, pixels, programs
+    from gatecore.tasks import adding, copying, forgetting, language, match, pixels, programs
     from gatecore.tasks.config import TASKS, Config
     from gatecore.tasks.runs import Run, load_run
     from gatecore.tasks.sweeper import sweep
@@ -25,6 +25,7 @@ __all__ = [
     "forgetting",
     "language",
     "load_run",
+    "match",
     "pixels",
     "programs",
     "report",
@@ -46,11 +47,12 @@ def __getattr__(name: str) -> Any:
     return getattr(module, name) if name in _HOMES else module
 
 
-def missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
+def missing(error: ModuleNotFoundError, extra: str = "tasks") -> ModuleNotFoundError:
     """The same error, saying which extra installs a third-party module that was not found."""
     if error.name is None or error.name.partition(".")[0] == "gatecore":
         return error
     return ModuleNotFoundError(
-        f"gatecore.tasks needs {error.name}, which is not installed: pip install 'gatecore[tasks]'",
+        f"gatecore.tasks needs {error.name}, which is not installed: pip install "
+        f"'gatecore[{extra}]'",
         name=error.name,
     )

@@ -1,8 +1,10 @@
 """The command line: ``gatecore gates | train | sweep | report | verify | figures``."""
 
+import difflib
 import importlib.metadata
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ try:
 
     from gatecore.mechanisms import CORES
     from gatecore.tasks.compare import compare, results_table, train_with_progress
-    from gatecore.tasks.config import Config, ConfigError
+    from gatecore.tasks.config import TASKS, Config, ConfigError
     from gatecore.tasks.gates import gates_table
     from gatecore.tasks.report import report
     from gatecore.tasks.reporting import refusals
     from gatecore.tasks.sweep_cli import sweep
+    from gatecore.tasks.task import Task
     from gatecore.tasks.theory import figures, verify
 except ModuleNotFoundError as error:
     sys.exit(f"Error: {missing(error)}")
@@ -54,7 +57,7 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     rich.console.Console().print(table)
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("task", metavar="TASK")
 @click.option(
     "--mechanism",
@@ -86,19 +89,23 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     "Several mechanisms always do.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, too.")
+@click.pass_context
 def train(
-    task: str, mechanism: str, preset: str, assignments: tuple[str, ...], out: Path | None,
-    resume: bool, tensorboard: bool, **given: Any,
+    context: click.Context, task: str, mechanism: str, preset: str, assignments: tuple[str, ...],
+    out: Path | None, resume: bool, tensorboard: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train TASK and leave a folder with the results.
 
-    Tasks: copying, adding, forgetting, pixels, language, programs.
+    Tasks: copying, adding, forgetting, pixels, language, programs, match;
+    and as checks of the agent tmaze, chain, cartpole.
+
+    The settings of a task are options, too: `--length 500` is `--set length=500`.
 
     A run whose loss explodes is recorded as diverged; that is a result, and exits with 0.
     """
     console = rich.console.Console()
     with refusals():
-        settings = _settings(given, assignments)
+        settings = _settings(given, (*assignments, *_own_options(task, context.args)))
         configs = [Config.of(task, name.strip(), preset, **settings)
                    for name in mechanism.split(",")]  # fmt: skip
         if len(configs) > 1:
@@ -120,6 +127,30 @@ def _settings(given: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, 
             raise ConfigError(f"{key} is given twice")
         settings[key] = value
     return settings
+
+
+def _own_options(task: str, words: Sequence[str]) -> Iterator[str]:
+    """Options named as the task's settings, as KEY=VALUE; a lone ``--permute`` is true.
+
+    Raises click's own error for any other option.
+    """
+    kind = TASKS.get(task, Task)  # an unknown task is refused later
+    rest = list(words)
+    while rest:
+        word, has_value, value = rest.pop(0).partition("=")
+        name = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--"):
+            raise click.UsageError(f"Got unexpected extra argument ({word})")
+        if name not in kind.model_fields:
+            raise click.NoSuchOption(word, possibilities=_near(name, kind))
+        if not has_value:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        yield f"{name}={value}"
+
+
+def _near(name: str, kind: type[Task]) -> list[str]:
+    options = [*kind.model_fields, *(parameter.name for parameter in train.params)]
+    return [f"--{near}" for near in difflib.get_close_matches(name, map(str, options))]
 
 
 def _assignment(text: str) -> tuple[str, Any]:

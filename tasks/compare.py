@@ -24,6 +24,7 @@ from gatecore.tasks.tensorboard import TensorBoard
 from gatecore.tasks.trainer import train
 
 PICTURE = "comparison.png"
+_METRICS = {"perplexity": ("loss", "perplexity"), "score": ("score", "reward")}
 _TIMESCALES = {"smallest": "shortest", "median": "median", "largest": "longest"}
 JOB = [(task, mechanism) for task in ("pixels", "copying") for mechanism in ("standard", "U", "UR")]
 
@@ -94,7 +95,7 @@ def train_with_progress(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> Run:
-    """:func:`gatecore.tasks.train` under a progress bar with the current training loss.
+    """:func:`gatecore.tasks.train` under a progress bar with the current loss or score.
 
     With ``tensorboard`` event files for it come into the folder, too.
     """
@@ -103,7 +104,7 @@ def train_with_progress(
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("loss {task.fields[loss]:.4f}"),
+        rich.progress.TextColumn("{task.fields[name]} {task.fields[value]:.4f}"),
         rich.progress.TimeRemainingColumn(),
     )
     hidden = not console.is_terminal  # it would leave nothing but blank lines in a log
@@ -113,12 +114,14 @@ def train_with_progress(
             *columns, console=console, transient=True, disable=hidden
         ) as progress,
     ):
-        bar = progress.add_task(_label(config), total=config.steps, loss=float("nan"))
+        bar = progress.add_task(
+            _label(config), total=config.steps, name=config.task.shown, value=float("nan")
+        )
         run = train(
             config,
             folder,
             resume=resume,
-            on_step=lambda step, loss: progress.update(bar, completed=step, loss=loss),
+            on_step=lambda step, value: progress.update(bar, completed=step, value=value),
             on_metrics=sink.add if sink else None,
         )
         if sink:
@@ -146,8 +149,8 @@ def _table_of(title: str, runs: Sequence[Run]) -> rich.table.Table:
         pad_edge=False,
     )
     table.add_column("gates")
-    score = "perplexity" if runs[0].config.task.score == "perplexity" else "accuracy"
-    for column in ("loss", score, "parameters", "seconds", *_TIMESCALES.values()):
+    columns = _METRICS.get(runs[0].config.task.score, ("loss", "accuracy"))
+    for column in (*columns, "parameters", "seconds", *_TIMESCALES.values()):
         table.add_column(column, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(_gates(run), *_results(run))
@@ -217,6 +220,8 @@ def _results(run: Run) -> tuple[str, ...]:
 
 
 def _scores(scores: Mapping[str, float | None]) -> tuple[str, str]:
+    if "score" in scores:
+        return f"{scores['score']:.2f}", f"{scores['reward']:.2f}" if "reward" in scores else ""
     accuracy, perplexity = scores.get("accuracy"), scores.get("perplexity")
     loss = "not finite" if scores["loss"] is None else f"{scores['loss']:.4f}"
     if perplexity is not None:

@@ -16,17 +16,24 @@ from pydantic import (
 import gatecore
 from gatecore import Mechanism, ModelSpec, backends
 from gatecore._checks import choice
+from gatecore.agents import AgentSpec
 from gatecore.tasks.adding import Adding
 from gatecore.tasks.copying import Copying
 from gatecore.tasks.forgetting import Forgetting
+from gatecore.tasks.games import CartPole, MemoryChain, TMaze
 from gatecore.tasks.language import Language
+from gatecore.tasks.match import Match
 from gatecore.tasks.pixels import Pixels
 from gatecore.tasks.programs import Programs
 from gatecore.tasks.task import Settings, Task
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Copying, Adding, Forgetting, Pixels, Language, Programs)
-}
+    task.name: task
+    for task in (
+        Copying, Adding, Forgetting, Pixels, Language, Programs, Match,
+        TMaze, MemoryChain, CartPole,
+    )
+}  # fmt: skip
 _ELSEWHERE = {  # what is no setting, and where it is given
     "task": "name it first, as in `gatecore train copying`",
     "mechanism": "use --mechanism (in Python the second argument); its fields are mechanism.FIELD",
@@ -78,7 +85,7 @@ class Config(Settings):
         BeforeValidator(_read_mechanism),
         PlainSerializer(dataclasses.asdict),
     ]
-    core: Literal["lstm", "gru", "minimal"] = "lstm"
+    core: Literal["lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"] = "lstm"
     backend: str = "numpy"
     dtype: Literal["float32", "float64"] = "float32"
     hidden_size: int = Field(ge=1, le=1_000_000, description="units of a recurrent layer")
@@ -98,8 +105,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _model_exists(self) -> Self:
-        if self.spec().adaptive and self.backend != "torch":
-            raise ValueError(f"adaptive is of backend='torch', not of {self.backend!r}")
+        if (why := self.task.only_torch(self.spec())) and self.backend != "torch":
+            raise ValueError(f"{why} is of backend='torch', not of {self.backend!r}")
         return self
 
     @classmethod
@@ -148,12 +155,19 @@ class Config(Settings):
         except (ImportError, TypeError, ValueError) as error:
             raise ConfigError(str(error)) from error
 
-    def spec(self) -> ModelSpec:
+    def spec(self) -> ModelSpec | AgentSpec:
         """The model that this run trains."""
         carried = {"streams": self.batch_size} if self.task.carries else {}
         return self.task.spec(
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
             layers=self.layers, zoneout=self.zoneout, dropout=self.dropout, **carried,
+        )  # fmt: skip
+
+    def learner(self) -> Any:
+        """That model, untrained, in the backend's hands."""
+        return self.task.learner(
+            backends.load(self.backend), self.spec(), seed=self.seed, dtype=self.dtype,
+            batch_size=self.batch_size,
         )  # fmt: skip
 
     def differences(self, other: "Config") -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from gatecore.tasks.results import Group, Variant, median
 from gatecore.tasks.seeds import ENOUGH, Difference, by_chance
+from gatecore.tasks.task import PERFECT
 
 MARGIN = 0.01  # by which a score must beat an answer without memory to be called better
 
@@ -36,7 +37,8 @@ def _ranking(group: Group, scored: Sequence[Variant]) -> list[str]:
 
 def _memory(group: Group, scored: Sequence[Variant]) -> list[str]:
     """Which are better than the best answer that needs no memory."""
-    baselines, score = group.baseline_scores(), group.score
+    score = group.score
+    baselines = {k: v for k, v in group.baseline_scores().items() if k != PERFECT}
     if not baselines or not scored:
         return []
     bar = score.best(baselines.values())

@@ -25,6 +25,8 @@ VARIED = ("seed", "learning_rate")  # within a group, with all of the mechanism'
 MIDDLES = {"pixels": (25, 75), "language": None}  # the paper's bands (Appendix D); else:
 SYNTHETIC = (20, 80)
 
+_FORMS = {"loss": "#.4g", "perplexity": ".1f", "score": ".2f"}
+
 Settings = dict[str, Any]
 
 
@@ -42,7 +44,7 @@ class Score:
     @classmethod
     def of(cls, config: Config) -> "Score":
         task = config.task
-        return cls(task.score, task.score == "accuracy", MIDDLES.get(task.name, SYNTHETIC))
+        return cls(task.score, task.better_if_higher(), MIDDLES.get(task.name, SYNTHETIC))
 
     def show(self, value: float | None) -> str:
         """For people; accuracies in %."""
@@ -50,7 +52,7 @@ class Score:
             return "–"
         if self.name == "accuracy":
             return f"{100 * value:.2f}\N{NO-BREAK SPACE}%"
-        return f"{value:#.4g}" if self.name == "loss" else f"{value:.1f}"
+        return f"{value:{_FORMS[self.name]}}"
 
     def best(self, values: Iterable[float]) -> float:
         return (max if self.higher else min)(values)

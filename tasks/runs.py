@@ -244,7 +244,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     files.verify(folder / "config.json", record)
     identity = _identity(record)
     reached = _reached(folder)  # before the metrics: a run in progress writes it after them
-    summary, end = _read_summary(folder, identity)
+    summary, end = _read_summary(folder, identity, config.task.score)
     metrics, marks = log.read(folder / "metrics.jsonl", identity)
     for mark in (reached, end):
         if mark is not None:
@@ -289,7 +289,9 @@ def _reached(folder: Path) -> log.Mark | None:
         return None  # nothing is read from the copy but this
 
 
-def _read_summary(folder: Path, identity: str) -> tuple[dict[str, Any] | None, log.Mark | None]:
+def _read_summary(
+    folder: Path, identity: str, score: str
+) -> tuple[dict[str, Any] | None, log.Mark | None]:
     path = folder / "summary.json"
     if not path.exists():
         return None, None
@@ -300,8 +302,8 @@ def _read_summary(folder: Path, identity: str) -> tuple[dict[str, Any] | None, l
         raise RunError(f"{path} is no summary: {explain(error)}") from error
     if len(read.timescales) < 2 or any(len(told) < 3 for told in read.timescales.values()):
         raise RunError(f"{path} lacks timescales from before or after the training")
-    if read.status == "finished" and "loss" not in (read.test or {}):
-        raise RunError(f"{path} calls the run finished, but lacks the loss on the test set")
+    if read.status == "finished" and score not in (read.test or {}):
+        raise RunError(f"{path} calls the run finished, but lacks the {score} on the test set")
     summary = files.verify(path, summary)
     if "config" in summary:
         _check_identity(path, summary.pop("config"), identity)

@@ -60,8 +60,8 @@ class Display:
         said = f"{one.trial.name}: {what}"
         if what in ("died", "failed"):
             said += f" ({one.reason})"
-        elif one.loss is not None:
-            said += f", test loss {one.loss:.4f}"
+        elif one.told is not None:
+            said += f", test {one.trial.config.task.shown} {one.told:.4f}"
         if what == "died":
             said += f"; death {one.deaths}, it goes on from its last checkpoint"
         left = None if self._task is None else self._bar.tasks[0].time_remaining
@@ -85,12 +85,12 @@ class Display:
         shown = sorted(progress, key=lambda one: _ORDER.index(one.status))
         table = rich.table.Table(box=rich.box.SIMPLE, show_edge=False, pad_edge=False)
         table.add_column("trial", overflow="fold")
-        for column in ("", "step", "loss"):
+        for column in ("", "step", shown[0].trial.config.task.shown):
             table.add_column(column, justify="right", no_wrap=True)
         for one in shown[:rows]:
             table.add_row(
                 one.trial.name, one.status, f"{one.step}/{one.trial.config.steps}",
-                "" if one.loss is None else f"{one.loss:.4f}", style=_STYLES[one.status],
+                "" if one.told is None else f"{one.told:.4f}", style=_STYLES[one.status],
             )  # fmt: skip
         if hidden := shown[rows:]:
             counts = {s: sum(one.status == s for one in hidden) for s in _ORDER}

@@ -35,7 +35,7 @@ class Progress:
     folder: Path
     status: str = "waiting"
     step: int = 0
-    loss: float | None = None
+    told: float | None = None  # the metric that its task shows
     deaths: int = 0
     reason: str = ""
 
@@ -229,12 +229,13 @@ def _look(one: Progress) -> None:
             one.status, one.reason = "failed", str(error)
             return
         test = run.summary["test"] if run.summary else None
-        one.status, one.step, one.loss = run.status, run.config.steps, test and test["loss"]
+        one.status, one.step = run.status, run.config.steps
+        one.told = test and test[run.config.task.shown]
         return
     one.status = "running" if (one.folder / ".lock").exists() else "waiting"
     with contextlib.suppress(OSError, ValueError, IndexError, KeyError, TypeError):
         last = json.loads(_last_line(one.folder / "metrics.jsonl"))
-        one.step, one.loss = int(last["step"]), last["loss"]
+        one.step, one.told = int(last["step"]), last[one.trial.config.task.shown]
 
 
 def _last_line(path: Path, enough: int = 4096) -> bytes:

@@ -84,7 +84,7 @@ class SweepConfig(Settings):
     ] = (0,)
     core: Annotated[tuple[str, ...], BeforeValidator(_values), Field(min_length=1)] = ("lstm",)
     preset: str = "quick"
-    backend: str = "numpy"
+    backend: str | None = None
     steps: int | None = Field(None, ge=1)
     set: Annotated[
         dict[str, Annotated[list[Any], Field(min_length=1)]], BeforeValidator(_settings)
@@ -217,7 +217,7 @@ def _configs(out: Path) -> list[tuple[Path, Config]]:
 def _config(sweep: SweepConfig, point: Mapping[str, Any]) -> Config:
     settings = {name: value for name, value in point.items() if name != "mechanism"}
     settings |= {"backend": sweep.backend, "steps": sweep.steps, "threads": sweep.threads}
-    left = ("learning_rate", "steps", "threads")  # None: the preset's
+    left = ("backend", "learning_rate", "steps", "threads")  # None: the preset's
     chosen = {k: v for k, v in settings.items() if k not in left or v is not None}
     return Config.of(sweep.task, point["mechanism"], sweep.preset, **chosen)
 

@@ -3,6 +3,7 @@
 import abc
 import enum
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from gatecore import Batch, Mechanism, ModelSpec
 
 Scores = dict[str, float]
+HIGHER = ("accuracy", "score")  # the scores of which more is better
+PERFECT = "perfect"  # the name among baselines of what no player exceeds
 
 
 class Stream(enum.IntEnum):
@@ -48,18 +51,25 @@ class Task(Settings, abc.ABC):
 
     Class attributes: ``name``; ``score``, the metric that tables and curves show; ``presets``,
     values of the run's and of the task's fields by preset name; ``carries``, whether each training
-    batch continues the sequences of the one before, and so the state goes on.
+    batch continues the sequences of the one before, and so the state goes on; ``shown``, the metric
+    of training steps that is shown while it trains.
     """
 
     name: ClassVar[str]
-    score: ClassVar[Literal["loss", "accuracy", "perplexity"]]
+    score: ClassVar[Literal["loss", "accuracy", "perplexity", "score"]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     carries: ClassVar[bool] = False
+    shown: ClassVar[str] = "loss"
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """The values of a preset, for who has chosen ``settings``."""
         return cls.presets[name]
+
+    @classmethod
+    def better_if_higher(cls) -> bool:
+        """Whether a higher score is better."""
+        return cls.score in HIGHER
 
     @property
     @abc.abstractmethod
@@ -72,6 +82,16 @@ class Task(Settings, abc.ABC):
 
         For a task that carries the state it holds streams, too.
         """
+
+    def only_torch(self, spec: ModelSpec) -> str:
+        """What of the model no backend but torch has, if anything."""
+        return "adaptive" if spec.adaptive else ""
+
+    def learner(
+        self, backend: ModuleType, spec: ModelSpec, *, seed: int, dtype: str, batch_size: int
+    ) -> Any:
+        """What trains the model, of a backend."""
+        return backend.Learner(spec, seed=seed, dtype=dtype)
 
     @abc.abstractmethod
     def batch(self, seed: int, step: int, size: int) -> Batch:
@@ -87,7 +107,10 @@ class Task(Settings, abc.ABC):
 
     @abc.abstractmethod
     def baselines(self) -> dict[str, Scores]:
-        """What answers without memory score, by name: loss, and accuracy where there is one."""
+        """What answers without memory score, by name: loss, and accuracy where there is one.
+
+        For games also what the best player scores, as ``PERFECT``.
+        """
 
     def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:
         """Fields of the mechanism that this task sets unless the user does.

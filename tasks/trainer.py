@@ -79,7 +79,8 @@ def train(
         Continue the run of this config in ``out`` from its last checkpoint, to the same result, or
         return it if it has ended. Without a run there, start one.
     on_step : callable, optional
-        Called with the number of steps done and the current training loss.
+        Called with the number of steps done and the metric ``task.shown`` of the last one, the
+        training loss or the score of the games.
     on_metrics : callable, optional
         Called with each line of metrics.jsonl as it is written: a mapping with "step", "split" and
         values. After a resumption lines may come again.
@@ -167,9 +168,7 @@ class _Trainer:
 
     def __init__(self, config: Config, folder: Folder) -> None:
         self.config, self.folder, self.state = config, folder, State()
-        self.learner = backends.load(config.backend).Learner(
-            config.spec(), seed=config.seed, dtype=config.dtype
-        )
+        self.learner = config.learner()
         self.validation = self._held_out(Stream.VALIDATION)
         self.before = self._gates()
         self.kept = time.monotonic()  # when the last checkpoint began
@@ -195,7 +194,7 @@ class _Trainer:
         if kept is None:
             self.folder.metrics.rewind(None)
             self.folder.save_gates(before=self.before)
-            self.state.untrained = self._validate()["loss"]
+            self.state.untrained = self._validate().get("loss")
             return
         tensors, state, metrics = kept
         path = self.folder.path / "checkpoint.safetensors"
@@ -213,7 +212,7 @@ class _Trainer:
         self.folder.metrics.rewind(metrics)
 
     def _step(self) -> tuple[bool, float]:
-        """One training step and what is due after it: whether all is well, and its loss."""
+        """One training step and what is due after it: whether all is well, and what is shown."""
         config, state, start = self.config, self.state, time.perf_counter()
         batch = config.task.batch(config.seed, state.step, config.batch_size)
         metrics = self.learner.step(
@@ -230,7 +229,7 @@ class _Trainer:
         state.seconds += time.perf_counter() - start
         if last or state.step % config.checkpoint_every == 0 or self._overdue():
             self._checkpoint()
-        return healthy, metrics["loss"]
+        return healthy, metrics[config.task.shown]
 
     def _record(self, line: dict[str, Any]) -> None:
         self.folder.append(line)
@@ -254,7 +253,7 @@ class _Trainer:
 
     def _better(self, scores: dict[str, float], best: dict[str, float]) -> bool:
         metric = self.config.task.score
-        if metric == "accuracy":
+        if self.config.task.better_if_higher():
             return scores[metric] > best[metric]
         return scores[metric] < best[metric]
 

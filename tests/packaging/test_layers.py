@@ -17,8 +17,10 @@ FRAMEWORKS = {
 }
 ANALYSIS = {"numpy", "sympy", "mpmath", "scipy", "matplotlib"}
 TASKS = {
+    "PIL",
     "click",
     "distributed",
+    "gymnasium",
     "joblib",
     "jinja2",
     "markupsafe",
