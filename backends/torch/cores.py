@@ -11,6 +11,7 @@ from gatecore.backends.torch.dnc import DNC
 from gatecore.backends.torch.layers import GRU, LSTM, Minimal
 from gatecore.backends.torch.probe import forget_gates
 from gatecore.backends.torch.relational import RelationalMemory
+from gatecore.backends.torch.rma import RMA
 from gatecore.mechanisms import Mechanism
 from gatecore.memory import MEMORY_CORES, Memory
 
@@ -93,6 +94,11 @@ def memory_core(
         return RelationalMemory(
             input_size, sizes.slots, hidden_size // sizes.heads, sizes.heads, blocks=sizes.blocks,
             mechanism=mechanism, gate_style=sizes.gate_style,
+        )  # fmt: skip
+    if core == "rma":
+        return RMA(
+            input_size, hidden_size, latents=sizes.width, slots=sizes.slots, reads=sizes.heads,
+            mechanism=mechanism,
         )  # fmt: skip
     return DNC(
         input_size, hidden_size, slots=sizes.slots, width=sizes.width, reads=sizes.heads,

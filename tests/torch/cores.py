@@ -41,8 +41,11 @@ def close(mine, its):
         torch.testing.assert_close(a, b, rtol=0, atol=TINY)
 
 
-def conventions(tests, make):
-    """Add to a test module's names the tests of what all cores promise."""
+def conventions(tests, make, steps=3):
+    """Add to a test module's names the tests of what all cores promise.
+
+    ``steps`` is how many finite differences are taken through.
+    """
 
     @pytest.mark.parametrize("name", MECHANISMS)
     def test_two_halves_are_the_whole(name):
@@ -71,7 +74,7 @@ def conventions(tests, make):
 
     @pytest.mark.parametrize("name", ["standard", "UR", "OM"])
     def test_gradients_are_those_of_finite_differences(name):
-        core, x = make(name), inputs(3, 2, 3).requires_grad_()
+        core, x = make(name), inputs(steps, 2, 3).requires_grad_()
         _, before = core(inputs(2, 2, 3, seed=1))
         names = [k for k, v in core.named_parameters() if v.requires_grad]
         values = [core.get_parameter(k).detach().clone().requires_grad_() for k in names]
@@ -116,22 +119,14 @@ def conventions(tests, make):
         ]
         assert sum(moved) >= 4
 
-    @pytest.mark.parametrize("resets", [None, torch.tensor([[False, True]] * 2)])
-    def test_it_compiles_as_one_graph(resets):
-        core, x = make(), inputs(2, 2, 3)
-        _, before = core(inputs(2, 2, 3, seed=1))
-        before = detached(before)
+    def test_it_compiles_as_one_graph():
+        core, x, resets = make(), inputs(2, 2, 3), torch.tensor([[False, True]] * 2)
+        before = detached(core(inputs(2, 2, 3, seed=1))[1])
         compiled = torch.compile(core, fullgraph=True, backend="aot_eager")
-        for state in (None, before):
-            found, expected = compiled(x, state, resets), core(x, state, resets)
-            torch.testing.assert_close(found[0], expected[0], rtol=0, atol=TINY)
-            close(found[1], expected[1])
+        found, expected = compiled(x, before, resets), core(x, before, resets)
+        close(found, expected)
         trained = [v for v in core.parameters() if v.requires_grad]
-        mine, its = (
-            torch.autograd.grad(one(x, before)[0].square().sum(), trained)
-            for one in (compiled, core)
-        )
-        close(mine, its)
+        close(*(torch.autograd.grad(o.square().sum(), trained) for o, _ in (found, expected)))
 
     def test_it_says_what_it_is():
         for name in MECHANISMS:
