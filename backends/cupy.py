@@ -109,11 +109,18 @@ class Learner(ExplicitLearner):
     """Trains a ``ModelSpec`` on a GPU: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     Batches are NumPy's, and so is what ``gates`` and ``state_dict`` return; ``parameters`` are
-    CuPy arrays. ``kernels`` as in :func:`lstm`.
+    CuPy arrays. ``kernels`` as in :func:`lstm`. ``impl="reference"`` is ``kernels="none"``;
+    ``impl="native"`` is refused, for the native library is the CPU's.
     """
 
-    def __init__(self, spec: ModelSpec, *, kernels: str = "auto", **settings: Any) -> None:
-        super().__init__(_engine(kernels), spec, **settings)
+    def __init__(
+        self, spec: ModelSpec, *, kernels: str = "auto", impl: str = "auto", **settings: Any
+    ) -> None:
+        if impl == "reference":
+            if kernels == "fused":
+                raise ValueError("impl='reference' is without kernels, got kernels='fused'")
+            kernels = "none"
+        super().__init__(_engine(kernels), spec, impl=impl, **settings)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies, as NumPy arrays, of all that a resumed run needs, by flat name."""

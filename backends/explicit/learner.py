@@ -22,7 +22,7 @@ from gatecore.backends.explicit.layers import (
     one_hot,
     relu_dropout,
 )
-from gatecore.backends.explicit.sequence import IMPLS, Engine, run
+from gatecore.backends.explicit.sequence import Engine, run
 from gatecore.spec import Batch, ModelSpec
 
 Array = Any
@@ -41,7 +41,14 @@ class ExplicitLearner:
     seed : int
     betas, eps : Adam's
     dtype : {"float32", "float64"}
-    impl : one of ``IMPLS``
+    impl : {"auto", "native", "reference"}
+        What runs the layers: the native library, array operations, or the library wherever it
+        serves.
+
+    Raises
+    ------
+    ValueError
+        A setting out of its range, or an ``impl`` that can't be taken, with the reason.
     """
 
     def __init__(
@@ -56,7 +63,6 @@ class ExplicitLearner:
         impl: str = "auto",
     ) -> None:
         xp = engine.xp
-        self.impl = choice("impl", impl, IMPLS)
         self.engine, self.spec, self.seed = engine, spec, integer("seed", seed, at_least=0)
         check_model(spec)
         self.betas = tuple(probability("betas", beta, below_one=True) for beta in betas)
@@ -64,6 +70,8 @@ class ExplicitLearner:
         if self.eps <= 0:
             raise ValueError(f"eps must be positive, got {eps}")
         self.dtype = xp.dtype(choice("dtype", dtype, ("float32", "float64")))
+        engine.check_impl(impl, self.dtype)
+        self.impl = impl
         initial = spec.initial(seed)
         self.parameters = {k: xp.asarray(v, dtype=self.dtype) for k, v in initial.items()}
         self._first = {k: xp.zeros_like(v) for k, v in self.parameters.items()}

@@ -47,6 +47,18 @@ class Engine:
     def __init__(self, xp: Any, steps: Mapping[str, MakeSteps] = STEPS) -> None:
         self.xp, self.steps, self.workspace = xp, steps, Workspace(xp)
 
+    def obstacle(self, dtype: Any) -> str | None:
+        """Why the native library can't run layers of this dtype here; None if it can."""
+        return "it works on NumPy's arrays, in the backends of the CPU"
+
+    def check_impl(self, impl: str, dtype: Any) -> None:
+        """Raise ValueError unless ``impl`` is one of ``IMPLS`` and can be taken."""
+        choice("impl", impl, IMPLS)
+        if impl == "native" and (reason := self.obstacle(dtype)):
+            raise ValueError(
+                f"impl='native' can't be taken: {reason}; use impl='auto' or 'reference'"
+            )
+
     def layer(
         self,
         impl: str,
@@ -61,7 +73,7 @@ class Engine:
     ) -> Any:
         """What runs one layer over one sequence; the arguments after ``impl`` are its own.
 
-        ``impl`` is one of ``IMPLS``; ``saves`` says whether a backward may follow.
+        ``impl`` has been checked; ``saves`` says whether a backward may follow.
         """
         return Layer(self, cell, params, take, resets, zoneout, steps, dtype)
 
@@ -102,9 +114,9 @@ def run(
         return _stack(
             engine, core, layers, x, state, mechanism, resets, zoneout, return_cells, impl, saves
         )
-    choice("impl", impl, IMPLS)
     cell = cell_of(core, params, x, mechanism)
     check(engine.xp, cell, params, x)
+    engine.check_impl(impl, x.dtype)
     memory = Memory(engine.workspace, x.shape[:2], x.dtype)
     own, amounts = (_own(engine.xp, given) for given in (dict(params), zoneout))
     layer = engine.layer(impl, cell, own, memory.take, resets, amounts, x.shape[:2], x.dtype, saves)

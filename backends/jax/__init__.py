@@ -7,6 +7,7 @@ a cell, of ``GateUnit``, of ``Learner``.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gatecore.backends.jax.native import native_call
 from gatecore.backends.jax.parallel import minimal_parallel
 from gatecore.backends.jax.sequence import gru, implementation, init, lstm, minimal
 
@@ -34,6 +35,7 @@ __all__ = [
     "lstm",
     "minimal",
     "minimal_parallel",
+    "native_call",
 ]
 
 

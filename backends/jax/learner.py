@@ -40,6 +40,13 @@ class Learner:
     betas, eps : Adam's
     dtype : {"float32", "float64"}
         The latter needs JAX's ``jax_enable_x64``.
+    impl : {"auto", "native", "reference"}
+        What runs the layers, as in :func:`lstm`; :meth:`gates` takes the scan.
+
+    Raises
+    ------
+    ValueError
+        A setting out of its range, or an ``impl`` that can't be taken, with the reason.
 
     Examples
     --------
@@ -61,6 +68,7 @@ class Learner:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         dtype: str = "float32",
+        impl: str = "auto",
     ) -> None:
         self.spec, self.seed = spec, integer("seed", seed, at_least=0)
         check_model(spec)
@@ -72,6 +80,8 @@ class Learner:
                 'dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
                 "JAX_ENABLE_X64=1 in the environment"
             )
+        sequence.implementation(self.dtype, impl=impl)  # or it can't be taken
+        self.impl = impl
         self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in spec.initial(seed).items()}
         self._moments = self.adam.init(self.parameters)
         self._carried = {k: jnp.zeros(v, self.dtype) for k, v in spec.carried().items()}
@@ -245,6 +255,7 @@ class Learner:
             self.spec.mechanism,
             resets=batch["resets"],
             zoneout=batch["zoneout"],
+            impl=self.impl,
         )
         x = x if self.spec.read is None else x[-self.spec.read :]
         predicted, targets = self._head(parameters, x, batch["dropout"]), batch["targets"]

@@ -57,7 +57,8 @@ def lstm(
         plain scan, in any mode, with more memory.
     impl : {"auto", "native", "reference"}
         By the native library, by a scan, or by the library wherever it serves: in float32 on a CPU
-        that is JAX's one device. :func:`implementation` says which it is.
+        that is JAX's one device. :func:`implementation` says which it is, and :func:`native_call`
+        how the library is called.
 
     Returns
     -------
@@ -173,12 +174,21 @@ def biases(cell: Cell, key: Array, dtype: Any) -> Array:
     return jax.pure_callback(draw, shape, seed, vmap_method="sequential").astype(dtype)
 
 
-def implementation(dtype: Any, *, autodiff: bool = False, impl: str = "auto") -> str:
+def implementation(
+    dtype: Any,
+    *,
+    sizes: tuple[int, int, int, int] | None = None,
+    autodiff: bool = False,
+    impl: str = "auto",
+) -> str:
     """What runs a sequence of this type: "native" or "reference".
 
     Parameters
     ----------
     dtype : of x and the weights
+    sizes : (time, batch, input, hidden), optional
+        They matter where :func:`native_call` is "callback": "auto" then leaves short sequences to
+        the scan. Without them a long one is meant.
     autodiff, impl
         As :func:`lstm` takes them.
 
@@ -191,8 +201,9 @@ def implementation(dtype: Any, *, autodiff: bool = False, impl: str = "auto") ->
     reason = "autodiff=True asks for the scan" if autodiff else native.obstacle(dtype)
     if impl == "native" and reason:
         raise ValueError(f"impl='native' can't be taken: {reason}; use impl='auto' or 'reference'")
-    taken = impl == "native" or (impl == "auto" and reason is None and native.automatic(dtype))
-    return "native" if taken else "reference"
+    if impl == "auto" and reason is None and native.automatic(dtype, sizes):
+        return "native"
+    return "native" if impl == "native" else "reference"
 
 
 def layer_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> scan.Layer:
@@ -264,7 +275,9 @@ def _layer(
 ) -> tuple[Any, Any]:
     layer, own, start, sequence = _checked(core, params, x, state, mechanism, resets, zoneout)
     shown = 2 if return_cells else 1
-    if implementation(sequence.x.dtype, autodiff=autodiff, impl=impl) == "native":
+    sizes = (*sequence.x.shape, layer.hidden_size)
+    taken = implementation(sequence.x.dtype, sizes=sizes, autodiff=autodiff, impl=impl)
+    if taken == "native":
         single = {name: value.astype(jnp.float32) for name, value in own.items()}
         states, last = native.explicit(layer, shown, single, start, sequence)
     else:

@@ -8,6 +8,7 @@ pytest.importorskip("optax")
 from gatecore import Batch, ModelSpec
 from gatecore.backends import jax as backend
 from gatecore.backends import numpy as reference
+from gatecore.backends.jax import native, sequence
 from tests.support import norm_error
 
 SPECS = {
@@ -151,3 +152,26 @@ def test_a_task_trains_with_the_jax_backend(tmp_path):
 
     train(tiny(backend="jax"), tmp_path / "run")
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("impl", ["native", "reference"])
+def test_what_runs_its_layers_can_be_chosen(impl, rng, monkeypatch):
+    if impl == "native" and (reason := native.obstacle("float32")):
+        pytest.skip(reason)
+    spec, ran = spec_of("embedding gru"), []
+    function = sequence.implementation
+    monkeypatch.setattr(
+        sequence, "implementation", lambda *a, **k: ran.append(function(*a, **k)) or ran[-1]
+    )
+    learner, other = backend.Learner(spec, impl=impl), reference.Learner(spec)
+    batch = batch_of(spec, rng)
+    got, wanted = (one.step(batch, learning_rate=0.01) for one in (learner, other))
+    assert set(ran) == {impl}
+    assert got["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+
+
+def test_a_choice_that_cannot_be_had_is_refused_when_it_is_made():
+    with pytest.raises(ValueError, match="impl='native' can't be taken: it computes in float32"):
+        backend.Learner(spec_of("one-hot lstm"), impl="native", dtype="float64")
+    with pytest.raises(ValueError, match="impl='quick' is unknown"):
+        backend.Learner(spec_of("one-hot lstm"), impl="quick")

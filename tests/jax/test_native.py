@@ -1,4 +1,14 @@
-"""The native library behind JAX's functions: equal to the scan, under every transformation."""
+"""The native library behind JAX's functions: equal to the scan, under every transformation.
+
+Each is done twice: XLA calls the library itself, and through the host, as where it was built
+without JAX's header.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +18,20 @@ jax = pytest.importorskip("jax", reason="JAX is not installed")
 import jax.numpy as jnp  # noqa: E402
 
 from gatecore.backends import jax as adapter  # noqa: E402
-from gatecore.backends.jax import native  # noqa: E402
+from gatecore.backends.jax import callback, native  # noqa: E402
+from gatecore.backends.kernels.cpu import library  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     native.obstacle(jnp.float32) is not None, reason=str(native.obstacle(jnp.float32))
 )
 T, B, X, H = 5, 3, 2, 18
+ROOT = Path(__file__).resolve().parents[2]
+CALLS = (
+    ("ffi", "callback")
+    if native.obstacle(jnp.float32) is None and native.native_call() == "ffi"
+    else ("callback",)
+)
 
 
 def problem(core, gating, rng):
@@ -37,12 +54,26 @@ def loss_of(core, mechanism, impl, **keywords):
 
 def close(found, expected, tolerance=3e-5):
     for mine, its in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        scale = max(float(jnp.abs(its).max()), 1e-3)
-        assert float(jnp.abs(mine - its).max()) < tolerance * scale
+        assert mine.shape == its.shape
+        scale = max(float(jnp.abs(its).max(initial=0)), 1e-3)
+        assert float(jnp.abs(mine - its).max(initial=0)) < tolerance * scale
 
 
-def both(function):
-    return [function(impl) for impl in ("native", "reference")]
+def as_the_scan(function, tolerance=3e-5):
+    """What ``function`` gives for each ``impl``, the native one by each call, is the same."""
+    expected = function("reference")
+    for name in CALLS:
+        with calling(name):
+            assert native.native_call() == name
+            close(function("native"), expected, tolerance)
+
+
+@contextlib.contextmanager
+def calling(name):
+    """What is traced here calls the library so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATECORE_JAX_CALL", name)
+        yield
 
 
 @pytest.mark.parametrize("gating", GATINGS)
@@ -58,7 +89,7 @@ def test_outputs_and_gradients_are_the_scans(core, gating, rng):
         loss = loss_of(core, GATINGS[gating], impl, **keywords)
         return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*given)
 
-    close(*both(gradients))
+    as_the_scan(gradients)
 
 
 def test_second_derivatives_are_the_scans(rng):
@@ -71,7 +102,7 @@ def test_second_derivatives_are_the_scans(rng):
         )
         return jax.grad(norm, (0, 1))(params, x)
 
-    close(*both(second), tolerance=1e-3)
+    as_the_scan(second, tolerance=1e-3)
 
 
 def test_mapped_over_data_and_over_parameters(rng):
@@ -84,7 +115,7 @@ def test_mapped_over_data_and_over_parameters(rng):
         data = jax.jit(jax.vmap(gradient, (None, 0, None)))(params, several, state)
         return data, jax.vmap(gradient, (0, None, None))(models, x, state)
 
-    close(*both(mapped))
+    as_the_scan(mapped)
 
 
 def test_within_a_scan_with_donated_buffers_and_strict_promotion(rng):
@@ -99,7 +130,7 @@ def test_within_a_scan_with_donated_buffers_and_strict_promotion(rng):
             run = jax.jit(lambda s, xs: jax.lax.scan(one, s, xs), donate_argnums=0)
             return run(state + jnp.float32(0), jnp.stack([x, x]))
 
-    close(*both(chunks))
+    as_the_scan(chunks)
 
 
 def test_what_runs_can_be_asked_and_what_cannot_be_had_is_refused():
@@ -117,4 +148,73 @@ def test_a_batch_of_one_step_and_one_sequence(rng):
     params = CORES["lstm"](1, 3, "UR").init(0)
     params = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()}
     x = jnp.asarray(np.ones((1, 1, 1)), jnp.float32)
-    close(*both(lambda impl: adapter.lstm(params, x, impl=impl)))
+    as_the_scan(lambda impl: adapter.lstm(params, x, impl=impl))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (4, 0, 2)])
+def test_without_steps_or_sequences(shape):
+    params = CORES["lstm"](shape[2], 4, "UR").init(0)
+    params = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()}
+    x, start = jnp.ones(shape, jnp.float32), (jnp.ones((shape[1], 4), jnp.float32),) * 2
+    loss = lambda impl: loss_of("lstm", "UR", impl)  # noqa: E731
+    as_the_scan(lambda impl: jax.grad(loss(impl), (0, 1, 2))(params, x, start))
+
+
+def test_without_compilation(rng):
+    params, x, state = problem("gru", GATINGS["OM"], rng)
+
+    def gradient(impl):
+        with jax.disable_jit():
+            return jax.grad(loss_of("gru", GATINGS["OM"], impl), (0, 1))(params, x, state)
+
+    as_the_scan(gradient)
+
+
+def test_equal_calls_through_the_host_are_compiled_once(rng):
+    params, x, state = problem("lstm", GATINGS["UR"], rng)
+    made = []
+    with calling("callback"), pytest.MonkeyPatch.context() as patch:
+        call = callback.call
+        patch.setattr(callback, "call", lambda host, *rest: made.append(host) or call(host, *rest))
+        for _ in range(2):
+            adapter.lstm(params, x, state, impl="native")
+    assert made[0] == made[1]
+    assert hash(made[0]) == hash(made[1])
+
+
+def test_what_the_library_refuses_is_raised(rng, monkeypatch):
+    params, x, state = problem("lstm", GATINGS["UR"], rng)
+
+    def refuse(name, *_):
+        raise RuntimeError(f"{name} failed: for this test")
+
+    monkeypatch.setattr(library, "call", refuse)
+    raised = (RuntimeError, ValueError)  # which of them, is up to JAX
+    with calling("callback"), pytest.raises(raised, match="run_forward failed: for this"):
+        jax.block_until_ready(adapter.lstm(params, x, state, impl="native"))
+
+
+def test_steps_queued_on_one_core_end():
+    done = subprocess.run(
+        [sys.executable, "tests/jax/by_host.py"], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_jaxs_header_the_host_calls_long_sequences(monkeypatch):
+    monkeypatch.setattr(native, "_registered", lambda: False)
+    assert adapter.native_call() == "callback"
+    assert adapter.implementation(jnp.float32, impl="native") == "native"
+    assert adapter.implementation(jnp.float32, sizes=(2, 3, 4, 5), impl="native") == "native"
+    alone = jax.device_count() == 1
+    for sizes, taken in (((5, 4, 4, 16), False), ((520, 32, 10, 256), alone), (None, alone)):
+        found = adapter.implementation(jnp.float32, sizes=sizes)
+        assert found == ("native" if taken else "reference"), sizes
+
+
+def test_how_it_is_called_can_be_chosen(monkeypatch):
+    monkeypatch.setenv("GATECORE_JAX_CALL", "callback")
+    assert adapter.native_call() == "callback"
+    monkeypatch.setenv("GATECORE_JAX_CALL", "")
+    assert adapter.native_call() == CALLS[0]

@@ -94,6 +94,17 @@ def test_its_learner_trains_as_the_numpy_backends_and_its_state_is_numpys(backen
     assert again.step(batch(), learning_rate=0.01) == own.step(batch(), learning_rate=0.01)
 
 
+def test_its_learner_can_do_without_kernels_and_refuses_the_cpus_library(backend):
+    learners = [backend.Learner(spec(), **choice) for choice in ({"impl": "reference"}, {})]
+    first, second = (learner.step(batch(), learning_rate=0.1) for learner in learners)
+    assert first == pytest.approx(second, rel=1e-4)
+    assert [learner.engine.kernels for learner in learners] == ["none", "auto"]
+    with pytest.raises(ValueError, match="impl='native' can't be taken"):
+        backend.Learner(spec(), impl="native")
+    with pytest.raises(ValueError, match="impl='reference' is without kernels"):
+        backend.Learner(spec(), impl="reference", kernels="fused")
+
+
 def test_release_forgets_the_recorded_graphs(backend):
     learner = backend.Learner(spec())
     learner.step(batch(), learning_rate=0.1)

@@ -16,20 +16,13 @@ class NativeEngine(Engine):
         super().__init__(np)
         self.threads = threads
 
-    def layer(self, impl: str, *arguments: Any) -> NativeLayer | Layer:
-        """The native layer, or the driver's own.
+    def obstacle(self, dtype: Any) -> str | None:
+        """Why the library can't run layers of this dtype; None if it can."""
+        return obstacle(dtype)
 
-        Raises
-        ------
-        ValueError
-            The native one was asked for and cannot run this.
-        """
+    def layer(self, impl: str, *arguments: Any) -> NativeLayer | Layer:
+        """The native layer where it serves, or the driver's own."""
         given: tuple[Any, ...] = arguments[:-1]  # the last says whether it must save
-        reason = obstacle(given[-1])
-        if impl == "native" and reason:
-            raise ValueError(
-                f"impl='native' can't be taken: {reason}; use impl='auto' or 'reference'"
-            )
-        if impl == "reference" or reason:
+        if impl == "reference" or self.obstacle(given[-1]):
             return Layer(self, *given)
         return NativeLayer(*given, threads=self.threads(), saves=arguments[-1])
