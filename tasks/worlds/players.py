@@ -18,26 +18,27 @@ def walker(world: World) -> Act:
 
 
 def chooser(world: Match) -> Act:
-    """A player without memory: as the pads appear it draws one, and takes a shortest way to it."""
-    ways = _ways(world)
+    """A player without memory: as the pads appear it draws one, and takes a shortest way to it.
+
+    Before that it walks at random.
+    """
     slots = np.zeros(world.size, int)
 
-    def act(rng: np.random.Generator) -> np.ndarray:
+    def choose(rng: np.random.Generator) -> np.ndarray:
         fresh = (world.phase == REWARD) & (world.frame == 0)
         slots[fresh] = rng.integers(world.pads, size=fresh.sum())
-        return ways[slots, world.position]
+        return slots
 
-    return act
+    return _to(world, choose)
 
 
 def perfect(world: Match) -> Act:
-    """A player that knows the colour, and takes a shortest way to its pad."""
-    ways, places = _ways(world), maps.cells(maps.REWARD[world.pads], "p")
+    """A player that knows the colour, and takes a shortest way to its pad.
 
-    def act(rng: np.random.Generator) -> np.ndarray:
-        return ways[(world.board[:, places] == maps.PADS).argmax(axis=1), world.position]
-
-    return act
+    Before the pads appear it walks at random.
+    """
+    places = maps.cells(maps.REWARD[world.pads], "p")
+    return _to(world, lambda rng: (world.board[:, places] == maps.PADS).argmax(axis=1))
 
 
 def play(
@@ -70,6 +71,17 @@ def play(
         scores[played, games] += turn.score
         played = np.minimum(played + turn.ended, rounds)
     return scores[:rounds].ravel()[:episodes]
+
+
+def _to(world: Match, choose: Act) -> Act:
+    """A player that goes to the pad, counted from the left, that ``choose`` names."""
+    ways, wander = _ways(world), walker(world)
+
+    def act(rng: np.random.Generator) -> np.ndarray:
+        there = ways[choose(rng), world.position]
+        return np.where(world.phase == REWARD, there, wander(rng))
+
+    return act
 
 
 def _ways(world: Match) -> np.ndarray:
