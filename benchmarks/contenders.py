@@ -9,6 +9,7 @@ passes without gradients, in the same form.
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,37 +111,39 @@ def naive_layer(shape: Shape) -> object:
     return Naive()
 
 
-def explicit_lstm(backend: str, mechanism: str, impl: str, shape: Shape) -> Step:
-    """A backend with explicit backpropagation through time."""
+def drawn(core: str, mechanism: str, shape: Shape) -> dict[str, np.ndarray]:
+    """Initial parameters of a layer, float32."""
     from gatecore import cells
+
+    cell = cells.CELLS[core](shape.input, shape.hidden, mechanism)
+    return {name: value.astype(np.float32) for name, value in cell.init(0).items()}
+
+
+def numpy_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
+    """The NumPy backend's function, with explicit backpropagation through time."""
     from gatecore.backends import load
 
     x, cotangent = data(shape)
-    params = {
-        name: value.astype(np.float32)
-        for name, value in cells.LSTM(shape.input, shape.hidden, mechanism).init(0).items()
-    }
-    lstm = load(backend).lstm
+    params, layer = drawn(core, mechanism, shape), getattr(load("numpy"), core)
 
     def step() -> object:
-        _, _, pullback = lstm(params, x, mechanism=mechanism, impl=impl)
+        _, _, pullback = layer(params, x, mechanism=mechanism, impl=impl)
         return pullback(cotangent, wrt_x=shape.wrt_input)
 
     return step
 
 
-def jax_lstm(mechanism: str, impl: str, shape: Shape) -> Step:
+def jax_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
     """The JAX backend's function, and the gradient of it, compiled."""
     import jax.numpy as jnp
 
-    from gatecore import cells
-    from gatecore.backends.jax import lstm
+    from gatecore.backends import jax as adapter
 
-    drawn = cells.LSTM(shape.input, shape.hidden, mechanism).init(0)
-    params = {name: jnp.asarray(value, jnp.float32) for name, value in drawn.items()}
+    params = {k: jnp.asarray(v) for k, v in drawn(core, mechanism, shape).items()}
+    layer = getattr(adapter, core)
 
     def forward(params: object, x: object) -> object:
-        return lstm(params, x, mechanism=mechanism, impl=impl)[0]
+        return layer(params, x, mechanism=mechanism, impl=impl)[0]
 
     return _jax_step(forward, params, shape)
 
@@ -194,16 +197,22 @@ CONTENDERS: dict[str, Callable[[Shape], Step]] = {
     "torch OM": _torch("LSTM", "OM"),
     "torch UR, reference": _torch("LSTM", "UR", "reference"),
     "naive Python loop": functools.partial(torch_layer, naive_layer),
-    "NumPy UR": functools.partial(explicit_lstm, "numpy", "UR", "auto"),
-    "NumPy OM": functools.partial(explicit_lstm, "numpy", "OM", "auto"),
-    "NumPy UR, reference": functools.partial(explicit_lstm, "numpy", "UR", "reference"),
-    "JAX UR": functools.partial(jax_lstm, "UR", "auto"),
-    "JAX OM": functools.partial(jax_lstm, "OM", "auto"),
-    "JAX UR, reference": functools.partial(jax_lstm, "UR", "reference"),
+    "NumPy UR": functools.partial(numpy_layer, "lstm", "UR", "auto"),
+    "NumPy standard": functools.partial(numpy_layer, "lstm", "standard", "auto"),
+    "NumPy OM": functools.partial(numpy_layer, "lstm", "OM", "auto"),
+    "NumPy UR, reference": functools.partial(numpy_layer, "lstm", "UR", "reference"),
+    "JAX UR": functools.partial(jax_layer, "lstm", "UR", "auto"),
+    "JAX standard": functools.partial(jax_layer, "lstm", "standard", "auto"),
+    "JAX OM": functools.partial(jax_layer, "lstm", "OM", "auto"),
+    "JAX UR, reference": functools.partial(jax_layer, "lstm", "UR", "reference"),
     "flax.nnx.OptimizedLSTMCell": flax_lstm,
     REFERENCE_GRU: _own("GRU"),
     "torch GRU UR": _torch("GRU", "UR"),
+    "NumPy GRU UR": functools.partial(numpy_layer, "gru", "UR", "auto"),
+    "JAX GRU UR": functools.partial(jax_layer, "gru", "UR", "auto"),
 }
+# a few rounds of these say enough: they are several times slower than what they stand beside
+SLOW = {"torch UR, reference", "NumPy UR, reference", "JAX UR, reference", "naive Python loop"}
 INFERENCE: dict[str, Callable[[Shape], Step]] = {
     REFERENCE: _own("LSTM", training=False),
     "torch UR": _torch("LSTM", "UR", training=False),
@@ -214,9 +223,12 @@ INFERENCE: dict[str, Callable[[Shape], Step]] = {
 
 
 def use_threads(count: int, contenders: list[str]) -> None:
-    """Give each contender that many threads; NumPy's come from the environment, before import.
+    """Give each contender that many threads, before any of them is made.
 
-    XLA takes the cores that the process may run on.
+    NumPy's come from the environment, before import. XLA takes the cores that the process may run
+    on: so it gets as many, where the system can say so.
     """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     if REFERENCE in contenders:
         importlib.import_module("torch").set_num_threads(count)

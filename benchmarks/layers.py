@@ -4,7 +4,8 @@ All contenders of a shape run in one process, in alternated rounds, and what is 
 ratio of times within a round: its median, with the 10 % and 90 % quantiles. The race is run under
 two settings of the memory allocator, because large fresh buffers cost page faults on every call,
 and whoever pays them loses: glibc's default, and freed buffers kept by the process (for all
-contenders alike). Peak memory is the resident set of a fresh process for each contender and shape.
+contenders alike). Further thread counts are raced with freed buffers kept. Peak memory is the
+resident set of a fresh process for each contender and shape. ``--budget`` bounds the rounds.
 """
 
 import argparse
@@ -17,8 +18,9 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from contenders import CONTENDERS, INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES
+from contenders import CONTENDERS, INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES, SLOW
 from report import markdown
 
 HERE = Path(__file__).parent
@@ -30,14 +32,25 @@ ALLOCATORS = {
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def measure(what: str, shape: str, names: list[str], rounds: int, threads: int, env: dict) -> dict:
-    """Run ``measure.py`` in a process of its own."""
+class Limits(NamedTuple):
+    """How long a race lasts: rounds, and seconds after which no further one begins."""
+
+    rounds: int
+    budget: float
+
+
+def measure(
+    what: str, shape: str, names: list[str], limits: Limits, threads: int, setting: str
+) -> dict:
+    """Run ``measure.py`` in a process of its own, under a setting of the allocator."""
+    progress(f"{shape}: {what}, {threads} threads, allocator {setting}, {len(names)} contenders")
     command = [sys.executable, HERE / "measure.py", what, shape, *names]
-    command += [f"--rounds={rounds}", f"--threads={threads}"]
+    command += [f"--rounds={limits.rounds}", f"--budget={limits.budget}", f"--threads={threads}"]
     fixed = {name: str(threads) for name in THREAD_VARIABLES}
     done = subprocess.run(
-        command, env={**os.environ, **fixed, **env}, stdout=subprocess.PIPE, check=True
-    )
+        command, env={**os.environ, **fixed, **ALLOCATORS[setting]}, stdout=subprocess.PIPE,
+        check=True,
+    )  # fmt: skip
     return json.loads(done.stdout)
 
 
@@ -73,28 +86,26 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def race(shapes: list[str], names: list[str], rounds: int, threads: int) -> dict:
-    """All measurements."""
+def race(shapes: list[str], names: list[str], limits: Limits, threads: list[int]) -> dict:
+    """All measurements; those of the first number of threads are the main ones."""
     if os.getloadavg()[0] > 0.5:
         progress("other processes are busy (load average above 0.5): the ratios will not mean much")
-    result = {**machine(), "threads": threads, "rounds": rounds, "reference": REFERENCE}
+    first, *others = threads
+    quick, infer = ([n for n in names if n not in SLOW], [n for n in names if n in INFERENCE])
+    result = {**machine(), "threads": first, "rounds": limits.rounds, "reference": REFERENCE}
     result["shapes"] = {shape: SHAPES[shape]._asdict() for shape in shapes}
-    result["seconds"] = {setting: {} for setting in ALLOCATORS}
-    result["inference"], result["memory"] = {}, {shape: {} for shape in shapes}
-    for shape in shapes:
-        for setting, env in ALLOCATORS.items():
-            progress(f"{shape}: speed, allocator {setting}")
-            result["seconds"][setting][shape] = measure(
-                "seconds", shape, names, rounds, threads, env
-            )
-        progress(f"{shape}: inference")
-        infer = [name for name in names if name in INFERENCE]
-        result["inference"][shape] = measure(
-            "inference", shape, infer, rounds, threads, ALLOCATORS["kept"]
-        )
-        for name in names:
-            progress(f"{shape}: memory, {name}")
-            result["memory"][shape][name] = measure("memory", shape, [name], 3, threads, {})
+    result["seconds"] = {
+        setting: {s: measure("seconds", s, names, limits, first, setting) for s in shapes}
+        for setting in ALLOCATORS
+    }
+    result["other_threads"] = {
+        str(n): {s: measure("seconds", s, quick, limits, n, "kept") for s in shapes} for n in others
+    }
+    result["inference"] = {s: measure("inference", s, infer, limits, first, "kept") for s in shapes}
+    result["memory"] = {
+        s: {n: measure("memory", s, [n], Limits(2, 0), first, "default") for n in names}
+        for s in shapes
+    }
     return result
 
 
@@ -104,12 +115,15 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--budget", type=float, default=30, help="seconds of a race after which no round begins"
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     parser.add_argument("--out", type=Path, default=RESULTS / "cpu-layers.json")
     given = parser.parse_args()
     own = [REFERENCE] + [REFERENCE_GRU] * any("GRU" in name for name in given.contenders)
     names = [*own, *(name for name in given.contenders if name not in own)]
-    result = race(given.shapes, names, given.rounds, given.threads)
+    result = race(given.shapes, names, Limits(given.rounds, given.budget), given.threads)
     table = markdown(result)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -6,25 +6,44 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from contenders import CONTENDERS, INFERENCE, SHAPES, use_threads
+from contenders import CONTENDERS, INFERENCE, SHAPES, SLOW, use_threads
+
+FEWEST = 3  # rounds
 
 
 def seconds(
-    shape: str, contenders: list[str], rounds: int, made: dict = CONTENDERS
+    shape: str, contenders: list[str], rounds: int, budget: float, made: dict = CONTENDERS
 ) -> dict[str, list[float]]:
-    """Time of one step of each contender in each round; all take their turn in every round."""
+    """Time of one step of each contender in each round; all take their turn in every round.
+
+    The slow ones take part in the first rounds only. After ``budget`` seconds no round begins, but
+    for the first three.
+    """
     steps = {name: made[name](SHAPES[shape]) for name in contenders}
-    for step in list(steps.values()) * 2:  # warm-up
+    for step in steps.values():  # warm-up: compilation, first touch of memory
         step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
+    for name, step in steps.items():
+        if name not in SLOW:
             step()
-            times[name].append(time.perf_counter() - start)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    begin = time.perf_counter()
+    for k in range(rounds):
+        if k >= FEWEST and time.perf_counter() - begin > budget:
+            break
+        for name, step in steps.items():
+            if k < FEWEST or name not in SLOW:
+                times[name].append(timed(step))
     return times
+
+
+def timed(step: Callable[[], object]) -> float:
+    """Seconds of one step."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def peak_megabytes() -> float:
@@ -41,7 +60,7 @@ def peak_megabytes() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def memory(shape: str, contenders: list[str], rounds: int) -> dict[str, float]:
+def memory(shape: str, contenders: list[str], rounds: int, budget: float) -> dict[str, float]:
     """Resident set of the one contender: ready to start, and at its largest over some steps."""
     (name,) = contenders
     step = CONTENDERS[name](SHAPES[shape])
@@ -58,12 +77,14 @@ def main() -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("contenders", nargs="+", choices=CONTENDERS)
     parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--budget", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
     given = parser.parse_args()
     use_threads(given.threads, given.contenders)
     inference = functools.partial(seconds, made=INFERENCE)
     measure = {"seconds": seconds, "inference": inference, "memory": memory}[given.what]
-    json.dump(measure(given.shape, given.contenders, given.rounds), sys.stdout)
+    found = measure(given.shape, given.contenders, given.rounds, given.budget)
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
