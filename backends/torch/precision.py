@@ -11,6 +11,8 @@ LOW = (torch.float16, torch.bfloat16)
 
 def autocast_dtype(device: str) -> torch.dtype | None:
     """The dtype that autocast gives to outputs on this kind of device, if it is on."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return None

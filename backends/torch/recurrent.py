@@ -159,8 +159,7 @@ class Recurrent(Stateful):
         batched, lengths = True, None
         if isinstance(input, PackedSequence):
             hx = None if hx is None else self.permute_hidden(hx, input.sorted_indices)
-            hx = self._states_given(input.data, int(input.batch_sizes[0]), hx)
-            self.check_forward_args(input.data, self._one(hx), input.batch_sizes)
+            hx = self._states_given(input.data, hx, input.batch_sizes)
             x, lengths = Lengths.unpack(input)
         else:
             x, hx, batched = self._unpacked(input, hx)
@@ -172,7 +171,7 @@ class Recurrent(Stateful):
             return (shown if cells else shown[0]), final
         return self._packed_like_input(output, last, batched, cells)
 
-    def _unpacked(self, input: Tensor, hx: Any) -> tuple[Tensor, tuple[Tensor, ...], bool]:
+    def _unpacked(self, input: Tensor, hx: Any) -> tuple[Tensor, tuple[Tensor, ...] | None, bool]:
         """Time first and batched, all checked; and whether it came batched."""
         kind = type(self).__name__
         if input.dim() not in (2, 3):
@@ -182,11 +181,7 @@ class Recurrent(Stateful):
             input = input.unsqueeze(0 if self.batch_first else 1)
         if hx is not None:
             hx = self._batched_states(hx, batched)
-        states = self._states_given(input, input.shape[0 if self.batch_first else 1], hx)
-        if hx is None:
-            self.check_input(input, None)
-        else:
-            self.check_forward_args(input, self._one(states), None)
+        states = self._states_given(input, hx, None)
         x = input.transpose(0, 1) if self.batch_first else input
         if not torch.compiler.is_compiling() and not x.shape[0]:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
@@ -201,14 +196,16 @@ class Recurrent(Stateful):
             )
         return hx if batched else hx.unsqueeze(1)
 
-    def _states_given(self, input: Tensor, batch: int, hx: Any) -> tuple[Tensor, ...]:
-        count = self.num_layers * (2 if self.bidirectional else 1)
+    def _states_given(
+        self, input: Tensor, hx: Any, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, ...] | None:
+        """The states, None for zeros; all checked, and what is wrong is said by torch's check."""
         if hx is None:
-            dtype = torch.float32 if input.dtype in LOW else input.dtype
-            return tuple(
-                torch.zeros(count, batch, width, dtype=dtype, device=input.device)
-                for width in self._state_widths()
-            )
+            weight = self._parameter(self._all_weights[0][0])
+            shape, packed = input.shape, batch_sizes is not None
+            if packed or shape[-1] != self.input_size or input.dtype != weight.dtype:
+                self.check_input(input, batch_sizes)
+            return None
         states = tuple(hx) if self.core == "lstm" else (hx,)
         for state in states:
             low = {state.dtype, input.dtype} <= {*LOW, torch.float32}
@@ -217,7 +214,16 @@ class Recurrent(Stateful):
                     "Input and hidden tensors are not the same dtype, found input tensor with "
                     f"{input.dtype} and hidden tensor with {state.dtype}"
                 )
+        self.check_forward_args(input, self._one(states), batch_sizes)
         return states
+
+    def _start(self, states: tuple[Tensor, ...] | None, k: int, x: Tensor) -> tuple[Tensor, ...]:
+        """The states before the first step of layer and direction ``k``, in x's dtype."""
+        if states is not None:
+            return tuple(s[k].to(x.dtype) for s in states)
+        widths = self._state_widths()
+        zeros = {width: x.new_zeros(x.shape[1], width) for width in widths}
+        return tuple(zeros[width] for width in widths)
 
     def _state_widths(self) -> tuple[int, ...]:
         return (self.hidden_size,)
@@ -246,13 +252,13 @@ class Recurrent(Stateful):
     def _layers(
         self,
         x: Tensor,
-        states: tuple[Tensor, ...],
+        states: tuple[Tensor, ...] | None,
         resets: Tensor | None,
         lengths: Lengths | None,
         cells: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All layers and directions over x (time, batch, input)."""
-        compute, shown = dtypes(getattr(self, self._all_weights[0][0]))
+        compute, shown = dtypes(self._parameter(self._all_weights[0][0]))
         directions, finals = 2 if self.bidirectional else 1, []
         outputs: tuple[Tensor, ...] = ()
         with no_autocast(x.device.type):
@@ -261,7 +267,7 @@ class Recurrent(Stateful):
                 parts = []
                 for direction in range(directions):
                     k = layer * directions + direction
-                    mine = tuple(s[k].to(compute) for s in states)
+                    mine = self._start(states, k, x)
                     part, last = self._direction(k, x, mine, resets, lengths, direction, cells)
                     parts.append(part)
                     finals.append(last)
@@ -288,7 +294,7 @@ class Recurrent(Stateful):
         params = parameters.core_params(self._cells[k], self._own(k), self.two_biases, x.dtype)
         every = cells or (lengths is not None and self.core == "lstm")
         done = run(self._cells[k], params, x, states, resets, self._amounts(x), every, self.impl)
-        self.last_impl = done.impl
+        self.__dict__["last_impl"] = done.impl  # it is no parameter, nor any other of torch's kinds
         for observe in self.observers:
             observe(k, params, x, states[0], done.outputs[0], resets, lengths)
         last = done.states if lengths is None else tuple(map(lengths.last, done.outputs))
@@ -296,7 +302,12 @@ class Recurrent(Stateful):
         return tuple(reverse(o, lengths) for o in outputs) if backwards else outputs, last
 
     def _own(self, k: int) -> dict[str, Any]:
-        return {name.split("_l")[0]: getattr(self, name) for name in self._all_weights[k]}
+        return {name.split("_l")[0]: self._parameter(name) for name in self._all_weights[k]}
+
+    def _parameter(self, name: str) -> Any:
+        """The attribute of this name, sooner found; a parametrised one is no parameter."""
+        found = self._parameters.get(name)
+        return getattr(self, name) if found is None else found
 
     def _last_dtypes(self, last: tuple[Tensor, ...], shown: torch.dtype) -> tuple[Tensor, ...]:
         """The state stays in float32: a sum over 1e4 steps does not survive 8 bits."""
