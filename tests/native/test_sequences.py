@@ -19,6 +19,8 @@ SIZES = {
     "draws": ((9, 4, 2, 37), "columns", 2, {"zoneout": "draws", "cells": True}),
     "both": ((5, 13, 1, 18), "batch", 1, {"zoneout": "numbers", "resets": True}),
     "one": ((1, 1, 1, 2), "auto", 2, {}),
+    "one step": ((1, 7, 3, 23), "columns", 2, {"resets": True, "cells": True}),
+    "one sequence": ((6, 1, 2, 35), "batch", 2, {"zoneout": "draws", "cells": True}),
     "wide": ((4, 3, 17, 133), "columns", 3, {"resets": True}),
     "chunks": ((40, 8, 1, 17), "columns", 2, {"zoneout": "draws", "resets": True}),
     "no steps": ((0, 2, 3, 5), "auto", 2, {}),
@@ -43,6 +45,29 @@ def test_outputs_states_and_gradients_are_the_drivers(instruction_set, core, gat
         layer, split, threads = case(core, gating, sizes)
         error = worst(layer.results(instruction_set, split, threads), layer.expected)
         assert error < 2e-5, sizes
+
+
+@pytest.mark.parametrize("split", ["batch", "columns"])
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("instruction_set", HERE)
+def test_without_inputs_it_is_as_with_inputs_of_zero(instruction_set, core, split):
+    """Cells refuse to be made so, the library does not."""
+    layer = Case(core, "UR", 6, 3, 1, 21, cells=core == "lstm")
+    layer.given["x"][...] = 0
+    expected = layer.results(instruction_set, split, 2)
+    none, _ = layer.native(instruction_set, split, 2)
+    none._shape.struct.input = 0
+    try:
+        given = layer.given
+        outputs, final = none.forward(given["x"], layer.packed(given["state"]), layer.cells)
+        scratch = np.full(none.scratch_shape(False), np.nan, np.float32)
+        d_state = layer.packed(given["d_state"])
+        gradients, _, d_start = none.backward(given["d_output"], d_state, scratch, False)
+    finally:
+        none._shape.struct.input = 1  # shapes are shared
+    assert worst([outputs, final, d_start], [expected[0], expected[1], expected[4]]) < 1e-6
+    for name in set(gradients) - {"weight_ih"}:
+        assert worst([gradients[name]], [expected[2][name]]) < 1e-6
 
 
 @pytest.mark.parametrize("instruction_set", HERE)
