@@ -50,7 +50,7 @@ static void tile(const Left* left, int parts, long first, const float* __restric
     const float* a = left[part].data + first * stride;
     for (long k = 0; k < depth; k++) {
       V w[VECTORS];
-      __builtin_prefetch(upcoming);
+      __builtin_prefetch(upcoming, 0, 2);  // not into the first cache, which the tile fills
       upcoming += LINE;
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++) w[v] = load(panel + v * VL);
