@@ -130,7 +130,8 @@ def _put_amounts(call: library.ForwardStruct, given: Arguments, held: list[Any])
     assert given.zoneout is not None
     amounts = [a.detach().numpy() if isinstance(a, Tensor) else a for a in given.zoneout]
     pair = tuple(amounts) if len(amounts) == 2 else amounts[0]
-    zoneout_amounts(given.cell, pair, tuple(given.x.shape[:2]), _SINGLE)
+    time, batch, _ = given.x.shape
+    zoneout_amounts(given.cell, pair, (time, batch), _SINGLE)
     for name, amount in zip(("cell", "hidden")[-len(amounts) :], given.zoneout, strict=True):
         if isinstance(amount, Tensor):
             held.append(amount.contiguous())
