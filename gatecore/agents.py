@@ -1,10 +1,10 @@
 """An actor-critic agent, as data: what it sees, remembers, decides, and how it learns."""
 
 import dataclasses
-from typing import Any
 
 from gatecore import _checks
 from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.memory import Core, Memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class AgentSpec:
         "none" has no memory: the heads read what the encoder gives.
     mechanism : str or Mechanism
     layers : int
-    memory : optional
-        Sizes of a memory core, as ``ModelSpec`` has them.
+    memory : Memory, optional
+        Sizes of the last three.
     channels : tuple of int
         Of the encoder's 3×3 convolutions, for images.
     features : int
@@ -49,7 +49,7 @@ class AgentSpec:
     core: str = "lstm"
     mechanism: Mechanism | str = "UR"
     layers: int = 1
-    memory: Any = None
+    memory: Memory | None = None
     channels: tuple[int, ...] = (16, 32)
     features: int = 500
     background: float = 0.0
@@ -79,6 +79,22 @@ class AgentSpec:
         if self.unroll is not None:
             _checks.integer("unroll", self.unroll)
         object.__setattr__(self, "mechanism", mechanism(self.mechanism))
+        if self.core != "none":
+            object.__setattr__(self, "memory", self.recurrent.memory)
+        elif self.memory is not None:
+            raise ValueError("a memory's sizes are for a core with a memory, not 'none'")
+
+    @property
+    def gate_shape(self) -> tuple[int, int]:
+        """Rows and units of the effective forget gates; (1, 1) without a memory."""
+        if self.core == "none":
+            return (1, 1)
+        return self.recurrent.gate_shape
+
+    @property
+    def recurrent(self) -> Core:
+        """The core with its sizes, if there is one."""
+        return Core(self.core, self.hidden_size, self.mechanism, self.layers, self.memory)  # type: ignore[arg-type]
 
     @property
     def image(self) -> bool:

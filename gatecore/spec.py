@@ -9,7 +9,8 @@ import numpy as np
 from gatecore import _checks
 from gatecore._namespace import Array
 from gatecore.cells import CELLS, Cell
-from gatecore.mechanisms import CORES, Mechanism, mechanism
+from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.memory import MEMORY_CORES, Core, Memory
 
 INPUTS = ("one_hot", "embedding", "dense")
 LOSSES = ("cross_entropy", "squared_error")
@@ -45,9 +46,13 @@ class ModelSpec:
     input_size : int
         Number of symbols, or of features for dense input.
     output_size, hidden_size : int
-    core : {"lstm", "gru", "minimal"}
+    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
+        Torch's backend alone has the last three, which have a memory and no zoneout.
     mechanism : str or Mechanism
     layers : int
+        Of the first three.
+    memory : Memory, optional
+        Sizes of the last three.
     embedding_size : int, optional
         Width of the embedding; default ``hidden_size``. Only for ``input="embedding"``.
     zoneout : (float, float)
@@ -83,6 +88,7 @@ class ModelSpec:
     core: str = "lstm"
     mechanism: Mechanism | str = "UR"
     layers: int = 1
+    memory: Memory | None = None
     embedding_size: int | None = None
     zoneout: tuple[float, float] = (0.0, 0.0)
     head: tuple[int, ...] = ()
@@ -95,17 +101,20 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _checks.choice("input", self.input, INPUTS)
-        _checks.choice("core", self.core, CORES)
         _checks.choice("loss", self.loss, LOSSES)
         for name in ("input_size", "output_size", "hidden_size", "layers"):
             _checks.integer(name, getattr(self, name))
         for name in ("embedding_size", "read", "streams"):
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name))
+        object.__setattr__(self, "mechanism", mechanism(self.mechanism))
+        object.__setattr__(self, "memory", self.recurrent.memory)
         for width in _tuple("head", self.head):
             _checks.integer("head", width)
         for amount in _tuple("zoneout", self.zoneout, length=2):
             _checks.probability("zoneout", amount)
+        if self.core in MEMORY_CORES and any(self.zoneout):
+            raise ValueError(f"zoneout={self.zoneout}: core={self.core!r} has none")
         _checks.probability("dropout", self.dropout, below_one=True)
         if self.embedding_size is not None and self.input != "embedding":
             raise ValueError(f"embedding_size is for input='embedding', not {self.input!r}")
@@ -114,10 +123,25 @@ class ModelSpec:
         if self.adaptive is not None:
             object.__setattr__(self, "adaptive", _tuple("adaptive", self.adaptive))
             self._check_adaptive(self.adaptive)
-        object.__setattr__(self, "mechanism", mechanism(self.mechanism))
         object.__setattr__(self, "zoneout", tuple(self.zoneout))
         object.__setattr__(self, "head", tuple(self.head))
-        self.cells()
+
+    @property
+    def recurrent(self) -> Core:
+        """The core with its sizes."""
+        return Core(self.core, self.hidden_size, self.mechanism, self.layers, self.memory)  # type: ignore[arg-type]
+
+    @property
+    def gate_shape(self) -> tuple[int, int]:
+        """Rows and units of the effective forget gates, (layers, hidden) for layers."""
+        return self.recurrent.gate_shape
+
+    @property
+    def only_torch(self) -> str:
+        """What no backend but torch has of this model; empty if there is nothing."""
+        if self.core in MEMORY_CORES:
+            return f"core={self.core!r}"
+        return "adaptive" if self.adaptive else ""
 
     @property
     def features(self) -> int:
@@ -156,10 +180,12 @@ class ModelSpec:
     @property
     def _last(self) -> int:
         """Width of what the output layer receives."""
-        return [self.hidden_size, *self.head][-1]
+        return [self.recurrent.output_size, *self.head][-1]
 
     def cells(self) -> list[Cell]:
-        """The recurrent layers, first to last."""
+        """The recurrent layers, first to last; none of a core with a memory, which torch builds."""
+        if self.core in MEMORY_CORES:
+            return []
         widths = [self.features] + [self.hidden_size] * (self.layers - 1)
         return [CELLS[self.core](w, self.hidden_size, self.mechanism) for w in widths]
 
@@ -169,7 +195,7 @@ class ModelSpec:
         Where the output is adaptive, there is no output layer here.
         """
         output = () if self.adaptive else (self.output_size,)
-        return list(itertools.pairwise([self.hidden_size, *self.head, *output]))
+        return list(itertools.pairwise([self.recurrent.output_size, *self.head, *output]))
 
     def head_names(self) -> list[tuple[str, str]]:
         """Names of weight and bias of each linear layer of the head, the output layer last."""
@@ -197,9 +223,10 @@ class ModelSpec:
     def carried(self) -> dict[str, tuple[int, int]]:
         """Shapes (streams, hidden) of the state carried from batch to batch, by name.
 
-        Layer k has ``k.h``, and ``k.c`` if it is an LSTM. Empty unless ``streams`` is given.
+        Layer k has ``k.h``, and ``k.c`` if it is an LSTM. Empty unless ``streams`` is given, and
+        for a core with a memory, whose state torch's learner knows.
         """
-        if self.streams is None:
+        if self.streams is None or self.core in MEMORY_CORES:
             return {}
         parts = ("h", "c") if self.core == "lstm" else ("h",)
         shape = (self.streams, self.hidden_size)
@@ -210,7 +237,7 @@ class ModelSpec:
 
         Embeddings are N(0, 1); a linear layer's weights and biases U(−1/√inputs, 1/√inputs), also
         where the weight is a tied embedding; recurrent layers as
-        :meth:`gatecore.cells.Cell.init`.
+        :meth:`gatecore.cells.Cell.init`. Torch's learner adds those of a core with a memory.
         """
         rng = np.random.default_rng(_checks.integer("seed", seed, at_least=0))
         params: dict[str, Any] = {}

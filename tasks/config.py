@@ -17,6 +17,7 @@ import gatecore
 from gatecore import Mechanism, ModelSpec, backends
 from gatecore._checks import choice
 from gatecore.agents import AgentSpec
+from gatecore.memory import Memory
 from gatecore.tasks.adding import Adding
 from gatecore.tasks.copying import Copying
 from gatecore.tasks.forgetting import Forgetting
@@ -90,6 +91,14 @@ class Config(Settings):
     dtype: Literal["float32", "float64"] = "float32"
     hidden_size: int = Field(ge=1, le=1_000_000, description="units of a recurrent layer")
     layers: int = Field(1, ge=1, le=1000)
+    memory_slots: int | None = Field(None, ge=1, description="of rmc, dnc, rma; null: the core's")
+    memory_width: int | None = Field(None, ge=1, description="of a slot of dnc, rma; null: its own")
+    memory_heads: int | None = Field(
+        None, ge=1, description="of attention, or reads; null: its own"
+    )
+    gate_style: Literal["unit", "memory", "none"] | None = Field(
+        None, description="of rmc: gates of each unit, of each slot, or none; null: unit"
+    )
     zoneout: tuple[float, float] = Field((0.0, 0.0), description="of the cell and hidden state")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the head's ReLU layers")
     learning_rate: float = Field(gt=0, description="of Adam")
@@ -158,9 +167,14 @@ class Config(Settings):
     def spec(self) -> ModelSpec | AgentSpec:
         """The model that this run trains."""
         carried = {"streams": self.batch_size} if self.task.carries else {}
+        memory = Memory(
+            slots=self.memory_slots, width=self.memory_width, heads=self.memory_heads,
+            gate_style=self.gate_style,
+        )  # fmt: skip
         return self.task.spec(
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
-            layers=self.layers, zoneout=self.zoneout, dropout=self.dropout, **carried,
+            layers=self.layers, memory=None if memory == Memory() else memory,
+            zoneout=self.zoneout, dropout=self.dropout, **carried,
         )  # fmt: skip
 
     def learner(self) -> Any:

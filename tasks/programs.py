@@ -16,6 +16,7 @@ from gatecore.tasks.task import GeneratedTask, Scores, Stream, generator
 PAD = "\0"  # becomes the token -1
 BUCKET = 8  # lengths are rounded up to its multiples: a backend that compiles sees few shapes
 _PARTS = (Stream.VALIDATION, Stream.TEST) + 8 * (Stream.TRAIN,)  # of a program, by its hash
+_RMC = {"quick": {"hidden_size": 64}, "paper": {"hidden_size": 512, "steps": 200_000}}
 _GUESSED = 4096  # programs that frequencies are counted on, and as many that they are tried on
 
 
@@ -99,8 +100,13 @@ class Programs(GeneratedTask):
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As its table has it, but for the category, which is one of santoro's."""
+        """As its table has it, but for the category, which is one of santoro's, and an RMC's sizes.
+
+        The paper's slots are 512 wide (with 2 or 4 slots and heads), and trained for 2e5 steps.
+        """
         values = dict(cls.presets[name])
+        if settings.get("core") == "rmc":
+            values |= _RMC[name]
         if settings.get("grammar", "santoro") != "santoro":
             values.pop("category", None)
         return values

@@ -384,10 +384,11 @@ def _check_scores(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
 def _check_gates(gate: Gate | None, config: Config, path: Path) -> None:
     if gate is None:
         return
+    wanted = config.spec().gate_shape
     for side in gate:
-        if side.shape != (config.layers, config.hidden_size) or side.dtype.kind != "f":
+        if side.shape != wanted or side.dtype.kind != "f":
             raise RunError(f"{path} has gates of shape {side.shape} and type {side.dtype}, which "
-                           f"should be floats ({config.layers}, {config.hidden_size})")  # fmt: skip
+                           f"should be floats {wanted}")  # fmt: skip
         if np.any((side < 0) | (side > 1 + 1e-6)):
             raise RunError(f"{path} has gates outside [0, 1]")
 

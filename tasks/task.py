@@ -85,7 +85,7 @@ class Task(Settings, abc.ABC):
 
     def only_torch(self, spec: ModelSpec) -> str:
         """What of the model no backend but torch has, if anything."""
-        return "adaptive" if spec.adaptive else ""
+        return spec.only_torch
 
     def learner(
         self, backend: ModuleType, spec: ModelSpec, *, seed: int, dtype: str, batch_size: int

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gatecore._checks import number
+from gatecore.memory import MEMORY_CORES
 from gatecore.spec import ModelSpec
 
 Array = Any
@@ -11,6 +12,8 @@ Array = Any
 
 def check_model(spec: ModelSpec) -> None:
     """Whether a backend that is not torch's can build the model."""
+    if spec.core in MEMORY_CORES:
+        raise ValueError(f"core={spec.core!r} is torch's: choose the torch backend")
     if spec.adaptive:
         raise ValueError(
             f"adaptive={spec.adaptive} is torch's own softmax: choose the torch backend, or None"

@@ -5,16 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gatecore._checks import choice
 from gatecore.algebra import Gate
 from gatecore.backends.torch.dnc import DNC
 from gatecore.backends.torch.layers import GRU, LSTM, Minimal
 from gatecore.backends.torch.probe import forget_gates
 from gatecore.backends.torch.relational import RelationalMemory
 from gatecore.backends.torch.rma import RMA
-from gatecore.mechanisms import Mechanism
-from gatecore.memory import MEMORY_CORES, Memory
+from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.memory import RMA_LAYERS, Core, Memory
 
+_mechanism = mechanism
 _LAYERS = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
 
 
@@ -67,6 +67,7 @@ def memory_core(
     mechanism: str | Mechanism = "UR",
     layers: int = 1,
     memory: Memory | None = None,
+    dtype: Any = None,
 ) -> Any:
     """A core of that name: a module with ``output_size``, ``gate_shape`` and ``forget_gates``.
 
@@ -81,26 +82,25 @@ def memory_core(
         Of "lstm", "gru" and "minimal".
     memory : Memory, optional
         Sizes of the others.
+    dtype : torch.dtype, optional
+        Of the parameters.
     """
-    choice("core", core, (*_LAYERS, *MEMORY_CORES))
-    if core in _LAYERS:
-        if memory is not None:
-            raise ValueError(f"memory is for core {', '.join(MEMORY_CORES)}, not {core!r}")
-        return Layers(_LAYERS[core](input_size, hidden_size, layers, mechanism=mechanism))
-    if layers != 1:
-        raise ValueError(f"layers={layers} is for core {', '.join(_LAYERS)}, not {core!r}")
-    sizes: Any = (memory or Memory()).of(core, hidden_size)
+    chosen = Core(core, hidden_size, _mechanism(mechanism), layers, memory)
+    sizes: Any = chosen.memory
+    gates: dict[str, Any] = {"mechanism": chosen.mechanism, "dtype": dtype}
     if core == "rmc":
         return RelationalMemory(
             input_size, sizes.slots, hidden_size // sizes.heads, sizes.heads, blocks=sizes.blocks,
-            mechanism=mechanism, gate_style=sizes.gate_style,
+            gate_style=sizes.gate_style, **gates,
+        )  # fmt: skip
+    if core == "dnc":
+        return DNC(
+            input_size, hidden_size, slots=sizes.slots, width=sizes.width, reads=sizes.heads,
+            **gates,
         )  # fmt: skip
     if core == "rma":
         return RMA(
-            input_size, hidden_size, latents=sizes.width, slots=sizes.slots, reads=sizes.heads,
-            mechanism=mechanism,
+            input_size, hidden_size, layers=RMA_LAYERS, latents=sizes.width, slots=sizes.slots,
+            reads=sizes.heads, **gates,
         )  # fmt: skip
-    return DNC(
-        input_size, hidden_size, slots=sizes.slots, width=sizes.width, reads=sizes.heads,
-        mechanism=mechanism,
-    )  # fmt: skip
+    return Layers(_LAYERS[core](input_size, hidden_size, layers, **gates))

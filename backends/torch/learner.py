@@ -17,10 +17,10 @@ from gatecore.backends.explicit.batches import (
     check_state,
     check_targets,
 )
-from gatecore.backends.explicit.carried import by_layer, by_name, check_streams
+from gatecore.backends.explicit.carried import check_streams
 from gatecore.backends.torch import parallel
-from gatecore.backends.torch.functional import run
-from gatecore.backends.torch.probe import forget_gates
+from gatecore.backends.torch.adam import Adam
+from gatecore.backends.torch.body import body, leaves, shaped
 from gatecore.spec import Batch, ModelSpec
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -40,6 +40,9 @@ class Learner:
     dtype : {"float32", "float64"}
     device : torch.device, optional
         Default: torch's default device.
+    impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
+        By what the layers' sequences are computed, as the layers' own ``impl``; what can't be had
+        raises. A core with a memory goes step by step: "auto" or "plain".
 
     Examples
     --------
@@ -62,26 +65,29 @@ class Learner:
         eps: float = 1e-8,
         dtype: str = "float32",
         device: Any = None,
+        impl: str = "auto",
     ) -> None:
         parallel.join()
         self.spec, self.seed = spec, integer("seed", seed, at_least=0)
-        self.betas = tuple(probability("betas", beta, below_one=True) for beta in betas)
-        self.eps = number("eps", eps)
+        first, second = (probability("betas", beta, below_one=True) for beta in betas)
         self.dtype = _DTYPES[choice("dtype", dtype, _DTYPES)]
         self.device = parallel.device() if device is None else torch.device(device)
         self.parameters = {
             name: torch.tensor(value, dtype=self.dtype, device=self.device)
             for name, value in spec.initial(seed).items()
         }
-        self._first = {k: torch.zeros_like(v) for k, v in self.parameters.items()}
-        self._second = {k: torch.zeros_like(v) for k, v in self.parameters.items()}
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        self._body = body(spec, seed, impl, like)
+        self.parameters |= self._body.parameters
         for value in self.parameters.values():
             value.requires_grad_()
+        self._adam = Adam(self.parameters, (first, second), number("eps", eps))
         self._softmax = _adaptive(spec)
-        self._carried = {
-            name: torch.zeros(shape, dtype=self.dtype, device=self.device)
-            for name, shape in spec.carried().items()
-        }
+        self._carried: dict[str, Tensor] = {}
+        if spec.streams:
+            start = leaves(self._body.state(spec.streams, like))
+            named = zip(self._body.carried, start, strict=True)
+            self._carried = {name: leaf.clone() for name, leaf in named}
         self.steps = 0
 
     def step(
@@ -100,7 +106,7 @@ class Learner:
         if not all(bool(p.isfinite().all()) for p in self.parameters.values()):
             return {"loss": float("nan"), "gradient_norm": float("nan")}
         rng = np.random.default_rng([self.seed, self.steps])
-        start = by_layer(self.spec, self._carried) if self.spec.streams else None
+        start = list(self._carried.values()) if self.spec.streams else None
         loss, metrics, final = self._loss(batch, rng, start)
         found = torch.autograd.grad(
             loss, list(self.parameters.values()), allow_unused=True, materialize_grads=True
@@ -111,9 +117,8 @@ class Learner:
         self.steps += 1
         if np.isfinite(metrics["loss"]) and np.isfinite(norm):
             scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
-            self._adam(gradients, learning_rate, scale)
-            if self.spec.streams:
-                self._carried.update(by_name(self.spec, final))
+            self._adam.step(gradients, self.steps, learning_rate, scale)
+            self._carried.update(zip(self._carried, final, strict=True))
         del metrics["count"]
         return {**metrics, "gradient_norm": norm}
 
@@ -142,18 +147,13 @@ class Learner:
     def gates(self, batch: Batch) -> Gate:
         """The effective forget gate and its complement, each averaged over time and batch.
 
-        Float64 NumPy arrays (layers, hidden); 1/complement is a timescale in steps.
+        Float64 NumPy arrays of ``spec.gate_shape``, (layers, hidden) for layers; 1/complement is a
+        timescale in steps.
         """
         x, resets = self._features(batch), self._resets(batch)
-        means = []
-        for k, cell in enumerate(self.spec.cells()):
-            params, zoneout = self._named(f"layers.{k}."), self._zoneout(x.shape[:2], None)
-            start = self._start(x)
-            done = run(cell, params, x, start, resets, zoneout)
-            gate = forget_gates(cell, params, x, start[0], done.outputs[0], resets)
-            means.append([side.double().mean((0, 1)).cpu().numpy() for side in gate])
-            x = done.outputs[0]
-        return Gate(*(np.stack(side) for side in zip(*means, strict=True)))
+        zoneout = [self._zoneout(x.shape[:2], None)] * self.spec.layers
+        gate = self._body.gates(self.parameters, x, resets, zoneout)
+        return Gate(*(side.cpu().numpy() for side in gate))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all that a resumed run needs, as NumPy arrays by flat name."""
@@ -181,8 +181,8 @@ class Learner:
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         return {
             "parameters": self.parameters,
-            "first": self._first,
-            "second": self._second,
+            "first": self._adam.first,
+            "second": self._adam.second,
             "carried": self._carried,
         }
 
@@ -244,37 +244,25 @@ class Learner:
         self, x: Tensor, batch: Batch, rng: np.random.Generator | None, state: Any, size: int,
         mine: slice,
     ) -> tuple[Tensor, Any]:  # fmt: skip
-        """What the head reads of the last layer, and every layer's last state if it is carried.
+        """What the head reads of the last layer, and the last state's tensors if it is carried.
 
         Every process draws for the whole batch, and takes its part.
         """
-        cells, resets, final = self.spec.cells(), self._resets(batch), []
-        zoneout = [self._zoneout((x.shape[0], size), rng, mine) for _ in cells]
-        for k, cell in enumerate(cells):
-            start = self._start(x) if state is None else self._part(state[k], mine)
-            done = run(cell, self._named(f"layers.{k}."), x, start, resets, zoneout[k])
-            x = done.outputs[0]
-            final.append(self._whole(done.states, size, mine) if self.spec.streams else None)
+        zoneout = [self._zoneout((x.shape[0], size), rng, mine) for _ in range(self.spec.layers)]
+        start = self._body.state(x.shape[1], x)
+        if state is not None:
+            start = shaped([part[mine] for part in state], start)
+        x, last = self._body.run(self.parameters, x, start, self._resets(batch), zoneout)
+        final = self._whole(leaves(last), size, mine) if self.spec.streams else []
         return x if self.spec.read is None else x[-self.spec.read :], final
 
-    def _start(self, x: Tensor) -> tuple[Tensor, ...]:
-        zeros = x.new_zeros(x.shape[1], self.spec.hidden_size)
-        return (zeros, zeros) if self.spec.core == "lstm" else (zeros,)
-
-    def _part(self, state: Any, mine: slice) -> tuple[Tensor, ...]:
-        """This process's sequences of a layer's state."""
-        return tuple(s[mine] for s in (state if self.spec.core == "lstm" else (state,)))
-
-    def _whole(self, states: tuple[Tensor, ...], size: int, mine: slice) -> Any:
-        """A layer's state from the parts of all processes."""
-        whole = [s.new_zeros(size, s.shape[1]) for s in states]
+    def _whole(self, states: list[Tensor], size: int, mine: slice) -> list[Tensor]:
+        """A state's tensors from the parts of all processes."""
+        whole = [s.new_zeros(size, *s.shape[1:]) for s in states]
         for full, part in zip(whole, states, strict=True):
             full[mine] = part.detach()
         parallel.total(whole)
-        return tuple(whole) if self.spec.core == "lstm" else whole[0]
-
-    def _named(self, prefix: str) -> dict[str, Tensor]:
-        return {k[len(prefix) :]: v for k, v in self.parameters.items() if k.startswith(prefix)}
+        return whole
 
     def _zoneout(
         self, steps: Any, rng: np.random.Generator | None, mine: slice = slice(None)
@@ -305,25 +293,11 @@ class Learner:
                     x = x * (kept / (1 - self.spec.dropout))
         return x
 
-    @torch.no_grad()
-    def _adam(self, gradients: list[Tensor], learning_rate: float, scale: float) -> None:
-        beta1, beta2 = self.betas
-        rate = learning_rate / (1 - beta1**self.steps)
-        root = float(np.sqrt(1 - beta2**self.steps))
-        values, first = list(self.parameters.values()), list(self._first.values())
-        second, each = list(self._second.values()), torch._foreach_mul(gradients, scale)
-        torch._foreach_lerp_(first, each, 1 - beta1)
-        torch._foreach_lerp_(second, torch._foreach_mul(each, each), 1 - beta2)
-        below = torch._foreach_sqrt(second)
-        torch._foreach_div_(below, root)
-        torch._foreach_add_(below, self.eps)
-        torch._foreach_addcdiv_(values, first, below, value=-rate)
-
 
 def _adaptive(spec: ModelSpec) -> nn.Module | None:
     """The adaptive softmax's computation; its matrices are among the learner's parameters."""
     if spec.adaptive is None:
         return None
-    width = [spec.hidden_size, *spec.head][-1]
+    width = [spec.recurrent.output_size, *spec.head][-1]
     ends = list(spec.adaptive)
     return nn.AdaptiveLogSoftmaxWithLoss(width, spec.output_size, ends, device="meta")
