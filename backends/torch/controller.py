@@ -14,10 +14,11 @@ States = tuple[Tensor, Tensor]
 
 
 class Weights(NamedTuple):
-    """A controller's weights: of the input known ahead, transposed of all else, and the bias."""
+    """A controller's weights: of the input known ahead, of the rest and of h, and the bias."""
 
     known: Tensor
     rest: Tensor
+    hidden: Tensor
     bias: Tensor
 
 
@@ -32,8 +33,7 @@ class Controller(LSTMCell):
         own = dict(self.named_parameters(recurse=False))
         params = parameters.core_params(self._cell, own, self.two_biases, self.weight_ih.dtype)
         first, second = params["weight_ih"][:, :known], params["weight_ih"][:, known:]
-        rest = torch.cat([second, params["weight_hh"]], 1)
-        return Weights(first, rest.T.contiguous(), params["bias"])
+        return Weights(first, second, params["weight_hh"], params["bias"])
 
     def project(self, held: Weights, x: Tensor) -> Tensor:
         """The known part of the logits, bias included."""
@@ -43,7 +43,7 @@ class Controller(LSTMCell):
         self, held: Weights, projected: Tensor, rest: Tensor, state: States
     ) -> tuple[States, Gate]:
         """One step: the next (h, c) and the effective forget gate, both (batch, hidden)."""
-        logits = torch.addmm(projected, torch.cat([rest, state[0]], -1), held.rest)
+        logits = torch.addmm(torch.addmm(projected, rest, held.rest.T), state[0], held.hidden.T)
         parts = self._cell.split(logits)
         gates = self.mechanism.gates(parts)
         return self._cell.complete(parts, gates, state)[1], gates[0]

@@ -97,7 +97,7 @@ class RelationalMemory(Stateful, MemoryCore):
         self.gate_shape = (slots, self.width if self.gate_style == "unit" else 1)
         factory = {"device": device, "dtype": dtype}
         self.input = nn.Linear(input_size, self.width, **factory)
-        self.blocks = nn.ModuleList(
+        self.blocks: Any = nn.ModuleList(
             [_Block(self.width, heads, key_size, **factory) for _ in range(blocks)]
         )
         self.mlp = nn.ModuleList(

@@ -152,7 +152,7 @@ class RMA(MemoryCore):
         steps, batch, _ = x.shape
         controller, reads, memory, written = state or (None, None, None, None)
         fresh = self._fresh(batch, x)
-        now = fresh if state is None else (controller, reads)
+        now: Any = fresh if state is None else (controller, reads)
         tape = Tape(
             memory, written, resets, slots=self.slots, width=self.latents, batch=batch,
             steps=steps, nearest=self.nearest, like=x,
@@ -166,7 +166,9 @@ class RMA(MemoryCore):
             if seen is not None:
                 seen.append(Gate(*(torch.stack(g, 1).double().mean(0) for g in gates)))
         *parts, betas = (torch.stack(part) for part in zip(*outputs, strict=True))
-        return Unrolled(torch.cat(parts, -1), parts[0], betas, RMAState(*now, *tape.kept()))
+        return Unrolled(
+            torch.cat(parts, -1), parts[0], betas, RMAState(now[0], now[1], *tape.kept())
+        )
 
     def _fresh(self, batch: int, like: Tensor) -> tuple[Any, Tensor]:
         """Controller and reads of new sequences."""
@@ -178,7 +180,7 @@ class RMA(MemoryCore):
         weight = self.encoder.weight
         return Weighted(
             weight[:, : self.input_size],
-            weight[:, self.input_size :].T.contiguous(),
+            weight[:, self.input_size :].T,
             [controller.held(0) for controller in self.controllers],  # type: ignore[operator]
         )
 

@@ -50,6 +50,7 @@ class Tape:
         if memory is not None and self._prior:
             self._rows[:, : self._prior] = memory[:, : self._prior]
             self._units[:, : self._prior] = unit(memory[:, : self._prior])
+        self._resets = resets is not None
         self._begun = self._last_resets(resets, batch)
         self.alive = self._alive() if self._needs_mask(resets) else None
 
@@ -77,10 +78,14 @@ class Tape:
         slot = (count.unsqueeze(1) - steps + step) % self.slots
         slot = torch.where(step >= begun.unsqueeze(1), slot, self.slots)  # forgotten since
         batch, _, width = self._rows.shape
-        memory = self._rows.new_zeros(batch, self.slots + 1, width)  # and one that is given up
-        if self._memory is not None:
-            goes_on = (begun < 0).view(-1, 1, 1)
-            memory[:, : self.slots] = torch.where(goes_on, self._memory, 0)
+        shape = (batch, self.slots + 1, width)  # and one slot that is given up
+        if self._memory is None:
+            memory = self._rows.new_zeros(shape)
+        else:
+            memory = self._rows.new_empty(shape)
+            memory[:, : self.slots] = self._memory
+            if self._resets:
+                memory.masked_fill_((begun >= 0).view(-1, 1, 1), 0)
         index = slot.unsqueeze(-1).expand(-1, -1, width)
         memory.scatter_(1, index, self._rows[:, self._prior + steps - last :])
         return memory[:, : self.slots], count
