@@ -16,7 +16,10 @@ from gatecore.tasks.task import GeneratedTask, Scores, Stream, generator
 PAD = "\0"  # becomes the token -1
 BUCKET = 8  # lengths are rounded up to its multiples: a backend that compiles sees few shapes
 _PARTS = (Stream.VALIDATION, Stream.TEST) + 8 * (Stream.TRAIN,)  # of a program, by its hash
-_RMC = {"quick": {"hidden_size": 64}, "paper": {"hidden_size": 512, "steps": 200_000}}
+_RMC = {
+    "quick": {"hidden_size": 64, "steps": 2000},
+    "paper": {"hidden_size": 512, "steps": 200_000},
+}
 _GUESSED = 4096  # programs that frequencies are counted on, and as many that they are tried on
 
 
@@ -59,7 +62,7 @@ class Programs(GeneratedTask):
     shorter ones begin later, with the state zeroed there, so that padding changes no answer; but
     steps before a program count in the means of its gates. The program part of a batch is padded to
     a multiple of 8 steps. ``quick`` is ours: two digits and four operations, with ``santoro`` of
-    the category ``control``.
+    the category ``control``; for an RMC slots of 64 units, and 2000 steps.
     """
 
     name: ClassVar = "programs"
