@@ -18,11 +18,11 @@ class AgentTask(Task):
     The agent is torch's: an encoder (3×3 convolutions and a linear layer), a recurrent core that
     sees what the encoder gives, the last action and the last reward, and two perceptrons for the
     policy and the value. Each training step plays a batch of games to their end with the present
-    policy, or ``unroll`` steps of games that go on, and then takes one step of Adam with β = (0,
-    .95), ε = 1e-6 on the sum over time, mean over games of −log π(a)(G − V) + ``value_cost``
-    (G − V)² − ``entropy_cost`` H(π), where G are the returns of TD(λ) with λ = γ. Actions are drawn
-    from the policy in validation and test too. The mechanism changes nothing that the games draw,
-    but what happens in them depends on the actions.
+    policy, or ``unroll`` steps of games that go on, and then takes one step of Adam (ε = 1e-6) on
+    the sum over time, mean over games of −log π(a)(G − V) + ``value_cost`` (G − V)² −
+    ``entropy_cost`` H(π), where G are the returns of TD(λ) with λ = γ. Actions are drawn from the
+    policy in validation and test too. The mechanism changes nothing that the games draw, but what
+    happens in them depends on the actions.
     """
 
     score: ClassVar = "score"
@@ -34,6 +34,7 @@ class AgentTask(Task):
     discount: float = Field(0.96, ge=0, lt=1, description="γ, and λ of TD(λ)")
     entropy_cost: float = Field(0.01, ge=0)
     value_cost: float = Field(0.2, ge=0)
+    betas: tuple[float, float] = Field((0.0, 0.95), description="of Adam")
     unroll: int | None = Field(None, ge=1, description="steps between updates; null: whole games")
     channels: tuple[int, ...] = Field((16, 32), description="of the convolutions")
     features: int = Field(500, ge=1, description="of the encoder's linear layer")
@@ -63,7 +64,7 @@ class AgentTask(Task):
         self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int
     ) -> Any:
         games = None if self.unroll is None else Games(self.world(batch_size), (seed, 3))
-        return backend.Agent(spec, games, seed=seed, dtype=dtype)
+        return backend.Agent(spec, games, seed=seed, dtype=dtype, betas=self.betas)
 
     def batch(self, seed: int, step: int, size: int) -> Games:  # type: ignore[override]
         return Games(_world(self, size), (seed, Stream.TRAIN, step))

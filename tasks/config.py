@@ -102,6 +102,9 @@ class Config(Settings):
     zoneout: tuple[float, float] = Field((0.0, 0.0), description="of the cell and hidden state")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the head's ReLU layers")
     learning_rate: float = Field(gt=0, description="of Adam")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="of the learning rate; linear: falling to 0 at the last step"
+    )
     clip_norm: float | None = Field(1.0, gt=0, description="of the whole gradient; null: no clip")
     batch_size: int = Field(ge=1, le=1_000_000)
     steps: int = Field(ge=1)
@@ -176,6 +179,11 @@ class Config(Settings):
             layers=self.layers, memory=None if memory == Memory() else memory,
             zoneout=self.zoneout, dropout=self.dropout, **carried,
         )  # fmt: skip
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        left = 1 - step / self.steps if self.schedule == "linear" else 1.0
+        return self.learning_rate * left
 
     def learner(self) -> Any:
         """That model, untrained, in the backend's hands."""

@@ -11,7 +11,7 @@ from gatecore.tasks.worlds.chain import MemoryChain as MemoryChainWorld
 from gatecore.tasks.worlds.maze import TMaze as TMazeWorld
 from gatecore.worlds import World
 
-_QUICK = dict(backend="torch", features=32, heads=(32,), log_every=10, threads=1)
+_QUICK = dict(backend="torch", features=32, heads=(64,), log_every=10, threads=1)
 
 
 class CartPole(AgentTask):
@@ -24,8 +24,9 @@ class CartPole(AgentTask):
     name: ClassVar = "cartpole"
     presets: ClassVar = {
         "quick": dict(
-            _QUICK, discount=0.99, unroll=32, hidden_size=32, batch_size=16, learning_rate=3e-3,
-            steps=390, evaluate_every=39, checkpoint_every=100, validation_size=32, test_size=64,
+            _QUICK, core="gru", discount=0.97, betas=(0.9, 0.999), unroll=32, gain=2.0,
+            hidden_size=32, batch_size=8, learning_rate=3e-3, schedule="linear", steps=780,
+            evaluate_every=78, checkpoint_every=100, validation_size=32, test_size=64,
         )
     }  # fmt: skip
 

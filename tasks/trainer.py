@@ -216,7 +216,7 @@ class _Trainer:
         config, state, start = self.config, self.state, time.perf_counter()
         batch = config.task.batch(config.seed, state.step, config.batch_size)
         metrics = self.learner.step(
-            batch, learning_rate=config.learning_rate, clip_norm=config.clip_norm
+            batch, learning_rate=config.rate(state.step), clip_norm=config.clip_norm
         )
         state.step += 1
         state.recent.append(metrics)

@@ -27,7 +27,7 @@ class Agent:
     A step plays games with the present policy and then changes it: the synchronous form of A3C
     (Mnih et al. 2016) with the returns G of TD(λ). The loss is summed over time and averaged over
     games: −log π(a)(G − V), with G − V held constant, plus ``value_cost`` (G − V)², minus
-    ``entropy_cost`` times the entropy of π.
+    ``entropy_cost`` times the entropy of π; with the core "rma" plus its costs of reconstruction.
 
     Parameters
     ----------
@@ -180,7 +180,8 @@ class Agent:
             played, before, ended = self._ongoing.play(self.network, games, self.spec.unroll)
             alive = np.ones(played.ended.shape, bool)
             every = say(self.network, *self._ongoing.observed(played), state=before)
-            said = Said(every.logits[:-1], every.values[:-1], every.state)
+            kept = None if every.cost is None else every.cost[:-1]
+            said = Said(every.logits[:-1], every.values[:-1], every.state, kept)
             after = every.values[1:]
         loss, metrics = self._loss(played, alive, said, after.detach())
         return loss, {**metrics, **ended}
@@ -200,6 +201,7 @@ class Agent:
         chosen = policy.gather(-1, actions.unsqueeze(-1))[..., 0]
         entropy = -(policy.exp() * policy).sum(-1)
         each = -chosen * error.detach() + spec.value_cost * error.square()
+        each = each if said.cost is None else each + said.cost
         loss = ((each - spec.entropy_cost * entropy) * counted).sum() / counted.shape[1]
         steps = counted.sum()
         return loss, {

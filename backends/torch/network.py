@@ -9,14 +9,19 @@ from torch import Tensor, nn
 from gatecore.agents import AgentSpec
 from gatecore.algebra import Gate
 from gatecore.backends.torch.cores import memory_core
+from gatecore.backends.torch.reconstruction import Reconstruction
 
 
 class Said(NamedTuple):
-    """What the network says of each step: logits (time, batch, actions), values (time, batch)."""
+    """What the network says of each step: logits (time, batch, actions), values (time, batch).
+
+    ``cost`` (time, batch) is what the core adds to the loss, if anything.
+    """
 
     logits: Tensor
     values: Tensor
     state: Any
+    cost: Tensor | None = None
 
 
 class Network(nn.Module):
@@ -32,12 +37,14 @@ class Network(nn.Module):
         self.spec = spec
         self.encoder = _encoder(spec)
         width = spec.features + spec.actions + 1
-        self.core = None
+        self.core, self.reconstruction = None, None
         if spec.core != "none":
             self.core = memory_core(
                 spec.core, width, spec.hidden_size, spec.mechanism, spec.layers, spec.memory
             )
             width = self.core.output_size
+        if spec.core == "rma":
+            self.reconstruction = Reconstruction(spec, self.core.latents)
         self.policy = _perceptron(width, spec.heads, spec.actions)
         self.value = _perceptron(width, spec.heads, 1)
 
@@ -63,10 +70,14 @@ class Network(nn.Module):
         resets : bool Tensor (time, batch), optional
             The core forgets before the steps where it is true.
         """
-        x = self.features(observations, actions, rewards)
-        if self.core is not None:
+        x, cost = self.features(observations, actions, rewards), None
+        if self.reconstruction is not None:
+            x, latents, strengths, state = self.core.unroll(x, state, resets)
+            if torch.is_grad_enabled():
+                cost = self.reconstruction(latents, strengths, observations, actions, rewards)
+        elif self.core is not None:
             x, state = self.core(x, state, resets)
-        return Said(self.policy(x), self.value(x)[..., 0], state)
+        return Said(self.policy(x), self.value(x)[..., 0], state, cost)
 
     def forget_gates(
         self, observations: Tensor, actions: Tensor, rewards: Tensor, resets: Tensor

@@ -21,6 +21,7 @@ PUBLIC = {
     "gatecore.backends.numpy": "lstm gru minimal Learner",
     "gatecore.backends.torch": """
         LSTM GRU Minimal LSTMCell GRUCell MinimalCell GateUnit convert watch Learner
+        RelationalMemory DNC RMA Agent
     """,
     "gatecore.backends.jax": "lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit Learner",
     "gatecore.analysis": """
@@ -29,7 +30,8 @@ PUBLIC = {
         sample_timescales
     """,
     "gatecore.tasks": """
-        copying adding forgetting pixels language train load_run sweep SweepConfig report
+        copying adding forgetting pixels language programs match
+        train load_run sweep SweepConfig report
     """,
 }
 WITHOUT_ALL = ("gatecore.cells", "gatecore.init")  # reached through gatecore

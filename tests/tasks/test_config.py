@@ -112,6 +112,12 @@ def test_differences_name_fields_of_every_depth():
     assert here.differences(Config.of("copying", "UR", length=5)) == []
 
 
+def test_a_linear_schedule_falls_to_nothing_after_the_last_step():
+    config = Config.of("copying", "UR", steps=4, learning_rate=0.8, schedule="linear")
+    assert [config.rate(step) for step in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0])
+    assert Config.of("copying", "UR", learning_rate=0.8).rate(7) == 0.8
+
+
 def test_a_task_says_what_it_inferred():
     for name, task in TASKS.items():
         assert issubclass(task, Task)

@@ -8,6 +8,7 @@ from gatecore.agents import AgentSpec
 from gatecore.backends.torch import Agent
 from gatecore.backends.torch.network import Network
 from gatecore.backends.torch.playing import returns
+from gatecore.memory import Memory
 from gatecore.worlds import Games, Turn, World, generator_state, set_generator_state
 
 SEES = 3
@@ -268,3 +269,50 @@ def test_games_that_go_on_belong_to_an_unroll():
         Agent(spec(), Games(Recall(4), (0, 3)))
     with pytest.raises(ValueError, match="unroll=4"):
         Agent(spec(unroll=4))
+
+
+def test_the_reconstructive_agent_also_learns_to_tell_what_it_saw():
+    """Beside the actor-critic's loss: observation, last action and last reward, and reading."""
+    memory = Memory(slots=8, width=5, heads=2)
+    learner = agent(core="rma", memory=memory, hidden_size=6, entropy_cost=0.05)
+    network, size = twin(learner), 4
+    metrics = learner.step(games(0), learning_rate=1e-3)
+    world, rng = Recall(size), np.random.default_rng([0, 0, 0, 1])
+    seen = world.reset(np.random.default_rng((0, 0, 0)))
+    told, *_ = walk(network, world, seen, rng, world.horizon, untouched(size), whole=True)
+    costs = retold(network, Recall(size), told, size)
+    loss, *_ = judged(network, told, 0.9, 0.9, 0.2, 0.05, size)
+    assert metrics["loss"] == pytest.approx(float(loss.detach()) + costs / size, rel=1e-9)
+    assert any(name.startswith("reconstruction.") for name in learner.parameters)
+
+
+def retold(network, world, told, size):
+    """What reconstruction costs in the same games, one value at a time."""
+    observation = world.reset(np.random.default_rng((0, 0, 0)))
+    actions, rewards, state, total = [-1] * size, [0.0] * size, None, 0.0
+    parts = network.reconstruction
+    for step in told:
+        given = [torch.as_tensor(part)[None] for part in (observation, actions, rewards)]
+        x = network.features(given[0].double(), given[1], given[2].double())
+        with torch.no_grad():
+            done = network.core.unroll(x, state)
+        state = done.state
+        for k in range(size):
+            if step[k] is None:
+                continue
+            z, strengths = done.latents[0, k], done.strengths[0, k].tolist()
+            with torch.no_grad():
+                saw, did, won = parts.observation(z), parts.action(z), parts.reward(z)
+            total += sum(
+                0.5 * (float(a) - b) ** 2 for a, b in zip(saw, observation[k], strict=True)
+            )
+            total += 0.5 * (float(won) - rewards[k]) ** 2
+            if actions[k] >= 0:
+                total -= float(torch.log_softmax(did, 0)[actions[k]])
+            total += 5e-5 * sum(max(2.0, strength) for strength in strengths)
+        chosen = [0 if step[k] is None else int(step[k][2]) for k in range(size)]
+        turn = world.step(np.array(chosen))
+        observation = turn.observation
+        actions = [-1 if turn.ended[k] else chosen[k] for k in range(size)]
+        rewards = [0.0 if turn.ended[k] else float(turn.reward[k]) for k in range(size)]
+    return total

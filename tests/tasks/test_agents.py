@@ -1,0 +1,174 @@
+"""Games as tasks: runs, exact resumption, divergence, sweeps, reports, the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gatecore.tasks import Config, SweepConfig, load_run, report, sweep, train
+from gatecore.tasks.config import ConfigError
+from gatecore.tasks.findings import findings
+from tests.tasks.test_cli import run
+from tests.tasks.test_trainer import Killed, die_at, remains
+
+SIZES = {
+    "hidden_size": 8, "features": 6, "heads": [5], "batch_size": 4, "steps": 6, "log_every": 2,
+    "evaluate_every": 3, "checkpoint_every": 2, "validation_size": 6, "test_size": 8,
+}  # fmt: skip
+SHORT = {"explore": 3, "distractor": 4, "reward": 12}
+SMALL = {"memory_slots": 5, "memory_width": 4, "memory_heads": 2}
+
+
+def match(mechanism="UR", **settings):
+    """Games of nineteen frames."""
+    return Config.of("match", mechanism, **{**SIZES, **SHORT, **settings})
+
+
+def test_a_run_of_games_is_a_run_like_others(tmp_path):
+    found = train(match(), tmp_path)
+    assert found.status == "finished"
+    assert set(found.summary["test"]) == {"score", "reward", "length"}
+    assert found.summary["test"]["length"] == sum(SHORT.values())
+    assert found.summary["baselines"]["perfect"]["score"] == 10.0
+    assert found.gates("after").value.shape == (1, 8)
+    steps, scores = found.curve("validation", "score")
+    assert steps.tolist() == [0, 3, 6]
+    assert found.summary["best"]["score"] == scores.max()
+    assert {"loss", "score", "reward", "entropy", "value_error"} <= set(found.metrics[1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"unroll": 5},
+        {"core": "gru", "level": "active", "apples": 5, "channels": [3]},
+        {"core": "none", "unroll": 5},
+        {"core": "rmc", "memory_slots": 2, "memory_heads": 2, "unroll": 5},
+        {"core": "dnc", **SMALL, "unroll": 5},
+        {"core": "rma", **SMALL, "unroll": 5},
+    ],
+)
+def test_a_run_that_died_continues_to_the_same_result(tmp_path, settings):
+    config = match(**settings)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "broken", on_step=die_at(5))
+    train(config, tmp_path / "broken", resume=True)
+    assert remains(tmp_path / "broken") == remains(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("task", ["tmaze", "chain", "cartpole"])
+def test_the_checks_of_the_agent_train_and_resume(tmp_path, task):
+    config = Config.of(task, "U", **SIZES, unroll=7)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, tmp_path / "broken", on_step=die_at(5))
+    train(config, tmp_path / "broken", resume=True)
+    assert remains(tmp_path / "broken") == remains(tmp_path / "whole")
+
+
+def test_an_agent_that_diverges_ends_so_and_keeps_its_last_good_parameters(tmp_path):
+    """Weights of a thousand make values of millions, which no return was."""
+    found = train(match(learning_rate=1e3, clip_norm=None), tmp_path)
+    assert found.status == "diverged"
+    assert found.summary["test"] is None
+    step = found.summary["step"]
+    good = train(match(learning_rate=1e3, clip_norm=None, steps=step - 1), tmp_path / "good")
+    assert good.status == "finished"
+    kept, last = (remains(folder)[0] for folder in (tmp_path, tmp_path / "good"))
+    names = [name for name in last if name.startswith("parameters.")]
+    assert names
+    assert all(kept[name] == last[name] for name in names)
+
+
+def test_equal_seeds_meet_equal_games_and_start_from_equal_weights():
+    one, other = (match(name) for name in ("U", "standard"))
+    first, second = (c.task.batch(c.seed, 3, 4) for c in (one, other))
+    assert first.seed == second.seed
+    seen = [g.world.reset(np.random.default_rng(g.seed)) for g in (first, second)]
+    assert np.array_equal(*seen)
+    weights = [c.learner().parameters["encoder.1.weight"] for c in (one, other)]
+    assert weights[0].equal(weights[1])
+
+
+def test_the_discount_goes_with_the_apples():
+    assert [match(apples=a).task.discount for a in (0, 1, 5)] == [0.96, 0.998, 0.96]
+    assert match(apples=1, discount=0.5).task.discount == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend": "numpy"}, "backend='torch', not of 'numpy'"),
+        ({"zoneout": [0.1, 0.1]}, "zoneout="),
+        ({"dropout": 0.5}, "dropout=0.5"),
+        ({"core": "lstmm"}, "core='lstmm'"),
+        ({"pads": 5}, "pads=5"),
+        ({"unroll": 0}, "unroll=0"),
+        ({"discount": 1.0}, "discount=1.0"),
+    ],
+)
+def test_what_an_agent_cannot_be_is_refused(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        match(**settings)
+    assert message in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    sets = {**SIZES, **SHORT}
+    steps = sets.pop("steps")
+    sets = {name: [value] for name, value in sets.items()}
+    config = SweepConfig.of(
+        "match", mechanisms="standard,UR", seeds=1, steps=steps, set=sets, out=folder, workers=1
+    )
+    return sweep(config)
+
+
+def test_a_sweep_over_games_needs_no_word_of_the_backend(swept):
+    assert {found.status for found in swept.runs.values()} == {"finished"}
+    assert {found.config.backend for found in swept.runs.values()} == {"torch"}
+
+
+def test_a_report_shows_scores_and_takes_perfect_for_no_answer_without_memory(swept, tmp_path):
+    folder = next(iter(swept.runs.values())).folder.parent
+    out = report.write(report.read(folder), tmp_path)
+    page = out.read_text(encoding="utf-8")
+    group = json.loads((tmp_path / "results.json").read_text())["groups"][0]
+    assert group["score"] == {"name": "score", "higher_is_better": True}
+    assert set(group["baselines"]) == {"random walk", "always choosing", "perfect"}
+    assert "always choosing" in page
+    said = " ".join(findings(report.read(folder).groups[0]))
+    assert "perfect" not in said
+    assert "score (higher is better)" in said
+
+
+def test_settings_of_a_task_are_options_of_its_own(tmp_path):
+    words = [word for name, value in SIZES.items()
+             for word in ("--set", f"{name}={json.dumps(value)}")]  # fmt: skip
+    result = run(
+        "train", "match", "--level", "active", "--core", "lstm", "--mechanism", "UR", "--apples",
+        "5", "--explore=3", "--distractor", "0", "--reward", "5", "--ends-at-choice", *words,
+        "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    task = load_run(tmp_path / "run").config.task
+    assert (task.level, task.apples, task.ends_at_choice) == ("active", 5.0, True)
+    assert (task.explore, task.distractor, task.reward) == (3, 0, 5)
+    assert "always choosing" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--levl", "active"), "No such option '--levl'. Did you mean '--level'?"),
+        (("--level", "active", "--set", "level=passive"), "level is given twice"),
+        (("active",), "unexpected extra argument (active)"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_words(words, message):
+    result = run("train", "match", *words)
+    assert result.exit_code == 2
+    assert message in result.output.replace("\n", " ")
