@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from gatecore.backends.explicit.sequence import run
 from gatecore.backends.kernels.cpu import library
-from tests.native.layers import HERE, Case, cast, worst
+from tests.native.layers import DRIVER, HERE, Case, cast, worst
 from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, equations
 
@@ -25,6 +26,29 @@ def gated(core, gating, biases, time=2000):
     for part in case.given["d_output"]:
         part /= time
     return case, rows
+
+
+def stored_in_float32(case):
+    """The parameters' gradients by the driver in float64, with float32 for all that steps hand on.
+
+    What is left is the error of keeping the state, and its cotangent on the way back, in float32:
+    no float32 recurrence is without it.
+    """
+    given, pullbacks, total = cast(case.given, np.float64), [], None
+    state, d_state = case.packed(given["state"]), case.packed(given["d_state"])
+    for t in range(case.time):
+        _, state, pullback = run(
+            DRIVER, case.core, given["params"], given["x"][t : t + 1], state,
+            given["cell"].mechanism, return_cells=case.cells,
+        )  # fmt: skip
+        state = cast(cast(state, np.float32), np.float64)
+        pullbacks.append(pullback)
+    for t, pullback in reversed(list(enumerate(pullbacks))):
+        d_outputs = [part[t : t + 1] for part in given["d_output"]]
+        own, _, d_state = pullback(d_outputs if case.cells else d_outputs[0], d_state)
+        d_state = cast(cast(d_state, np.float32), np.float64)
+        total = own if total is None else {name: total[name] + own[name] for name in own}
+    return total
 
 
 def by_slot(gradients, rows):
@@ -59,6 +83,24 @@ def test_saturated_gates_over_2000_steps_keep_every_gradient(core, gating, biase
         assert worst([by_slot(mine[2], rows)], [by_slot(exact, rows)]) < 1e-5
         relative = np.abs(mine[-1].complement / forget.complement - 1)
         assert relative.max() < 2e-5  # of each entry: it says the timescale
+
+
+@pytest.mark.parametrize(
+    ("core", "gating", "biases"),
+    [
+        # timescales of ten million steps: what a step adds is below the state's last bit
+        ("lstm", "UR", {"f": LONG, "r": 8.0}),
+        ("minimal", "UR", {"f": LONG, "r": 8.0}),
+    ],
+)
+def test_where_float32_cannot_hold_the_state_the_error_is_that_of_holding_it(core, gating, biases):
+    case, rows = gated(core, gating, biases)
+    exact = by_slot(case.expected[2], rows)
+    held = by_slot(stored_in_float32(case), rows)
+    inherent = max(worst([held[name]], [exact[name]]) for name in exact)
+    for instruction_set in HERE:
+        mine = by_slot(case.results(instruction_set)[2], rows)
+        assert worst([mine], [exact]) < 3 * inherent
 
 
 @pytest.mark.parametrize("gating", GATINGS)
