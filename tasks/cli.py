@@ -16,12 +16,11 @@ try:
 
     from gatecore.mechanisms import CORES
     from gatecore.tasks.compare import compare, results_table, train_with_progress
-    from gatecore.tasks.config import TASKS, Config, ConfigError
+    from gatecore.tasks.config import ELSEWHERE, TASKS, Config, ConfigError
     from gatecore.tasks.gates import gates_table
     from gatecore.tasks.report import report
     from gatecore.tasks.reporting import refusals
     from gatecore.tasks.sweep_cli import sweep
-    from gatecore.tasks.task import Task
     from gatecore.tasks.theory import figures, verify
 except ModuleNotFoundError as error:
     sys.exit(f"Error: {missing(error)}")
@@ -99,7 +98,7 @@ def train(
     Tasks: copying, adding, forgetting, pixels, language, programs, match;
     and as checks of the agent tmaze, chain, cartpole.
 
-    The settings of a task are options, too: `--length 500` is `--set length=500`.
+    Every setting is an option, too: `--length 500` is `--set length=500`.
 
     A run whose loss explodes is recorded as diverged; that is a result, and exits with 0.
     """
@@ -130,27 +129,25 @@ def _settings(given: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, 
 
 
 def _own_options(task: str, words: Sequence[str]) -> Iterator[str]:
-    """Options named as the task's settings, as KEY=VALUE; a lone ``--permute`` is true.
+    """Options named as settings of the task or the run, as KEY=VALUE; a lone ``--permute`` is true.
 
     Raises click's own error for any other option.
     """
-    kind = TASKS.get(task, Task)  # an unknown task is refused later
+    own = TASKS[task].model_fields if task in TASKS else ()  # an unknown task is refused later
+    known = [*own, *(name for name in Config.model_fields if name not in ELSEWHERE)]
     rest = list(words)
     while rest:
         word, has_value, value = rest.pop(0).partition("=")
         name = word.removeprefix("--").replace("-", "_")
         if not word.startswith("--"):
             raise click.UsageError(f"Got unexpected extra argument ({word})")
-        if name not in kind.model_fields:
-            raise click.NoSuchOption(word, possibilities=_near(name, kind))
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *(str(p.name) for p in train.params)])
+            options = [f"--{option.replace('_', '-')}" for option in near]
+            raise click.NoSuchOption(word, possibilities=options)
         if not has_value:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         yield f"{name}={value}"
-
-
-def _near(name: str, kind: type[Task]) -> list[str]:
-    options = [*kind.model_fields, *(parameter.name for parameter in train.params)]
-    return [f"--{near}" for near in difflib.get_close_matches(name, map(str, options))]
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -35,7 +35,7 @@ TASKS: dict[str, type[Task]] = {
         TMaze, MemoryChain, CartPole,
     )
 }  # fmt: skip
-_ELSEWHERE = {  # what is no setting, and where it is given
+ELSEWHERE = {  # what is no setting, and where it is given
     "task": "name it first, as in `gatecore train copying`",
     "mechanism": "use --mechanism (in Python the second argument); its fields are mechanism.FIELD",
     "preset": "use --preset (in Python the third argument)",
@@ -226,8 +226,8 @@ def _sort(
     known = [*kind.model_fields, *own, *(f"mechanism.{field}" for field in fields)]
     its, run, gates = {}, {}, {}
     for key, value in values.items():
-        if key in _ELSEWHERE:
-            raise ConfigError(f"unknown setting {key!r}: {_ELSEWHERE[key]}")
+        if key in ELSEWHERE:
+            raise ConfigError(f"unknown setting {key!r}: {ELSEWHERE[key]}")
         choice("setting", key, known)
         if key in kind.model_fields:
             its[key] = value

@@ -25,8 +25,8 @@ class CartPole(AgentTask):
     presets: ClassVar = {
         "quick": dict(
             _QUICK, core="gru", discount=0.97, betas=(0.9, 0.999), unroll=32, gain=2.0,
-            hidden_size=32, batch_size=8, learning_rate=3e-3, schedule="linear", steps=780,
-            evaluate_every=78, checkpoint_every=100, validation_size=32, test_size=64,
+            entropy_cost=0.002, hidden_size=64, batch_size=8, learning_rate=3e-3, schedule="linear",
+            steps=780, evaluate_every=78, checkpoint_every=100, validation_size=32, test_size=64,
         )
     }  # fmt: skip
 
