@@ -97,6 +97,11 @@ class AgentSpec:
         return Core(self.core, self.hidden_size, self.mechanism, self.layers, self.memory)  # type: ignore[arg-type]
 
     @property
+    def only_torch(self) -> str:
+        """What no backend but torch has of this model: all of it."""
+        return "an agent"
+
+    @property
     def image(self) -> bool:
         """Whether observations are images."""
         return len(self.shape) == 3

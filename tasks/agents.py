@@ -45,7 +45,7 @@ class AgentTask(Task):
     def world(self, size: int) -> World:
         """``size`` games."""
 
-    def spec(self, **model: Any) -> AgentSpec:  # type: ignore[override]
+    def spec(self, **model: Any) -> AgentSpec:
         for name, none in (("zoneout", (0.0, 0.0)), ("dropout", 0.0)):
             if (given := model.pop(name, none)) != none:
                 raise ValueError(f"{name}={given!r}: an agent has none")
@@ -56,9 +56,6 @@ class AgentTask(Task):
             discount=self.discount, value_cost=self.value_cost, entropy_cost=self.entropy_cost,
             unroll=self.unroll, **model,
         )  # fmt: skip
-
-    def only_torch(self, spec: Any) -> str:
-        return f"task {self.name!r}"
 
     def learner(
         self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int

@@ -90,7 +90,7 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard, too.")
 @click.pass_context
 def train(
-    context: click.Context, task: str, mechanism: str, preset: str, assignments: tuple[str, ...],
+    context: click.Context, /, task: str, mechanism: str, preset: str, assignments: tuple[str, ...],
     out: Path | None, resume: bool, tensorboard: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train TASK and leave a folder with the results.

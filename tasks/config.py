@@ -117,7 +117,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _model_exists(self) -> Self:
-        if (why := self.task.only_torch(self.spec())) and self.backend != "torch":
+        if (why := self.spec().only_torch) and self.backend != "torch":
             raise ValueError(f"{why} is of backend='torch', not of {self.backend!r}")
         return self
 

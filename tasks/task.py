@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from gatecore import Batch, Mechanism, ModelSpec
+from gatecore.agents import AgentSpec
 
 Scores = dict[str, float]
 HIGHER = ("accuracy", "score")  # the scores of which more is better
@@ -77,18 +78,14 @@ class Task(Settings, abc.ABC):
         """A short name for people, with the settings that matter."""
 
     @abc.abstractmethod
-    def spec(self, **model: Any) -> ModelSpec:
+    def spec(self, **model: Any) -> ModelSpec | AgentSpec:
         """The model; ``model`` holds core, mechanism, hidden_size, layers, zoneout, dropout.
 
         For a task that carries the state it holds streams, too.
         """
 
-    def only_torch(self, spec: ModelSpec) -> str:
-        """What of the model no backend but torch has, if anything."""
-        return spec.only_torch
-
     def learner(
-        self, backend: ModuleType, spec: ModelSpec, *, seed: int, dtype: str, batch_size: int
+        self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int
     ) -> Any:
         """What trains the model, of a backend."""
         return backend.Learner(spec, seed=seed, dtype=dtype)

@@ -31,7 +31,7 @@ class Adam:
         rate = learning_rate / (1 - beta1**count)
         root = float((1 - beta2**count) ** 0.5)
         values, first = list(self._parameters.values()), list(self.first.values())
-        second, each = list(self.second.values()), torch._foreach_mul(gradients, scale)
+        second, each = list(self.second.values()), torch._foreach_mul(list(gradients), scale)
         torch._foreach_lerp_(first, each, 1 - beta1)
         torch._foreach_lerp_(second, torch._foreach_mul(each, each), 1 - beta2)
         below = torch._foreach_sqrt(second)

@@ -62,13 +62,13 @@ class Agent:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.network = Network(spec).to(device, _DTYPES[choice("dtype", dtype, _DTYPES)])
-        self.parameters = dict(self.network.named_parameters())
+        self.parameters: dict[str, Tensor] = dict(self.network.named_parameters())
         self._trained = {k: v for k, v in self.parameters.items() if v.requires_grad}
         first, second = (probability("betas", beta, below_one=True) for beta in betas)
         self._adam = Adam(self._trained, (first, second), number("eps", eps))
         self.steps = 0
         self._largest = 0.0  # discounted return that was seen
-        self._ongoing = None if games is None else Ongoing(self.network, games)
+        self._ongoing = Ongoing(self.network, games, spec.unroll) if games and spec.unroll else None
 
     def step(
         self, games: Games, *, learning_rate: float, clip_norm: float | None = None
@@ -170,16 +170,16 @@ class Agent:
         """Play, and judge it: the loss and the metrics."""
         if self._ongoing is None:
             played, alive = play_through(self.network, games)
-            said = say(self.network, *played[:4])
+            said = say(self.network, played[:4])
             after = torch.cat([said.values[1:], torch.zeros_like(said.values[:1])])
             ended = {
                 name: float((part * alive).sum(dtype=float) / games.world.size)
                 for name, part in (("reward", played.rewards), ("score", played.scores))
             }
         else:
-            played, before, ended = self._ongoing.play(self.network, games, self.spec.unroll)
+            played, before, ended = self._ongoing.play(self.network, games)
             alive = np.ones(played.ended.shape, bool)
-            every = say(self.network, *self._ongoing.observed(played), state=before)
+            every = say(self.network, self._ongoing.observed(played), before)
             kept = None if every.cost is None else every.cost[:-1]
             said = Said(every.logits[:-1], every.values[:-1], every.state, kept)
             after = every.values[1:]

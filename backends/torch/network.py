@@ -37,7 +37,8 @@ class Network(nn.Module):
         self.spec = spec
         self.encoder = _encoder(spec)
         width = spec.features + spec.actions + 1
-        self.core, self.reconstruction = None, None
+        self.core: Any = None
+        self.reconstruction: Any = None
         if spec.core != "none":
             self.core = memory_core(
                 spec.core, width, spec.hidden_size, spec.mechanism, spec.layers, spec.memory
@@ -90,18 +91,17 @@ class Network(nn.Module):
 
     def tensors(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
         """NumPy arrays where the network is; floating ones in its type."""
-        place = self.policy[-1].weight
+        place = next(self.policy.parameters())
         found = (torch.as_tensor(array, device=place.device) for array in arrays)
         return tuple(t.to(place.dtype) if t.is_floating_point() else t for t in found)
 
     def features(self, observations: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
         """What the core receives, (time, batch, features + actions + 1)."""
-        dtype = rewards.dtype
-        frames = observations.flatten(0, 1).to(dtype)
+        frames = observations.flatten(0, 1).to(rewards.dtype)
         if self.spec.image:
             frames = (frames.permute(0, 3, 1, 2) - self.spec.background) / 255
         seen = self.encoder(frames).view(*actions.shape, -1)
-        before = torch.eye(self.spec.actions + 1, self.spec.actions, dtype=dtype)[actions]
+        before = torch.eye(self.spec.actions + 1, self.spec.actions).to(rewards)[actions]
         return torch.cat([seen, before, rewards.unsqueeze(-1)], -1)
 
 
@@ -128,7 +128,8 @@ def _perceptron(inputs: int, widths: tuple[int, ...], outputs: int) -> nn.Module
 def _initialised(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> nn.Module:
     """With weights N(0, 2/inputs) times ``gain`` (He et al. 2015), and no bias."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)
     with torch.no_grad():
         layer.weight.mul_(gain)
+        if layer.bias is not None:
+            layer.bias.zero_()
     return layer

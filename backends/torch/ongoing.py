@@ -20,10 +20,12 @@ class Ongoing:
     network : Network
     games : Games
         How they begin.
+    steps : int
+        How far they go at a time.
     """
 
-    def __init__(self, network: Network, games: Games) -> None:
-        self._world = games.world
+    def __init__(self, network: Network, games: Games, steps: int) -> None:
+        self._world, self._steps = games.world, steps
         rng = np.random.default_rng(games.seed)
         first = Position.first(self._world.reset(rng))
         state = act(network, first, np.random.default_rng(0))[1]  # forgotten before it is used
@@ -31,17 +33,15 @@ class Ongoing:
         self._sums = np.zeros((2, self._world.size))  # reward and score of each game so far
         self._told = np.zeros(2)
 
-    def play(
-        self, network: Network, games: Games, steps: int
-    ) -> tuple[Played, Any, dict[str, float]]:
-        """Go on for ``steps``: what happened, the core's state before it, and mean results.
+    def play(self, network: Network, games: Games) -> tuple[Played, Any, dict[str, float]]:
+        """Go on: what happened, the core's state before it, and mean results.
 
         The results, ``reward`` and ``score``, are of the games that ended; if none did, those of
         the last ones that had.
         """
         before = self._position.state
         rng = action_generator(games)
-        played, self._position = play(network, self._world, self._position, rng, steps)
+        played, self._position = play(network, self._world, self._position, rng, self._steps)
         results = []
         for won, ended in zip(
             np.stack([played.rewards, played.scores], 1), played.ended, strict=True

@@ -1,5 +1,6 @@
 """Games played by a network: what happened, step by step, and where they stand."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,24 +89,19 @@ def action_generator(games: Games) -> np.random.Generator:
 @torch.no_grad()
 def act(network: Network, position: Position, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
     """Actions (games,) drawn from the policy, and the core's next state."""
-    now = (part[None] for part in position[:4])
-    said = say(network, *now, state=position.state)
+    said = say(network, [part[None] for part in position[:4]], position.state)
     chances = said.logits[0].double().softmax(-1).cumsum(-1)[:, :-1].numpy(force=True)
     return (rng.random((len(chances), 1)) > chances).sum(1), said.state
 
 
-def say(
-    network: Network,
-    observations: np.ndarray,
-    actions: np.ndarray,
-    rewards: np.ndarray,
-    resets: np.ndarray,
-    state: Any = None,
-) -> Said:
-    """What the network says of steps (time, batch, ...) that follow a state of its core."""
-    observed, done, won, forgotten = network.tensors(observations, actions, rewards, resets)
-    needed = resets if state is not None else resets[1:]  # a new state has nothing to forget
-    return network(observed, done, won, state, forgotten if needed.any() else None)
+def say(network: Network, steps: Sequence[np.ndarray], state: Any = None) -> Said:
+    """What the network says of steps that follow a state of its core.
+
+    ``steps`` are observations, last actions, last rewards, resets: the first four of ``Played``.
+    """
+    observations, actions, rewards, resets = network.tensors(*steps)
+    needed = steps[3] if state is not None else steps[3][1:]  # a new state has nothing to forget
+    return network(observations, actions, rewards, state, resets if needed.any() else None)
 
 
 def returns(rewards: Tensor, ended: Tensor, after: Tensor, discount: float, trace: float) -> Tensor:

@@ -91,6 +91,8 @@ def test_saturated_gates_over_2000_steps_keep_every_gradient(core, gating, biase
         # timescales of ten million steps: what a step adds is below the state's last bit
         ("lstm", "UR", {"f": LONG, "r": 8.0}),
         ("minimal", "UR", {"f": LONG, "r": 8.0}),
+        # sums of 2,000 candidates, of which the output shows those that happen to be near 0
+        ("lstm", "standard", {"f": LONG, "i": 0.0}),
     ],
 )
 def test_where_float32_cannot_hold_the_state_the_error_is_that_of_holding_it(core, gating, biases):

@@ -83,22 +83,22 @@ INLINE V exponential(V x) {
   return (V)((I)p + exponent);
 }
 
-// A rational approximation, 1 to rounding where it is clamped
+// x P(x^2) / Q(x^2) with P(0) = Q(0) = 1, fitted for the least largest relative error up to 9, 2e-8:
+// exact near 0 and without a bias, for the sake of what is added up over thousands of steps
 INLINE V tanh(V x) {
-  const V end = all(7.90531110763549805f);
+  const V end = all(9.0f);
   x = lowest(end, highest(-end, x));
   V s = x * x;
-  V p = all(-2.76076847742355e-16f);
-  p = p * s + 2.00018790482477e-13f;
-  p = p * s - 8.60467152213735e-11f;
-  p = p * s + 5.12229709037114e-08f;
-  p = p * s + 1.48572235717979e-05f;
-  p = p * s + 6.37261928875436e-04f;
-  p = p * s + 4.89352455891786e-03f;
-  V q = all(1.19825839466702e-06f);
-  q = q * s + 1.18534705686654e-04f;
-  q = q * s + 2.26843463243900e-03f;
-  q = q * s + 4.89352518554385e-03f;
+  V p = all(1.3354550354449657e-08f);
+  p = p * s + 2.060899896605406e-05f;
+  p = p * s + 3.495583077892661e-03f;
+  p = p * s + 0.13381020724773407f;
+  p = p * s + 1.0f;
+  V q = all(7.776511665724684e-07f);
+  q = q * s + 3.2856265897862613e-04f;
+  q = q * s + 2.5876963511109352e-02f;
+  q = q * s + 0.46714335680007935f;
+  q = q * s + 1.0f;
   return x * p * reciprocal(q);
 }
 
