@@ -49,7 +49,7 @@ class AgentTask(Task):
         for name, none in (("zoneout", (0.0, 0.0)), ("dropout", 0.0)):
             if (given := model.pop(name, none)) != none:
                 raise ValueError(f"{name}={given!r}: an agent has none")
-        world = _world(self, 1)
+        world = shared_world(self, 1)
         return AgentSpec(
             shape=world.shape, actions=world.actions, channels=self.channels,
             features=self.features, gain=self.gain, background=self.background, heads=self.heads,
@@ -64,17 +64,17 @@ class AgentTask(Task):
         return backend.Agent(spec, games, seed=seed, dtype=dtype, betas=self.betas)
 
     def batch(self, seed: int, step: int, size: int) -> Games:  # type: ignore[override]
-        return Games(_world(self, size), (seed, Stream.TRAIN, step))
+        return Games(shared_world(self, size), (seed, Stream.TRAIN, step))
 
     def held_out(self, stream: Stream, seed: int, size: int) -> list[Games]:  # type: ignore[override]
         total = self.test_size if stream is Stream.TEST else self.validation_size
         return [
-            Games(_world(self, min(size, total - start)), (seed, stream, k))
+            Games(shared_world(self, min(size, total - start)), (seed, stream, k))
             for k, start in enumerate(range(0, total, size))
         ]
 
 
-@functools.lru_cache(maxsize=16)
-def _world(task: AgentTask, size: int) -> World:
-    """Kept, since each game begins with a reset."""
+@functools.lru_cache(maxsize=256)
+def shared_world(task: AgentTask, size: int) -> World:
+    """Games of a task, kept, since whoever plays begins with a reset."""
     return task.world(size)

@@ -2,18 +2,19 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gatecore.tasks.agents import AgentTask
+from gatecore.tasks.agents import AgentTask, shared_world
 from gatecore.tasks.task import PERFECT, Scores
 from gatecore.tasks.worlds import players
 from gatecore.tasks.worlds.colours import FIXED
 from gatecore.tasks.worlds.match import Match as World
+from gatecore.worlds import Games
 
 _JUDGED, _SIDE_BY_SIDE = 2048, 256  # games that the scripted players play
-_DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8; else .96 (Figures 7 and 10)
+_DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8
 
 
 class Match(AgentTask):
@@ -22,16 +23,18 @@ class Match(AgentTask):
     The games are :class:`gatecore.tasks.worlds.match.Match`; the agent is that of
     :class:`gatecore.tasks.agents.AgentTask`. A game's score is the reward of its last phase: 10 for
     the right pad. Beside it stand a uniform random walk, always choosing a pad without memory, and
-    the perfect player, each measured on 2048 games. ``apples`` is the reward of an apple; the
-    discount is .998 where it is 1, else .96, as the paper has it.
+    the perfect player, each measured on 2048 games. ``apples`` is the reward of an apple; where it
+    is 1 the discount is .998, as the paper has it; else .96, and .92 in ``quick``.
 
     The paper does not state, and we infer: sizes of the networks, the number of games side by side
     and of steps; that the gradient is clipped as in its other tasks. ``paper`` has phases of 75,
     450 and up to 75 frames: a game ends with the choice. ``quick`` is ours, but for its phases of
     15, 90 and 15 frames, which are those of the reference's grid worlds: no convolutions, since the
-    5×5 cells are few; a stronger drive of the core by what is seen (``gain``), without which an
-    LSTM takes many times longer to find that a pad's colour and the one that it keeps belong
-    together; a larger learning rate.
+    5×5 cells are few; a stronger drive of the core by what is seen (``gain``); a larger learning
+    rate; and ``growth``, a curriculum: the second phase of training games begins with no frame and
+    grows evenly to its length, since an agent finds that the colour of a pad and one that it keeps
+    belong together many times sooner when it kept it for a short while. Validation and test games
+    have the full length.
     """
 
     name: ClassVar = "match"
@@ -39,12 +42,13 @@ class Match(AgentTask):
     presets: ClassVar = {
         "quick": dict(
             backend="torch", hidden_size=128, channels=(), features=128, gain=8.0, batch_size=64,
-            entropy_cost=0.03, learning_rate=1e-3, steps=1500, log_every=10, evaluate_every=50,
-            checkpoint_every=100, threads=1,
+            discount=0.92, value_cost=0.5, entropy_cost=0.02, learning_rate=1e-3,
+            growth=(400, 1200), steps=1300, log_every=10,
+            evaluate_every=100, checkpoint_every=100, threads=1,
         ),
         "paper": dict(
             backend="torch", explore=75, distractor=450, reward=75, ends_at_choice=True,
-            hidden_size=256, batch_size=128, learning_rate=2e-4, steps=100_000,
+            discount=0.96, hidden_size=256, batch_size=128, learning_rate=2e-4, steps=100_000,
             evaluate_every=500, checkpoint_every=500,
         ),
     }  # fmt: skip
@@ -56,18 +60,44 @@ class Match(AgentTask):
     reward: int = Field(15, ge=1, description="frames of the last phase")
     pads: int = Field(3, ge=2, le=4, description="colours to choose from")
     wrong: float = Field(0.0, description="reward of a wrong pad")
+    growth: tuple[int, int] | None = Field(
+        None, description="first and last step of the growth of training games; null: none"
+    )
     ends_at_choice: bool = Field(False, description="whether a game ends when a pad is chosen")
+
+    @model_validator(mode="after")
+    def _growth_goes_forward(self) -> Self:
+        if self.growth is not None and not 0 <= self.growth[0] < self.growth[1]:
+            raise ValueError(f"growth={self.growth}: must be a step and a later one")
+        return self
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """As its table has it, with the discount that goes with the apples."""
-        chosen = _DISCOUNTS.get(settings.get("apples", 0.0), 0.96)
-        return {"discount": chosen, **cls.presets[name]}
+        values = cls.presets[name]
+        chosen = _DISCOUNTS.get(settings.get("apples", 0.0), values["discount"])
+        return {**values, "discount": chosen}
 
     @property
     def title(self) -> str:
         told = "" if not self.apples else f", apples {self.apples:g}"
         return f"{self.level.capitalize()} Match, {self.distractor} frames between{told}"
+
+    def batch(self, seed: int, step: int, size: int) -> Games:
+        """Of games whose second phase has grown as far as it has at this step."""
+        frames = self.frames(step)
+        grown = self if frames == self.distractor else self.model_copy(
+            update={"distractor": frames, "growth": None}
+        )  # fmt: skip
+        return super().batch(seed, step, size)._replace(world=shared_world(grown, size))
+
+    def frames(self, step: int) -> int:
+        """Of the second phase in the training games of a step."""
+        if self.growth is None:
+            return self.distractor
+        first, last = self.growth
+        grown = (step - first) / (last - first)
+        return int(self.distractor * min(max(grown, 0.0), 1.0))
 
     def world(self, size: int) -> World:
         return World(

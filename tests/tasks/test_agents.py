@@ -15,7 +15,7 @@ SIZES = {
     "hidden_size": 8, "features": 6, "heads": [5], "batch_size": 4, "steps": 6, "log_every": 2,
     "evaluate_every": 3, "checkpoint_every": 2, "validation_size": 6, "test_size": 8,
 }  # fmt: skip
-SHORT = {"explore": 3, "distractor": 4, "reward": 12}
+SHORT = {"explore": 3, "distractor": 4, "reward": 12, "growth": None}
 SMALL = {"memory_slots": 5, "memory_width": 4, "memory_heads": 2}
 
 
@@ -28,7 +28,7 @@ def test_a_run_of_games_is_a_run_like_others(tmp_path):
     found = train(match(), tmp_path)
     assert found.status == "finished"
     assert set(found.summary["test"]) == {"score", "reward", "length"}
-    assert found.summary["test"]["length"] == sum(SHORT.values())
+    assert found.summary["test"]["length"] == 3 + 4 + 12
     assert found.summary["baselines"]["perfect"]["score"] == 10.0
     assert found.gates("after").value.shape == (1, 8)
     steps, scores = found.curve("validation", "score")
@@ -93,7 +93,9 @@ def test_equal_seeds_meet_equal_games_and_start_from_equal_weights():
 
 
 def test_the_discount_goes_with_the_apples():
-    assert [match(apples=a).task.discount for a in (0, 1, 5)] == [0.96, 0.998, 0.96]
+    assert [match(apples=a).task.discount for a in (0, 1, 5)] == [0.92, 0.998, 0.92]
+    paper = [Config.of("match", "UR", "paper", apples=a).task.discount for a in (0, 1, 5)]
+    assert paper == [0.96, 0.998, 0.96]
     assert match(apples=1, discount=0.5).task.discount == 0.5
 
 
@@ -172,3 +174,15 @@ def test_a_wrong_option_is_refused_in_words(words, message):
     result = run("train", "match", *words)
     assert result.exit_code == 2
     assert message in result.output.replace("\n", " ")
+
+
+def test_training_games_grow_evenly_and_judged_ones_are_whole():
+    config = match(growth=[10, 20], distractor=40)
+    task = config.task
+    assert [task.frames(step) for step in (0, 10, 11, 15, 20, 99)] == [0, 0, 4, 20, 40, 40]
+    lengths = [task.batch(0, step, 4).world.phases for step in (0, 15, 30)]
+    assert lengths == [(3, 0, 12), (3, 20, 12), (3, 40, 12)]
+    assert {games.world.phases for games in task.held_out(1, 0, 4)} == {(3, 40, 12)}
+    assert match(growth=None, distractor=40).task.frames(0) == 40
+    with pytest.raises(ConfigError, match="growth"):
+        match(growth=[5, 5])
