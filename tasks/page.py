@@ -170,10 +170,25 @@ def _run(trial: Trial) -> dict[str, str]:
         "status": trial.status,
         "steps": f"{trial.step:,} of {trial.config.steps:,}",
         "best validation": trial.score.show(trial.best),
-        "test loss": "–" if test.get("loss") is None else f"{test['loss']:.4g}",
-        "test accuracy": _percent(test.get("accuracy")),
+        **_tested(trial.score.name, test),
         "time": duration(trial.seconds),
     }
+
+
+def _tested(score: str, test: Mapping[str, float | None]) -> dict[str, str]:
+    """Of games their score, reward and length; else loss and accuracy."""
+    if score == "score":
+        return {
+            f"test {name}": _number(test.get(name), ".2f") for name in ("score", "reward", "length")
+        }
+    return {
+        "test loss": _number(test.get("loss"), ".4g"),
+        "test accuracy": _percent(test.get("accuracy")),
+    }
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def _pictures(group: Group, anchor: str) -> list[Picture]:
