@@ -14,7 +14,7 @@ class Turn(NamedTuple):
 
     Parameters
     ----------
-    observation : array (games, *shape)
+    observation : array (games, ...)
         What is seen next: of a game that has ended, the first sight of the game after it.
     reward : float32 array (games,)
     ended : bool array (games,)

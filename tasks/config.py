@@ -23,7 +23,7 @@ from gatecore.tasks.copying import Copying
 from gatecore.tasks.forgetting import Forgetting
 from gatecore.tasks.games import CartPole, MemoryChain, TMaze
 from gatecore.tasks.language import Language
-from gatecore.tasks.match import Match
+from gatecore.tasks.match import VisualMatch
 from gatecore.tasks.pixels import Pixels
 from gatecore.tasks.programs import Programs
 from gatecore.tasks.task import Settings, Task
@@ -31,7 +31,7 @@ from gatecore.tasks.task import Settings, Task
 TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
-        Copying, Adding, Forgetting, Pixels, Language, Programs, Match,
+        Copying, Adding, Forgetting, Pixels, Language, Programs, VisualMatch,
         TMaze, MemoryChain, CartPole,
     )
 }  # fmt: skip

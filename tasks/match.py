@@ -17,7 +17,7 @@ _JUDGED, _SIDE_BY_SIDE = 2048, 256  # games that the scripted players play
 _DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8
 
 
-class Match(AgentTask):
+class VisualMatch(AgentTask):
     """See a colour, gather apples for a while, then choose the pad of that colour.
 
     The games are :class:`gatecore.tasks.worlds.match.Match`; the agent is that of
@@ -112,7 +112,7 @@ class Match(AgentTask):
 
 
 @functools.lru_cache(maxsize=16)
-def _baselines(task: Match) -> dict[str, Scores]:
+def _baselines(task: VisualMatch) -> dict[str, Scores]:
     world = task.world(_SIDE_BY_SIDE)
     scripts = {
         "random walk": players.walker,
