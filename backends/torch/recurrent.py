@@ -222,8 +222,7 @@ class Recurrent(Stateful):
         if states is not None:
             return tuple(s[k].to(x.dtype) for s in states)
         widths = self._state_widths()
-        zeros = {width: x.new_zeros(x.shape[1], width) for width in widths}
-        return tuple(zeros[width] for width in widths)
+        return tuple(x.new_zeros(x.shape[1], width) for width in widths)  # a scan wants no aliases
 
     def _state_widths(self) -> tuple[int, ...]:
         return (self.hidden_size,)

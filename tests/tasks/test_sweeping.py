@@ -401,7 +401,7 @@ def test_without_a_terminal_there_is_a_line_for_each_event():
         display.update([one])
         one.deaths, one.reason = 1, "killed"
         display.event(one, "died")
-        one.status, one.loss = "finished", 0.5
+        one.status, one.told = "finished", 0.5
         display.event(one, "finished")
     lines = shown.file.getvalue().splitlines()
     assert lines == [
