@@ -83,7 +83,7 @@ class VisualMatch(AgentTask):
         told = "" if not self.apples else f", apples {self.apples:g}"
         return f"{self.level.capitalize()} Match, {self.distractor} frames between{told}"
 
-    def batch(self, seed: int, step: int, size: int) -> Games:
+    def batch(self, seed: int, step: int, size: int) -> Games:  # type: ignore[override]
         """Of games whose second phase has grown as far as it has at this step."""
         frames = self.frames(step)
         grown = self if frames == self.distractor else self.model_copy(
