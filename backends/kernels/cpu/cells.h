@@ -24,7 +24,16 @@ struct Step {
   float *d_hidden, *d_cell;                // backward, in place: (batch, d_stride)
   long d_stride;
   float* buffers;                          // scratch of one thread: BUFFERS rows
+  // What the next step touches, (batch, length) or null: it has long left the cache.
+  struct Rows { const float* data; long length; } upcoming[4];
 };
+
+// Asks for row r of what the next step touches, while the cell computes.
+INLINE void fetch_upcoming(const Step& s, long r) {
+  for (const Step::Rows& rows : s.upcoming)
+    if (rows.data)
+      for (long j = 0; j < rows.length; j += LINE) __builtin_prefetch(rows.data + r * rows.length + j);
+}
 
 // f(j, n) for each vector of n lanes; n is a constant, VL, for all but the last.
 template <class F> INLINE void for_units(long count, F f) {
@@ -164,6 +173,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     const bool zones = s.keep_cell || s.keep_hidden || s.kept_cell != 0 || s.kept_hidden != 0;
     for (long r = first; r < last; r++) {
       float* row = s.gates + r * s.stride;
+      fetch_upcoming(s, r);
       if (OUTER)
         for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), true);
       for_units(H, [&](long j, int n) ALWAYS_INLINE {
@@ -255,6 +265,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       float *row = s.gates + r * s.stride, *d_row = s.d_gates + r * s.stride;
       float* d_hidden = s.d_hidden + r * s.d_stride;
       float* d_cell = CORE == LSTM ? s.d_cell + r * s.d_stride : nullptr;
+      fetch_upcoming(s, r);
       if (OUTER)
         for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), false);
       for_units(H, [&](long j, int n) ALWAYS_INLINE {

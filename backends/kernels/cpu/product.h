@@ -12,7 +12,6 @@ namespace ISA {
 // sums, 4 vectors of weights and the broadcast value from memory fill them; with 16, 6 x 2.
 enum { NV = VL == 16 ? 4 : 2, MR = VL == 16 ? 7 : 6, PANEL = NV * VL };
 enum { INNER = 512 };  // rows of a panel that one pass takes: the left operand stays in the L1 cache
-enum { LINE = 16 };    // floats of a cache line
 
 
 // A matrix (depth, columns), packed panel by panel: [panel][depth][vectors of it][lane]. The last
@@ -149,7 +148,7 @@ static void multiply(long rows, const Left* left, int parts, const Packed& weigh
 // The product that forms weight gradients: sums over time of left[k][m] * right[k][n].
 
 enum { HEIGHT = 6 };    // rows of a tile of weight gradients
-enum { BLOCK = 128 };   // time steps times sequences of one pass: the right operand stays in cache
+enum { BLOCK = 64 };    // time steps times sequences of one pass: the right operand stays in cache
 
 // Adds to out (HEIGHT rows of which `rows` count, width) for one panel; left is [k][HEIGHT].
 template <int ROWS, int VECTORS>

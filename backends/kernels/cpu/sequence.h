@@ -18,11 +18,22 @@ INLINE long stride_of(const gatecore_layer& l) {
   return (lines + (lines % 2 == 0)) * LINE;
 }
 
-// Time steps between two updates of the weights' gradients.
+// Time steps between two updates of the weights' gradients: what they read stays in the L2 cache.
 INLINE long chunk_steps(const gatecore_layer& l) {
-  const long rows = l.hidden >= 512 ? 1024 : 256;
+  const long rows = l.hidden >= 512 ? 1024 : l.hidden >= 128 ? 256 : 512;
   const long steps = rows / (l.batch > 0 ? l.batch : 1);
   return steps < 1 ? 1 : least(steps, l.time > 0 ? l.time : 1);
+}
+
+// Floats of the weights' gradients: columns by rows of [h, 1, x].
+INLINE long gradient_floats(const gatecore_layer& l) {
+  return rounded(l.width, VL) * rounded(l.hidden + 1 + l.input, HEIGHT);
+}
+// Whether each member forms sums of its own, and so waits for nobody: where they fit the cache once
+// more, and all have about as many sequences.
+INLINE bool own_sums(const gatecore_layer& l) {
+  return l.threads > 1 && l.split != 2 && l.batch >= 4 * l.threads &&
+         gradient_floats(l) <= 80 * 1024;
 }
 
 // Hands out parts of the caller's scratch, each on a cache line.
@@ -44,9 +55,14 @@ typedef void (*CellStep)(const Step&, long first, long last);
 struct Sequence {
   const gatecore_layer& l;
   const Member& member;
-  const bool by_columns;
+  const bool by_columns, alone = false;
   const long T = l.time, B = l.batch, IN = l.input, H = l.hidden, WIDTH = l.width, ROWS = l.rows;
   const long STRIDE = stride_of(l), H_STRIDE = rounded(H, VL);
+  // Who forms the weights' gradients of a chunk together, and from which sequences: all members from
+  // all, or one alone from its own.
+  const Member sharing = alone ? Member{0, 1, nullptr} : member;
+  const long group = alone ? member.begin(B) : 0;
+  const long group_size = alone ? member.end(B) - group : B;
 
   // this member's rows of the batch in the products
   long first_row() const { return by_columns ? 0 : member.begin(B); }
@@ -129,6 +145,12 @@ struct Sequence {
       product(parts + 1, 1, w, IN, most(begin, last_input), end, z + r0 * STRIDE, s.bias);
       step_barrier();
       clear_padding(z);
+      if (f.saves && t + 1 < T) {
+        step.upcoming[0] = {z + B * STRIDE, STRIDE};
+        step.upcoming[1] = {step.hidden + B * H, H};
+        step.upcoming[2] = {step.cell ? step.cell + B * H : nullptr, H};
+        step.upcoming[3] = {step.output + B * H, H};
+      }
       cell_forward(step, member.begin(B), member.end(B));
     }
   }
@@ -176,7 +198,8 @@ struct Sequence {
     float* d_gates;     // (steps of a chunk, batch, stride)
     float *d_hidden, *d_cell;  // (batch, padded hidden)
     float* left;        // [h, 1, x] of a chunk, transposed in tiles: [tile][row][HEIGHT]
-    float* gradient;    // the columns' gradients, [panel][hidden + 1 + input][vectors][lane]
+    float* gradient;    // the columns' gradients, [panel][hidden + 1 + input][vectors][lane], of
+                        // each member that forms its own
     float* d_x;         // for each member, X_ROWS rows of padded x
     float* buffers;
     BackwardScratch(const gatecore_layer& l, Arena& arena, int members, bool wants_x) {
@@ -188,12 +211,13 @@ struct Sequence {
       d_hidden = arena.take(B * rounded(H, VL));
       d_cell = arena.take(B * rounded(H, VL));
       left = arena.take(rounded(H + 1 + l.input, HEIGHT) * rows);
-      gradient = arena.take(rounded(l.width, VL) * rounded(H + 1 + l.input, HEIGHT));
+      gradient = arena.take(gradient_floats(l) * (own_sums(l) ? members : 1));
       d_x = wants_x ? arena.take(members * X_ROWS * rounded(l.input, VL)) : nullptr;
       buffers = arena.take(members * BUFFERS * buffer_floats(l));
     }
   };
   enum { X_ROWS = 96 };
+  enum { SOON = 16 };  // so many rows ahead are asked for
 
   long features() const { return H + 1 + IN; }  // rows of the gradient: h, 1 for the bias, x
 
@@ -217,27 +241,43 @@ struct Sequence {
   void backward(const gatecore_backward& b, CellStep cell_backward) const {
     const gatecore_forward& f = *b.forward;
     Arena arena(b.scratch);
-    BackwardScratch s(l, arena, l.threads, b.d_x);
+    const BackwardScratch s(l, arena, l.threads, b.d_x);
     pack_rows(s.recurrent, f.weight_hh, l.state_rows, member);
     if (b.d_x) pack_rows(s.inputs, f.weight_ih, l.input_rows, member);
     copy_state(b.d_hidden, H, s.d_hidden, H_STRIDE);
     if (b.d_cell) copy_state(b.d_cell, H, s.d_cell, H_STRIDE);
     member.wait();
-    const long steps = chunk_steps(l);
-    for (long last = T; last > 0;) {
-      const long first = (last - 1) / steps * steps;
-      for (long t = last - 1; t >= first; t--)
-        step_back(b, s, t, s.d_gates + (t - first) * B * STRIDE, cell_backward);
-      transpose_features(f, s, first, last);
+    if (own_sums(l)) {
+      // as many groups as threads were asked for: sums do not depend on how many were granted
+      for (int id = member.begin(l.threads); id < member.end(l.threads); id++)
+        Sequence{l, {id, l.threads, nullptr}, false, true}.through(b, s, cell_backward);
       member.wait();
-      accumulate(s, (last - first) * B, steps * B, last == T);
-      if (b.d_x) input_cotangents(b, s, first, last);
-      member.wait();
-      last = first;
+      add_up(s);
+    } else {
+      through(b, s, cell_backward);
     }
     copy_state(s.d_hidden, H_STRIDE, b.d_hidden, H);
     if (b.d_cell) copy_state(s.d_cell, H_STRIDE, b.d_cell, H);
     hand_out(b, s);
+  }
+
+  // All steps from the last to the first, and with them the columns' gradients and d_x.
+  void through(const gatecore_backward& b, BackwardScratch s, CellStep cell_backward) const {
+    const long steps = chunk_steps(l);
+    s.d_gates += group * steps * STRIDE;
+    s.left += group * steps * rounded(features(), HEIGHT);
+    if (alone) s.gradient += member.id * gradient_floats(l);
+    for (long last = T; last > 0;) {
+      const long first = (last - 1) / steps * steps;
+      for (long t = last - 1; t >= first; t--)
+        step_back(b, s, t, s.d_gates + ((t - first) * group_size - group) * STRIDE, cell_backward);
+      transpose_features(*b.forward, s, first, last);
+      sharing.wait();
+      accumulate(s, (last - first) * group_size, steps * group_size, last == T);
+      if (b.d_x) input_cotangents(b, s, first, last);
+      sharing.wait();
+      last = first;
+    }
   }
 
   void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, float* d_gates,
@@ -251,6 +291,12 @@ struct Sequence {
     step.d_cell = s.d_cell;
     step.d_stride = H_STRIDE;
     step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
+    if (t > 0) {
+      step.upcoming[0] = {step.gates - B * STRIDE, STRIDE};
+      step.upcoming[1] = {(step.cell ? step.cell_before : step.hidden_before) - B * H, H};
+      step.upcoming[2] = {b.d_output ? b.d_output + (t - 1) * B * H : nullptr, H};
+      step.upcoming[3] = {nullptr, 0};
+    }
     add(b.d_output, t, s.d_hidden);
     add(b.d_output_cell, t, s.d_cell);
     cell_backward(step, member.begin(B), member.end(B));
@@ -273,13 +319,21 @@ struct Sequence {
     }
   }
 
-  // [h of the step before, 1, x] for all rows of a chunk, with time and batch as the inner index.
+  // Where row k of the group's rows in a chunk stands in arrays (time, batch).
+  long row_of(long first, long k) const {
+    return (first + k / group_size) * B + group + k % group_size;
+  }
+
+  // [h of the step before, 1, x] for the rows of a chunk, with time and batch as the inner index.
   void transpose_features(const gatecore_forward& f, const BackwardScratch& s, long first,
                           long last) const {
-    const long rows = (last - first) * B, depth = chunk_steps(l) * B, count = features();
-    for (long k = member.begin(rows); k < member.end(rows); k++) {
-      const float *h = f.hidden + (first * B + k) * H, *x = f.x + (first * B + k) * IN;
+    const long rows = (last - first) * group_size, depth = chunk_steps(l) * group_size;
+    const long count = features();
+    for (long k = sharing.begin(rows); k < sharing.end(rows); k++) {
+      const long row = row_of(first, k);
+      const float *h = f.hidden + row * H, *x = f.x + row * IN;
       float* to = s.left + k * HEIGHT;
+      for (long j = 0; j < H; j += LINE) __builtin_prefetch(h + SOON * H + j);
       long m = 0;
       auto tiles = [&](const float* from, long offset, long end) ALWAYS_INLINE {
         for (; m + HEIGHT <= end; m += HEIGHT, to += HEIGHT * depth)
@@ -301,7 +355,7 @@ struct Sequence {
   void accumulate(const BackwardScratch& s, long rows, long depth, bool fresh) const {
     const Packed shape = {nullptr, 0, WIDTH};
     const long count = features();
-    for (long p = member.begin(shape.panels()); p < member.end(shape.panels()); p++) {
+    for (long p = sharing.begin(shape.panels()); p < sharing.end(shape.panels()); p++) {
       const bool input_only = (p + 1) * PANEL <= l.state_offset, state_only = p * PANEL >= ROWS;
       const long from = input_only ? H / HEIGHT : 0;
       const long to = (state_only ? H + 1 + HEIGHT - 1 : count + HEIGHT - 1) / HEIGHT;
@@ -314,16 +368,25 @@ struct Sequence {
   void input_cotangents(const gatecore_backward& b, const BackwardScratch& s, long first,
                         long last) const {
     static const float zeros[PANEL] = {};
-    const long rows = (last - first) * B, padded = rounded(IN, VL);
+    const long rows = (last - first) * group_size, padded = rounded(IN, VL);
     float* out = s.d_x + member.id * X_ROWS * padded;
-    for (long k = member.begin(rows); k < member.end(rows); k += X_ROWS) {
-      const long count = least(X_ROWS, member.end(rows) - k);
+    for (long k = sharing.begin(rows); k < sharing.end(rows); k += X_ROWS) {
+      const long count = least(X_ROWS, sharing.end(rows) - k);
       const Left left = {s.d_gates + k * STRIDE, STRIDE, ROWS};
       for (long p = 0; p < s.inputs.panels(); p++)  // one by one: they all start from `zeros`
         multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL);
       for (long r = 0; r < count; r++)
-        for (long i = 0; i < IN; i++) b.d_x[(first * B + k + r) * IN + i] = out[r * padded + i];
+        for (long i = 0; i < IN; i++) b.d_x[row_of(first, k + r) * IN + i] = out[r * padded + i];
     }
+  }
+
+  // The groups' own sums into the first one's.
+  void add_up(const BackwardScratch& s) const {
+    const long count = gradient_floats(l);
+    for (int other = 1; other < l.threads; other++)
+      for (long i = member.begin(count); i < member.end(count); i++)
+        s.gradient[i] += s.gradient[other * count + i];
+    member.wait();
   }
 
   // From the columns' gradients to the packed weights' rows.

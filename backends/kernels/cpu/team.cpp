@@ -30,7 +30,6 @@ template <class F> static void spin_until(F done) {
 }
 
 void Barrier::wait(int members) {
-  if (members == 1) return;
   const int now = generation.load(std::memory_order_relaxed);
   if (arrived.fetch_add(1, std::memory_order_acq_rel) == members - 1) {
     arrived.store(0, std::memory_order_relaxed);

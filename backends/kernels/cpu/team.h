@@ -14,7 +14,7 @@ struct Member {
   int id, size;
   Barrier* barrier;
 
-  void wait() const { barrier->wait(size); }
+  void wait() const { if (size > 1) barrier->wait(size); }
   long begin(long count) const { return count * id / size; }
   long end(long count) const { return count * (id + 1) / size; }
 };

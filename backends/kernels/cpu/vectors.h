@@ -16,6 +16,8 @@ typedef float V __attribute__((vector_size(VL * 4)));
 typedef float Unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int I __attribute__((vector_size(VL * 4)));
 
+enum { LINE = 16 };  // floats of a cache line
+
 INLINE long rounded(long n, long to) { return (n + to - 1) / to * to; }
 INLINE long least(long a, long b) { return a < b ? a : b; }
 INLINE long most(long a, long b) { return a > b ? a : b; }
