@@ -65,8 +65,8 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     help="Gate mechanism, or several with commas between: then OUT gets a folder each.",
 )
 @click.option("--preset", default="quick", show_default=True, help="quick or paper.")
-@click.option("--backend", help="Array framework.  [default: numpy]")
-@click.option("--core", help="lstm, gru or minimal.  [default: lstm]")
+@click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
+@click.option("--core", help="lstm, gru, minimal, rmc, dnc, rma, ...  [default: lstm]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--steps", type=int, help="Training steps.  [default: by preset]")
 @click.option(

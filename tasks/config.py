@@ -17,7 +17,7 @@ import gatecore
 from gatecore import Mechanism, ModelSpec, backends
 from gatecore._checks import choice
 from gatecore.agents import AgentSpec
-from gatecore.memory import Memory
+from gatecore.memory import MEMORY_CORES, Memory
 from gatecore.tasks.adding import Adding
 from gatecore.tasks.copying import Copying
 from gatecore.tasks.forgetting import Forgetting
@@ -156,6 +156,8 @@ class Config(Settings):
         try:
             kind = TASKS[choice("task", task, TASKS)]
             values = {**kind.preset(choice("preset", preset, kind.presets), settings), **settings}
+            if values.get("core") in MEMORY_CORES:
+                values.setdefault("backend", "torch")  # which alone has them
             its, run, gates = _sort(kind, values)
             built = kind(**its)
             gates = built.mechanism_defaults(gatecore.mechanism(mechanism, **gates)) | gates

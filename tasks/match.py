@@ -43,7 +43,7 @@ class VisualMatch(AgentTask):
         "quick": dict(
             backend="torch", hidden_size=128, channels=(), features=128, gain=8.0, batch_size=64,
             discount=0.92, value_cost=0.5, entropy_cost=0.02, learning_rate=1e-3,
-            growth=(400, 1200), steps=1300, log_every=10,
+            growth=(400, 1200), steps=2600, log_every=10,
             evaluate_every=100, checkpoint_every=100, threads=1,
         ),
         "paper": dict(

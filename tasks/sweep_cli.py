@@ -29,9 +29,9 @@ from gatecore.tasks.sweeps import SweepConfig, read_toml
     metavar="KEY=V1,V2",
     help="Values of any other setting: one holds for all trials, several are an axis.",
 )
-@click.option("--core", help="lstm, gru, minimal; several with commas between.  [default: lstm]")
+@click.option("--core", help="As of train; several with commas between.  [default: lstm]")
 @click.option("--preset", help="quick or paper.  [default: quick]")
-@click.option("--backend", help="Array framework.  [default: numpy]")
+@click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
 @click.option("--steps", type=int, help="Training steps.  [default: by preset]")
 @click.option(
     "--out",

@@ -57,6 +57,10 @@ def test_sizes_reach_the_model():
     assert config("dnc").spec().memory == Memory(slots=4, width=3, heads=2)
 
 
+def test_a_memory_core_brings_the_backend_that_has_it():
+    assert Config.of("programs", core="rmc").backend == "torch"
+
+
 def test_the_paper_preset_is_the_papers_rmc():
     chosen = Config.of("programs", "UR", "paper", core="rmc", backend="torch")
     assert (chosen.hidden_size, chosen.steps, chosen.spec().gate_shape) == (512, 200_000, (4, 512))
