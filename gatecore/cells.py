@@ -23,11 +23,12 @@ STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate
 def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = None) -> Array:
     """The gated state update (equations 1, 5, 13) in a form that is stable at long timescales.
 
-    Tied gates (``input=None``): s + (1 − g)(u − s). Separate gates: s − (1 − f)·s + i·u.
+    Tied gates (``input=None``): s + (1 − g)(u − s). Separate gates: s + (i·u − (1 − f)·s), the
+    change first: added one by one, small terms would each be lost to the state's rounding.
     """
     if input is None:
         return state + forget.complement * (candidate - state)
-    return state - forget.complement * state + input.value * candidate
+    return state + (input.value * candidate - forget.complement * state)
 
 
 def zoneout(old: Array, new: Array, kept: Any) -> Array:

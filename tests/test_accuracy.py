@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gatecore import Gate, cumax, logit, master, refine, sigmoid
+from gatecore.cells import update
 from tests.conftest import Backend
 from tests.support import ULP, both_sides, column, floats, load, relative_error
 
@@ -166,3 +167,21 @@ def test_logit_errs_by_at_most_2_4_ulp_in_float32(arrays):
         points = [mpmath.mpf(float(p)) for p in u]
         (exact,) = rounded([mpmath.log(p / (1 - p)) for p in points])
     assert relative_error(arrays.numpy(logit(arrays.array(u, "float32"))), exact) <= 2.4 * ULP
+
+
+# --- a state over many steps ---------------------------------------------------------------------
+
+
+def test_what_a_step_adds_is_not_lost_beside_what_it_forgets(arrays):
+    """Terms below the state's last bit, 2,000 times: summed one by one, none would arrive."""
+    rng = np.random.default_rng(0)
+    exact = state = rng.uniform(1, 2, 500).astype(np.float32)
+    for _ in range(2000):
+        decay = rng.uniform(2e-5, 6e-5, 500).astype(np.float32)
+        write = rng.uniform(1e-8, 3e-8, 500).astype(np.float32)
+        exact = exact - decay.astype(float) * exact + write
+        forget = Gate(*(arrays.array(side, "float32") for side in (1 - decay, decay)))
+        put = Gate(*(arrays.array(side, "float32") for side in (write, 1 - write)))
+        one = arrays.array(np.ones(500), "float32")
+        state = arrays.numpy(update(arrays.array(state, "float32"), one, forget, put))
+    assert np.abs(np.mean(state - exact)) < 1e-6  # 4e-5 if they were lost

@@ -70,17 +70,17 @@ class Steps(Loop):
         raise TypeError("Steps is the common base")
 
     def _update(self, t: int, old: Array, new: Array) -> None:
-        """Old s to new: s + (1 − g)(u − s), or s − (1 − f)·s + i·u."""
+        """Old s to new: s + (1 − g)(u − s), or s + (i·u − (1 − f)·s)."""
         xp, u, decay = self.xp, self.candidate[t], self.gating.decay[t]
         if self.plan.tied:
             xp.subtract(u, old, out=new)
             xp.multiply(new, decay, out=new)
             xp.add(new, old, out=new)
         else:
-            xp.multiply(decay, old, out=new)
-            xp.subtract(old, new, out=new)
-            xp.multiply(self.gating.write[t], u, out=self.scratch)
-            xp.add(new, self.scratch, out=new)
+            xp.multiply(self.gating.write[t], u, out=new)
+            xp.multiply(decay, old, out=self.scratch)
+            xp.subtract(new, self.scratch, out=new)
+            xp.add(new, old, out=new)
 
     def _update_backward(self, t: int, old: Array, d_state: Array, d_candidate: Array) -> None:
         """d_state becomes that of the old state; the gates' go to d_forget, d_input."""

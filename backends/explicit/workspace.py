@@ -43,7 +43,8 @@ class Workspace:
             free.append(array.reshape(-1))
             self._free[key] = free  # now the last one to go
         while self._kept() > self.capacity:
-            self._free.pop(next(iter(self._free)), None)
+            oldest = next(iter(list(self._free)), None)  # a copy: another thread may change it
+            self._free.pop(oldest, None)  # type: ignore[arg-type]
 
     def release(self) -> None:
         """Free the memory that is kept."""

@@ -98,11 +98,11 @@ struct Step {
         return u;
     }
 
-    // s + (1 - g)(u - s), or s - (1 - f) s + i u
+    // s + (1 - g)(u - s), or s + (i u - (1 - f) s)
     GATECORE_FUNCTION static T update(const Unit& u, T old) {
         const T forgotten = u.forget.complement;
         return tied ? old + forgotten * (u.candidate - old)
-                    : old - forgotten * old + u.write * u.candidate;
+                    : old + (u.write * u.candidate - forgotten * old);
     }
 
     GATECORE_FUNCTION T amount(const T* draws, double constant, long long k) const {

@@ -160,7 +160,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     return g.input.value;
   }
   INLINE V updated(V old, V candidate, V decay, V write) {
-    return TIED ? old + decay * (candidate - old) : old - decay * old + write * candidate;
+    return TIED ? old + decay * (candidate - old) : old + (write * candidate - decay * old);
   }
   INLINE V amount(const float* draws, float number, long at, int n) {
     return draws ? load(draws + at, n) : all(number);

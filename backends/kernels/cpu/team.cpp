@@ -116,14 +116,17 @@ class Pool {
   }
 };
 
-std::mutex pool_mutex;
-Pool* pool = nullptr;  // never freed: its threads use it until the process ends
+std::atomic<Pool*> pool{nullptr};  // never freed: its threads use it until the process ends
 int loaded_by = process_id();
 
+// Without a lock, which a forked child might find locked for ever.
 Pool* own_pool() {
-  std::lock_guard<std::mutex> lock(pool_mutex);
-  if (!pool || pool->owner != process_id()) pool = new (std::nothrow) Pool;
-  return pool;
+  Pool* now = pool.load();
+  if (now && now->owner == process_id()) return now;
+  Pool* made = new (std::nothrow) Pool;
+  if (pool.compare_exchange_strong(now, made)) return made;
+  delete made;  // another thread was first
+  return now;
 }
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
