@@ -71,6 +71,10 @@ def test_a_forked_child_leaves_the_parents_openmp_alone():
     run("forked", "openmp")
 
 
+def test_threads_forks_and_refused_calls_at_once():
+    run("stress")
+
+
 @needs_torch
 def test_fewer_threads_than_asked_are_enough():
     run("granted")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,13 +26,18 @@ HEAVY = {
 }
 
 
-def loaded_by(statement, cwd):
-    """Top-level modules in memory after `statement`; any warning is an error."""
-    report = "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    command = [sys.executable, "-W", "error", "-c", statement + report]
+def printed_by(statements, cwd):
+    """The words that a fresh interpreter prints; any warning is an error."""
+    command = [sys.executable, "-W", "error", "-c", statements]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    return done.stdout.split()
+
+
+def loaded_by(statement, cwd):
+    """Top-level modules in memory after `statement`."""
+    report = "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    return set(printed_by(statement + report, cwd))
 
 
 @pytest.mark.parametrize(
@@ -51,3 +57,17 @@ def test_import_loads_no_framework_and_no_extra(module, tmp_path):
 def test_the_command_line_starts_without_plots_data_sets_and_frameworks(tmp_path):
     loaded = loaded_by("import gatecore.tasks.cli", tmp_path)
     assert not loaded & (HEAVY - {"click", "pydantic", "rich", "safetensors"})
+
+
+THREADS = """
+import os, numpy
+before = len(os.listdir("/proc/self/task"))
+import gatecore, gatecore.backends.numpy, gatecore.tasks
+print(*(line.split()[-1] for line in open("/proc/self/maps") if "_native" in line))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not list threads")
+def test_import_loads_no_native_library_and_starts_no_thread(tmp_path):
+    assert printed_by(THREADS, tmp_path) == ["0"]

@@ -2,7 +2,8 @@
 
     python try_wheel.py WHEEL
 
-The environment holds the wheel and what it requires: NumPy and array-api-compat.
+The environment holds the wheel and what it requires: NumPy and array-api-compat. No compiler is
+within reach there.
 """
 
 import argparse
@@ -55,17 +56,20 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder) / "venv", with_pip=True)
         python = Path(folder) / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-        subprocess.run([python, "-m", "pip", "install", "-qq", wheel], check=True, cwd=folder)
+        # as on a machine without a compiler: the only commands are the environment's own
+        bare = os.environ | {"PATH": str(python.parent), "CC": "none", "CXX": "none"}
+        install = [python, "-m", "pip", "install", "-qq", wheel]
+        subprocess.run(install, check=True, cwd=folder, env=bare)
         shutil.copy(HERE / "use_installed.py", folder)
         listed = subprocess.run(
             [python, "-m", "pip", "list", "--format=json"],
-            check=True, cwd=folder, capture_output=True, text=True,
+            check=True, cwd=folder, env=bare, capture_output=True, text=True,
         )  # fmt: skip
         names = {package["name"].lower() for package in json.loads(listed.stdout)}
         print("installed:", ", ".join(sorted(names - {"pip", "setuptools"})))
         expected = "native" if native else "array operations"
         command = [python, "-W", "error", "use_installed.py", expected]
-        subprocess.run(command, check=True, cwd=folder)
+        subprocess.run(command, check=True, cwd=folder, env=bare)
 
 
 if __name__ == "__main__":

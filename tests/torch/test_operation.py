@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 from gatecore import cells, mechanism  # noqa: E402
+from gatecore.backends.kernels.cpu import library  # noqa: E402
 from gatecore.backends.torch import GRU, LSTM, lstm, release  # noqa: E402
 from gatecore.backends.torch.computation import computation  # noqa: E402
 from gatecore.backends.torch.operation import sequence  # noqa: E402
@@ -107,6 +108,30 @@ def test_a_path_that_cannot_be_taken_raises(path, dtype, keywords, message):
     layer = LSTM(3, 4, impl=path, dtype=dtype, **keywords)
     with pytest.raises(ValueError, match=message):
         layer(torch.randn(5, 2, 3, dtype=dtype))
+
+
+@pytest.mark.skipif(not library.available(), reason="the native CPU library was not built")
+@pytest.mark.parametrize(
+    ("place", "name", "change"),
+    [
+        (1, "x", lambda x: x.double()),
+        (2, "weight_ih", lambda w: w[:-1]),
+        (3, "weight_hh", lambda w: w.double()),
+        (4, "bias", lambda b: b[:, None]),
+        (5, "bias_n", lambda b: b[:-1]),
+        (6, "state", lambda h: h[:1]),
+        (8, "resets", lambda r: r[1:]),
+    ],
+)
+def test_the_library_is_not_given_memory_of_another_shape_or_type(place, name, change):
+    """By the registered operation itself, where no layer has checked what it gets."""
+    given = [a.float() if getattr(a, "is_floating_point", bool)() else a
+             for a in arguments("gru", "UR")]  # fmt: skip
+    given[14] = "native"
+    assert sequence(*given)[0].isfinite().all()
+    given[place] = change(given[place])
+    with pytest.raises(ValueError, match=f"^{name} must be torch"):
+        sequence(*given)
 
 
 def test_an_unknown_path_is_refused_at_once():
