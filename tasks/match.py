@@ -15,6 +15,7 @@ from gatecore.worlds import Games
 
 _JUDGED, _SIDE_BY_SIDE = 2048, 256  # games that the scripted players play
 _DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8
+_QUICK_ACTIVE = dict(growth=(3000, 5000), steps=6000)
 
 
 class VisualMatch(AgentTask):
@@ -33,8 +34,9 @@ class VisualMatch(AgentTask):
     5×5 cells are few; a stronger drive of the core by what is seen (``gain``); a larger learning
     rate; and ``growth``, a curriculum: the second phase of training games begins with no frame and
     grows evenly to its length, since an agent finds that the colour of a pad and one that it keeps
-    belong together many times sooner when it kept it for a short while. Validation and test games
-    have the full length.
+    belong together many times sooner when it kept it for a short while. In ``active``, where a
+    third of the games show the colour at their start, it begins and ends later. Validation and
+    test games have the full length.
     """
 
     name: ClassVar = "match"
@@ -73,10 +75,11 @@ class VisualMatch(AgentTask):
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As its table has it, with the discount that goes with the apples."""
+        """As its table has it, with the discount that goes with the apples, and time to search."""
         values = cls.presets[name]
         chosen = _DISCOUNTS.get(settings.get("apples", 0.0), values["discount"])
-        return {**values, "discount": chosen}
+        searches = name == "quick" and settings.get("level") == "active"
+        return {**values, "discount": chosen, **(_QUICK_ACTIVE if searches else {})}
 
     @property
     def title(self) -> str:

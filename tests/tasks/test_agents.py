@@ -162,6 +162,14 @@ def test_settings_of_a_task_are_options_of_its_own(tmp_path):
     assert "always choosing" in result.output
 
 
+def test_who_must_search_gets_more_time():
+    passive, active = (Config.of("match", "UR", level=level) for level in ("passive", "active"))
+    assert passive.task.growth < active.task.growth
+    assert passive.steps < active.steps
+    assert Config.of("match", "UR", "paper", level="active").task.growth is None
+    assert Config.of("match", "UR", level="active", steps=7).steps == 7
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
