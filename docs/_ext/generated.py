@@ -81,7 +81,9 @@ def _evidence_of(group: dict[str, Any]) -> str:
         [f"*{name}*", _score(value, score), *[""] * (len(seeds) + 1)]
         for name, value in group["baselines"].items()
     ]
-    return f"### {group['title']}\n\nTest {score}.\n\n{table(columns, rows)}"
+    core = group["settings"]["core"]
+    title = group["title"] if core == "lstm" else f"{group['title']}, {core.upper()}"
+    return f"### {title}\n\nTest {score}.\n\n{table(columns, rows)}"
 
 
 def _variants(group: dict[str, Any]) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
