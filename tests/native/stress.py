@@ -18,14 +18,14 @@ CASES = [
     Case("gru", "OM", 4, 17, 1, 24, zoneout="draws"),
     Case("minimal", "standard", 21, 8, 2, 5),
 ]
-ALONE = [case.results() for case in CASES]
+WAYS = [(split, threads) for threads in range(1, 5) for split in ("batch", "columns", "auto")]
+ALONE = [[case.results(HERE[-1], *way) for way in WAYS] for case in CASES]
 
 
 def agrees(k, n):
-    """Case ``k`` in the ``n``-th way to divide its work, whose outputs are the same bits."""
-    split, threads = ("batch", "columns", "auto")[n % 3], 1 + n % 4
-    outputs, final, *_ = CASES[k].results(HERE[-1], split, threads)
-    return identical([outputs, final], ALONE[k][:2])
+    """Case ``k`` with its work divided in the ``n``-th way gives the bits that it gives alone."""
+    way = n % len(WAYS)
+    return identical(CASES[k].results(HERE[-1], *WAYS[way]), ALONE[k][way])
 
 
 def refused(k):

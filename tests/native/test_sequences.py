@@ -13,7 +13,8 @@ if not library.available():
     pytest.skip(library.missing(), allow_module_level=True)
 
 # (time, batch, inputs, hidden), the split and the threads: sizes that are multiples of nothing,
-# no steps, no sequences, more than one chunk of steps, every height of a tile of rows.
+# no steps, no sequences, more than one chunk of steps, every height of a tile of rows, and groups
+# of sequences whose weights' gradients each thread sums alone.
 SIZES = {
     "resets": ((7, 5, 3, 19), "batch", 2, {"resets": True, "cells": True}),
     "draws": ((9, 4, 2, 37), "columns", 2, {"zoneout": "draws", "cells": True}),
@@ -23,6 +24,8 @@ SIZES = {
     "one sequence": ((6, 1, 2, 35), "batch", 2, {"zoneout": "draws", "cells": True}),
     "wide": ((4, 3, 17, 133), "columns", 3, {"resets": True}),
     "chunks": ((40, 8, 1, 17), "columns", 2, {"zoneout": "draws", "resets": True}),
+    "groups": ((50, 13, 3, 19), "batch", 3, {"resets": True, "cells": True}),
+    "groups, no steps": ((0, 9, 3, 5), "batch", 2, {}),
     "no steps": ((0, 2, 3, 5), "auto", 2, {}),
     "no sequences": ((3, 0, 2, 5), "auto", 1, {}),
 }
@@ -97,7 +100,7 @@ def test_threads_and_split_change_at_most_the_order_in_which_weights_gradients_a
                 *shared, their_gradients, their_d_x, their_d_state, their_gate = results
                 rest = (*shared, their_d_x, their_d_state, their_gate)
                 assert identical(rest, (*alone, d_x, d_state, gate)), (split, threads)
-                assert worst([their_gradients], [gradients]) < 1e-6, (split, threads)
+                assert worst([their_gradients], [gradients]) < 3e-6, (split, threads)
                 assert identical(layer.results(None, split, threads), results), (split, threads)
 
 

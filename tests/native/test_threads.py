@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,17 @@ def run(script, *arguments, **environment):
     """A script of this folder in a process of its own; a hang is a failure."""
     command = [sys.executable, f"tests/native/{script}.py", *arguments]
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    done = subprocess.run(
-        command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode == 77:
+    with subprocess.Popen(
+        command, env=variables, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its children would go on spinning
+            raise
+    if process.returncode == 77:
         pytest.skip("torch was not built with GNU's OpenMP")
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, errors
 
 
 needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="no torch")

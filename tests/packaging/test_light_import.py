@@ -63,7 +63,7 @@ THREADS = """
 import os, numpy
 before = len(os.listdir("/proc/self/task"))
 import gatecore, gatecore.backends.numpy, gatecore.tasks
-print(*(line.split()[-1] for line in open("/proc/self/maps") if "_native" in line))
+print(*(line.split()[-1] for line in open("/proc/self/maps") if "kernels/cpu/_native" in line))
 print(len(os.listdir("/proc/self/task")) - before)
 """
 

@@ -166,6 +166,7 @@ def test_who_must_search_gets_more_time():
     passive, active = (Config.of("match", "UR", level=level) for level in ("passive", "active"))
     assert passive.task.growth < active.task.growth
     assert passive.steps < active.steps
+    assert Config.of("match", "UR", level="active", channels=()).task.channels == ()
     assert Config.of("match", "UR", "paper", level="active").task.growth is None
     assert Config.of("match", "UR", level="active", steps=7).steps == 7
 

@@ -1,8 +1,8 @@
 // A whole sequence, forward and backward, as each member of a team runs it.
 //
 // The team divides the work in one of two ways. By sequences: each member takes its rows of the batch
-// through all steps, and nobody waits. By columns: each takes a share of the panels of every
-// product, which then are read from memory once; there are two barriers a step.
+// through all steps, and nobody waits within a step. By columns: each takes a share of the panels of
+// every product, which then are read from memory once; there are two barriers a step.
 #pragma once
 
 #include "cells.h"
@@ -18,7 +18,8 @@ INLINE long stride_of(const gatecore_layer& l) {
   return (lines + (lines % 2 == 0)) * LINE;
 }
 
-// Time steps between two updates of the weights' gradients: what they read stays in the L2 cache.
+// Time steps between two updates of the weights' gradients: what these read was just written, and of
+// small layers is still in the L2 cache.
 INLINE long chunk_steps(const gatecore_layer& l) {
   const long rows = l.hidden >= 512 ? 1024 : l.hidden >= 128 ? 256 : 512;
   const long steps = rows / (l.batch > 0 ? l.batch : 1);
@@ -295,7 +296,6 @@ struct Sequence {
       step.upcoming[0] = {step.gates - B * STRIDE, STRIDE};
       step.upcoming[1] = {(step.cell ? step.cell_before : step.hidden_before) - B * H, H};
       step.upcoming[2] = {b.d_output ? b.d_output + (t - 1) * B * H : nullptr, H};
-      step.upcoming[3] = {nullptr, 0};
     }
     add(b.d_output, t, s.d_hidden);
     add(b.d_output_cell, t, s.d_cell);
