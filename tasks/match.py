@@ -15,7 +15,7 @@ from gatecore.worlds import Games
 
 _JUDGED, _SIDE_BY_SIDE = 2048, 256  # games that the scripted players play
 _DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8
-_QUICK_ACTIVE = dict(growth=(3000, 5000), steps=6000)
+_QUICK_ACTIVE = dict(channels=(16,), growth=(3000, 5000), steps=6000)
 
 
 class VisualMatch(AgentTask):
@@ -35,8 +35,8 @@ class VisualMatch(AgentTask):
     rate; and ``growth``, a curriculum: the second phase of training games begins with no frame and
     grows evenly to its length, since an agent finds that the colour of a pad and one that it keeps
     belong together many times sooner when it kept it for a short while. In ``active``, where a
-    third of the games show the colour at their start, it begins and ends later. Validation and
-    test games have the full length.
+    third of the games show the colour at their start, and anywhere, it begins and ends later, and
+    there is one convolution. Validation and test games have the full length.
     """
 
     name: ClassVar = "match"
