@@ -43,8 +43,8 @@ class Workspace:
             free.append(array.reshape(-1))
             self._free[key] = free  # now the last one to go
         while self._kept() > self.capacity:
-            oldest = next(iter(list(self._free)), None)  # a copy: another thread may change it
-            self._free.pop(oldest, None)  # type: ignore[arg-type]
+            for oldest in list(self._free)[:1]:  # of a copy: another thread may change it
+                self._free.pop(oldest, None)
 
     def release(self) -> None:
         """Free the memory that is kept."""
