@@ -1,23 +1,26 @@
 """The flat arguments of the sequence operation, gathered."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from gatecore.backends.torch.computation import cell_of
+from gatecore.backends.torch.computation import cell_of, computation
 from gatecore.cells import Cell
 
 
 class Arguments(NamedTuple):
     """What one call of the operation computes from.
 
+    states : before the first step; None for zeros
+    zoneout : amounts of (cell, hidden) for an LSTM, else of the hidden state; None where all are 0
     cells : whether the cell states of all steps are returned beside the hidden ones
     """
 
     cell: Cell
     x: Tensor
     params: dict[str, Tensor]
-    states: tuple[Tensor, ...]
+    states: tuple[Tensor, ...] | None
     resets: Tensor | None
     zoneout: tuple[Any, ...] | None
     cells: bool
@@ -48,13 +51,61 @@ class Arguments(NamedTuple):
             kept_hidden if drawn_hidden is None else drawn_hidden,
         )
         used = amounts if memory is not None else amounts[1:]
-        idle = all(not isinstance(a, Tensor) and a == 0 for a in used)
         return cls(
             cell=cell_of(computation, int(x.shape[2]), int(weight_hh.shape[1])),
             x=x,
             params=params,
             states=(hidden,) if memory is None else (hidden, memory),
             resets=resets,
-            zoneout=None if idle else used,
+            zoneout=None if idle(used) else used,
             cells=cells,
         )
+
+    def flat(self) -> tuple[Any, ...]:
+        """What :meth:`of` takes; states must be there."""
+        assert self.states is not None
+        hidden, memory = self.states if len(self.states) == 2 else (*self.states, None)
+        amounts = (0.0, 0.0, *(self.zoneout or ()))[-2:]
+        drawn = [a if isinstance(a, Tensor) else None for a in amounts]
+        kept = [0.0 if isinstance(a, Tensor) else float(a) for a in amounts]
+        weights = (self.params.get(k) for k in ("weight_ih", "weight_hh", "bias", "bias_n"))
+        name = computation(self.cell.core, self.cell.mechanism)
+        return name, self.x, *weights, hidden, memory, self.resets, *drawn, *kept, self.cells
+
+    def started(self) -> "Arguments":
+        """The same with states that are there."""
+        return self if self.states else self._replace(states=zero_states(self.cell, self.x))
+
+    @property
+    def outputs(self) -> int:
+        """How many states of all steps are returned."""
+        return 2 if self.cells else 1
+
+    def split(self) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], "Arguments"]]:
+        """All tensors, first x, the parameters and the states; and the same call of others."""
+        cell, names, cells = self.cell, tuple(self.params), self.cells
+        states, resets = self.states or (), () if self.resets is None else (self.resets,)
+        amounts = [None if isinstance(a, Tensor) else a for a in self.zoneout or ()]
+        drawn = (a for a in self.zoneout or () if isinstance(a, Tensor))
+        started, reset = len(states), len(resets)
+
+        def of(tensors: Iterable[Tensor]) -> Arguments:
+            rest = iter(tensors)
+            x, params = next(rest), {name: next(rest) for name in names}
+            states = tuple(next(rest) for _ in range(started)) or None
+            resets = next(rest) if reset else None
+            zoneout = tuple(next(rest) if a is None else a for a in amounts) or None
+            return Arguments(cell, x, params, states, resets, zoneout, cells)
+
+        return [self.x, *self.params.values(), *states, *resets, *drawn], of
+
+
+def idle(zoneout: tuple[Any, ...]) -> bool:
+    """Whether these amounts keep nothing."""
+    return all(not isinstance(a, Tensor) and a == 0 for a in zoneout)
+
+
+def zero_states(cell: Cell, x: Tensor, projected: int = 0) -> tuple[Tensor, ...]:
+    """The states before the first step, no two the same tensor: a scan wants no aliases."""
+    widths = (projected or cell.hidden_size, cell.hidden_size)[: 2 if cell.core == "lstm" else 1]
+    return tuple(x.new_zeros(x.shape[1], width) for width in widths)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.torch import operation, paths, plain
+from gatecore.backends.torch.arguments import Arguments, idle, zero_states
 from gatecore.backends.torch.computation import cell_of, computation
 from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism, mechanism
@@ -26,7 +27,7 @@ def run(
     cell: Cell,
     params: Mapping[str, Tensor],
     x: Tensor,
-    states: tuple[Tensor, ...],
+    states: tuple[Tensor, ...] | None = None,
     resets: Tensor | None = None,
     zoneout: tuple[Any, ...] | None = None,
     return_cells: bool = False,
@@ -34,39 +35,21 @@ def run(
 ) -> Run:
     """One layer over x (time, batch, input); all tensors of one dtype, float32 or float64.
 
-    ``states`` is (h,) or (h, c); ``zoneout`` amounts in the order cell, hidden; ``params`` may hold
-    ``weight_hr``.
+    ``states`` is (h,) or (h, c), by default zeros; ``zoneout`` amounts in the order cell, hidden;
+    ``params`` may hold ``weight_hr``.
     """
-    taken = paths.choose(impl, x, cell, "weight_hr" in params)
+    projection = params.get("weight_hr")
+    taken = paths.choose(impl, x, cell, projection is not None)
     if taken in ("plain", "scan"):
+        if states is None:
+            states = zero_states(cell, x, 0 if projection is None else projection.shape[0])
         walk = plain.loop if taken == "plain" else plain.scan
         history, last = walk(cell, dict(params), x, states, resets, zoneout)
         return Run(history if return_cells else history[:1], last, taken)
-    return _operation(cell, params, x, states, resets, zoneout, return_cells, taken)
-
-
-def _operation(
-    cell: Cell,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    states: tuple[Tensor, ...],
-    resets: Tensor | None,
-    zoneout: tuple[Any, ...] | None,
-    return_cells: bool,
-    taken: str,
-) -> Run:
-    hidden, memory = states if cell.core == "lstm" else (states[0], None)
-    amounts = (0.0, 0.0) if zoneout is None else zoneout if len(zoneout) == 2 else (0.0, *zoneout)
-    drawn = [a if isinstance(a, Tensor) else None for a in amounts]
-    kept = [0.0 if isinstance(a, Tensor) else float(a) for a in amounts]
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *params.values(), *states))
-    results = operation.run(
-        computation(cell.core, cell.mechanism), x, params["weight_ih"], params["weight_hh"],
-        params["bias"], params.get("bias_n"), hidden, memory, resets, *drawn, *kept,
-        return_cells, taken, keep,
-    )  # fmt: skip
-    count = 2 if return_cells else 1
-    return Run(tuple(results[:count]), tuple(results[count : count + len(states)]), taken)
+    amounts = None if zoneout is None or idle(zoneout) else zoneout
+    given = Arguments(cell, x, dict(params), states, resets, amounts, return_cells)
+    results = operation.run(given, taken)
+    return Run(tuple(results[: given.outputs]), tuple(results[given.outputs :]), taken)
 
 
 def lstm(
@@ -146,11 +129,7 @@ def _call(
         raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}")
     hidden_size = params["weight_hh"].shape[1]
     cell = cell_of(computation(core, _mechanism(mechanism)), x.shape[2], hidden_size)
-    if state is None:
-        zeros = x.new_zeros(x.shape[1], hidden_size)
-        states: tuple[Tensor, ...] = (zeros, zeros) if core == "lstm" else (zeros,)
-    else:
-        states = tuple(state) if core == "lstm" else (state,)
+    states = None if state is None else tuple(state) if core == "lstm" else (state,)
     done = run(cell, params, x, states, resets, zoneout, return_cells, paths.checked(impl))
     output = done.outputs if return_cells else done.outputs[0]
     return output, done.states if core == "lstm" else done.states[0]

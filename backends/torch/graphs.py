@@ -37,7 +37,7 @@ _GRAPHS: collections.OrderedDict[Any, _Graph] = collections.OrderedDict()
 
 def forward(given: Arguments) -> list[Tensor]:
     """Outputs and final states."""
-    tensors, rebuild = _split(given)
+    tensors, rebuild = given.split()
     return _run("forward", given, tensors, lambda own: generic.forward(rebuild(own)))
 
 
@@ -45,7 +45,7 @@ def backward(
     given: Arguments, d_outputs: list[Tensor | None], d_states: list[Tensor | None], wrt_x: bool
 ) -> list[Tensor]:
     """Cotangents of x, the parameters and the states."""
-    tensors, rebuild = _split(given)
+    tensors, rebuild = given.split()
     cotangents = [*d_outputs, *d_states]
     there = [c is not None for c in cotangents]
     count, split = len(tensors), len(d_outputs)
@@ -62,23 +62,6 @@ def backward(
 def release() -> None:
     """Free all graphs and their memory."""
     _GRAPHS.clear()
-
-
-def _split(given: Arguments) -> tuple[list[Tensor], Callable[[list[Tensor]], Arguments]]:
-    """All tensors of the arguments, and a function from such tensors to arguments."""
-    flat, spec = torch.utils._pytree.tree_flatten(
-        (given.x, given.params, given.states, given.resets, given.zoneout)
-    )
-    places = [k for k, leaf in enumerate(flat) if isinstance(leaf, Tensor)]
-
-    def rebuild(tensors: list[Tensor]) -> Arguments:
-        leaves = list(flat)
-        for place, tensor in zip(places, tensors, strict=True):
-            leaves[place] = tensor
-        x, params, states, resets, zoneout = torch.utils._pytree.tree_unflatten(leaves, spec)
-        return Arguments(given.cell, x, params, states, resets, zoneout, given.cells)
-
-    return [flat[k] for k in places], rebuild
 
 
 def _run(

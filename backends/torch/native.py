@@ -6,6 +6,7 @@ tensors' addresses.
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,35 +32,39 @@ def obstacle(dtype: torch.dtype) -> str | None:
 def forward(given: Arguments, keep: bool) -> list[Tensor]:
     """Outputs and final states as in ``sequence``, then what backward reads."""
     time, batch, _ = given.x.shape
-    hidden, shape = given.cell.hidden_size, _shape(given)
+    shape, full = _shape(given), (time, batch, given.cell.hidden_size)
     gates = take((time if keep else 1, batch, shape.stride))
-    states = [take((time + 1 if keep else 2, batch, hidden)) for _ in given.states]
-    outputs = [take((time, batch, hidden)) for _ in range(1 + given.cells)]
+    states = [take((time + 1 if keep else 2, *full[1:])) for _ in range(_count(given))]
+    outputs = [take(full) for _ in range(given.outputs)]
     scratch = take((shape.forward_scratch,))
     held: list[Any] = []
     call = _arguments(given, gates, states, held)
-    for first, all_steps in zip(given.states, states, strict=True):
-        first = _checked("state", first, (batch, hidden)).contiguous()
-        ctypes.memmove(all_steps.data_ptr(), first.data_ptr(), 4 * batch * hidden)
+    size = 4 * batch * given.cell.hidden_size
+    for k, all_steps in enumerate(states):
+        if given.states is None:
+            ctypes.memset(all_steps.data_ptr(), 0, size)
+        else:
+            first = _checked("state", given.states[k], full[1:]).contiguous()
+            ctypes.memmove(all_steps.data_ptr(), first.data_ptr(), size)
     call.output = outputs[0].data_ptr()
     call.output_cell = outputs[1].data_ptr() if given.cells else None
     call.scratch, call.saves = scratch.data_ptr(), keep
     library.call("gatecore_run_forward", shape.struct, call)
-    final = [torch.empty(batch, hidden) for _ in states]
-    offset = 4 * batch * hidden * (time if keep else time % 2)
+    final = [torch.empty(full[1:]) for _ in states]
+    offset = size * (time if keep else time % 2)
     for last, all_steps in zip(final, states, strict=True):
-        ctypes.memmove(last.data_ptr(), all_steps.data_ptr() + offset, 4 * batch * hidden)
+        ctypes.memmove(last.data_ptr(), all_steps.data_ptr() + offset, size)
     return [*outputs, *final, *((gates, *states) if keep else ())]
 
 
 def backward(
     given: Arguments,
-    saved: list[Tensor],
-    d_outputs: list[Tensor | None],
-    d_states: list[Tensor | None],
+    saved: Sequence[Tensor],
+    d_outputs: Sequence[Tensor | None],
+    d_states: Sequence[Tensor | None],
     wrt_x: bool,
 ) -> list[Tensor]:
-    """Cotangents of x (empty unless wanted), the parameters and the states."""
+    """Cotangents of x (empty unless wanted), the parameters and the states (if there are)."""
     gates, *states = saved
     time, batch, inputs = given.x.shape
     shape, full = _shape(given), (time, batch, given.cell.hidden_size)
@@ -68,21 +73,23 @@ def backward(
     scratch = take((shape.backward_scratch[wrt_x],))
     d_x = take((time, batch, inputs) if wrt_x else (0,))
     d_params = {name: torch.empty(value.shape) for name, value in given.params.items()}
-    running = [_running(d, full[1:]) for d in d_states]
     call = library.BackwardStruct(
         forward=ctypes.pointer(forward),
         d_x=d_x.data_ptr() if wrt_x else None,
         scratch=scratch.data_ptr(),
         **{f"d_{name}": value.data_ptr() for name, value in d_params.items()},
     )
-    for field, running_state in zip(("d_hidden", "d_cell"), running, strict=False):
-        setattr(call, field, running_state.data_ptr())
+    running = []
+    for field, d in zip(("d_hidden", "d_cell"), d_states, strict=False):
+        if d is not None or given.states is not None:
+            running.append(_running(d, full[1:]))
+            setattr(call, field, running[-1].data_ptr())
     for field, d in zip(("d_output", "d_output_cell"), d_outputs, strict=False):
         if d is not None:
             held.append(_checked(field, d, full).contiguous())
             setattr(call, field, held[-1].data_ptr())
     library.call("gatecore_run_backward", shape.struct, call)
-    return [d_x, *d_params.values(), *running]
+    return [d_x, *d_params.values(), *(running if given.states else ())]
 
 
 def saved_shapes(given: Arguments) -> list[tuple[Any, ...]]:
@@ -91,7 +98,11 @@ def saved_shapes(given: Arguments) -> list[tuple[Any, ...]]:
     # sizes that torch has not fixed yet stay free: the stride does not depend on them
     stride = _shape_of(given.cell, 1, 1, 1).stride
     states = (time + 1, batch, given.cell.hidden_size)
-    return [(time, batch, stride), *(states for _ in given.states)]
+    return [(time, batch, stride), *(states for _ in range(_count(given)))]
+
+
+def _count(given: Arguments) -> int:
+    return 2 if given.cell.core == "lstm" else 1
 
 
 def _running(given: Tensor | None, shape: tuple[int, int]) -> Tensor:

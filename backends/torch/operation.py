@@ -7,6 +7,7 @@ any order exist. Its argument ``path`` says by what both run: "native" is the C+
 "graph" the plain path as a captured CUDA graph, "plain" the plain path itself.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,9 +49,13 @@ def _forward(
         computation, x, weight_ih, weight_hh, bias, bias_n, hidden, memory, resets,
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
+    return _computed(given, path, keep)
+
+
+def _computed(given: Arguments, path: str, keep: bool) -> list[Tensor]:
     if path == "native":
         return native.forward(given, keep)
-    with no_autocast(x.device.type):
+    with no_autocast(given.x.device.type):
         if path == "reference":
             return explicit.forward(given, keep, _CPU)
         if path == "fused":
@@ -66,7 +71,7 @@ def _(computation: str, x: Tensor, *arguments: Any) -> list[Tensor]:
     *rest, path, keep = arguments
     given = Arguments.of(computation, x, *rest)
     time, batch, _ = x.shape
-    full = [x.new_empty(time, batch, given.cell.hidden_size) for _ in range(_outputs(given))]
+    full = [x.new_empty(time, batch, given.cell.hidden_size) for _ in range(given.outputs)]
     last = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in given.states]
     saved = _saved_shapes(given, path) if keep else []
     return [*full, *last, *(x.new_empty(shape) for shape in saved)]
@@ -101,9 +106,20 @@ def _pull(
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
     d_outputs, d_states = _cotangents(given, d_output, d_cells, d_hidden, d_memory)
+    return _pulled(given, path, saved, d_outputs, d_states, wrt_x)
+
+
+def _pulled(
+    given: Arguments,
+    path: str,
+    saved: Sequence[Tensor],
+    d_outputs: Sequence[Tensor | None],
+    d_states: Sequence[Tensor | None],
+    wrt_x: bool,
+) -> list[Tensor]:
     if path == "native":
         return native.backward(given, saved, d_outputs, d_states, wrt_x)
-    with no_autocast(x.device.type):
+    with no_autocast(given.x.device.type):
         if path == "reference":
             return explicit.backward(given, saved, d_outputs, d_states, wrt_x, _CPU)
         if path == "fused":
@@ -127,7 +143,7 @@ def _(computation: str, x: Tensor, *arguments: Any) -> list[Tensor]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *given, _ = inputs
     ctx.constants = (given[0], *given[1 + _TENSORS :])
-    count = _outputs_of(memory=given[7] is not None, cells=given[-2])
+    count = (2 if given[-2] else 1) + (1 if given[7] is None else 2)
     ctx.count, ctx.given = count, [t is not None for t in given[1 : 1 + _TENSORS]]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[count:])
@@ -143,37 +159,54 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     d = list(grads[: ctx.count])
     d_output, d_cells = d.pop(0), d.pop(0) if cells else None
     d_hidden, d_memory = d.pop(0), d.pop(0) if memory else None
-    # a derivative of this one may be wanted: then the operation, which has one
-    pull: Any = sequence_backward if torch.is_grad_enabled() or _watched(given[0]) else _pull
-    gradients = pull(
+    gradients = sequence_backward(
         name, *given, *constants, tensors, d_output, d_cells, d_hidden, d_memory,
         ctx.needs_input_grad[1],
     )  # fmt: skip
-    return (None, *_placed(given, gradients), *(None,) * 8)
-
-
-def _placed(given: list[Tensor | None], gradients: list[Tensor]) -> list[Tensor | None]:
-    """The operation's gradients beside its first seven tensors, some of which may be absent."""
     present = iter(gradients)
     placed = [next(present) if tensor is not None else None for tensor in given[:7]]
-    return [None if placed[0] is None or not placed[0].numel() else placed[0], *placed[1:]]
+    first = placed[0] if ctx.needs_input_grad[1] else None
+    return (None, first, *placed[1:], *(None,) * 8)
 
 
 sequence.register_autograd(_backward, setup_context=_setup)
 
 
 class _Direct(torch.autograd.Function):
-    """The operation without torch's dispatcher, which takes longer than a short sequence."""
+    """The operation without torch's dispatcher, which takes longer than a short sequence.
+
+    Its tensors are those of ``given``, which ``rebuilt`` puts together again.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = _forward(*inputs)
-        _setup(ctx, inputs, output)
-        return tuple(output[: ctx.count])
+    def forward(ctx: Any, given: Arguments, rebuilt: Any, path: str, *tensors: Tensor) -> Any:
+        results = _computed(given, path, True)
+        count = given.outputs + (2 if given.cell.core == "lstm" else 1)
+        ctx.rebuilt, ctx.path, ctx.tensors = rebuilt, path, len(tensors)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *results[count:])
+        return tuple(results[:count])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return _backward(ctx, list(grads))
+        saved = ctx.saved_tensors
+        given, saved = ctx.rebuilt(saved), saved[ctx.tensors :]
+        d_outputs, d_states = grads[: given.outputs], grads[given.outputs :]
+        wrt_x = ctx.needs_input_grad[3]
+        if torch.is_grad_enabled() or _watched(given.x):
+            # a derivative of this one may be wanted: then the operation, which has one
+            parts = (*d_outputs, None)[:2], (*d_states, None)[:2]
+            flat, start = given.started().flat(), given.states
+            gradients = sequence_backward(
+                *flat, ctx.path, list(saved), *parts[0], *parts[1], wrt_x
+            )
+            if start is None:
+                gradients = gradients[: 1 + len(given.params)]
+        else:
+            gradients = _pulled(given, ctx.path, saved, d_outputs, d_states, wrt_x)
+        first = gradients[0] if wrt_x else None
+        rest = ctx.tensors - len(gradients)  # resets and draws
+        return (None, None, None, first, *gradients[1:], *(None,) * rest)
 
 
 def _watched(x: Any) -> bool:
@@ -182,11 +215,18 @@ def _watched(x: Any) -> bool:
     return tracing or type(x) is not Tensor
 
 
-def run(*inputs: Any) -> Any:
-    """``sequence``, directly where nothing but autograd looks at it; the same results."""
-    if _watched(inputs[1]):
-        return sequence(*inputs)
-    return _Direct.apply(*inputs) if inputs[-1] else _forward(*inputs)
+def run(given: Arguments, path: str) -> Sequence[Tensor]:
+    """Outputs and last states by ``sequence``, directly where nothing but autograd looks at it."""
+    watched = _watched(given.x)
+    if watched or path != "native":
+        given = given.started()  # the library alone starts from zeros that are not there
+    tensors, rebuilt = given.split()
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if watched:
+        return sequence(*given.flat(), path, keep)[: given.outputs + len(given.states or ())]
+    if keep:
+        return _Direct.apply(given, rebuilt, path, *tensors)
+    return _computed(given, path, False)
 
 
 def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -245,7 +285,7 @@ def _cotangents(
     d_memory: Tensor | None,
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     outputs = [d_output, d_cells] if given.cells else [d_output]
-    return outputs, [d_hidden, d_memory][: len(given.states)]
+    return outputs, [d_hidden, d_memory][: 2 if given.cell.core == "lstm" else 1]
 
 
 def _saved_shapes(given: Arguments, path: str) -> list[tuple[Any, ...]]:
@@ -255,11 +295,3 @@ def _saved_shapes(given: Arguments, path: str) -> list[tuple[Any, ...]]:
     if path == "native":
         return native.saved_shapes(given)
     return explicit.shapes(given, _CPU) if path == "reference" else []
-
-
-def _outputs(given: Arguments) -> int:
-    return 2 if given.cells else 1
-
-
-def _outputs_of(memory: bool, cells: bool) -> int:
-    return (2 if cells else 1) + (2 if memory else 1)

@@ -56,15 +56,15 @@ def core_params(
 
     Where a layer has one bias, what ``bias_hh`` adds to it is constant.
     """
-    weights = {k: v.to(dtype) for k, v in own.items() if k.startswith("weight")}
-    if own.get("bias_ih") is None:
-        bias = other = weights["weight_ih"].new_zeros(cell.rows)
+    own = {name: v if v.dtype == dtype else v.to(dtype) for name, v in own.items()}
+    if "bias_ih" not in own:
+        bias = other = own["weight_ih"].new_zeros(cell.rows)
     else:
-        bias, other = own["bias_ih"].to(dtype), own["bias_hh"].to(dtype)
-    constant = other if two_biases else other.detach()
+        bias, other = own.pop("bias_ih"), own.pop("bias_hh")
+    constant = other.detach() if other.requires_grad and not two_biases else other
     if cell.core != "gru":
-        return {**weights, "bias": bias + constant}
+        return {**own, "bias": bias + constant}
     n = slot_rows(cell)["candidate"]
     none = torch.zeros_like(other[n])
     rest = torch.cat([constant[: n.start], none, constant[n.stop :]])
-    return {**weights, "bias": bias + rest, "bias_n": other[n]}
+    return {**own, "bias": bias + rest, "bias_n": other[n]}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 LOW = (torch.float16, torch.bfloat16)
+_AS_IT_IS = contextlib.nullcontext()
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:
@@ -21,7 +22,7 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 def no_autocast(device: str) -> Any:
     """Products in the weights' own precision: gates and states must not be rounded."""
     if autocast_dtype(device) is None:
-        return contextlib.nullcontext()
+        return _AS_IT_IS
     return torch.autocast(device, enabled=False)
 
 

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatecore import _checks
 from gatecore.backends.torch import parameters, paths
+from gatecore.backends.torch.arguments import zero_states
 from gatecore.backends.torch.batches import Lengths, reverse, reverse_resets
 from gatecore.backends.torch.computation import TORCH, computation
 from gatecore.backends.torch.functional import run
@@ -95,22 +96,23 @@ class Recurrent(Stateful):
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
 
     def _make_parameters(self, factory: dict[str, Any]) -> None:
-        self._cells, self._all_weights = [], []
+        self._cells = []
+        self._names: list[dict[str, str]] = []  # of each layer and direction, short and whole
         directions = 2 if self.bidirectional else 1
         width = (self.proj_size or self.hidden_size) * directions
         for layer in range(self.num_layers):
             inputs = width if layer else self.input_size
             for suffix in ("", "_reverse")[:directions]:
                 cell = CELLS[self.core](inputs, self.hidden_size, self.mechanism)
-                names = []
+                names: dict[str, str] = {}
                 for name, shape in parameters.shapes(cell, self.bias, self.proj_size).items():
-                    names.append(f"{name}_l{layer}{suffix}")
+                    names[name] = f"{name}_l{layer}{suffix}"
                     value = nn.Parameter(torch.empty(shape, **factory))
-                    self.register_parameter(names[-1], value)
+                    self.register_parameter(names[name], value)
                     frozen = name == "bias_hh" and not self.two_biases and self.core != "gru"
                     value.requires_grad_(not frozen)
                 self._cells.append(cell)
-                self._all_weights.append(names)
+                self._names.append(names)
 
     def reset_parameters(self) -> None:
         """Draw all parameters again, from torch's default generator."""
@@ -123,7 +125,7 @@ class Recurrent(Stateful):
     @property
     def all_weights(self) -> list[list[nn.Parameter]]:
         """The parameters of each layer and direction, in torch's order."""
-        return [[getattr(self, name) for name in names] for names in self._all_weights]
+        return [[getattr(self, name) for name in names.values()] for names in self._names]
 
     @property
     def _flat_weights(self) -> list[nn.Parameter]:  # torch's own checks read it
@@ -163,7 +165,7 @@ class Recurrent(Stateful):
             x, lengths = Lengths.unpack(input)
         else:
             x, hx, batched = self._unpacked(input, hx)
-        resets = self._resets(resets, x, batched, input)
+        resets = None if resets is None else self._resets(resets, x, batched, input)
         output, last = self._layers(x, hx, resets, lengths, cells)
         if lengths is not None:
             shown = tuple(lengths.pack(part, input) for part in output)
@@ -201,7 +203,7 @@ class Recurrent(Stateful):
     ) -> tuple[Tensor, ...] | None:
         """The states, None for zeros; all checked, and what is wrong is said by torch's check."""
         if hx is None:
-            weight = self._parameter(self._all_weights[0][0])
+            weight = self._parameter("weight_ih_l0")
             shape, packed = input.shape, batch_sizes is not None
             if packed or shape[-1] != self.input_size or input.dtype != weight.dtype:
                 self.check_input(input, batch_sizes)
@@ -217,13 +219,6 @@ class Recurrent(Stateful):
         self.check_forward_args(input, self._one(states), batch_sizes)
         return states
 
-    def _start(self, states: tuple[Tensor, ...] | None, k: int, x: Tensor) -> tuple[Tensor, ...]:
-        """The states before the first step of layer and direction ``k``, in x's dtype."""
-        if states is not None:
-            return tuple(s[k].to(x.dtype) for s in states)
-        widths = self._state_widths()
-        return tuple(x.new_zeros(x.shape[1], width) for width in widths)  # a scan wants no aliases
-
     def _state_widths(self) -> tuple[int, ...]:
         return (self.hidden_size,)
 
@@ -231,9 +226,7 @@ class Recurrent(Stateful):
         """States as torch's layer has them: a tuple for the LSTM only."""
         return states[0]
 
-    def _resets(self, resets: Any, x: Tensor, batched: bool, input: Any) -> Tensor | None:
-        if resets is None:
-            return None
+    def _resets(self, resets: Any, x: Tensor, batched: bool, input: Any) -> Tensor:
         packed = isinstance(input, PackedSequence)
         wanted = tuple(x.shape[:2]) if packed else tuple(input.shape[: 2 if batched else 1])
         if resets.dtype != torch.bool or tuple(resets.shape) != wanted:
@@ -257,16 +250,16 @@ class Recurrent(Stateful):
         cells: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All layers and directions over x (time, batch, input)."""
-        compute, shown = dtypes(self._parameter(self._all_weights[0][0]))
+        compute, shown = dtypes(self._parameter("weight_ih_l0"))
         directions, finals = 2 if self.bidirectional else 1, []
         outputs: tuple[Tensor, ...] = ()
         with no_autocast(x.device.type):
-            x = x.to(compute)
+            x = x if x.dtype == compute else x.to(compute)
             for layer in range(self.num_layers):
                 parts = []
                 for direction in range(directions):
                     k = layer * directions + direction
-                    mine = self._start(states, k, x)
+                    mine = None if states is None else tuple(s[k].to(compute) for s in states)
                     part, last = self._direction(k, x, mine, resets, lengths, direction, cells)
                     parts.append(part)
                     finals.append(last)
@@ -281,7 +274,7 @@ class Recurrent(Stateful):
         self,
         k: int,
         x: Tensor,
-        states: tuple[Tensor, ...],
+        states: tuple[Tensor, ...] | None,
         resets: Tensor | None,
         lengths: Lengths | None,
         backwards: bool | int,
@@ -290,18 +283,21 @@ class Recurrent(Stateful):
         if backwards:
             x = reverse(x, lengths)
             resets = None if resets is None else reverse_resets(resets, lengths)
-        params = parameters.core_params(self._cells[k], self._own(k), self.two_biases, x.dtype)
+        cell = self._cells[k]
+        params = parameters.core_params(cell, self._own(k), self.two_biases, x.dtype)
         every = cells or (lengths is not None and self.core == "lstm")
-        done = run(self._cells[k], params, x, states, resets, self._amounts(x), every, self.impl)
+        zoneout = self._amounts(x) if any(self.zoneout) else None
+        done = run(cell, params, x, states, resets, zoneout, every, self.impl)
         self.__dict__["last_impl"] = done.impl  # it is no parameter, nor any other of torch's kinds
         for observe in self.observers:
-            observe(k, params, x, states[0], done.outputs[0], resets, lengths)
+            first = (states or zero_states(cell, x, self.proj_size))[0]
+            observe(k, params, x, first, done.outputs[0], resets, lengths)
         last = done.states if lengths is None else tuple(map(lengths.last, done.outputs))
         outputs = done.outputs[: 2 if cells else 1]
         return tuple(reverse(o, lengths) for o in outputs) if backwards else outputs, last
 
     def _own(self, k: int) -> dict[str, Any]:
-        return {name.split("_l")[0]: self._parameter(name) for name in self._all_weights[k]}
+        return {short: self._parameter(name) for short, name in self._names[k].items()}
 
     def _parameter(self, name: str) -> Any:
         """The attribute of this name, sooner found; a parametrised one is no parameter."""
@@ -312,10 +308,8 @@ class Recurrent(Stateful):
         """The state stays in float32: a sum over 1e4 steps does not survive 8 bits."""
         return last
 
-    def _amounts(self, x: Tensor) -> tuple[Any, ...] | None:
+    def _amounts(self, x: Tensor) -> tuple[Any, ...]:
         """Zoneout: draws while training, its expectation in evaluation."""
-        if not any(self.zoneout):
-            return None
         if not self.training:
             return self.zoneout
         widths = reversed(self._state_widths())

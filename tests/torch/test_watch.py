@@ -169,7 +169,7 @@ def test_dropout_between_torchs_layers_is_left_out_and_draws_nothing_new():
 def gates_of_cell(layer, k, x, states, zeros):
     """gatecore's own layers: the framework-neutral cell, one step after the other."""
     cell = CELLS[layer.core](x.shape[-1], HIDDEN, layer.mechanism)
-    own = {name.split("_l")[0]: getattr(layer, name).detach() for name in layer._all_weights[k]}
+    own = {short: getattr(layer, name).detach() for short, name in layer._names[k].items()}
     params = {**own, "bias": own["bias_ih"]}
     before = torch.cat([zeros.unsqueeze(0), states[:-1]])
     state = (lambda h: (h, h)) if layer.core == "lstm" else lambda h: h

@@ -55,13 +55,14 @@ struct gatecore_forward {
   int32_t saves;              // 0: no backward follows, one step's gates and two states suffice
 };
 
-// Backward. d_hidden and d_cell hold the last state's cotangents, and at the end the first's.
+// Backward. d_hidden and d_cell hold the last state's cotangents, and at the end the first's; where
+// one is null, the last state's are zeros, and nobody wants the first's.
 struct gatecore_backward {
   const gatecore_forward* forward;
   const float* d_output;      // (time, batch, hidden) or null
   const float* d_output_cell; // the same
-  float* d_hidden;            // (batch, hidden)
-  float* d_cell;              // (batch, hidden), LSTM, else null
+  float* d_hidden;            // (batch, hidden) or null
+  float* d_cell;              // (batch, hidden) or null; null but for the LSTM
   float* d_x;                 // (time, batch, input) or null
   float* d_weight_ih;
   float* d_weight_hh;

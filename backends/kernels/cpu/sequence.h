@@ -234,9 +234,15 @@ struct Sequence {
     }
   }
 
-  void copy_state(const float* from, long from_stride, float* to, long to_stride) const {
+  // The running cotangents of a state, from and to the caller's array, if there is one.
+  void take_state(const float* given, float* running) const {
     for (long r = member.begin(B); r < member.end(B); r++)
-      for (long j = 0; j < H; j++) to[r * to_stride + j] = from[r * from_stride + j];
+      for (long j = 0; j < H; j++) running[r * H_STRIDE + j] = given ? given[r * H + j] : 0.0f;
+  }
+  void give_state(const float* running, float* wanted) const {
+    if (!wanted) return;
+    for (long r = member.begin(B); r < member.end(B); r++)
+      for (long j = 0; j < H; j++) wanted[r * H + j] = running[r * H_STRIDE + j];
   }
 
   void backward(const gatecore_backward& b, CellStep cell_backward) const {
@@ -245,8 +251,8 @@ struct Sequence {
     const BackwardScratch s(l, arena, l.threads, b.d_x);
     pack_rows(s.recurrent, f.weight_hh, l.state_rows, member);
     if (b.d_x) pack_rows(s.inputs, f.weight_ih, l.input_rows, member);
-    copy_state(b.d_hidden, H, s.d_hidden, H_STRIDE);
-    if (b.d_cell) copy_state(b.d_cell, H, s.d_cell, H_STRIDE);
+    take_state(b.d_hidden, s.d_hidden);
+    take_state(b.d_cell, s.d_cell);
     member.wait();
     if (own_sums(l)) {
       // as many groups as threads were asked for: sums do not depend on how many were granted
@@ -257,8 +263,8 @@ struct Sequence {
     } else {
       through(b, s, cell_backward);
     }
-    copy_state(s.d_hidden, H_STRIDE, b.d_hidden, H);
-    if (b.d_cell) copy_state(s.d_cell, H_STRIDE, b.d_cell, H);
+    give_state(s.d_hidden, b.d_hidden);
+    give_state(s.d_cell, b.d_cell);
     hand_out(b, s);
   }
 
@@ -307,7 +313,7 @@ struct Sequence {
     multiply(r1 - r0, &left, 1, w, 0, first_panel(w), last_panel(w), s.d_hidden + r0 * H_STRIDE,
              H_STRIDE, nullptr);
     step_barrier();
-    reset(*b.forward, t, s.d_hidden, b.d_cell ? s.d_cell : nullptr, H_STRIDE);
+    reset(*b.forward, t, s.d_hidden, s.d_cell, H_STRIDE);
   }
 
   void add(const float* given, long t, float* running) const {
