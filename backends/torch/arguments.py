@@ -1,6 +1,6 @@
 """The flat arguments of the sequence operation, gathered."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -9,9 +9,13 @@ from gatecore.backends.torch.computation import cell_of, computation
 from gatecore.cells import Cell
 
 
+PARAMETERS = ("weight_ih", "weight_hh", "bias", "bias_n")  # the last is the GRU's
+
+
 class Arguments(NamedTuple):
     """What one call of the operation computes from.
 
+    params : those of ``PARAMETERS``, and perhaps ``bias_hh``, which is added to ``bias``
     states : before the first step; None for zeros
     zoneout : amounts of (cell, hidden) for an LSTM, else of the hidden state; None where all are 0
     cells : whether the cell states of all steps are returned beside the hidden ones
@@ -19,7 +23,7 @@ class Arguments(NamedTuple):
 
     cell: Cell
     x: Tensor
-    params: dict[str, Tensor]
+    params: Mapping[str, Tensor]
     states: tuple[Tensor, ...] | None
     resets: Tensor | None
     zoneout: tuple[Any, ...] | None
@@ -44,8 +48,8 @@ class Arguments(NamedTuple):
         cells: bool,
     ) -> "Arguments":
         """From the operation's signature: draws of zoneout count before its constant amounts."""
-        params = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias}
-        params |= {} if bias_n is None else {"bias_n": bias_n}
+        given = zip(PARAMETERS, (weight_ih, weight_hh, bias, bias_n), strict=True)
+        params = {name: value for name, value in given if value is not None}
         amounts = (
             kept_cell if drawn_cell is None else drawn_cell,
             kept_hidden if drawn_hidden is None else drawn_hidden,
@@ -61,25 +65,33 @@ class Arguments(NamedTuple):
             cells=cells,
         )
 
+    def complete(self) -> "Arguments":
+        """The same with one bias, and states that are there."""
+        own = added(self.params)
+        params = {name: own[name] for name in PARAMETERS if name in own}
+        states = self.states or zero_states(self.cell, self.x)
+        return self._replace(params=params, states=states)
+
     def flat(self) -> tuple[Any, ...]:
-        """What :meth:`of` takes; states must be there."""
+        """What :meth:`of` takes, of complete arguments."""
         assert self.states is not None
         hidden, memory = self.states if len(self.states) == 2 else (*self.states, None)
         amounts = (0.0, 0.0, *(self.zoneout or ()))[-2:]
         drawn = [a if isinstance(a, Tensor) else None for a in amounts]
         kept = [0.0 if isinstance(a, Tensor) else float(a) for a in amounts]
-        weights = (self.params.get(k) for k in ("weight_ih", "weight_hh", "bias", "bias_n"))
+        weights = map(self.params.get, PARAMETERS)
         name = computation(self.cell.core, self.cell.mechanism)
         return name, self.x, *weights, hidden, memory, self.resets, *drawn, *kept, self.cells
-
-    def started(self) -> "Arguments":
-        """The same with states that are there."""
-        return self if self.states else self._replace(states=zero_states(self.cell, self.x))
 
     @property
     def outputs(self) -> int:
         """How many states of all steps are returned."""
         return 2 if self.cells else 1
+
+    @property
+    def state_count(self) -> int:
+        """How many states a step hands to the next."""
+        return 2 if self.cell.core == "lstm" else 1
 
     def split(self) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], "Arguments"]]:
         """All tensors, first x, the parameters and the states; and the same call of others."""
@@ -98,6 +110,14 @@ class Arguments(NamedTuple):
             return Arguments(cell, x, params, states, resets, zoneout, cells)
 
         return [self.x, *self.params.values(), *states, *resets, *drawn], of
+
+
+def added(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The cell's own parameters, which have one bias."""
+    own = dict(params)
+    if "bias_hh" in own:
+        own["bias"] = own["bias"] + own.pop("bias_hh")
+    return own
 
 
 def idle(zoneout: tuple[Any, ...]) -> bool:

@@ -35,9 +35,9 @@ class Lengths:
         return padded.gather(0, index)
 
     def last(self, padded: Tensor) -> Tensor:
-        """The values (batch, width) at each sequence's last step."""
+        """The values (1, batch, width) at each sequence's last step."""
         index = (self.index - 1).view(1, -1, 1).expand(1, *padded.shape[1:])
-        return padded.gather(0, index).squeeze(0)
+        return padded.gather(0, index)
 
 
 def reverse(x: Tensor, lengths: Lengths | None) -> Tensor:

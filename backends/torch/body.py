@@ -54,7 +54,7 @@ class LayerBody:
             own = _named(parameters, f"layers.{k}.")
             done = run(cell, own, x, state[k], resets, zoneout[k], impl=self._impl)
             x = done.outputs[0]
-            last.append(done.states)
+            last.append(tuple(part.squeeze(0) for part in done.states))
         return x, tuple(last)
 
     def gates(

@@ -59,8 +59,9 @@ def forward(given: Arguments, keep: bool, place: Place) -> list[Tensor]:
     layer = _layer(given, take, place, keep)
     x, states = place.array(given.x), _state(given, given.states, place)
     outputs, final = layer.forward(x, states, given.cells)
-    results = [*(outputs if given.cells else (outputs,)), *_parts(given, final)]
-    return [place.tensor(r) for r in results] + (saved if keep else [])
+    histories = outputs if given.cells else (outputs,)
+    last = [place.tensor(part).unsqueeze(0) for part in _parts(given, final)]
+    return [*map(place.tensor, histories), *last, *(saved if keep else ())]
 
 
 def backward(
@@ -71,14 +72,14 @@ def backward(
     wrt_x: bool,
     place: Place,
 ) -> list[Tensor]:
-    """Cotangents of x (empty unless wanted), the parameters and the states."""
+    """Cotangents of x (where wanted), the parameters and the states."""
     layer = _layer(given, _replay(given, saved, place), place)
     scratch = place.array(place.take(layer.scratch_shape(wrt_x), layer.dtype))
-    d_state, d_output = _state(given, d_states, place), [place.array(d) for d in d_outputs]
+    d_last = [None if d is None else d.squeeze(0) for d in d_states]
+    d_state, d_output = _state(given, d_last, place), [place.array(d) for d in d_outputs]
     d_params, d_x, d_start = layer.backward(d_output, d_state, scratch, wrt_x)
-    first = given.x.new_empty(0) if d_x is None else place.tensor(d_x)
     rest = [*(d_params[name] for name in given.params), *_parts(given, d_start)]
-    return [first, *(place.tensor(g) for g in rest)]
+    return [place.tensor(g) for g in ([d_x, *rest] if wrt_x else rest)]
 
 
 def shapes(given: Arguments, place: Place) -> list[tuple[Any, ...]]:

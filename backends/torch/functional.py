@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gatecore.backends.torch import operation, paths, plain
-from gatecore.backends.torch.arguments import Arguments, idle, zero_states
+from gatecore.backends.torch import direct, operation, paths, plain
+from gatecore.backends.torch.arguments import Arguments, added, idle, zero_states
 from gatecore.backends.torch.computation import cell_of, computation
 from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism, mechanism
@@ -16,7 +16,10 @@ _mechanism = mechanism
 
 
 class Run(NamedTuple):
-    """Hidden (and, where asked for, cell) states of all steps, the last states, what ran."""
+    """Hidden (and, where asked for, cell) states of all steps, the last states, what ran.
+
+    The last states are (1, batch, width) each, as those of torch's layers.
+    """
 
     outputs: tuple[Tensor, ...]
     states: tuple[Tensor, ...]
@@ -36,7 +39,7 @@ def run(
     """One layer over x (time, batch, input); all tensors of one dtype, float32 or float64.
 
     ``states`` is (h,) or (h, c), by default zeros; ``zoneout`` amounts in the order cell, hidden;
-    ``params`` may hold ``weight_hr``.
+    ``params`` may hold ``weight_hr``, and ``bias_hh``, which is added to ``bias``.
     """
     projection = params.get("weight_hr")
     taken = paths.choose(impl, x, cell, projection is not None)
@@ -44,12 +47,17 @@ def run(
         if states is None:
             states = zero_states(cell, x, 0 if projection is None else projection.shape[0])
         walk = plain.loop if taken == "plain" else plain.scan
-        history, last = walk(cell, dict(params), x, states, resets, zoneout)
+        history, last = walk(cell, added(params), x, states, resets, zoneout)
+        last = tuple(part.unsqueeze(0) for part in last)
         return Run(history if return_cells else history[:1], last, taken)
     amounts = None if zoneout is None or idle(zoneout) else zoneout
-    given = Arguments(cell, x, dict(params), states, resets, amounts, return_cells)
-    results = operation.run(given, taken)
-    return Run(tuple(results[: given.outputs]), tuple(results[given.outputs :]), taken)
+    given = Arguments(cell, x, params, states, resets, amounts, return_cells)
+    if taken == "native" and not operation.watched(x):
+        results = direct.run(given)
+    else:
+        results = operation.run(given.complete(), taken)
+    outputs = 2 if return_cells else 1
+    return Run(tuple(results[:outputs]), tuple(results[outputs:]), taken)
 
 
 def lstm(
@@ -132,4 +140,5 @@ def _call(
     states = None if state is None else tuple(state) if core == "lstm" else (state,)
     done = run(cell, params, x, states, resets, zoneout, return_cells, paths.checked(impl))
     output = done.outputs if return_cells else done.outputs[0]
-    return output, done.states if core == "lstm" else done.states[0]
+    last = tuple(part.squeeze(0) for part in done.states)
+    return output, last if core == "lstm" else last[0]

@@ -38,7 +38,7 @@ def backward(
     d_states: list[Tensor | None],
     wrt_x: bool,
 ) -> list[Tensor]:
-    """Cotangents of x (empty unless wanted), the parameters and the states."""
+    """Cotangents of x (where wanted), the parameters and the states."""
     with _place(given) as place:
         return explicit.backward(given, saved, d_outputs, d_states, wrt_x, place)
 

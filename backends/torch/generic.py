@@ -21,13 +21,13 @@ def results(given: Arguments) -> list[Tensor]:
     history, last = loop(
         given.cell, given.params, given.x, given.states, given.resets, given.zoneout
     )
-    return [*(history if given.cells else history[:1]), *last]
+    return [*history[: given.outputs], *(part.unsqueeze(0) for part in last)]
 
 
 def backward(
     given: Arguments, d_outputs: list[Tensor | None], d_states: list[Tensor | None], wrt_x: bool
 ) -> list[Tensor]:
-    """Cotangents as the operation's backward returns them."""
+    """Cotangents of x (where wanted), the parameters and the states."""
     with torch.enable_grad():
         x = given.x.detach().requires_grad_(wrt_x)
         params = {k: v.detach().requires_grad_() for k, v in given.params.items()}
@@ -35,8 +35,7 @@ def backward(
         fresh = Arguments(given.cell, x, params, states, given.resets, given.zoneout, given.cells)
         wanted = [*([x] if wrt_x else []), *params.values(), *states]
         gradients = pulled(results(fresh), [*d_outputs, *d_states], wanted)
-    gradients = [g.contiguous().clone() for g in gradients]
-    return gradients if wrt_x else [given.x.new_empty(0), *gradients]
+    return [g.contiguous().clone() for g in gradients]
 
 
 def pulled(

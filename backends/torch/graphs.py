@@ -44,7 +44,7 @@ def forward(given: Arguments) -> list[Tensor]:
 def backward(
     given: Arguments, d_outputs: list[Tensor | None], d_states: list[Tensor | None], wrt_x: bool
 ) -> list[Tensor]:
-    """Cotangents of x, the parameters and the states."""
+    """Cotangents of x (where wanted), the parameters and the states."""
     tensors, rebuild = given.split()
     cotangents = [*d_outputs, *d_states]
     there = [c is not None for c in cotangents]

@@ -13,7 +13,7 @@ import torch
 from gatecore.backends.explicit.workspace import Workspace
 
 _POOL = Workspace(np)
-_LARGE = 1 << 20  # elements; making a tensor of the pool's memory costs ten microseconds
+_LARGE = 1 << 22  # elements; making a tensor of the pool's memory costs ten microseconds
 _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gatecore.backends.explicit.arguments import zoneout_amounts
 from gatecore.backends.kernels.cpu import layer, library
-from gatecore.backends.torch.arguments import Arguments
+from gatecore.backends.torch.arguments import PARAMETERS, Arguments, added
 from gatecore.backends.torch.memory import take
 from gatecore.cells import Cell
 
@@ -30,114 +30,124 @@ def obstacle(dtype: torch.dtype) -> str | None:
 
 
 def forward(given: Arguments, keep: bool) -> list[Tensor]:
-    """Outputs and final states as in ``sequence``, then what backward reads."""
+    """Outputs and final states as in ``sequence``, then the memory that backward reads."""
     time, batch, _ = given.x.shape
-    shape, full = _shape(given), (time, batch, given.cell.hidden_size)
-    gates = take((time if keep else 1, batch, shape.stride))
-    states = [take((time + 1 if keep else 2, *full[1:])) for _ in range(_count(given))]
-    outputs = [take(full) for _ in range(given.outputs)]
-    scratch = take((shape.forward_scratch,))
-    held: list[Any] = []
-    call = _arguments(given, gates, states, held)
-    size = 4 * batch * given.cell.hidden_size
-    for k, all_steps in enumerate(states):
+    width, shape, steps = given.cell.hidden_size, _shape(given), time if keep else 1
+    outputs = [take((time, batch, width)) for _ in range(given.outputs)]
+    memory, scratch = take((_floats(given, shape, steps),)), take((shape.forward_scratch,))
+    held: list[Tensor] = []
+    call = _arguments(given, shape, memory, steps, held)
+    _put_biases(call, given, held)
+    states, size = (call.hidden, call.cell)[: given.state_count], 4 * batch * width
+    for k, first in enumerate(states):
         if given.states is None:
-            ctypes.memset(all_steps.data_ptr(), 0, size)
+            ctypes.memset(first, 0, size)
         else:
-            first = _checked("state", given.states[k], full[1:]).contiguous()
-            ctypes.memmove(all_steps.data_ptr(), first.data_ptr(), size)
+            start = _checked("state", given.states[k], (batch, width)).contiguous()
+            ctypes.memmove(first, start.data_ptr(), size)
     call.output = outputs[0].data_ptr()
     call.output_cell = outputs[1].data_ptr() if given.cells else None
     call.scratch, call.saves = scratch.data_ptr(), keep
     library.call("gatecore_run_forward", shape.struct, call)
-    final = [torch.empty(full[1:]) for _ in states]
+    final = [torch.empty(1, batch, width) for _ in states]
     offset = size * (time if keep else time % 2)
-    for last, all_steps in zip(final, states, strict=True):
-        ctypes.memmove(last.data_ptr(), all_steps.data_ptr() + offset, size)
-    return [*outputs, *final, *((gates, *states) if keep else ())]
+    for last, first in zip(final, states, strict=True):
+        ctypes.memmove(last.data_ptr(), first + offset, size)
+    return [*outputs, *final, *((memory,) if keep else ())]
 
 
 def backward(
     given: Arguments,
-    saved: Sequence[Tensor],
+    memory: Tensor,
     d_outputs: Sequence[Tensor | None],
     d_states: Sequence[Tensor | None],
     wrt_x: bool,
 ) -> list[Tensor]:
-    """Cotangents of x (empty unless wanted), the parameters and the states (if there are)."""
-    gates, *states = saved
+    """Cotangents of x (where wanted), the parameters and the states (if there are)."""
     time, batch, inputs = given.x.shape
-    shape, full = _shape(given), (time, batch, given.cell.hidden_size)
-    held: list[Any] = []
-    forward = _arguments(given, gates, states, held)
+    shape, width = _shape(given), given.cell.hidden_size
+    held: list[Tensor] = []
+    forward = _arguments(given, shape, memory, time, held)
     scratch = take((shape.backward_scratch[wrt_x],))
-    d_x = take((time, batch, inputs) if wrt_x else (0,))
+    d_x = take((time, batch, inputs)) if wrt_x else None
     d_params = {name: torch.empty(value.shape) for name, value in given.params.items()}
-    call = library.BackwardStruct(
-        forward=ctypes.pointer(forward),
-        d_x=d_x.data_ptr() if wrt_x else None,
-        scratch=scratch.data_ptr(),
-        **{f"d_{name}": value.data_ptr() for name, value in d_params.items()},
-    )
-    running = []
-    for field, d in zip(("d_hidden", "d_cell"), d_states, strict=False):
-        if d is not None or given.states is not None:
-            running.append(_running(d, full[1:]))
-            setattr(call, field, running[-1].data_ptr())
-    for field, d in zip(("d_output", "d_output_cell"), d_outputs, strict=False):
-        if d is not None:
-            held.append(_checked(field, d, full).contiguous())
-            setattr(call, field, held[-1].data_ptr())
+    read = [_cotangent("d_output", d, (time, batch, width)) for d in d_outputs]
+    # a state's cotangent moves from the last one to the first
+    wanted = given.states is not None
+    moved = [_moved(d, (1, batch, width)) if wanted or d is not None else None for d in d_states]
+    arrays = [*_pair(read), *_pair(moved), d_x, *map(d_params.get, PARAMETERS), scratch]
+    pointers = [None if array is None else array.data_ptr() for array in arrays]
+    call = library.BackwardStruct(ctypes.pointer(forward), *pointers)
     library.call("gatecore_run_backward", shape.struct, call)
-    return [d_x, *d_params.values(), *(running if given.states else ())]
+    if "bias_hh" in d_params:
+        d_params["bias_hh"] = d_params["bias"]
+    d_first = [d.squeeze(0) for d in moved if d is not None] if wanted else []
+    return [*([] if d_x is None else [d_x]), *d_params.values(), *d_first]
 
 
-def saved_shapes(given: Arguments) -> list[tuple[Any, ...]]:
-    """Shapes of the saved tensors."""
-    time, batch, _ = given.x.shape
-    # sizes that torch has not fixed yet stay free: the stride does not depend on them
-    stride = _shape_of(given.cell, 1, 1, 1).stride
-    states = (time + 1, batch, given.cell.hidden_size)
-    return [(time, batch, stride), *(states for _ in range(_count(given)))]
+def _pair(values: Sequence[Any]) -> tuple[Any, Any]:
+    return (values[0], values[1]) if len(values) == 2 else (values[0], None)
 
 
-def _count(given: Arguments) -> int:
-    return 2 if given.cell.core == "lstm" else 1
+def _cotangent(name: str, given: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    return None if given is None else _checked(name, given, shape).contiguous()
 
 
-def _running(given: Tensor | None, shape: tuple[int, int]) -> Tensor:
-    """A cotangent that the library moves from the last state to the first."""
+def _moved(given: Tensor | None, shape: tuple[int, ...]) -> Tensor:
     if given is None:
         return torch.zeros(shape)
     return _checked("d_state", given, shape).clone(memory_format=torch.contiguous_format)
 
 
+def saved_shapes(given: Arguments) -> list[tuple[Any, ...]]:
+    """Shapes of the saved tensors."""
+    # sizes that torch has not fixed yet stay free: the stride does not depend on them
+    return [(_floats(given, _shape_of(given.cell, 1, 1, 1), given.x.shape[0]),)]
+
+
+def _floats(given: Arguments, shape: layer.Shape, steps: Any) -> Any:
+    """Of the memory of so many steps: their gates, then each state before, between and after."""
+    states = given.state_count * (steps + 1) * given.cell.hidden_size
+    return given.x.shape[1] * (steps * shape.stride + states)
+
+
 def _arguments(
-    given: Arguments, gates: Tensor, states: list[Tensor], held: list[Any]
+    given: Arguments, shape: layer.Shape, memory: Tensor, steps: int, held: list[Tensor]
 ) -> library.ForwardStruct:
-    """The forward call's arguments but for what it returns; ``held`` gets what they point to."""
+    """The forward call's arguments but for biases, which backward does not read, and results.
+
+    ``held`` gets what they point to.
+    """
     time, batch, inputs = given.x.shape
-    cell, steps = given.cell, (time, batch)
-    wanted = {
-        "x": (time, batch, inputs), "weight_ih": (cell.rows, inputs),
-        "weight_hh": (cell.rows, cell.hidden_size), "bias": (cell.rows,),
-        "bias_n": (cell.hidden_size,),
-    }  # fmt: skip
-    call = library.ForwardStruct(gates=gates.data_ptr(), hidden=states[0].data_ptr(), saves=1)
-    for name, value in (("x", given.x), *given.params.items()):
-        held.append(_checked(name, value, wanted[name]).contiguous())
-        setattr(call, name, held[-1].data_ptr())
-    if len(states) == 2:
-        call.cell = states[1].data_ptr()
+    rows, width = given.cell.rows, given.cell.hidden_size
+    held += [
+        _checked("x", given.x, (time, batch, inputs)).contiguous(),
+        _checked("weight_ih", given.params["weight_ih"], (rows, inputs)).contiguous(),
+        _checked("weight_hh", given.params["weight_hh"], (rows, width)).contiguous(),
+    ]
+    call = library.ForwardStruct(*[tensor.data_ptr() for tensor in held])
+    call.gates, call.saves = memory.data_ptr(), 1
+    call.hidden = call.gates + 4 * steps * batch * shape.stride
+    if given.state_count == 2:
+        call.cell = call.hidden + 4 * (steps + 1) * batch * width
     if given.resets is not None:
-        held.append(_checked("resets", given.resets, steps, torch.bool).contiguous())
+        held.append(_checked("resets", given.resets, (time, batch), torch.bool).contiguous())
         call.resets = held[-1].data_ptr()
     if given.zoneout is not None:
         _put_amounts(call, given, held)
     return call
 
 
-def _put_amounts(call: library.ForwardStruct, given: Arguments, held: list[Any]) -> None:
+def _put_biases(call: library.ForwardStruct, given: Arguments, held: list[Tensor]) -> None:
+    params = added(given.params)
+    held.append(_checked("bias", params["bias"], (given.cell.rows,)).contiguous())
+    call.bias = held[-1].data_ptr()
+    if "bias_n" in params:
+        held.append(_checked("bias_n", params["bias_n"], (given.cell.hidden_size,)).contiguous())
+        call.bias_n = held[-1].data_ptr()
+
+
+def _put_amounts(call: library.ForwardStruct, given: Arguments, held: list[Tensor]) -> None:
     assert given.zoneout is not None
     amounts = [a.detach().numpy() if isinstance(a, Tensor) else a for a in given.zoneout]
     pair = tuple(amounts) if len(amounts) == 2 else amounts[0]

@@ -1,13 +1,13 @@
 """A whole sequence as one operation of ``torch.library``, ``gatecore::sequence``.
 
-It returns [hidden states of all steps, (cell states of all steps,) last states, saved tensors].
+It returns [hidden states of all steps, (cell states of all steps,) last states, saved tensors], the
+last states with an axis of length 1 in front, as torch's layers return theirs.
 Its backward is an operation too, whose own derivative goes through the plain path: gradients of
 any order exist. Its argument ``path`` says by what both run: "native" is the C++ library and
 "reference" the explicit driver on a CPU's memory, "fused" the same with gatecore's kernels on CUDA,
 "graph" the plain path as a captured CUDA graph, "plain" the plain path itself.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,13 +49,9 @@ def _forward(
         computation, x, weight_ih, weight_hh, bias, bias_n, hidden, memory, resets,
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
-    return _computed(given, path, keep)
-
-
-def _computed(given: Arguments, path: str, keep: bool) -> list[Tensor]:
     if path == "native":
         return native.forward(given, keep)
-    with no_autocast(given.x.device.type):
+    with no_autocast(x.device.type):
         if path == "reference":
             return explicit.forward(given, keep, _CPU)
         if path == "fused":
@@ -72,7 +68,7 @@ def _(computation: str, x: Tensor, *arguments: Any) -> list[Tensor]:
     given = Arguments.of(computation, x, *rest)
     time, batch, _ = x.shape
     full = [x.new_empty(time, batch, given.cell.hidden_size) for _ in range(given.outputs)]
-    last = [torch.empty_like(s, memory_format=torch.contiguous_format) for s in given.states]
+    last = [x.new_empty(1, batch, given.cell.hidden_size) for _ in range(given.state_count)]
     saved = _saved_shapes(given, path) if keep else []
     return [*full, *last, *(x.new_empty(shape) for shape in saved)]
 
@@ -106,19 +102,21 @@ def _pull(
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
     d_outputs, d_states = _cotangents(given, d_output, d_cells, d_hidden, d_memory)
-    return _pulled(given, path, saved, d_outputs, d_states, wrt_x)
+    gradients = _gradients(given, path, saved, d_outputs, d_states, wrt_x)
+    return gradients if wrt_x else [x.new_empty(0), *gradients]
 
 
-def _pulled(
+def _gradients(
     given: Arguments,
     path: str,
-    saved: Sequence[Tensor],
-    d_outputs: Sequence[Tensor | None],
-    d_states: Sequence[Tensor | None],
+    saved: list[Tensor],
+    d_outputs: list[Tensor | None],
+    d_states: list[Tensor | None],
     wrt_x: bool,
 ) -> list[Tensor]:
+    """Of x, where it is wanted, of the parameters and of the states."""
     if path == "native":
-        return native.backward(given, saved, d_outputs, d_states, wrt_x)
+        return native.backward(given, saved[0], d_outputs, d_states, wrt_x)
     with no_autocast(given.x.device.type):
         if path == "reference":
             return explicit.backward(given, saved, d_outputs, d_states, wrt_x, _CPU)
@@ -172,61 +170,17 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 sequence.register_autograd(_backward, setup_context=_setup)
 
 
-class _Direct(torch.autograd.Function):
-    """The operation without torch's dispatcher, which takes longer than a short sequence.
-
-    Its tensors are those of ``given``, which ``rebuilt`` puts together again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, given: Arguments, rebuilt: Any, path: str, *tensors: Tensor) -> Any:
-        results = _computed(given, path, True)
-        count = given.outputs + (2 if given.cell.core == "lstm" else 1)
-        ctx.rebuilt, ctx.path, ctx.tensors = rebuilt, path, len(tensors)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *results[count:])
-        return tuple(results[:count])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        saved = ctx.saved_tensors
-        given, saved = ctx.rebuilt(saved), saved[ctx.tensors :]
-        d_outputs, d_states = grads[: given.outputs], grads[given.outputs :]
-        wrt_x = ctx.needs_input_grad[3]
-        if torch.is_grad_enabled() or _watched(given.x):
-            # a derivative of this one may be wanted: then the operation, which has one
-            parts = (*d_outputs, None)[:2], (*d_states, None)[:2]
-            flat, start = given.started().flat(), given.states
-            gradients = sequence_backward(
-                *flat, ctx.path, list(saved), *parts[0], *parts[1], wrt_x
-            )
-            if start is None:
-                gradients = gradients[: 1 + len(given.params)]
-        else:
-            gradients = _pulled(given, ctx.path, saved, d_outputs, d_states, wrt_x)
-        first = gradients[0] if wrt_x else None
-        rest = ctx.tensors - len(gradients)  # resets and draws
-        return (None, None, None, first, *gradients[1:], *(None,) * rest)
-
-
-def _watched(x: Any) -> bool:
+def watched(x: Any) -> bool:
     """Whether torch traces, or a mode or a kind of tensor of its own wants to see the operation."""
     tracing = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
     return tracing or type(x) is not Tensor
 
 
-def run(given: Arguments, path: str) -> Sequence[Tensor]:
-    """Outputs and last states by ``sequence``, directly where nothing but autograd looks at it."""
-    watched = _watched(given.x)
-    if watched or path != "native":
-        given = given.started()  # the library alone starts from zeros that are not there
-    tensors, rebuilt = given.split()
+def run(given: Arguments, path: str) -> list[Tensor]:
+    """Outputs and last states."""
+    tensors, _ = given.split()
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if watched:
-        return sequence(*given.flat(), path, keep)[: given.outputs + len(given.states or ())]
-    if keep:
-        return _Direct.apply(given, rebuilt, path, *tensors)
-    return _computed(given, path, False)
+    return sequence(*given.flat(), path, keep)[: given.outputs + given.state_count]
 
 
 def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -285,7 +239,7 @@ def _cotangents(
     d_memory: Tensor | None,
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     outputs = [d_output, d_cells] if given.cells else [d_output]
-    return outputs, [d_hidden, d_memory][: 2 if given.cell.core == "lstm" else 1]
+    return outputs, [d_hidden, d_memory][: given.state_count]
 
 
 def _saved_shapes(given: Arguments, path: str) -> list[tuple[Any, ...]]:

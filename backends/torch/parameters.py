@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gatecore.backends.torch.arguments import added
 from gatecore.cells import Cell
 
 
@@ -49,22 +50,31 @@ def initialise(cell: Cell, own: Mapping[str, nn.Parameter]) -> None:
     own["bias_hh"].zero_()
 
 
-def core_params(
+def layer_params(
     cell: Cell, own: Mapping[str, Tensor], two_biases: bool, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The cell's parameters of torch's: one bias, and for the GRU ``bias_n``.
+    """The cell's parameters of torch's, and ``bias_hh``: what is to be added to ``bias``.
 
     Where a layer has one bias, what ``bias_hh`` adds to it is constant.
     """
-    own = {name: v if v.dtype == dtype else v.to(dtype) for name, v in own.items()}
-    if "bias_ih" not in own:
-        bias = other = own["weight_ih"].new_zeros(cell.rows)
+    params = {name: v if v.dtype == dtype else v.to(dtype) for name, v in own.items()}
+    if "bias_ih" not in params:
+        params["bias"] = other = params["weight_ih"].new_zeros(cell.rows)
     else:
-        bias, other = own.pop("bias_ih"), own.pop("bias_hh")
+        params["bias"], other = params.pop("bias_ih"), params.pop("bias_hh")
     constant = other.detach() if other.requires_grad and not two_biases else other
     if cell.core != "gru":
-        return {**own, "bias": bias + constant}
+        params["bias_hh"] = constant
+        return params
     n = slot_rows(cell)["candidate"]
     none = torch.zeros_like(other[n])
-    rest = torch.cat([constant[: n.start], none, constant[n.stop :]])
-    return {**own, "bias": bias + rest, "bias_n": other[n]}
+    params["bias_hh"] = torch.cat([constant[: n.start], none, constant[n.stop :]])
+    params["bias_n"] = other[n]
+    return params
+
+
+def core_params(
+    cell: Cell, own: Mapping[str, Tensor], two_biases: bool, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The cell's parameters of torch's."""
+    return added(layer_params(cell, own, two_biases, dtype))

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatecore import _checks
 from gatecore.backends.torch import parameters, paths
-from gatecore.backends.torch.arguments import zero_states
+from gatecore.backends.torch.arguments import added, zero_states
 from gatecore.backends.torch.batches import Lengths, reverse, reverse_resets
 from gatecore.backends.torch.computation import TORCH, computation
 from gatecore.backends.torch.functional import run
@@ -263,11 +263,13 @@ class Recurrent(Stateful):
                     part, last = self._direction(k, x, mine, resets, lengths, direction, cells)
                     parts.append(part)
                     finals.append(last)
-                outputs = tuple(_joined(p) for p in zip(*parts, strict=True))
+                outputs = parts[0] if directions == 1 else _side_by_side(parts)
                 x = outputs[0]
                 if layer < self.num_layers - 1 and self.dropout and self.training:
                     x = nn.functional.dropout(x, self.dropout, training=True)
-        last = tuple(_stacked(part) for part in zip(*finals, strict=True))
+        last = finals[0] if len(finals) == 1 else tuple(map(torch.cat, zip(*finals, strict=True)))
+        if shown == compute:
+            return outputs, last
         return (outputs[0].to(shown), *outputs[1:]), self._last_dtypes(last, shown)
 
     def _direction(
@@ -284,14 +286,14 @@ class Recurrent(Stateful):
             x = reverse(x, lengths)
             resets = None if resets is None else reverse_resets(resets, lengths)
         cell = self._cells[k]
-        params = parameters.core_params(cell, self._own(k), self.two_biases, x.dtype)
+        params = parameters.layer_params(cell, self._own(k), self.two_biases, x.dtype)
         every = cells or (lengths is not None and self.core == "lstm")
         zoneout = self._amounts(x) if any(self.zoneout) else None
         done = run(cell, params, x, states, resets, zoneout, every, self.impl)
         self.__dict__["last_impl"] = done.impl  # it is no parameter, nor any other of torch's kinds
         for observe in self.observers:
             first = (states or zero_states(cell, x, self.proj_size))[0]
-            observe(k, params, x, first, done.outputs[0], resets, lengths)
+            observe(k, added(params), x, first, done.outputs[0], resets, lengths)
         last = done.states if lengths is None else tuple(map(lengths.last, done.outputs))
         outputs = done.outputs[: 2 if cells else 1]
         return tuple(reverse(o, lengths) for o in outputs) if backwards else outputs, last
@@ -337,14 +339,9 @@ class Recurrent(Stateful):
         return (output if cells else output[0]), self._one(last)
 
 
-def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    """The directions' outputs side by side; one is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-
-
-def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
-    """The states of all layers and directions; one is not copied."""
-    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+def _side_by_side(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What the directions returned, as one."""
+    return tuple(torch.cat(part, -1) for part in zip(*parts, strict=True))
 
 
 def zoneout_amounts(core: str, zoneout: Any) -> tuple[float, ...]:
