@@ -8,7 +8,6 @@ from torch import Tensor
 from gatecore.backends.torch.computation import cell_of, computation
 from gatecore.cells import Cell
 
-
 PARAMETERS = ("weight_ih", "weight_hh", "bias", "bias_n")  # the last is the GRU's
 
 

@@ -17,7 +17,6 @@ from gatecore.backends.torch.products import engine
 from gatecore.cells import Cell
 
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
-_TENSOR_DTYPES = {own: dtype for dtype, own in DTYPES.items()}
 
 
 class Place:
@@ -39,21 +38,20 @@ class Place:
         """An array's memory as a tensor."""
         return torch.from_numpy(array)
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Tensor:
-        """Memory that a backward pass will read."""
-        return take_tensor(shape, _TENSOR_DTYPES[np.dtype(dtype)])
+    def take(self, like: Tensor, *sizes: int) -> Tensor:
+        """Memory that a backward pass will read, of the dtype of ``like``."""
+        return take_tensor(like, *sizes)
 
 
 def forward(given: Arguments, keep: bool, place: Place) -> list[Tensor]:
     """Outputs and final states as in ``sequence``, then what backward reads."""
     saved: list[Tensor] = []
-    dtype = DTYPES[given.x.dtype]
 
     def take(width: int, steps: bool = True, extra: int = 0) -> Any:
         time, batch, _ = given.x.shape
         if not steps:
-            return place.array(place.take((batch, width), dtype))
-        saved.append(place.take((time + extra, batch, width), dtype))
+            return place.array(place.take(given.x, batch, width))
+        saved.append(place.take(given.x, time + extra, batch, width))
         return place.array(saved[-1])
 
     layer = _layer(given, take, place, keep)
@@ -74,7 +72,7 @@ def backward(
 ) -> list[Tensor]:
     """Cotangents of x (where wanted), the parameters and the states."""
     layer = _layer(given, _replay(given, saved, place), place)
-    scratch = place.array(place.take(layer.scratch_shape(wrt_x), layer.dtype))
+    scratch = place.array(place.take(given.x, *layer.scratch_shape(wrt_x)))
     d_last = [None if d is None else d.squeeze(0) for d in d_states]
     d_state, d_output = _state(given, d_last, place), [place.array(d) for d in d_outputs]
     d_params, d_x, d_start = layer.backward(d_output, d_state, scratch, wrt_x)
@@ -111,10 +109,9 @@ def _layer(given: Arguments, take: Any, place: Place, saves: bool = True) -> Any
 def _replay(given: Arguments, saved: list[Tensor], place: Place) -> Any:
     """A ``take`` that hands out again what an equal layer filled."""
     again: Iterator[Tensor] = iter(saved)
-    batch, dtype = given.x.shape[1], DTYPES[given.x.dtype]
 
     def take(width: int, steps: bool = True, extra: int = 0) -> Any:
-        return place.array(next(again) if steps else place.take((batch, width), dtype))
+        return place.array(next(again) if steps else place.take(given.x, given.x.shape[1], width))
 
     return take
 

@@ -46,8 +46,8 @@ def backward(
 class _Gpu(explicit.Place):
     """Tensors in a GPU's memory, and CuPy's views of them."""
 
-    def __init__(self, engine: Any, like: Tensor) -> None:
-        self._engine, self._like = engine, like
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
 
     def engine(self, cell: Cell) -> Any:
         return self._engine
@@ -60,8 +60,8 @@ class _Gpu(explicit.Place):
     def tensor(self, array: Any) -> Tensor:
         return torch.from_dlpack(array)
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Tensor:
-        return self._like.new_empty(shape)
+    def take(self, like: Tensor, *sizes: int) -> Tensor:
+        return like.new_empty(sizes)
 
 
 @contextlib.contextmanager
@@ -69,4 +69,4 @@ def _place(given: Arguments) -> Iterator[_Gpu]:
     x = given.x
     stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
     with bridge.on_stream(stream, x.device.index or 0, "fused") as engine:
-        yield _Gpu(engine, x)
+        yield _Gpu(engine)

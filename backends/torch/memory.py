@@ -13,15 +13,15 @@ import torch
 from gatecore.backends.explicit.workspace import Workspace
 
 _POOL = Workspace(np)
-_LARGE = 1 << 22  # elements; making a tensor of the pool's memory costs ten microseconds
+_LARGE = 1 << 21  # elements; making a tensor of the pool's memory costs ten microseconds
 _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
-def take(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """An uninitialised CPU tensor, float32 or float64."""
-    if math.prod(shape) < _LARGE:
-        return torch.empty(shape, dtype=dtype)
-    buffer = _POOL.take(shape, _DTYPES[dtype])
+def take(like: torch.Tensor, *sizes: int) -> torch.Tensor:
+    """An uninitialised tensor of the dtype of ``like``, which is on a CPU, float32 or float64."""
+    if math.prod(sizes) < _LARGE:
+        return like.new_empty(*sizes)
+    buffer = _POOL.take(sizes, _DTYPES[like.dtype])
     view = buffer.view()  # lives as long as the tensor's storage: its end is the memory's return
     give = weakref.finalize(view, _POOL.give, [buffer])
     give.atexit = False

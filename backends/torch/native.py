@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gatecore.backends.explicit.arguments import zoneout_amounts
 from gatecore.backends.kernels.cpu import layer, library
-from gatecore.backends.torch.arguments import PARAMETERS, Arguments, added
+from gatecore.backends.torch.arguments import Arguments
 from gatecore.backends.torch.memory import take
 from gatecore.cells import Cell
 
@@ -33,8 +33,9 @@ def forward(given: Arguments, keep: bool) -> list[Tensor]:
     """Outputs and final states as in ``sequence``, then the memory that backward reads."""
     time, batch, _ = given.x.shape
     width, shape, steps = given.cell.hidden_size, _shape(given), time if keep else 1
-    outputs = [take((time, batch, width)) for _ in range(given.outputs)]
-    memory, scratch = take((_floats(given, shape, steps),)), take((shape.forward_scratch,))
+    outputs = [take(given.x, time, batch, width) for _ in range(given.outputs)]
+    memory = take(given.x, _floats(given, shape, steps))
+    scratch = take(given.x, shape.forward_scratch)
     held: list[Tensor] = []
     call = _arguments(given, shape, memory, steps, held)
     _put_biases(call, given, held)
@@ -49,7 +50,7 @@ def forward(given: Arguments, keep: bool) -> list[Tensor]:
     call.output_cell = outputs[1].data_ptr() if given.cells else None
     call.scratch, call.saves = scratch.data_ptr(), keep
     library.call("gatecore_run_forward", shape.struct, call)
-    final = [torch.empty(1, batch, width) for _ in states]
+    final = [given.x.new_empty(1, batch, width) for _ in states]
     offset = size * (time if keep else time % 2)
     for last, first in zip(final, states, strict=True):
         ctypes.memmove(last.data_ptr(), first + offset, size)
@@ -65,38 +66,59 @@ def backward(
 ) -> list[Tensor]:
     """Cotangents of x (where wanted), the parameters and the states (if there are)."""
     time, batch, inputs = given.x.shape
-    shape, width = _shape(given), given.cell.hidden_size
+    cell, shape, new = given.cell, _shape(given), given.x.new_empty
+    rows, width = cell.rows, cell.hidden_size
     held: list[Tensor] = []
     forward = _arguments(given, shape, memory, time, held)
-    scratch = take((shape.backward_scratch[wrt_x],))
-    d_x = take((time, batch, inputs)) if wrt_x else None
-    d_params = {name: torch.empty(value.shape) for name, value in given.params.items()}
-    read = [_cotangent("d_output", d, (time, batch, width)) for d in d_outputs]
-    # a state's cotangent moves from the last one to the first
-    wanted = given.states is not None
-    moved = [_moved(d, (1, batch, width)) if wanted or d is not None else None for d in d_states]
-    arrays = [*_pair(read), *_pair(moved), d_x, *map(d_params.get, PARAMETERS), scratch]
-    pointers = [None if array is None else array.data_ptr() for array in arrays]
-    call = library.BackwardStruct(ctypes.pointer(forward), *pointers)
+    scratch = take(given.x, shape.backward_scratch[wrt_x])
+    d_x = [take(given.x, time, batch, inputs)] if wrt_x else []
+    d_bias = new(rows)
+    d_params = {"weight_ih": new(rows, inputs), "weight_hh": new(rows, width), "bias": d_bias}
+    if "bias_n" in given.params:
+        d_params["bias_n"] = new(width)
+    call = library.BackwardStruct(
+        ctypes.pointer(forward),
+        *_read(d_outputs, (time, batch, width), held),
+        None,
+        None,
+        d_x[0].data_ptr() if wrt_x else None,
+        *[d.data_ptr() for d in d_params.values()],
+    )
+    call.scratch = scratch.data_ptr()
+    moved = _moved(call, given, d_states)
     library.call("gatecore_run_backward", shape.struct, call)
-    if "bias_hh" in d_params:
-        d_params["bias_hh"] = d_params["bias"]
-    d_first = [d.squeeze(0) for d in moved if d is not None] if wanted else []
-    return [*([] if d_x is None else [d_x]), *d_params.values(), *d_first]
+    d_params["bias_hh"] = d_bias
+    d_first = [] if given.states is None else [d.squeeze(0) for d in moved]
+    return [*d_x, *(d_params[name] for name in given.params), *d_first]
 
 
-def _pair(values: Sequence[Any]) -> tuple[Any, Any]:
-    return (values[0], values[1]) if len(values) == 2 else (values[0], None)
+def _read(
+    d_outputs: Sequence[Tensor | None], shape: tuple[int, ...], held: list[Tensor]
+) -> list[int | None]:
+    """The addresses of the outputs' cotangents, hidden and cell states'."""
+    found: list[int | None] = []
+    for d in d_outputs:
+        if d is not None:
+            held.append(_checked("d_output", d, shape).contiguous())
+        found.append(None if d is None else held[-1].data_ptr())
+    return found if len(found) == 2 else [*found, None]
 
 
-def _cotangent(name: str, given: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    return None if given is None else _checked(name, given, shape).contiguous()
-
-
-def _moved(given: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    if given is None:
-        return torch.zeros(shape)
-    return _checked("d_state", given, shape).clone(memory_format=torch.contiguous_format)
+def _moved(
+    call: library.BackwardStruct, given: Arguments, d_states: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """The states' cotangents, which the library moves from the last step to the first."""
+    shape, moved = (1, given.x.shape[1], given.cell.hidden_size), []
+    for field, d in zip(("d_hidden", "d_cell"), d_states, strict=False):
+        if d is None and given.states is None:
+            continue  # nothing comes, and nobody asks
+        if d is None:
+            moved.append(given.x.new_zeros(shape))
+        else:
+            d = _checked("d_state", d, shape)
+            moved.append(d.clone(memory_format=torch.contiguous_format))
+        setattr(call, field, moved[-1].data_ptr())
+    return moved
 
 
 def saved_shapes(given: Arguments) -> list[tuple[Any, ...]]:
@@ -139,11 +161,14 @@ def _arguments(
 
 
 def _put_biases(call: library.ForwardStruct, given: Arguments, held: list[Tensor]) -> None:
-    params = added(given.params)
-    held.append(_checked("bias", params["bias"], (given.cell.rows,)).contiguous())
+    params, rows = given.params, (given.cell.rows,)
+    bias, more, bias_n = params["bias"], params.get("bias_hh"), params.get("bias_n")
+    if more is not None:
+        bias = _checked("bias", bias, rows) + _checked("bias_hh", more, rows)
+    held.append(_checked("bias", bias, rows).contiguous())
     call.bias = held[-1].data_ptr()
-    if "bias_n" in params:
-        held.append(_checked("bias_n", params["bias_n"], (given.cell.hidden_size,)).contiguous())
+    if bias_n is not None:
+        held.append(_checked("bias_n", bias_n, (given.cell.hidden_size,)).contiguous())
         call.bias_n = held[-1].data_ptr()
 
 
