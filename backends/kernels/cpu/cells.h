@@ -21,19 +21,11 @@ struct Step {
   float kept_cell, kept_hidden;               // else these amounts
   float *cell, *hidden, *output, *output_cell;   // forward: (batch, hidden); output_cell or null
   float* d_gates;                          // backward: (batch, stride)
+  const float *d_output, *d_output_cell;   // (batch, hidden) or null: cotangents that come here
   float *d_hidden, *d_cell;                // backward, in place: (batch, d_stride)
   long d_stride;
   float* buffers;                          // scratch of one thread: BUFFERS rows
-  // What the next step touches, (batch, length) or null: it has long left the cache.
-  struct Rows { const float* data; long length; } upcoming[4];
 };
-
-// Asks for row r of what the next step touches, while the cell computes.
-INLINE void fetch_upcoming(const Step& s, long r) {
-  for (const Step::Rows& rows : s.upcoming)
-    if (rows.data)
-      for (long j = 0; j < rows.length; j += LINE) __builtin_prefetch(rows.data + r * rows.length + j);
-}
 
 // f(j, n) for each vector of n lanes; n is a constant, VL, for all but the last.
 template <class F> INLINE void for_units(long count, F f) {
@@ -173,7 +165,6 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     const bool zones = s.keep_cell || s.keep_hidden || s.kept_cell != 0 || s.kept_hidden != 0;
     for (long r = first; r < last; r++) {
       float* row = s.gates + r * s.stride;
-      fetch_upcoming(s, r);
       if (OUTER)
         for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), true);
       for_units(H, [&](long j, int n) ALWAYS_INLINE {
@@ -265,7 +256,6 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       float *row = s.gates + r * s.stride, *d_row = s.d_gates + r * s.stride;
       float* d_hidden = s.d_hidden + r * s.d_stride;
       float* d_cell = CORE == LSTM ? s.d_cell + r * s.d_stride : nullptr;
-      fetch_upcoming(s, r);
       if (OUTER)
         for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), false);
       for_units(H, [&](long j, int n) ALWAYS_INLINE {
@@ -274,6 +264,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         V d = decay(g), w = write(g, d), u = load(row + l.candidate + j, n);
         V old = load((CORE == LSTM ? s.cell_before : s.hidden_before) + at, n);
         V d_state = load(d_hidden + j), kept_state = {}, kept_hidden = {};
+        if (s.d_output) d_state = d_state + load(s.d_output + at, n);
         if (zones) {
           kept_hidden = d_state * amount(s.keep_hidden, s.kept_hidden, at, n);
           d_state = d_state - kept_hidden;
@@ -281,6 +272,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         if (CORE == LSTM) {
           V output = load(row + l.output + j, n), squashed = tanh(updated(old, u, d, w));
           V d_cell_next = load(d_cell + j), d_output = d_state;
+          if (s.d_output_cell) d_cell_next = d_cell_next + load(s.d_output_cell + at, n);
           if (zones) {
             kept_state = d_cell_next * amount(s.keep_cell, s.kept_cell, at, n);
             d_cell_next = d_cell_next - kept_state;

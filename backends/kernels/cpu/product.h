@@ -34,23 +34,59 @@ struct Left {
   long stride, depth;
 };
 
+// Memory that is asked for while products are computed, a line for each row of weights: what the next
+// step touches, which has long left the caches, and then the weights that follow. A burst of such
+// requests at any other time would have to be waited for.
+class Ahead {
+ public:
+  struct Run { const float *next, *end; };
+  void add(const float* start, long floats) {
+    if (start && floats > 0) runs_[count_++] = {start, start + rounded(floats, LINE)};
+  }
+  // A tile goes on with `begin`, takes what is `following` when a run is at its end, and hands back
+  // at the last what it has not asked for.
+  Run begin(const float* weights) {
+    weights_ = weights;
+    return now_ < count_ ? runs_[now_] : Run{weights, nullptr};
+  }
+  __attribute__((noinline)) Run following() {
+    now_++;
+    return begin(weights_);
+  }
+  void hand_back(Run run) {
+    if (now_ < count_) runs_[now_] = run;
+  }
+
+ private:
+  Run runs_[4];
+  int count_ = 0, now_ = 0;
+  const float* weights_ = nullptr;
+};
+
 // Sums of MROWS rows and VECTORS vectors: each of `parts` left operands, from row `first` on, by as
 // many of the panel's rows as it is deep, one after the other.
 template <int MROWS, int VECTORS>
 static void tile(const Left* left, int parts, long first, const float* __restrict panel, long width,
-                 float* out, long out_stride, const float* initial, const float* upcoming) {
+                 float* out, long out_stride, const float* initial, const float* upcoming,
+                 Ahead& ahead) {
   V sum[MROWS][VECTORS];
+  Ahead::Run run = ahead.begin(upcoming);
+  V start[VECTORS] = {};
+  if (initial)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) start[v] = load(initial + v * VL);
 #pragma GCC unroll 8
   for (int r = 0; r < MROWS; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) sum[r][v] = (V){};
+    for (int v = 0; v < VECTORS; v++) sum[r][v] = start[v];
   for (int part = 0; part < parts; part++) {
     const long stride = left[part].stride, depth = left[part].depth;
     const float* a = left[part].data + first * stride;
     for (long k = 0; k < depth; k++) {
       V w[VECTORS];
-      __builtin_prefetch(upcoming, 0, 2);  // not into the first cache, which the tile fills
-      upcoming += LINE;
+      __builtin_prefetch(run.next, 0, 2);  // not into the first cache, which the tile fills
+      run.next += LINE;
+      if (__builtin_expect(run.next == run.end, 0)) run = ahead.following();
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++) w[v] = load(panel + v * VL);
       panel += width;
@@ -62,12 +98,13 @@ static void tile(const Left* left, int parts, long first, const float* __restric
       }
     }
   }
+  ahead.hand_back(run);
 #pragma GCC unroll 8
   for (int r = 0; r < MROWS; r++) {
     float* to = out + r * out_stride;
-    const float* from = initial ? initial : to;
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) store(to + v * VL, load(from + v * VL) + sum[r][v]);
+    for (int v = 0; v < VECTORS; v++)
+      store(to + v * VL, initial ? sum[r][v] : load(to + v * VL) + sum[r][v]);
   }
 }
 
@@ -75,12 +112,12 @@ static void tile(const Left* left, int parts, long first, const float* __restric
 template <int VECTORS>
 static void rows_by_panel(long rows, const Left* left, int parts, long depth, const float* panel,
                           float* out, long out_stride, const float* initial,
-                          const float* upcoming) {
+                          const float* upcoming, Ahead& ahead) {
   const long width = VECTORS * VL;
   if (VL == 16 && VECTORS == 4 && rows == 8) {  // 8 x 2 runs faster than 4 x 4
-    tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming);
+    tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming, ahead);
     tile<8, 2>(left, parts, 0, panel + 2 * VL, width, out + 2 * VL, out_stride,
-               initial ? initial + 2 * VL : initial, upcoming + depth * LINE);
+               initial ? initial + 2 * VL : initial, upcoming + depth * LINE, ahead);
     return;
   }
   const long tiles = (rows + MR - 1) / MR;
@@ -90,9 +127,9 @@ static void rows_by_panel(long rows, const Left* left, int parts, long depth, co
     const float* next = upcoming + i * depth * LINE;
     switch (rows * (i + 1) / tiles - first) {
 #define CASE(m) \
-  case m: tile<m, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next); break;
+  case m: tile<m, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead); break;
       CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-      default: tile<MR, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next);
+      default: tile<MR, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead);
 #undef CASE
     }
   }
@@ -100,7 +137,8 @@ static void rows_by_panel(long rows, const Left* left, int parts, long depth, co
 
 // One pass: all parts by the rows of `weights` from `from` on, for the panels begin .. end.
 static void pass(long rows, const Left* left, int parts, const Packed& weights, long from,
-                 long begin, long end, float* out, long out_stride, const float* initial) {
+                 long begin, long end, float* out, long out_stride, const float* initial,
+                 Ahead& ahead) {
   long depth = 0;
   for (int part = 0; part < parts; part++) depth += left[part].depth;
   for (long p = begin; p < end; p++) {
@@ -113,9 +151,9 @@ static void pass(long rows, const Left* left, int parts, const Packed& weights, 
     float* c = out + p * PANEL;
     const float* start = initial ? initial + p * PANEL : nullptr;
     switch (vectors) {
-#define CASE(n)                                                                            \
-  case n:                                                                                  \
-    rows_by_panel<n>(rows, left, parts, depth, panel, c, out_stride, start, upcoming); \
+#define CASE(n)                                                                                   \
+  case n:                                                                                         \
+    rows_by_panel<n>(rows, left, parts, depth, panel, c, out_stride, start, upcoming, ahead); \
     break;
       CASE(1) CASE(2)
 #if VL == 16
@@ -130,16 +168,17 @@ static void pass(long rows, const Left* left, int parts, const Packed& weights, 
 // by the rows of `weights` from `from` on, for the panels begin .. end. `out` and `initial` have room
 // for whole vectors. Deep parts are taken INNER rows of weights at a time.
 static void multiply(long rows, const Left* left, int parts, const Packed& weights, long from,
-                     long begin, long end, float* out, long out_stride, const float* initial) {
+                     long begin, long end, float* out, long out_stride, const float* initial,
+                     Ahead& ahead) {
   long depth = 0;
   for (int part = 0; part < parts; part++) depth += left[part].depth;
   if (depth <= INNER + LINE)
-    return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial);
+    return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial, ahead);
   for (int part = 0; part < parts; part++)
     for (long k = 0; k < left[part].depth; k += INNER) {
       const Left block = {left[part].data + k, left[part].stride,
                           least(INNER, left[part].depth - k)};
-      pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial);
+      pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial, ahead);
       from += block.depth;
       initial = nullptr;
     }

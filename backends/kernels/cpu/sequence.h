@@ -102,21 +102,31 @@ struct Sequence {
     }
   }
 
-  // to[k][i] = from[rows[first + i]][k] where there is such a row, else 0; a line of each row at a time
+  // to[k][i] = from[rows[first + i]][k] where there is such a row, else 0
   void transpose(const float* from, long depth, const int32_t* rows, long first, float* to,
                  long lanes) const {
-    for (long k0 = 0; k0 < depth; k0 += LINE)
-      for (long i = 0; i < lanes; i++) {
-        const bool there = first + i >= 0 && first + i < ROWS;
-        const float* row = there ? from + rows[first + i] * depth : nullptr;
-        for (long k = k0; k < least(k0 + LINE, depth); k++) to[k * lanes + i] = row ? row[k] : 0.0f;
+    for (long k = 0; k < depth; k += VL)
+      for (long i = 0; i < lanes; i += VL) {
+        const int count = (int)least(VL, depth - k);
+        V block[VL] = {};
+        for (long j = 0; j < VL; j++)
+          if (has_row(first + i + j)) block[j] = load(from + rows[first + i + j] * depth + k, count);
+        transpose_block(block);
+        for (long j = 0; j < count; j++) store(to + (k + j) * lanes + i, block[j]);
       }
   }
+  bool has_row(long column) const { return column >= 0 && column < ROWS; }
 
   void product(const Left* left, int parts, const Packed& w, long from, long begin, long end,
-               float* out, const float* initial) const {
+               float* out, const float* initial, Ahead& ahead) const {
     if (begin < end)
-      multiply(last_row() - first_row(), left, parts, w, from, begin, end, out, STRIDE, initial);
+      multiply(last_row() - first_row(), left, parts, w, from, begin, end, out, STRIDE, initial,
+               ahead);
+  }
+
+  // This member's rows of an array (batch, length), or of none.
+  void rows_ahead(Ahead& ahead, const float* array, long length) const {
+    if (array) ahead.add(array + member.begin(B) * length, (member.end(B) - member.begin(B)) * length);
   }
 
   void forward(const gatecore_forward& f, CellStep cell_forward) const {
@@ -139,19 +149,20 @@ struct Sequence {
       float* z = step.gates;
       const Left parts[] = {{f.x + (t * B + r0) * IN, IN, IN},
                             {step.hidden_before + r0 * H, H, H}};
+      Ahead ahead;
+      if (f.saves && t + 1 < T) {
+        rows_ahead(ahead, z + B * STRIDE, STRIDE);
+        rows_ahead(ahead, step.hidden + B * H, H);
+        rows_ahead(ahead, step.cell ? step.cell + B * H : nullptr, H);
+        rows_ahead(ahead, step.output + B * H, H);
+      }
       // the GRU's candidate has two panels' worth of columns that only one of the parts reaches
-      product(parts, 1, w, 0, begin, least(end, first_state), z + r0 * STRIDE, s.bias);
+      product(parts, 1, w, 0, begin, least(end, first_state), z + r0 * STRIDE, s.bias, ahead);
       product(parts, 2, w, 0, most(begin, first_state), least(end, last_input), z + r0 * STRIDE,
-              s.bias);
-      product(parts + 1, 1, w, IN, most(begin, last_input), end, z + r0 * STRIDE, s.bias);
+              s.bias, ahead);
+      product(parts + 1, 1, w, IN, most(begin, last_input), end, z + r0 * STRIDE, s.bias, ahead);
       step_barrier();
       clear_padding(z);
-      if (f.saves && t + 1 < T) {
-        step.upcoming[0] = {z + B * STRIDE, STRIDE};
-        step.upcoming[1] = {step.hidden + B * H, H};
-        step.upcoming[2] = {step.cell ? step.cell + B * H : nullptr, H};
-        step.upcoming[3] = {step.output + B * H, H};
-      }
       cell_forward(step, member.begin(B), member.end(B));
     }
   }
@@ -297,32 +308,25 @@ struct Sequence {
     step.d_hidden = s.d_hidden;
     step.d_cell = s.d_cell;
     step.d_stride = H_STRIDE;
+    step.d_output = b.d_output ? b.d_output + t * B * H : nullptr;
+    step.d_output_cell = b.d_output_cell ? b.d_output_cell + t * B * H : nullptr;
     step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
+    Ahead ahead;
     if (t > 0) {
-      step.upcoming[0] = {step.gates - B * STRIDE, STRIDE};
-      step.upcoming[1] = {(step.cell ? step.cell_before : step.hidden_before) - B * H, H};
-      step.upcoming[2] = {b.d_output ? b.d_output + (t - 1) * B * H : nullptr, H};
+      rows_ahead(ahead, step.gates - B * STRIDE, STRIDE);
+      rows_ahead(ahead, (step.cell ? step.cell_before : step.hidden_before) - B * H, H);
+      rows_ahead(ahead, step.d_output ? step.d_output - B * H : nullptr, H);
+      rows_ahead(ahead, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
     }
-    add(b.d_output, t, s.d_hidden);
-    add(b.d_output_cell, t, s.d_cell);
     cell_backward(step, member.begin(B), member.end(B));
     step_barrier();
     const Packed& w = s.recurrent;
     const long r0 = first_row(), r1 = last_row();
     const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
     multiply(r1 - r0, &left, 1, w, 0, first_panel(w), last_panel(w), s.d_hidden + r0 * H_STRIDE,
-             H_STRIDE, nullptr);
+             H_STRIDE, nullptr, ahead);
     step_barrier();
     reset(*b.forward, t, s.d_hidden, s.d_cell, H_STRIDE);
-  }
-
-  void add(const float* given, long t, float* running) const {
-    if (!given) return;
-    for (long r = member.begin(B); r < member.end(B); r++) {
-      const float* from = given + (t * B + r) * H;
-      float* to = running + r * H_STRIDE;
-      for (long j = 0; j < H; j++) to[j] += from[j];
-    }
   }
 
   // Where row k of the group's rows in a chunk stands in arrays (time, batch).
@@ -376,11 +380,13 @@ struct Sequence {
     static const float zeros[PANEL] = {};
     const long rows = (last - first) * group_size, padded = rounded(IN, VL);
     float* out = s.d_x + member.id * X_ROWS * padded;
+    Ahead ahead;
     for (long k = sharing.begin(rows); k < sharing.end(rows); k += X_ROWS) {
       const long count = least(X_ROWS, sharing.end(rows) - k);
       const Left left = {s.d_gates + k * STRIDE, STRIDE, ROWS};
       for (long p = 0; p < s.inputs.panels(); p++)  // one by one: they all start from `zeros`
-        multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL);
+        multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL,
+                 ahead);
       for (long r = 0; r < count; r++)
         for (long i = 0; i < IN; i++) b.d_x[row_of(first, k + r) * IN + i] = out[r * padded + i];
     }
@@ -412,14 +418,17 @@ struct Sequence {
     }
   }
 
-  // to[rows[first + i]][k] = from[k][i] for the first `count` lanes, where there is such a row
+  // to[rows[first + i]][k] = from[k][i] for the first `used` of the lanes, where there is such a row
   void untranspose(const float* from, long depth, const int32_t* rows, long first, float* to,
-                   long lanes, long count) const {
-    for (long k0 = 0; k0 < depth; k0 += LINE)
-      for (long i = 0; i < count; i++) {
-        if (first + i < 0 || first + i >= ROWS) continue;
-        float* row = to + rows[first + i] * depth;
-        for (long k = k0; k < least(k0 + LINE, depth); k++) row[k] = from[k * lanes + i];
+                   long lanes, long used) const {
+    for (long k = 0; k < depth; k += VL)
+      for (long i = 0; i < lanes; i += VL) {
+        const int count = (int)least(VL, depth - k);
+        V block[VL] = {};
+        for (long j = 0; j < count; j++) block[j] = load(from + (k + j) * lanes + i);
+        transpose_block(block);
+        for (long j = 0; j < VL && i + j < used; j++)
+          if (has_row(first + i + j)) store(to + rows[first + i + j] * depth + k, block[j], count);
       }
   }
 };

@@ -125,6 +125,26 @@ template <int D> INLINE V shifted_down(V x) {
   return __builtin_shufflevector(x, (V){}, LANES(LANE));
 #undef LANE
 }
+// Swaps rows and columns of VL vectors, in blocks of D by D for D from 1 up.
+template <int D> INLINE void exchanged(V* v) {
+#define UPPER(l) (l & D ? VL + l - D : l)
+#define LOWER(l) (l & D ? VL + l : l + D)
+#pragma GCC unroll 16
+  for (int i = 0; i < VL; i++) {
+    if (i & D) continue;
+    V a = v[i], b = v[i + D];
+    v[i] = __builtin_shufflevector(a, b, LANES(UPPER));
+    v[i + D] = __builtin_shufflevector(a, b, LANES(LOWER));
+  }
+#undef UPPER
+#undef LOWER
+}
+static void transpose_block(V* v) {
+  exchanged<1>(v);
+  exchanged<2>(v);
+  if constexpr (VL > 4) exchanged<4>(v);
+  if constexpr (VL > 8) exchanged<8>(v);
+}
 INLINE V sums_up_to(V x) {
   x = x + shifted_up<1>(x);
   x = x + shifted_up<2>(x);
