@@ -185,7 +185,7 @@ class Recurrent(Stateful):
             hx = self._batched_states(hx, batched)
         states = self._states_given(input, hx, None)
         x = input.transpose(0, 1) if self.batch_first else input
-        if not torch.compiler.is_compiling() and not x.shape[0]:
+        if not x.shape[0] and not torch.compiler.is_compiling():
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         return x, states, batched
 

@@ -129,8 +129,9 @@ static Results run(const gatecore_layer& l, bool resets, bool draws, bool saves,
   b.forward = &f;
   b.d_output = d_output.get();
   b.d_output_cell = lstm && draws ? d_output_cell.get() : nullptr;
-  b.d_hidden = d_hidden.get();
-  b.d_cell = lstm ? d_cell.get() : nullptr;
+  // without d_x nobody wants the states' cotangents either
+  b.d_hidden = wants_d_x ? d_hidden.get() : nullptr;
+  b.d_cell = wants_d_x && lstm ? d_cell.get() : nullptr;
   b.d_x = wants_d_x ? d_x.get() : nullptr;
   b.d_weight_ih = d_weight_ih.get();
   b.d_weight_hh = d_weight_hh.get();
@@ -138,9 +139,11 @@ static Results run(const gatecore_layer& l, bool resets, bool draws, bool saves,
   b.d_bias_n = gru ? d_bias_n.get() : nullptr;
   b.scratch = scratch.get();
   check(gatecore_run_backward(&l, &b));
-  results.add(d_hidden, BH);
-  if (lstm) results.add(d_cell, BH);
-  if (wants_d_x) results.add(d_x, steps * I);
+  if (wants_d_x) {
+    results.add(d_hidden, BH);
+    if (lstm) results.add(d_cell, BH);
+    results.add(d_x, steps * I);
+  }
   results.sums = results.all.size();
   results.add(d_weight_ih, l.rows * I);
   results.add(d_weight_hh, l.rows * H);

@@ -1,5 +1,7 @@
 """The sequence operation by the native library: it equals the plain path."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from gatecore.backends import torch as adapter  # noqa: E402
 from gatecore.backends.kernels.cpu import library  # noqa: E402
+from gatecore.backends.torch.functional import run  # noqa: E402
 from gatecore.backends.torch.operation import sequence  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 from tests.torch.test_operation import arguments  # noqa: E402
@@ -114,3 +117,69 @@ def test_equal_numbers_of_threads_give_equal_bits_and_others_almost():
     assert all(map(torch.equal, two, again))
     assert torch.equal(one[0], two[0])
     torch.testing.assert_close(one[1], two[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def default_dtype():
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("layer", [adapter.LSTM, adapter.GRU])
+def test_results_do_not_depend_on_what_torch_makes_by_default(layer, default_dtype):
+    layer, x = layer(3, 8, dtype=torch.float32), torch.randn(5, 2, 3)
+
+    def computed():
+        output, last = layer(x)
+        return [output, *flat(last), *torch.autograd.grad(output.sum(), [*layer.parameters()][:3])]
+
+    expected = computed()
+    default_dtype(torch.float64)
+    with torch.device("meta"):
+        found = computed()
+    assert layer.last_impl == "native"
+    for mine, its in zip(found, expected, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, its)
+
+
+@pytest.mark.parametrize("name", ["weight_hh", "x", "resets", "draws", "h", "bias_hh"])
+def test_a_backward_is_refused_when_what_it_reads_was_changed(name, rng):
+    params, x, (h, c) = leaves("lstm", "UR", rng)
+    params["bias_hh"] = torch.zeros_like(params["bias"])
+    given = {**params, "x": x, "h": h, "resets": torch.zeros(T, B, dtype=torch.bool)}
+    given["draws"] = torch.zeros(T, B, H)
+    cell = CORES["lstm"](X, H, "UR")
+    zoneout = (given["draws"], 0.1)
+    done = run(cell, params, x, (h, c), given["resets"], zoneout, impl="native")
+    with torch.no_grad():
+        given[name].fill_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        done.outputs[0].sum().backward()
+
+
+def test_an_input_lives_no_longer_than_the_backward_that_reads_it():
+    layer, x = adapter.LSTM(3, 8), torch.randn(5, 2, 3)
+    alive = weakref.ref(x)
+    output = layer(x)[0]
+    del x
+    assert alive() is not None
+    output.sum().backward()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("two_biases", [False, True])
+@pytest.mark.parametrize("core", ["LSTM", "GRU", "Minimal"])
+def test_both_biases_get_the_plain_paths_gradients(core, two_biases):
+    layer = getattr(adapter, core)(3, 8, two_biases=two_biases)
+    torch.nn.init.normal_(layer.bias_hh_l0)
+    x, found = torch.randn(5, 2, 3), []
+    for layer.impl in ("native", "plain"):
+        layer.zero_grad()
+        output, last = layer(x)
+        (output.sin().sum() + flat(last)[-1].sum()).backward()
+        found.append([output, *(p.grad for p in layer.parameters() if p.requires_grad)])
+    assert len(found[0]) == (5 if two_biases or core == "GRU" else 4)
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
