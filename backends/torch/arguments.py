@@ -15,7 +15,7 @@ class Arguments(NamedTuple):
     """What one call of the operation computes from.
 
     params : those of ``PARAMETERS``, and perhaps ``bias_hh``, which is added to ``bias``
-    states : before the first step; None for zeros
+    states : before the first step; none for zeros
     zoneout : amounts of (cell, hidden) for an LSTM, else of the hidden state; None where all are 0
     cells : whether the cell states of all steps are returned beside the hidden ones
     """
@@ -23,7 +23,7 @@ class Arguments(NamedTuple):
     cell: Cell
     x: Tensor
     params: Mapping[str, Tensor]
-    states: tuple[Tensor, ...] | None
+    states: tuple[Tensor, ...]
     resets: Tensor | None
     zoneout: tuple[Any, ...] | None
     cells: bool
@@ -73,7 +73,6 @@ class Arguments(NamedTuple):
 
     def flat(self) -> tuple[Any, ...]:
         """What :meth:`of` takes, of complete arguments."""
-        assert self.states is not None
         hidden, memory = self.states if len(self.states) == 2 else (*self.states, None)
         amounts = (0.0, 0.0, *(self.zoneout or ()))[-2:]
         drawn = [a if isinstance(a, Tensor) else None for a in amounts]
@@ -95,7 +94,7 @@ class Arguments(NamedTuple):
     def split(self) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], "Arguments"]]:
         """All tensors, first x, the parameters and the states; and the same call of others."""
         cell, names, cells = self.cell, tuple(self.params), self.cells
-        states, resets = self.states or (), () if self.resets is None else (self.resets,)
+        states, resets = self.states, () if self.resets is None else (self.resets,)
         amounts = [None if isinstance(a, Tensor) else a for a in self.zoneout or ()]
         drawn = (a for a in self.zoneout or () if isinstance(a, Tensor))
         started, reset = len(states), len(resets)
@@ -103,7 +102,7 @@ class Arguments(NamedTuple):
         def of(tensors: Iterable[Tensor]) -> Arguments:
             rest = iter(tensors)
             x, params = next(rest), {name: next(rest) for name in names}
-            states = tuple(next(rest) for _ in range(started)) or None
+            states = tuple(next(rest) for _ in range(started))
             resets = next(rest) if reset else None
             zoneout = tuple(next(rest) if a is None else a for a in amounts) or None
             return Arguments(cell, x, params, states, resets, zoneout, cells)

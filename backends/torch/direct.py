@@ -16,7 +16,7 @@ from gatecore.backends.torch.operation import sequence_backward, watched
 
 def run(given: Arguments) -> Any:
     """Outputs and last states."""
-    tensors = (given.x, *given.params.values(), *(given.states or ()))
+    tensors = (given.x, *given.params.values(), *given.states)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return _Sequence.apply(given, *tensors)
     return native.forward(given, False)

@@ -50,7 +50,7 @@ def run(
         last = tuple(part.unsqueeze(0) for part in last)
         return Run(history if return_cells else history[:1], last, taken)
     amounts = None if zoneout is None or idle(zoneout) else zoneout
-    given = Arguments(cell, x, params, states, resets, amounts, return_cells)
+    given = Arguments(cell, x, params, states or (), resets, amounts, return_cells)
     if taken == "native" and not operation.watched(x):
         results = direct.run(given)
     else:

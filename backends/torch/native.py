@@ -39,9 +39,9 @@ def forward(given: Arguments, keep: bool) -> list[Tensor]:
     held: list[Tensor] = []
     call = _arguments(given, shape, memory, steps, held)
     _put_biases(call, given, held)
-    states, size = (call.hidden, call.cell)[: given.state_count], 4 * batch * width
+    states, size = _states(given, shape, memory, steps), 4 * batch * width
     for k, first in enumerate(states):
-        if given.states is None:
+        if not given.states:
             ctypes.memset(first, 0, size)
         else:
             start = _checked("state", given.states[k], (batch, width)).contiguous()
@@ -88,7 +88,7 @@ def backward(
     moved = _moved(call, given, d_states)
     library.call("gatecore_run_backward", shape.struct, call)
     d_params["bias_hh"] = d_bias
-    d_first = [] if given.states is None else [d.squeeze(0) for d in moved]
+    d_first = [d.squeeze(0) for d in moved] if given.states else []
     return [*d_x, *(d_params[name] for name in given.params), *d_first]
 
 
@@ -110,7 +110,7 @@ def _moved(
     """The states' cotangents, which the library moves from the last step to the first."""
     shape, moved = (1, given.x.shape[1], given.cell.hidden_size), []
     for field, d in zip(("d_hidden", "d_cell"), d_states, strict=False):
-        if d is None and given.states is None:
+        if d is None and not given.states:
             continue  # nothing comes, and nobody asks
         if d is None:
             moved.append(given.x.new_zeros(shape))
@@ -133,6 +133,13 @@ def _floats(given: Arguments, shape: layer.Shape, steps: Any) -> Any:
     return given.x.shape[1] * (steps * shape.stride + states)
 
 
+def _states(given: Arguments, shape: layer.Shape, memory: Tensor, steps: int) -> list[int]:
+    """Addresses of the states in the memory of so many steps."""
+    batch, width = given.x.shape[1], given.cell.hidden_size
+    first = memory.data_ptr() + 4 * steps * batch * shape.stride
+    return [first + 4 * k * (steps + 1) * batch * width for k in range(given.state_count)]
+
+
 def _arguments(
     given: Arguments, shape: layer.Shape, memory: Tensor, steps: int, held: list[Tensor]
 ) -> library.ForwardStruct:
@@ -149,9 +156,8 @@ def _arguments(
     ]
     call = library.ForwardStruct(*[tensor.data_ptr() for tensor in held])
     call.gates, call.saves = memory.data_ptr(), 1
-    call.hidden = call.gates + 4 * steps * batch * shape.stride
-    if given.state_count == 2:
-        call.cell = call.hidden + 4 * (steps + 1) * batch * width
+    for field, state in zip(("hidden", "cell"), _states(given, shape, memory, steps), strict=False):
+        setattr(call, field, state)
     if given.resets is not None:
         held.append(_checked("resets", given.resets, (time, batch), torch.bool).contiguous())
         call.resets = held[-1].data_ptr()

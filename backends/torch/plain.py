@@ -4,6 +4,7 @@ This is the path for double backward, forward-mode derivatives, ``torch.func`` a
 operation, for export with time left open.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import array_api_compat.torch  # noqa: F401  the cells' namespace: it must be there when traced
@@ -18,7 +19,7 @@ States = tuple[Tensor, ...]
 
 def loop(
     cell: Cell,
-    params: dict[str, Tensor],
+    params: Mapping[str, Tensor],
     x: Tensor,
     states: States,
     resets: Tensor | None,
@@ -41,7 +42,7 @@ def loop(
 
 def advance(
     cell: Cell,
-    params: dict[str, Tensor],
+    params: Mapping[str, Tensor],
     projected: Tensor,
     states: States,
     reset: Tensor | None,
@@ -58,7 +59,7 @@ def advance(
 
 
 def _projected(
-    cell: Cell, params: dict[str, Tensor], projected: Tensor, states: States, zoneout: Any
+    cell: Cell, params: Mapping[str, Tensor], projected: Tensor, states: States, zoneout: Any
 ) -> States:
     """An LSTM whose hidden state is W_hr (o tanh c): zoneout keeps old projected values."""
     hidden, (_, memory) = cell.advance(params, projected, states)
@@ -71,7 +72,7 @@ def _projected(
 
 def scan(
     cell: Cell,
-    params: dict[str, Tensor],
+    params: Mapping[str, Tensor],
     x: Tensor,
     states: States,
     resets: Tensor | None,

@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
 from gatecore.backends import torch as adapter  # noqa: E402
 from gatecore.backends.kernels.cpu import library  # noqa: E402
 from gatecore.backends.torch.functional import run  # noqa: E402
@@ -183,3 +185,23 @@ def test_both_biases_get_the_plain_paths_gradients(core, two_biases):
     assert len(found[0]) == (5 if two_biases or core == "GRU" else 4)
     for mine, its in zip(*found, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["LSTM", "GRU"])
+def test_an_empty_batch_has_empty_results_and_no_gradient_as_torchs(core):
+    found = []
+    for layer in (getattr(adapter, core)(3, 8), getattr(torch.nn, core)(3, 8)):
+        x = torch.randn(5, 0, 3, requires_grad=True)
+        output, last = layer(x)
+        output.sum().backward()
+        gradients = [layer.weight_ih_l0.grad, layer.weight_hh_l0.grad, layer.bias_ih_l0.grad]
+        found.append([output, *flat(last), x.grad, *gradients])
+    assert all(map(torch.equal, *found))
+
+
+def test_activations_may_be_computed_again_for_the_backward():
+    layer, x = adapter.LSTM(3, 8, num_layers=2), torch.randn(5, 2, 3, requires_grad=True)
+    sources = [x, *(p for p in layer.parameters() if p.requires_grad)]
+    again = checkpoint(lambda x: layer(x)[0], x, use_reentrant=False)
+    gradients = [torch.autograd.grad(output.sum(), sources) for output in (again, layer(x)[0])]
+    assert all(map(torch.equal, *gradients))
