@@ -82,6 +82,7 @@ def lstm(
 
     Examples
     --------
+    >>> import torch
     >>> from gatecore.cells import LSTM
     >>> params = {k: torch.tensor(v) for k, v in LSTM(3, 8).init(rng=0).items()}
     >>> output, (h, c) = lstm(params, torch.ones(5, 2, 3, dtype=torch.float64))
