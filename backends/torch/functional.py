@@ -51,10 +51,10 @@ def run(
         return Run(history if return_cells else history[:1], last, taken)
     amounts = None if zoneout is None or idle(zoneout) else zoneout
     given = Arguments(cell, x, params, states or (), resets, amounts, return_cells)
-    if taken == "native" and not operation.watched(x):
-        results = direct.run(given)
-    else:
-        results = operation.run(given.complete(), taken)
+    watched = operation.watched(x)
+    if watched or taken != "native":
+        given = given.complete()  # the library alone starts from nothing, and adds biases itself
+    results = (operation if watched else direct).run(given, taken)
     outputs = 2 if return_cells else 1
     return Run(tuple(results[:outputs]), tuple(results[outputs:]), taken)
 

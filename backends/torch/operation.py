@@ -49,9 +49,14 @@ def _forward(
         computation, x, weight_ih, weight_hh, bias, bias_n, hidden, memory, resets,
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
+    return computed(given, path, keep)
+
+
+def computed(given: Arguments, path: str, keep: bool) -> list[Tensor]:
+    """What the operation returns."""
     if path == "native":
         return native.forward(given, keep)
-    with no_autocast(x.device.type):
+    with no_autocast(given.x.device.type):
         if path == "reference":
             return explicit.forward(given, keep, _CPU)
         if path == "fused":
@@ -102,11 +107,11 @@ def _pull(
         drawn_cell, drawn_hidden, kept_cell, kept_hidden, cells,
     )  # fmt: skip
     d_outputs, d_states = _cotangents(given, d_output, d_cells, d_hidden, d_memory)
-    gradients = _gradients(given, path, saved, d_outputs, d_states, wrt_x)
-    return gradients if wrt_x else [x.new_empty(0), *gradients]
+    found = gradients(given, path, saved, d_outputs, d_states, wrt_x)
+    return found if wrt_x else [x.new_empty(0), *found]
 
 
-def _gradients(
+def gradients(
     given: Arguments,
     path: str,
     saved: list[Tensor],
@@ -114,7 +119,7 @@ def _gradients(
     d_states: list[Tensor | None],
     wrt_x: bool,
 ) -> list[Tensor]:
-    """Of x, where it is wanted, of the parameters and of the states."""
+    """Cotangents of x, where they are wanted, of the parameters and of the states."""
     if path == "native":
         return native.backward(given, saved[0], d_outputs, d_states, wrt_x)
     with no_autocast(given.x.device.type):
@@ -157,11 +162,11 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     d = list(grads[: ctx.count])
     d_output, d_cells = d.pop(0), d.pop(0) if cells else None
     d_hidden, d_memory = d.pop(0), d.pop(0) if memory else None
-    gradients = sequence_backward(
+    found = sequence_backward(
         name, *given, *constants, tensors, d_output, d_cells, d_hidden, d_memory,
         ctx.needs_input_grad[1],
     )  # fmt: skip
-    present = iter(gradients)
+    present = iter(found)
     placed = [next(present) if tensor is not None else None for tensor in given[:7]]
     first = placed[0] if ctx.needs_input_grad[1] else None
     return (None, first, *placed[1:], *(None,) * 8)

@@ -126,10 +126,13 @@ static void rows_by_panel(long rows, const Left* left, int parts, long depth, co
     float* c = out + first * out_stride;
     const float* next = upcoming + i * depth * LINE;
     switch (rows * (i + 1) / tiles - first) {
-#define CASE(m) \
-  case m: tile<m, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead); break;
+#define CASE(m)                                                                               \
+  case m:                                                                                     \
+    tile<m, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead); \
+    break;
       CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-      default: tile<MR, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead);
+      default:
+        tile<MR, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead);
 #undef CASE
     }
   }
@@ -151,8 +154,8 @@ static void pass(long rows, const Left* left, int parts, const Packed& weights, 
     float* c = out + p * PANEL;
     const float* start = initial ? initial + p * PANEL : nullptr;
     switch (vectors) {
-#define CASE(n)                                                                                   \
-  case n:                                                                                         \
+#define CASE(n)                                                                                \
+  case n:                                                                                      \
     rows_by_panel<n>(rows, left, parts, depth, panel, c, out_stride, start, upcoming, ahead); \
     break;
       CASE(1) CASE(2)
