@@ -34,32 +34,41 @@ struct Left {
   long stride, depth;
 };
 
-// Memory that is asked for while products are computed, a line for each row of weights: what the next
-// step touches, which has long left the caches, and then the weights that follow. A burst of such
+// Memory that is asked for while products are computed, a line for each row of weights: the weights
+// that follow, and what the next step touches, which has long left the caches. A burst of such
 // requests at any other time would have to be waited for.
 class Ahead {
  public:
   struct Run { const float *next, *end; };
   void add(const float* start, long floats) {
-    if (start && floats > 0) runs_[count_++] = {start, start + rounded(floats, LINE)};
+    if (!start || floats <= 0) return;
+    lines_ += rounded(floats, LINE) / LINE;
+    runs_[count_++] = {start, start + rounded(floats, LINE)};
   }
+  // With so many rows of weights to come, the first of them ask for weights: what is added is asked
+  // for by the last ones, with some to spare, and no weights drive it from the cache again.
+  void postpone(long rows) { waiting_ = count_ ? most(0, rows - lines_ - lines_ / 4) : 0; }
   // A tile goes on with `begin`, takes what is `following` when a run is at its end, and hands back
   // at the last what it has not asked for.
   Run begin(const float* weights) {
     weights_ = weights;
+    if (waiting_) return {weights, weights + waiting_ * LINE};
     return now_ < count_ ? runs_[now_] : Run{weights, nullptr};
   }
   __attribute__((noinline)) Run following() {
-    now_++;
+    if (waiting_) waiting_ = 0;
+    else now_++;
     return begin(weights_);
   }
   void hand_back(Run run) {
-    if (now_ < count_) runs_[now_] = run;
+    if (waiting_) waiting_ = (run.end - run.next) / LINE;
+    else if (now_ < count_) runs_[now_] = run;
   }
 
  private:
-  Run runs_[4];
+  Run runs_[5];
   int count_ = 0, now_ = 0;
+  long lines_ = 0, waiting_ = 0;
   const float* weights_ = nullptr;
 };
 
@@ -108,19 +117,23 @@ static void tile(const Left* left, int parts, long first, const float* __restric
   }
 }
 
-// All rows against one panel, in tiles of nearly equal height; `depth` is that of all parts.
+// How many tiles a panel takes: of nearly equal height, but 8 rows run faster as 8 x 2 than as 4 x 4.
+static bool halved(long rows) { return VL == 16 && rows == 8; }
+static long tiles_of(long rows) { return halved(rows) ? 2 : (rows + MR - 1) / MR; }
+
+// All rows against one panel; `depth` is that of all parts.
 template <int VECTORS>
 static void rows_by_panel(long rows, const Left* left, int parts, long depth, const float* panel,
                           float* out, long out_stride, const float* initial,
                           const float* upcoming, Ahead& ahead) {
   const long width = VECTORS * VL;
-  if (VL == 16 && VECTORS == 4 && rows == 8) {  // 8 x 2 runs faster than 4 x 4
+  if (VECTORS == 4 && halved(rows)) {
     tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming, ahead);
     tile<8, 2>(left, parts, 0, panel + 2 * VL, width, out + 2 * VL, out_stride,
                initial ? initial + 2 * VL : initial, upcoming + depth * LINE, ahead);
     return;
   }
-  const long tiles = (rows + MR - 1) / MR;
+  const long tiles = tiles_of(rows);
   for (long i = 0; i < tiles; i++) {
     const long first = rows * i / tiles;
     float* c = out + first * out_stride;
@@ -190,12 +203,15 @@ static void multiply(long rows, const Left* left, int parts, const Packed& weigh
 // The product that forms weight gradients: sums over time of left[k][m] * right[k][n].
 
 enum { HEIGHT = 6 };    // rows of a tile of weight gradients
-enum { BLOCK = 64 };    // time steps times sequences of one pass: the right operand stays in cache
+enum { BLOCK = 1024 };  // time steps times sequences of one pass: the right operand of a panel, and
+                        // the next one's, stay in the L2 cache
 
-// Adds to out (HEIGHT rows of which `rows` count, width) for one panel; left is [k][HEIGHT].
+// Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. With each k, what stands `step` times k
+// from `upcoming` is asked for.
 template <int ROWS, int VECTORS>
 static void outer_tile(const float* left, const float* __restrict right, long right_stride,
-                       long depth, float* out, bool fresh, const float* upcoming) {
+                       long depth, float* out, bool fresh, const float* upcoming,
+                       long step) {
   V sum[ROWS][VECTORS];
   const long width = VECTORS * VL;
 #pragma GCC unroll 8
@@ -207,7 +223,7 @@ static void outer_tile(const float* left, const float* __restrict right, long ri
     }
   for (long k = 0; k < depth; k++) {
     V w[VECTORS];
-    __builtin_prefetch(upcoming + k * HEIGHT);
+    __builtin_prefetch(upcoming + k * step, 0, 2);
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) w[v] = load(right + k * right_stride + v * VL);
 #pragma GCC unroll 8
@@ -227,21 +243,25 @@ static void outer_tile(const float* left, const float* __restrict right, long ri
 }
 
 // out (panel of `vectors`, rows from..to of it) += left^T right over `depth` rows. `left` is
-// [tile of HEIGHT rows][left_depth][HEIGHT]; `from` and `to` count such tiles, of `total` rows.
+// [tile of HEIGHT rows][left_depth][HEIGHT]; `from` and `to` count such tiles, of `total` rows. A tile
+// asks for the next one's left operand, the last ones for a vector each of the right one that follows.
 template <int VECTORS>
 static void outer_panel(const float* left, long left_depth, long from, long to, long total,
                         const float* right, long right_stride, long depth, float* out, bool fresh) {
   for (long k = 0; k < depth; k += BLOCK) {
     const long block = least(BLOCK, depth - k);
+    const float* b = right + k * right_stride;
+    const float* following = k + BLOCK < depth ? b + BLOCK * right_stride : right + VECTORS * VL;
     for (long i = from; i < to; i++) {
       const float* a = left + (i * left_depth + k) * HEIGHT;
-      const float* next = a + left_depth * HEIGHT;
-      const float* b = right + k * right_stride;
+      const long rest = to - 1 - i;
+      const float* next = rest < VECTORS ? following + rest * VL : a + left_depth * HEIGHT;
+      const long step = rest < VECTORS ? right_stride : HEIGHT;
       float* c = out + i * HEIGHT * VECTORS * VL;
       const bool start = fresh && k == 0;
       switch (least(HEIGHT, total - i * HEIGHT)) {
 #define CASE(m) \
-  case m: outer_tile<m, VECTORS>(a, b, right_stride, block, c, start, next); break;
+  case m: outer_tile<m, VECTORS>(a, b, right_stride, block, c, start, next, step); break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #undef CASE
       }

@@ -156,6 +156,9 @@ struct Sequence {
         rows_ahead(ahead, step.cell ? step.cell + B * H : nullptr, H);
         rows_ahead(ahead, step.output + B * H, H);
       }
+      ahead.postpone(tiles_of(last_row() - r0) *
+                     (IN * most(0, least(end, last_input) - begin) +
+                      H * most(0, end - most(begin, first_state))));
       // the GRU's candidate has two panels' worth of columns that only one of the parts reaches
       product(parts, 1, w, 0, begin, least(end, first_state), z + r0 * STRIDE, s.bias, ahead);
       product(parts, 2, w, 0, most(begin, first_state), least(end, last_input), z + r0 * STRIDE,
@@ -288,7 +291,7 @@ struct Sequence {
     for (long last = T; last > 0;) {
       const long first = (last - 1) / steps * steps;
       for (long t = last - 1; t >= first; t--)
-        step_back(b, s, t, s.d_gates + ((t - first) * group_size - group) * STRIDE, cell_backward);
+        step_back(b, s, t, first, cell_backward);
       transpose_features(*b.forward, s, first, last);
       sharing.wait();
       accumulate(s, (last - first) * group_size, steps * group_size, last == T);
@@ -298,8 +301,9 @@ struct Sequence {
     }
   }
 
-  void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, float* d_gates,
+  void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, long first,
                  CellStep cell_backward) const {
+    float* d_gates = s.d_gates + ((t - first) * group_size - group) * STRIDE;
     Step step = {};
     place(*b.forward, t, step);
     step.layer = &l;
@@ -313,6 +317,7 @@ struct Sequence {
     step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
     Ahead ahead;
     if (t > 0) {
+      rows_ahead(ahead, t > first ? d_gates - group_size * STRIDE : nullptr, STRIDE);
       rows_ahead(ahead, step.gates - B * STRIDE, STRIDE);
       rows_ahead(ahead, (step.cell ? step.cell_before : step.hidden_before) - B * H, H);
       rows_ahead(ahead, step.d_output ? step.d_output - B * H : nullptr, H);
@@ -321,10 +326,11 @@ struct Sequence {
     cell_backward(step, member.begin(B), member.end(B));
     step_barrier();
     const Packed& w = s.recurrent;
-    const long r0 = first_row(), r1 = last_row();
+    const long r0 = first_row(), r1 = last_row(), begin = first_panel(w), end = last_panel(w);
+    ahead.postpone(tiles_of(r1 - r0) * (end - begin) * ROWS);
     const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
-    multiply(r1 - r0, &left, 1, w, 0, first_panel(w), last_panel(w), s.d_hidden + r0 * H_STRIDE,
-             H_STRIDE, nullptr, ahead);
+    multiply(r1 - r0, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
+             ahead);
     step_barrier();
     reset(*b.forward, t, s.d_hidden, s.d_cell, H_STRIDE);
   }
