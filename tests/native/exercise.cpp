@@ -162,13 +162,14 @@ static bool equal(const Results& a, const Results& b, size_t count) {
   return !count || !std::memcmp(a.all.data(), b.all.data(), count * sizeof(float));
 }
 
-// The same numbers, but for the order in which the weights' gradients are summed.
-static bool agree(const Results& a, const Results& b) {
+// The same numbers, but for the order in which the weights' gradients sum `terms` numbers: roundings
+// wander off with the square root of how many there are.
+static bool agree(const Results& a, const Results& b, int terms) {
   if (a.all.size() != b.all.size() || a.sums != b.sums || !equal(a, b, a.sums)) return false;
   float largest = 1.0f;
   for (size_t i = a.sums; i < a.all.size(); i++) largest = std::fmax(largest, std::fabs(a.all[i]));
   for (size_t i = a.sums; i < a.all.size(); i++)
-    if (std::fabs(a.all[i] - b.all[i]) > 1e-6f * largest) return false;
+    if (std::fabs(a.all[i] - b.all[i]) > 1e-7f * std::sqrt(1.0f + terms) * largest) return false;
   return true;
 }
 
@@ -177,8 +178,8 @@ struct Sizes { int time, batch, input, units, downsize; };
 int main(int arguments, char** argument) {
   const int set = arguments > 1 ? std::atoi(argument[1]) : gatecore_best_instruction_set();
   const bool quick = arguments > 2;
-  const Sizes sizes[] = {{5, 3, 2, 7, 3},  {3, 9, 1, 19, 1}, {33, 8, 3, 5, 2}, {1, 1, 1, 1, 1},
-                         {2, 4, 17, 33, 2}, {0, 2, 3, 4, 1},  {2, 0, 3, 4, 1}};
+  const Sizes sizes[] = {{5, 3, 2, 7, 3},  {3, 9, 1, 19, 1}, {70, 8, 3, 5, 2}, {1, 1, 1, 1, 1},
+                         {2, 4, 17, 33, 2}, {0, 2, 3, 4, 1},  {2, 0, 3, 4, 1}, {2, 1030, 1, 2, 1}};
   int runs = 0;
   for (int kind = 0; kind < 18; kind++)
     for (const Sizes& size : sizes) {
@@ -200,7 +201,8 @@ int main(int arguments, char** argument) {
           const Results again = run(l, resets, draws, true, true);
           const Results inference = run(l, resets, draws, false, true);
           if (first.all.empty()) first = all;
-          if (!finite(all) || !equal(all, again, all.all.size()) || !agree(all, first) ||
+          if (!finite(all) || !equal(all, again, all.all.size()) ||
+              !agree(all, first, size.time * size.batch) ||
               !equal(inference, first, inference.sums)) {
             std::printf("kind %d, %d x %d, split %d, threads %d\n", kind, size.time, size.batch, split,
                         threads);

@@ -23,7 +23,7 @@ SIZES = {
     "one step": ((1, 7, 3, 23), "columns", 2, {"resets": True, "cells": True}),
     "one sequence": ((6, 1, 2, 35), "batch", 2, {"zoneout": "draws", "cells": True}),
     "wide": ((4, 3, 17, 133), "columns", 3, {"resets": True}),
-    "chunks": ((40, 8, 1, 17), "columns", 2, {"zoneout": "draws", "resets": True}),
+    "chunks": ((70, 8, 1, 17), "columns", 2, {"zoneout": "draws", "resets": True}),
     "groups": ((50, 13, 3, 19), "batch", 3, {"resets": True, "cells": True}),
     "groups, no steps": ((0, 9, 3, 5), "batch", 2, {}),
     "no steps": ((0, 2, 3, 5), "auto", 2, {}),
@@ -77,6 +77,13 @@ def test_without_inputs_it_is_as_with_inputs_of_zero(instruction_set, core, spli
 def test_long_inner_sums_are_right(instruction_set):
     layer = Case("lstm", "UR", 2, 2, 3, 521)
     assert worst(layer.results(instruction_set, "columns", 2), layer.expected) < 2e-5
+
+
+@pytest.mark.parametrize("split", ["batch", "columns"])
+@pytest.mark.parametrize("instruction_set", HERE)
+def test_sums_over_a_large_batch_are_right(instruction_set, split):
+    layer = Case("gru", "UR", 2, 1100, 2, 5)
+    assert worst(layer.results(instruction_set, split, 2), layer.expected) < 2e-5
 
 
 @pytest.mark.parametrize("batch", range(1, 18))

@@ -66,7 +66,7 @@ class Ahead {
   }
 
  private:
-  Run runs_[5];
+  Run runs_[7];
   int count_ = 0, now_ = 0;
   long lines_ = 0, waiting_ = 0;
   const float* weights_ = nullptr;

@@ -232,7 +232,6 @@ struct Sequence {
     }
   };
   enum { X_ROWS = 96 };
-  enum { SOON = 16 };  // so many rows ahead are asked for
 
   long features() const { return H + 1 + IN; }  // rows of the gradient: h, 1 for the bias, x
 
@@ -292,7 +291,6 @@ struct Sequence {
       const long first = (last - 1) / steps * steps;
       for (long t = last - 1; t >= first; t--)
         step_back(b, s, t, first, cell_backward);
-      transpose_features(*b.forward, s, first, last);
       sharing.wait();
       accumulate(s, (last - first) * group_size, steps * group_size, last == T);
       if (b.d_x) input_cotangents(b, s, first, last);
@@ -319,7 +317,9 @@ struct Sequence {
     if (t > 0) {
       rows_ahead(ahead, t > first ? d_gates - group_size * STRIDE : nullptr, STRIDE);
       rows_ahead(ahead, step.gates - B * STRIDE, STRIDE);
-      rows_ahead(ahead, (step.cell ? step.cell_before : step.hidden_before) - B * H, H);
+      rows_ahead(ahead, step.cell ? step.cell_before - B * H : nullptr, H);
+      rows_ahead(ahead, step.hidden_before - B * H, H);
+      rows_ahead(ahead, b.forward->x + (t - 1) * B * IN, IN);
       rows_ahead(ahead, step.d_output ? step.d_output - B * H : nullptr, H);
       rows_ahead(ahead, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
     }
@@ -329,6 +329,7 @@ struct Sequence {
     const long r0 = first_row(), r1 = last_row(), begin = first_panel(w), end = last_panel(w);
     ahead.postpone(tiles_of(r1 - r0) * (end - begin) * ROWS);
     const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
+    transpose_features(*b.forward, s, t, first);
     multiply(r1 - r0, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
              ahead);
     step_barrier();
@@ -340,16 +341,14 @@ struct Sequence {
     return (first + k / group_size) * B + group + k % group_size;
   }
 
-  // [h of the step before, 1, x] for the rows of a chunk, with time and batch as the inner index.
-  void transpose_features(const gatecore_forward& f, const BackwardScratch& s, long first,
-                          long last) const {
-    const long rows = (last - first) * group_size, depth = chunk_steps(l) * group_size;
-    const long count = features();
-    for (long k = sharing.begin(rows); k < sharing.end(rows); k++) {
-      const long row = row_of(first, k);
-      const float *h = f.hidden + row * H, *x = f.x + row * IN;
-      float* to = s.left + k * HEIGHT;
-      for (long j = 0; j < H; j += LINE) __builtin_prefetch(h + SOON * H + j);
+  // [h of the step before, 1, x] of this member's rows at step t, to the features of the chunk from step
+  // `first` on, with time and batch as the inner index.
+  void transpose_features(const gatecore_forward& f, const BackwardScratch& s, long t,
+                          long first) const {
+    const long depth = chunk_steps(l) * group_size, count = features();
+    for (long r = member.begin(B); r < member.end(B); r++) {
+      const float *h = f.hidden + (t * B + r) * H, *x = f.x + (t * B + r) * IN;
+      float* to = s.left + ((t - first) * group_size + r - group) * HEIGHT;
       long m = 0;
       auto tiles = [&](const float* from, long offset, long end) ALWAYS_INLINE {
         for (; m + HEIGHT <= end; m += HEIGHT, to += HEIGHT * depth)
