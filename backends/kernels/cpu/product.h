@@ -210,8 +210,7 @@ enum { BLOCK = 1024 };  // time steps times sequences of one pass: the right ope
 // from `upcoming` is asked for.
 template <int ROWS, int VECTORS>
 static void outer_tile(const float* left, const float* __restrict right, long right_stride,
-                       long depth, float* out, bool fresh, const float* upcoming,
-                       long step) {
+                       long depth, float* out, bool fresh, const float* upcoming, long step) {
   V sum[ROWS][VECTORS];
   const long width = VECTORS * VL;
 #pragma GCC unroll 8

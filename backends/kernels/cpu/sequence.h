@@ -324,12 +324,12 @@ struct Sequence {
       rows_ahead(ahead, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
     }
     cell_backward(step, member.begin(B), member.end(B));
+    transpose_features(*b.forward, s, t, first);
     step_barrier();
     const Packed& w = s.recurrent;
     const long r0 = first_row(), r1 = last_row(), begin = first_panel(w), end = last_panel(w);
     ahead.postpone(tiles_of(r1 - r0) * (end - begin) * ROWS);
     const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
-    transpose_features(*b.forward, s, t, first);
     multiply(r1 - r0, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
              ahead);
     step_barrier();
