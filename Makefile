@@ -35,7 +35,7 @@ help:
 # ---- environment ----------------------------------------------------------------------------
 
 # what an installation compiles and reads: it is repeated when any of it changes
-SOURCES := pyproject.toml setup.py $(wildcard backends/kernels/cpu/*.cpp backends/kernels/cpu/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard backends/native/src/*.cpp backends/native/src/*.h)
 
 OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -85,7 +85,7 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-venv $(SOURCES)
 # ---- targets --------------------------------------------------------------------------------
 
 run: $(VENV)/.stamp-tasks
-	@$(PY) -m gatecore.tasks.compare --out runs
+	@$(PY) -m gatecore.tasks.cli.compare --out runs
 
 test: $(VENV)/.stamp-test
 	$(PY) -m pytest $(PYTEST_ARGS)
@@ -126,5 +126,5 @@ sanitize:
 	@"$(PYTHON)" tests/native/sanitize.py
 
 clean:
-	rm -rf build backends/kernels/cpu/_native.* docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build backends/native/_native.* docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -18,7 +18,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
-FOLDER = Path("backends/kernels/cpu")
+SOURCE = Path("backends/native/src")
+TARGET = Path("backends/native")  # where the built library lies
 BUILT = Path("build/native")  # libraries, named by what they were built from
 MODE = os.environ.get("GATECORE_NATIVE", "")
 
@@ -29,7 +30,7 @@ FLAGS = [
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-g0", "-fno-wrapv", "-fno-lto", "-Wno-maybe-uninitialized",
 ]  # fmt: skip
-UNITS: dict[str, list[str]] = {"team": [], "library": [], "portable": []}
+UNITS: dict[str, list[str]] = {"thread_pool": [], "library": [], "portable": []}
 # JAX calls the library by itself where its header is there; an isolated build finds it beside
 for site in dict.fromkeys(
     [sysconfig.get_path("platlib"), sysconfig.get_path("purelib"), *sys.path]
@@ -59,7 +60,7 @@ class BuildNative(build_ext):
             if MODE == "1":
                 raise
             if self.inplace or self.editable_mode:  # one of other sources may lie there
-                for old in FOLDER.glob("_native.*"):
+                for old in TARGET.glob("_native.*"):
                     old.unlink()
             print(
                 f"gatecore: the native CPU library was not built: {error}\n"
@@ -91,7 +92,7 @@ class BuildNative(build_ext):
         """The library, in ``folder``."""
 
         def compiled(unit):
-            source, flags = str(FOLDER / f"{unit}.cpp"), FLAGS + UNITS[unit]
+            source, flags = str(SOURCE / f"{unit}.cpp"), FLAGS + UNITS[unit]
             return self.compiler.compile([source], output_dir=str(folder), extra_postargs=flags)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the slowest first
@@ -116,9 +117,9 @@ class PlatformWheel(bdist_wheel):
 
 
 native = Extension(
-    "gatecore.backends.kernels.cpu._native",
-    sources=[str(FOLDER / f"{unit}.cpp") for unit in UNITS],
-    depends=[*sorted(map(str, FOLDER.glob("*.h"))), "setup.py"],
+    "gatecore.backends.native._native",
+    sources=[str(SOURCE / f"{unit}.cpp") for unit in UNITS],
+    depends=[*sorted(map(str, SOURCE.glob("*.h"))), "setup.py"],
     language="c++",
     optional=MODE != "1",
 )

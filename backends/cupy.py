@@ -13,16 +13,16 @@ import numpy as np
 
 from gatecore import _checks
 from gatecore.algebra import Gate
-from gatecore.backends.explicit.arguments import cell_of
-from gatecore.backends.explicit.learner import ExplicitLearner
-from gatecore.backends.explicit.plan import plan
-from gatecore.backends.explicit.sequence import Pullback, Stack, run
-from gatecore.backends.kernels import device
-from gatecore.backends.kernels.engine import KERNELS, KernelEngine
+from gatecore.backends.common.layout import plan
+from gatecore.backends.common.validation import cell_of
+from gatecore.backends.cuda import launch
+from gatecore.backends.cuda.engine import KERNELS, KernelEngine
+from gatecore.backends.numpy.bptt import Pullback, Stack, run
+from gatecore.backends.numpy.learner import ExplicitLearner
+from gatecore.contracts.model import Batch, ModelSpec
 from gatecore.mechanisms import Mechanism
-from gatecore.spec import Batch, ModelSpec
 
-cupy = device.require()
+cupy = launch.require()
 
 Array = Any  # cupy.ndarray
 Params = Mapping[str, Array] | Sequence[Mapping[str, Array]]
@@ -101,7 +101,7 @@ def why_not_fused(
 
 def release() -> None:
     """Free the memory and the recorded graphs that the backend keeps between calls."""
-    device.launcher().release()
+    launch.launcher().release()
     cupy.get_default_memory_pool().free_all_blocks()
 
 
@@ -132,7 +132,7 @@ class Learner(ExplicitLearner):
 
 
 def _engine(kernels: str) -> KernelEngine:
-    return device.engine(cupy.cuda.runtime.getDevice(), _checks.choice("kernels", kernels, KERNELS))
+    return launch.engine(cupy.cuda.runtime.getDevice(), _checks.choice("kernels", kernels, KERNELS))
 
 
 __all__ = ["Learner", "gru", "lstm", "minimal", "release", "why_not_fused"]

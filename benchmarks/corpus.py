@@ -45,7 +45,7 @@ def generate(folder: Path, megabytes: int) -> None:
 
 def encode(folder: Path) -> dict[str, float]:
     """Read, number and keep the corpus."""
-    from gatecore.tasks.language import Language
+    from gatecore.tasks.problems.language.task import Language
 
     task = Language(data="files", path=str(folder))
     splits = task.corpus().splits.values()
@@ -54,8 +54,8 @@ def encode(folder: Path) -> dict[str, float]:
 
 def iterate(folder: Path) -> dict[str, float]:
     """One epoch of training batches, of the paper's size."""
-    from gatecore.tasks.language import Language
-    from gatecore.tasks.task import Stream
+    from gatecore.tasks.problems.base import Stream
+    from gatecore.tasks.problems.language.task import Language
 
     task, size = Language(data="files", path=str(folder)), 128
     count = len(task.corpus().splits[Stream.TRAIN]) // (size * task.bptt)
@@ -67,7 +67,7 @@ def iterate(folder: Path) -> dict[str, float]:
 
 def count(folder: Path) -> dict[str, float]:
     """The unigram and bigram baselines."""
-    from gatecore.tasks.language import Language
+    from gatecore.tasks.problems.language.task import Language
 
     scores = Language(data="files", path=str(folder)).baselines()
     return {name: values["perplexity"] for name, values in scores.items()}

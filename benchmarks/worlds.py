@@ -17,12 +17,12 @@ import gymnasium
 import numpy as np
 import threadpoolctl
 
-import gatecore.tasks.worlds.gym  # noqa: F401 - its environments have names by it
-from gatecore.tasks.worlds.cartpole import CartPole
-from gatecore.tasks.worlds.chain import MemoryChain
-from gatecore.tasks.worlds.match import Match
-from gatecore.tasks.worlds.maze import TMaze
-from gatecore.worlds import World
+import gatecore.tasks.environments.gym  # noqa: F401 - its environments have names by it
+from gatecore.contracts.environment import World
+from gatecore.tasks.environments.cartpole import CartPole
+from gatecore.tasks.environments.match import Match
+from gatecore.tasks.environments.memory_chain import MemoryChain
+from gatecore.tasks.environments.t_maze import TMaze
 
 ROUNDS = 5
 DRAWN = 240  # rows of actions, which then repeat

@@ -6,6 +6,7 @@ its derivatives, the initial biases, the table of mechanisms, and the cells. ``g
 trains them.
 """
 
+from gatecore import _moved as _moved  # registers the former import paths
 from gatecore import cells, init
 from gatecore.algebra import (
     Gate,
@@ -20,8 +21,8 @@ from gatecore.algebra import (
     sigmoid,
     timescale,
 )
+from gatecore.contracts.model import Batch, ModelSpec
 from gatecore.mechanisms import MECHANISMS, Mechanism, mechanism
-from gatecore.spec import Batch, ModelSpec
 from gatecore.vjp import cumax_vjp, master_vjp, refine_vjp, sigmoid_vjp
 
 __all__ = [

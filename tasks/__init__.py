@@ -8,12 +8,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatecore.tasks import adding, copying, forgetting, language, match, pixels, programs
-    from gatecore.tasks.config import TASKS, Config
-    from gatecore.tasks.runs import Run, load_run
-    from gatecore.tasks.sweeper import sweep
-    from gatecore.tasks.sweeps import SweepConfig
-    from gatecore.tasks.trainer import train
+    from gatecore.tasks.problems import adding, copying, forgetting, match
+    from gatecore.tasks.problems.language import task as language
+    from gatecore.tasks.problems.pixels import task as pixels
+    from gatecore.tasks.problems.programs import task as programs
+    from gatecore.tasks.reports import report
+    from gatecore.tasks.sweeps.config import SweepConfig
+    from gatecore.tasks.sweeps.scheduler import sweep
+    from gatecore.tasks.training.config import TASKS, Config
+    from gatecore.tasks.training.run_folder import Run, load_run
+    from gatecore.tasks.training.trainer import train
 
 __all__ = [
     "TASKS",
@@ -33,18 +37,33 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {"TASKS": "config", "Config": "config", "Run": "runs", "load_run": "runs",
-          "SweepConfig": "sweeps", "sweep": "sweeper", "train": "trainer"}  # fmt: skip
+_MODULES = {  # the module that each public name is, or is defined in
+    "TASKS": "training.config",
+    "Config": "training.config",
+    "Run": "training.run_folder",
+    "SweepConfig": "sweeps.config",
+    "adding": "problems.adding",
+    "copying": "problems.copying",
+    "forgetting": "problems.forgetting",
+    "language": "problems.language.task",
+    "load_run": "training.run_folder",
+    "match": "problems.match",
+    "pixels": "problems.pixels.task",
+    "programs": "problems.programs.task",
+    "report": "reports.report",
+    "sweep": "sweeps.scheduler",
+    "train": "training.trainer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     except ModuleNotFoundError as error:
         raise missing(error) from error
-    return getattr(module, name) if name in _HOMES else module
+    return getattr(module, name, module)
 
 
 def missing(error: ModuleNotFoundError, extra: str = "tasks") -> ModuleNotFoundError:

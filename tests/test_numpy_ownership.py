@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gatecore import Gate, backends, mechanism
-from gatecore.backends.explicit import workspace
+from gatecore.backends.common import buffer_pool
 from tests.sequences import VARIANTS, B, D, T, random_like, run, sequence_case
 from tests.support import CORES, GATINGS, leaves, rebuild
 
@@ -75,14 +75,14 @@ def test_memory_that_is_used_again_is_written_before_it_is_read(
     output, state, pullback = run(case)
     weights = random_like((output, state), rng)
     before = copies((output, state, pullback(*weights), pullback.gates()))
-    take = workspace.Workspace.take
+    take = buffer_pool.Workspace.take
 
     def poisoned(self, *arguments):
         array = take(self, *arguments)
         array[...] = np.nan
         return array
 
-    monkeypatch.setattr(workspace.Workspace, "take", poisoned)
+    monkeypatch.setattr(buffer_pool.Workspace, "take", poisoned)
     output, state, pullback = run(case)
     assert identical((output, state, pullback(*weights), pullback.gates()), before)
 
@@ -295,7 +295,7 @@ def test_a_pullback_does_not_see_what_its_caller_does_to_zoneouts_draws(rng):
 
 
 def test_the_pool_keeps_the_sizes_used_last():
-    pool = workspace.Workspace(np, capacity=3 * 8 * 10)
+    pool = buffer_pool.Workspace(np, capacity=3 * 8 * 10)
     buffers = [pool.take((10 + k,), np.float64) for k in range(4)]
     pool.give(buffers)
     again = [pool.take((10 + k,), np.float64) for k in range(4)]

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gatecore.backends.jax.native import native_call
-from gatecore.backends.jax.parallel import minimal_parallel
+from gatecore.backends.jax.parallel_scan import minimal_parallel
 from gatecore.backends.jax.sequence import gru, implementation, init, lstm, minimal
 
 if TYPE_CHECKING:

@@ -10,16 +10,16 @@ import optax
 
 from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
-from gatecore.backends.explicit.batches import (
+from gatecore.backends.common.carried_state import by_layer, by_name, check_streams
+from gatecore.backends.common.learner_checks import (
     check_inputs,
     check_model,
     check_settings,
     check_state,
     check_targets,
 )
-from gatecore.backends.explicit.carried import by_layer, by_name, check_streams
 from gatecore.backends.jax import scan, sequence
-from gatecore.spec import Batch, ModelSpec
+from gatecore.contracts.model import Batch, ModelSpec
 
 Array = jax.Array
 Arrays = dict[str, Array]

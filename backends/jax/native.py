@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from gatecore.backends.jax import callback, scan
-from gatecore.backends.kernels.cpu import library
-from gatecore.backends.kernels.cpu.layer import Shape, shape_of
+from gatecore.backends.jax import host_callback, scan
+from gatecore.backends.native import library
+from gatecore.backends.native.layer import Shape, shape_of
 
 Array = jax.Array
 Params = dict[str, Array]
@@ -242,8 +242,8 @@ def _call(
     if native_call() == "callback":
         time, batch, _ = arguments[0].shape
         saves = bool(further.get("saves", True))
-        host = callback.Host(layer, (time, batch), threads, name == _BACKWARD, saves)
-        return dict(zip(results, callback.call(host, made, arguments), strict=True))
+        host = host_callback.Host(layer, (time, batch), threads, name == _BACKWARD, saves)
+        return dict(zip(results, host_callback.call(host, made, arguments), strict=True))
     fields = np.frombuffer(bytes(shape.struct), np.int32, _FIELDS)
     rows = dict(zip(("input_rows", "state_rows"), shape.orders, strict=True))
     call = jax.ffi.ffi_call(name, made, vmap_method="sequential")

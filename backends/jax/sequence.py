@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatecore import _checks
-from gatecore.backends.explicit.arguments import cell_of, per_layer
+from gatecore.backends.common.validation import cell_of, per_layer
 from gatecore.backends.jax import native, scan
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism

@@ -6,18 +6,18 @@ what the gates of a running model do (``watch``), the ``Learner`` that trains a 
 the ``Agent`` that plays.
 """
 
-from gatecore.backends.torch.agent import Agent
-from gatecore.backends.torch.convert import convert
-from gatecore.backends.torch.dnc import DNC, DNCState
-from gatecore.backends.torch.functional import gru, lstm, minimal
-from gatecore.backends.torch.layers import GRU, LSTM, Minimal
-from gatecore.backends.torch.learner import Learner
-from gatecore.backends.torch.relational import RelationalMemory
-from gatecore.backends.torch.release import release
-from gatecore.backends.torch.rma import RMA, RMAState, Unrolled
-from gatecore.backends.torch.stepwise import GRUCell, LSTMCell, MinimalCell
-from gatecore.backends.torch.unit import GateUnit, gate
-from gatecore.backends.torch.watch import Watch, watch
+from gatecore.backends.torch.inspect.watch import Watch, watch
+from gatecore.backends.torch.memory_cores.dnc import DNC, DNCState
+from gatecore.backends.torch.memory_cores.relational import RelationalMemory
+from gatecore.backends.torch.memory_cores.rma import RMA, RMAState, Unrolled
+from gatecore.backends.torch.nn.cells import GRUCell, LSTMCell, MinimalCell
+from gatecore.backends.torch.nn.convert import convert
+from gatecore.backends.torch.nn.functional import gru, lstm, minimal
+from gatecore.backends.torch.nn.gate_unit import GateUnit, gate
+from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
+from gatecore.backends.torch.rl.agent import Agent
+from gatecore.backends.torch.sequence.release import release
+from gatecore.backends.torch.training.learner import Learner
 
 __all__ = [
     "DNC",

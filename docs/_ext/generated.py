@@ -9,7 +9,7 @@ import numpy as np
 from sphinx.application import Sphinx
 
 import gatecore
-from gatecore.tasks.gates import QUANTILES, initial_timescales
+from gatecore.tasks.cli.gates import QUANTILES, initial_timescales
 
 DOCS = Path(__file__).resolve().parents[1]
 BENCHMARKS = DOCS.parent / "benchmarks"

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 import gatecore
 from gatecore.analysis import claims, ordered, permutation
-from gatecore.tasks import Config, theory, train
+from gatecore.tasks import Config, train
+from gatecore.tasks.cli import analysis
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def run(command, *arguments):
 
 
 def test_verify_prints_a_line_for_each_claim(few):
-    result = run(theory.verify)
+    result = run(analysis.verify)
     assert result.exit_code == 0
     *lines, last = result.output.splitlines()
     assert len(lines) == len(few)
@@ -36,7 +37,7 @@ def test_verify_prints_a_line_for_each_claim(few):
 
 
 def test_verify_gives_json(few):
-    result = run(theory.verify, "--json")
+    result = run(analysis.verify, "--json")
     found = json.loads(result.output)
     assert [claim["name"] for claim in found] == [proposition.name for proposition in few]
     assert all(claim["ok"] and claim["evidence"] for claim in found)
@@ -45,13 +46,13 @@ def test_verify_gives_json(few):
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--evidence"]])
 def test_verify_fails_where_a_verdict_is_not_the_expected_one(few, arguments, monkeypatch):
     monkeypatch.setattr(permutation, "bit_reversal", lambda n: list(range(n)))
-    result = run(theory.verify, *arguments)
+    result = run(analysis.verify, *arguments)
     assert result.exit_code == 1
     assert "FAILED" in result.output
 
 
 def test_figures_are_written(tmp_path):
-    result = run(theory.figures, "--out", tmp_path / "new" / "figures", "--format", "svg")
+    result = run(analysis.figures, "--out", tmp_path / "new" / "figures", "--format", "svg")
     assert result.exit_code == 0, result.output
     written = sorted(path.name for path in (tmp_path / "new" / "figures").iterdir())
     assert len(written) == 9
@@ -62,19 +63,19 @@ def test_figures_of_a_run(tmp_path):
     config = Config.of("copying", "UR", length=5, steps=4, hidden_size=8, evaluate_every=2,
                        batch_size=4)  # fmt: skip
     train(config, tmp_path / "run")
-    result = run(theory.figures, "--out", tmp_path, "--run", tmp_path / "run")
+    result = run(analysis.figures, "--out", tmp_path, "--run", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "figure3_learning_curve.png").exists()
     assert (tmp_path / "figure4_gate_histograms.png").exists()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    result = run(theory.figures, "--out", tmp_path, "--run", tmp_path)
+    result = run(analysis.figures, "--out", tmp_path, "--run", tmp_path)
     assert result.exit_code == 2
     assert "holds no run" in result.output
 
 
 def test_the_commands_are_documented():
-    for command in (theory.verify, theory.figures):
+    for command in (analysis.verify, analysis.figures):
         assert command.help
     assert gatecore.analysis.verify.__doc__

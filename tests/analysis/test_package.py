@@ -8,7 +8,7 @@ import pytest
 
 import gatecore.analysis
 from gatecore.analysis import permutation
-from gatecore.tasks import pixels
+from gatecore.tasks.problems.pixels import task
 
 
 @pytest.mark.parametrize("name", gatecore.analysis.__all__)
@@ -51,4 +51,4 @@ def test_importing_every_module_loads_no_backend_and_judges_nothing():
 
 @pytest.mark.parametrize("n", [2, 8, 64, 100, 784, 1024])
 def test_the_tasks_use_the_permutation_that_was_judged(n):
-    np.testing.assert_array_equal(pixels.bit_reversal(n), permutation.bit_reversal(n))
+    np.testing.assert_array_equal(task.bit_reversal(n), permutation.bit_reversal(n))

@@ -7,8 +7,8 @@ pytest.importorskip("optax")
 
 from gatecore import Batch, ModelSpec
 from gatecore.backends import jax as backend
-from gatecore.backends import numpy as reference
 from gatecore.backends.jax import native, sequence
+from gatecore.backends.numpy import functional as reference
 from tests.support import norm_error
 
 SPECS = {

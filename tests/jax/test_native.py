@@ -18,8 +18,8 @@ jax = pytest.importorskip("jax", reason="JAX is not installed")
 import jax.numpy as jnp  # noqa: E402
 
 from gatecore.backends import jax as adapter  # noqa: E402
-from gatecore.backends.jax import callback, native  # noqa: E402
-from gatecore.backends.kernels.cpu import library  # noqa: E402
+from gatecore.backends.jax import host_callback, native  # noqa: E402
+from gatecore.backends.native import library  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -174,8 +174,10 @@ def test_equal_calls_through_the_host_are_compiled_once(rng):
     params, x, state = problem("lstm", GATINGS["UR"], rng)
     made = []
     with calling("callback"), pytest.MonkeyPatch.context() as patch:
-        call = callback.call
-        patch.setattr(callback, "call", lambda host, *rest: made.append(host) or call(host, *rest))
+        call = host_callback.call
+        patch.setattr(
+            host_callback, "call", lambda host, *rest: made.append(host) or call(host, *rest)
+        )
         for _ in range(2):
             adapter.lstm(params, x, state, impl="native")
     assert made[0] == made[1]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gatecore import cells
 from gatecore.backends import jax as backend
-from gatecore.backends import numpy as reference
+from gatecore.backends.numpy import functional as reference
 from tests.support import CORES, GATINGS, leaves, norm_error
 
 T, B, INPUTS, D = 5, 3, 2, 6

@@ -11,7 +11,7 @@ from tests.native.layers import Case, identical
 if sys.argv[1] == "openmp":
     import torch
 
-    from gatecore.backends.kernels.cpu import library
+    from gatecore.backends.native import library
 
     torch.set_num_threads(2)
     torch.randn(500, 500) @ torch.randn(500, 500)

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from gatecore.backends.kernels.cpu import library
+from gatecore.backends.native import library
 from tests.native.layers import Case, identical
 
 case = Case("gru", "UR", 4, 5, 3, 38)

@@ -5,9 +5,9 @@ import functools
 
 import numpy as np
 
-from gatecore.backends.explicit.sequence import Engine, run
-from gatecore.backends.kernels.cpu import library
-from gatecore.backends.kernels.cpu.layer import NativeLayer
+from gatecore.backends.native import library
+from gatecore.backends.native.layer import NativeLayer
+from gatecore.backends.numpy.bptt import Engine, run
 from tests.support import CORES, GATINGS, leaves
 
 DRIVER = Engine(np)

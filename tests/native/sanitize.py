@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ROOT / "backends" / "kernels" / "cpu"
+SOURCES = ROOT / "backends" / "native" / "src"
 COMMON = ["-std=c++17", "-O1", "-g1", "-ffp-contract=fast", "-pthread"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-UNITS = {"team": "", "library": "", "portable": ""}
+UNITS = {"thread_pool": "", "library": "", "portable": ""}
 if platform.machine() in ("x86_64", "AMD64"):
     UNITS["avx2"] = "-mavx2 -mfma"
     UNITS["avx512"] = "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma"

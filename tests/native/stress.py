@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from gatecore.backends.kernels.cpu import layer, library
+from gatecore.backends.native import layer, library
 from tests.native.layers import HERE, Case, identical
 
 CASES = [

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from gatecore.backends.explicit.sequence import run
-from gatecore.backends.kernels.cpu import library
+from gatecore.backends.native import library
+from gatecore.backends.numpy.bptt import run
 from tests.native.layers import DRIVER, HERE, Case, cast, worst
 from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, equations

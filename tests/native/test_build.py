@@ -9,11 +9,11 @@ import pytest
 
 from tests.packaging.layout import FOLDERS, ROOT
 
-SOURCES = FOLDERS["gatecore.backends"] / "kernels" / "cpu"
+SOURCES = FOLDERS["gatecore.backends"] / "native" / "src"
 USE = """
 import numpy as np
 from gatecore.backends import load
-from gatecore.backends.kernels.cpu import library
+from gatecore.backends.native import library
 import gatecore
 
 print(library.missing())

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from gatecore import Batch, ModelSpec
-from gatecore.backends import numpy as backend
-from gatecore.backends.explicit.learner import ExplicitLearner
-from gatecore.backends.explicit.sequence import Engine
-from gatecore.backends.kernels.cpu import library
+from gatecore.backends.native import library
+from gatecore.backends.numpy import functional as backend
+from gatecore.backends.numpy.bptt import Engine
+from gatecore.backends.numpy.learner import ExplicitLearner
 
 SPEC = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=7, layers=2)
 needs_library = pytest.mark.skipif(not library.available(), reason=str(library.missing()))

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from gatecore.backends.kernels.cpu import library
+from gatecore.backends.native import library
 from tests.native.layers import HERE, Case, identical, worst
 from tests.support import CORES, GATINGS
 

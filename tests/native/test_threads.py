@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gatecore.backends.kernels.cpu import layer as native_layer
-from gatecore.backends.kernels.cpu import library
+from gatecore.backends.native import layer as native_layer
+from gatecore.backends.native import library
 from tests.native.layers import Case, identical
 
 if not library.available():

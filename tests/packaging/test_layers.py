@@ -1,6 +1,7 @@
 """Who may import whom: the rules of docs/architecture, checked on the syntax of every module."""
 
 import ast
+import graphlib
 import sys
 
 import pytest
@@ -47,8 +48,24 @@ def imported(source):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
-            if node.module in ("gatecore", "gatecore.backends"):  # `from gatecore import tasks`
+            if (node.module or "").startswith("gatecore"):  # `from gatecore import tasks`
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+# A storey imports its own modules and those of the storeys before it, never of a later one.
+STOREYS = {
+    "gatecore.backends": ("common", "native", "numpy", "cuda", "cupy torch jax"),
+    "gatecore.backends.torch": (
+        "sequence",
+        "nn",
+        "inspect",
+        "memory_cores",
+        "training",
+        "rl",
+    ),
+    "gatecore.tasks": ("environments", "problems", "training", "sweeps reports", "cli"),
+}
+MOST_ARROWS = {"gatecore.backends.torch": 20, "gatecore.tasks": 16}
 
 
 def part(module):
@@ -57,17 +74,36 @@ def part(module):
     return second if second in ("analysis", "backends", "tasks") else "gatecore"
 
 
-def backend(module):
-    """Which backend a module belongs to; None for what they share."""
-    third = [*module.split("."), "", ""][2]
-    return third if part(module) == "backends" and third in FRAMEWORKS else None
+def room(module, package):
+    """The first folder or module below `package` that holds `module`, or None."""
+    inside = module.startswith(f"{package}.")
+    return module.removeprefix(f"{package}.").partition(".")[0] if inside else None
+
+
+def storey(module, package):
+    """The number of the storey of `package` that `module` stands on, or None."""
+    name = room(module, package)
+    for number, rooms in enumerate(STOREYS[package]):
+        if name in rooms.split():
+            return number
+    return None
 
 
 def allowed_third_party(module):
     """Top-level names outside gatecore and the standard library that a module may import."""
     if part(module) == "backends":
-        return CORE | FRAMEWORKS.get(backend(module), set())
+        return CORE | FRAMEWORKS.get(room(module, "gatecore.backends"), set())
     return {"gatecore": CORE, "analysis": ANALYSIS, "tasks": TASKS}[part(module)]
+
+
+def goes_up(module, target):
+    """Whether `target` stands above `module`, or beside it on the same storey."""
+    for package in STOREYS:
+        here, there = storey(module, package), storey(target, package)
+        same_room = room(module, package) == room(target, package)
+        if None not in (here, there) and not same_room and there >= here:
+            return True
+    return False
 
 
 def allowed_own(module, target):
@@ -78,7 +114,7 @@ def allowed_own(module, target):
         "analysis": {"gatecore", "analysis"},
         "tasks": {"gatecore", "backends", "analysis", "tasks"},
     }
-    if part(module) == "backends" and backend(target) not in (None, backend(module)):
+    if goes_up(module, target):
         return False
     if part(module) == "tasks" and part(target) == "backends":
         return target in ("gatecore.backends", "gatecore.backends.load")
@@ -108,15 +144,62 @@ def test_a_module_imports_only_what_its_layer_may(module, file):
         ("gatecore.algebra", "from gatecore import backends"),
         ("gatecore.algebra", "from . import init"),
         ("gatecore.backends.numpy", "import torch"),
+        ("gatecore.backends.native.layer", "from gatecore.backends.numpy import bptt"),
+        ("gatecore.backends.torch.sequence.native", "import gatecore.backends.torch.nn.layers"),
+        ("gatecore.tasks.problems.base", "from gatecore.tasks.training import config"),
+        ("gatecore.tasks.reports.report", "from gatecore.tasks.sweeps import config"),
         ("gatecore.backends.torch", "def late():\n    import gatecore.backends.jax"),
-        ("gatecore.backends.explicit.sequence", "from gatecore.backends import numpy"),
-        ("gatecore.backends.explicit.sequence", "import cupy"),
+        ("gatecore.backends.numpy.bptt", "import cupy"),
         ("gatecore.backends.numpy", "import gatecore.tasks"),
         ("gatecore.analysis.figures", "from gatecore.backends import load"),
-        ("gatecore.tasks.trainer", "import gatecore.backends.numpy"),
-        ("gatecore.tasks.trainer", "import jax.numpy as jnp"),
+        ("gatecore.tasks.training.trainer", "import gatecore.backends.numpy"),
+        ("gatecore.tasks.training.trainer", "import jax.numpy as jnp"),
         ("gatecore.tasks.cli", "import tasks.trainer"),
     ],
 )
 def test_the_rules_refuse(module, source):
     assert list(violations(module, source))
+
+
+def arrows(package):
+    """The pairs of different rooms of `package` of which the first imports the second."""
+    pairs = set()
+    for module, file in MODULES:
+        for target in imported(file.read_text(encoding="utf-8")):
+            pair = room(module, package), room(target, package)
+            if (
+                None not in pair
+                and pair[0] != pair[1]
+                and None
+                not in (
+                    storey(module, package),
+                    storey(target, package),
+                )
+            ):
+                pairs.add(pair)
+    return sorted(pairs)
+
+
+@pytest.mark.parametrize("package", MOST_ARROWS)
+def test_few_arrows_run_between_the_rooms(package):
+    found = arrows(package)
+    print(f"{package}: {len(found)} arrows")
+    print(*(f"  {importer} -> {imported}" for importer, imported in found), sep="\n")
+    assert len(found) <= MOST_ARROWS[package]
+
+
+def test_every_folder_of_a_package_with_storeys_stands_on_one():
+    for package, storeys in STOREYS.items():
+        folder = dict(MODULES)[package].parent
+        rooms = {path.name for path in folder.iterdir() if (path / "__init__.py").is_file()}
+        assert rooms <= set(" ".join(storeys).split())
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    names = {module for module, _ in MODULES}
+    sorter = graphlib.TopologicalSorter()
+    for module, file in MODULES:
+        targets = {t for t in imported(file.read_text(encoding="utf-8")) if t in names}
+        packages = {t for t in targets if any(other.startswith(f"{t}.") for other in targets)}
+        sorter.add(module, *(targets - packages - {module}))
+    sorter.prepare()  # raises CycleError, with the circle

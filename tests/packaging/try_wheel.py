@@ -36,7 +36,7 @@ def expected_files():
 def check_contents(wheel):
     """Compare the wheel's files with the folders'; end with a message where they differ."""
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    native = {name for name in held if name.startswith("gatecore/backends/kernels/cpu/_native.")}
+    native = {name for name in held if name.startswith("gatecore/backends/native/_native.")}
     compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
     if compiler and not native and os.environ.get("GATECORE_NATIVE") != "0":
         sys.exit(f"{wheel.name}: lacks the native CPU library, though there is a C++ compiler")

@@ -5,9 +5,9 @@ import pytest
 
 from gatecore import mechanism, sigmoid, timescale
 from gatecore.tasks import Config
-from gatecore.tasks.adding import Adding
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.gates import initial_timescales
+from gatecore.tasks.cli.gates import initial_timescales
+from gatecore.tasks.problems.adding import Adding
+from gatecore.tasks.training.config import ConfigError
 
 
 @pytest.mark.parametrize("length", [2, 9, 50])

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from gatecore.tasks import Config, SweepConfig, load_run, report, sweep, train
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.findings import findings
+from gatecore.tasks import Config, SweepConfig, load_run, sweep, train
+from gatecore.tasks.reports import report
+from gatecore.tasks.reports.summary import findings
+from gatecore.tasks.training.config import ConfigError
 from tests.tasks.test_cli import run
 from tests.tasks.test_trainer import Killed, die_at, remains
 

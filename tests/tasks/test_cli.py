@@ -13,14 +13,16 @@ from click.testing import CliRunner
 
 from gatecore import MECHANISMS, mechanism, timescale
 from gatecore.cells import LSTM
-from gatecore.tasks import cli, compare, load_run
-from gatecore.tasks.runs import Folder
+from gatecore.tasks import load_run
+from gatecore.tasks.cli import commands, compare
+from gatecore.tasks.cli.commands import main
+from gatecore.tasks.training.run_folder import Folder
 from tests.tasks.tiny import arguments
 
 
 def run(*words):
     """Output and exit status of ``gatecore WORDS``; an exception that escapes fails the test."""
-    result = CliRunner().invoke(cli.main, words, env={"COLUMNS": "80"})
+    result = CliRunner().invoke(main, words, env={"COLUMNS": "80"})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -142,7 +144,7 @@ def test_ctrl_c_outside_the_loop_exits_with_130_too(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "train_with_progress", interrupt)
+    monkeypatch.setattr(commands, "train_with_progress", interrupt)
     result = run("train", "copying", "--out", "never")
     assert (result.exit_code, "Traceback" in result.output) == (130, False)
     assert result.output == "Stopped.\n"
@@ -153,7 +155,7 @@ def test_a_second_ctrl_c_says_that_the_folder_is_taken(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("gatecore.tasks.trainer._Trainer._validate", interrupt)
+    monkeypatch.setattr("gatecore.tasks.training.trainer._Trainer._validate", interrupt)
     result = run("train", "copying", *arguments("--out", str(tmp_path / "run")))
     assert result.exit_code == 130
     assert re.match(r"Stopped\. .*run keeps the run .*--resume", result.output)
@@ -247,7 +249,7 @@ def test_version():
 def test_a_missing_library_is_reported_with_its_extra():
     """As if pydantic were not installed: no traceback from the command, a clear error in Python."""
     block = "import sys; sys.modules['pydantic'] = None; "
-    for statement in ("import gatecore.tasks.cli", "from gatecore.tasks import train"):
+    for statement in ("import gatecore.tasks.cli.commands", "from gatecore.tasks import train"):
         command = [sys.executable, "-c", block + statement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode != 0

@@ -8,10 +8,11 @@ import rich.console
 
 from gatecore import Gate
 from gatecore.analysis import figures
-from gatecore.tasks import Config, compare, load_run, train
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.runs import RunError
-from gatecore.tasks.trainer import Interrupted
+from gatecore.tasks import Config, load_run, train
+from gatecore.tasks.cli import compare
+from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.run_folder import RunError
+from gatecore.tasks.training.trainer import Interrupted
 from tests.tasks.tiny import tiny
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from gatecore import mechanism
 from gatecore.tasks import TASKS, Config
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.task import Task
+from gatecore.tasks.problems.base import Task
+from gatecore.tasks.training.config import ConfigError
 
 CHECKS = ("tmaze", "chain", "cartpole")  # of the agent: they are none of the paper's tasks
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from gatecore.tasks.copying import Copying
-from gatecore.tasks.task import Stream
+from gatecore.tasks.problems.base import Stream
+from gatecore.tasks.problems.copying import Copying
 
 
 @pytest.fixture(scope="module")

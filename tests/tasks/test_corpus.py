@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gatecore.tasks import encoding
-from gatecore.tasks.corpus import BLOCK, find
-from gatecore.tasks.data import DataError
-from gatecore.tasks.task import Stream
+from gatecore.tasks.problems.base import Stream
+from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.language import encoding
+from gatecore.tasks.problems.language.corpus import BLOCK, find
 
 WIKI = {
     "train": " \n = First = \n \n the cat , the <unk> \n = = Part = = \n a 2 = 2 \n \n"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatecore.tasks import load_run, train
-from gatecore.tasks.runs import FILES, RunError
+from gatecore.tasks.training.run_folder import FILES, RunError
 from tests.tasks.test_trainer import Killed, die_at, remains
 from tests.tasks.tiny import tiny
 

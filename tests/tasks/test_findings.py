@@ -9,9 +9,10 @@ from scipy import stats
 
 from gatecore import mechanism
 from gatecore.analysis import figures
-from gatecore.tasks import Config, paper, seeds
-from gatecore.tasks.findings import findings
-from gatecore.tasks.results import Group, Score, Variant
+from gatecore.tasks import Config
+from gatecore.tasks.reports import paired_statistics, published_results
+from gatecore.tasks.reports.aggregate import Group, Score, Variant
+from gatecore.tasks.reports.summary import findings
 
 
 def by_seed(*values):
@@ -19,9 +20,9 @@ def by_seed(*values):
 
 
 def test_only_common_seeds_are_compared():
-    found = seeds.compare({1: 0.5, 2: 0.75, 7: 9.0}, {1: 0.25, 2: 0.25, 3: -9.0})
+    found = paired_statistics.compare({1: 0.5, 2: 0.75, 7: 9.0}, {1: 0.25, 2: 0.25, 3: -9.0})
     assert (found.seeds, found.mean) == ((1, 2), 0.375)
-    assert seeds.compare({1: 0.5}, {2: 0.5}) is None
+    assert paired_statistics.compare({1: 0.5}, {2: 0.5}) is None
 
 
 @pytest.mark.parametrize("differences", [(1.0, 2.0, 4.0), (-1.0, 2.0, 3.0), (0.3, 0.1, 0.2, 0.7)])
@@ -29,7 +30,7 @@ def test_the_interval_is_that_of_all_resamples(differences):
     """Few seeds allow every resample to be listed; the random ones come to the same quantiles."""
     means = [np.mean(chosen) for chosen in itertools.product(differences, repeat=len(differences))]
     low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    found = seeds.compare(by_seed(*differences), by_seed(*[0.0] * len(differences)))
+    found = paired_statistics.compare(by_seed(*differences), by_seed(*[0.0] * len(differences)))
     scale = max(differences) - min(differences)
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * scale)
     assert found.exceeds == (min(differences) > 0)
@@ -39,7 +40,7 @@ def test_the_interval_is_that_of_all_resamples(differences):
 def test_the_chance_of_agreement_is_that_of_a_permutation_test(size):
     rng = np.random.default_rng(size)
     differences = rng.standard_normal(size) + 0.8
-    found = seeds.compare(by_seed(*differences), by_seed(*np.zeros(size)))
+    found = paired_statistics.compare(by_seed(*differences), by_seed(*np.zeros(size)))
     expected = stats.permutation_test(
         (differences, np.zeros(size)), lambda a, b, axis: np.mean(a - b, axis=axis),
         permutation_type="samples", vectorized=True, n_resamples=10_000,
@@ -54,19 +55,19 @@ def test_intervals_of_equal_gates_exclude_zero_as_often_as_is_said():
         resampled = drawn[:, rng.integers(0, size, (400, size))].mean(axis=2)
         low, high = np.quantile(resampled, [0.025, 0.975], axis=1)
         often = np.mean((low > 0) | (high < 0))
-        assert often == pytest.approx(seeds.by_chance(size), abs=0.05)
+        assert often == pytest.approx(paired_statistics.by_chance(size), abs=0.05)
 
 
 def test_two_seeds_never_tell_a_difference_and_six_may_establish_one():
-    assert not seeds.compare(by_seed(1.0, 1.1), by_seed(0.0, 0.0)).exceeds
-    six = seeds.compare(by_seed(*[1.0, 1.1, 1.2, 0.9, 0.8, 1.3]), by_seed(*[0.0] * 6))
+    assert not paired_statistics.compare(by_seed(1.0, 1.1), by_seed(0.0, 0.0)).exceeds
+    six = paired_statistics.compare(by_seed(*[1.0, 1.1, 1.2, 0.9, 0.8, 1.3]), by_seed(*[0.0] * 6))
     assert (six.exceeds, six.established, six.chance) == (True, True, 2 / 64)
-    three = seeds.compare(by_seed(1.0, 1.1, 1.2), by_seed(0.0, 0.0, 0.0))
+    three = paired_statistics.compare(by_seed(1.0, 1.1, 1.2), by_seed(0.0, 0.0, 0.0))
     assert (three.exceeds, three.established) == (True, False)
 
 
 def test_equal_scores_are_no_difference():
-    found = seeds.compare(by_seed(1.0, 2.0, 3.0), by_seed(1.0, 2.0, 3.0))
+    found = paired_statistics.compare(by_seed(1.0, 2.0, 3.0), by_seed(1.0, 2.0, 3.0))
     assert (found.mean, found.low, found.high, found.exceeds) == (0, 0, 0, False)
 
 
@@ -153,19 +154,19 @@ def test_diverged_seeds_are_counted_and_left_out():
 
 
 def test_the_paper_values_stand_beside_the_same_gates_alone():
-    found = paper.reference(Config.of("pixels", permute=True))
+    found = published_results.reference(Config.of("pixels", permute=True))
     assert not found.same
     assert "28 × 28" in found.note
     assert found.value(mechanism("standard")) == "94.77**"
     assert found.value(mechanism("UM", downsize=16)) == "95.50"
     assert found.value(mechanism("UR", refine_bias="neutral")) is None
     assert found.value(mechanism("CR")) is None
-    words = paper.reference(Config.of("language", "C"))
+    words = published_results.reference(Config.of("language", "C"))
     assert [words.value(mechanism("C", t_max=t)) for t in ("hidden", 8, 11.0, 9, None)] == [
         "36.4", "36.1", "35.8", None, None,
     ]  # fmt: skip
-    assert paper.reference(Config.of("copying")) is None
-    assert paper.reference(Config.of("pixels", core="minimal")) is None
+    assert published_results.reference(Config.of("copying")) is None
+    assert published_results.reference(Config.of("pixels", core="minimal")) is None
 
 
 # ---- bands -----------------------------------------------------------------------------------

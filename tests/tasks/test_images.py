@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gatecore.tasks import Config
-from gatecore.tasks.data import DataError
-from gatecore.tasks.images import cifar10, mnist, read_idx
-from gatecore.tasks.pixels import Pixels, bit_reversal
-from gatecore.tasks.task import Stream
+from gatecore.tasks.problems.base import Stream
+from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.pixels.images import cifar10, mnist, read_idx
+from gatecore.tasks.problems.pixels.task import Pixels, bit_reversal
 
 MNIST = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
          "t10k-labels-idx1-ubyte"]  # fmt: skip
@@ -348,11 +348,11 @@ def test_data_and_path_fit(settings, message):
 def test_a_missing_folder_is_refused_before_a_run_is_made(tmp_path):
     from click.testing import CliRunner
 
-    from gatecore.tasks import cli
+    from gatecore.tasks.cli.commands import main
 
     words = ["train", "pixels", "--set", "data=mnist", "--set", f"path={tmp_path / 'none'}",
              "--out", str(tmp_path / "run")]  # fmt: skip
-    result = CliRunner().invoke(cli.main, words)
+    result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "none: found no such folder; expected" in " ".join(result.output.split())
     assert not (tmp_path / "run").exists()

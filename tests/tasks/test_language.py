@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from gatecore import Batch, ModelSpec, backends
-from gatecore.tasks import Config, load_run, ngrams, train
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.data import DataError
-from gatecore.tasks.encoding import Tokens
-from gatecore.tasks.language import Language, Windows
-from gatecore.tasks.runs import RunError
-from gatecore.tasks.task import Stream
+from gatecore.tasks import Config, load_run, train
+from gatecore.tasks.problems.base import Stream
+from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.language import ngrams
+from gatecore.tasks.problems.language.encoding import Tokens
+from gatecore.tasks.problems.language.task import Language, Windows
+from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.run_folder import RunError
 from tests.tasks.test_corpus import WIKI, write_wiki
 from tests.tasks.test_trainer import Killed, die_at, remains
 
@@ -159,7 +160,7 @@ def test_a_run_can_be_read_without_its_corpus_and_not_continued_on_another(tmp_p
     with pytest.raises(Killed):
         train(config, tmp_path / "run", on_step=die_at(7))
     write_wiki(corpus, {**WIKI, "train": WIKI["train"] + " more \n"})
-    from gatecore.tasks.language import _files
+    from gatecore.tasks.problems.language.task import _files
 
     _files.cache_clear()  # as in another process
     changed = Config.of("language", **settings)

@@ -9,8 +9,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from gatecore.tasks.worlds.gym import MatchEnv
-from gatecore.tasks.worlds.match import FIRST_PERSON, Match
+from gatecore.tasks.environments.gym import MatchEnv
+from gatecore.tasks.environments.match import FIRST_PERSON, Match
 
 NAMES = ["gatecore/PassiveMatch-v0", "gatecore/ActiveMatch-v0"]
 each_name = pytest.mark.parametrize("name", NAMES)
@@ -162,9 +162,10 @@ def test_an_unknown_way_of_rendering_is_refused():
 @pytest.mark.parametrize(
     "words",
     [
-        f"import gatecore.tasks.worlds.gym, gymnasium; made = gymnasium.make({NAMES[1]!r})",
-        f"import gymnasium; made = gymnasium.make('gatecore.tasks.worlds.gym:{NAMES[1]}')",
-        f"import gymnasium; made = gymnasium.make_vec('gatecore.tasks.worlds.gym:{NAMES[1]}')",
+        f"import gatecore.tasks.environments.gym, gymnasium; made = gymnasium.make({NAMES[1]!r})",
+        f"import gymnasium; made = gymnasium.make('gatecore.tasks.environments.gym:{NAMES[1]}')",
+        "import gymnasium; "
+        f"made = gymnasium.make_vec('gatecore.tasks.environments.gym:{NAMES[1]}')",
     ],
 )
 def test_an_environment_is_made_by_its_name_in_a_new_process(words):
@@ -179,10 +180,10 @@ def test_worlds_can_be_imported_and_played_without_gymnasium():
     words = """
 import sys
 sys.modules["gymnasium"] = sys.modules["PIL"] = None
-import gatecore.tasks.worlds.chain, gatecore.tasks.worlds.maze, gatecore.tasks.worlds.pictures
-from gatecore.tasks.worlds import players
-from gatecore.tasks.worlds.match import Match
-print(players.play(Match(2, phases=(1, 0, 9)), players.perfect, 2, 0).tolist())
+from gatecore.tasks.environments import animation, memory_chain, t_maze
+from gatecore.tasks.environments import scripted_policies
+from gatecore.tasks.environments.match import Match
+print(scripted_policies.play(Match(2, phases=(1, 0, 9)), scripted_policies.perfect, 2, 0).tolist())
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", words], capture_output=True, text=True, check=True

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from gatecore.tasks.worlds import players
-from gatecore.tasks.worlds.match import Match
-from gatecore.tasks.worlds.pictures import film, save_gif
+from gatecore.tasks.environments import scripted_policies
+from gatecore.tasks.environments.animation import film, save_gif
+from gatecore.tasks.environments.match import Match
 
 
 def test_a_film_shows_one_game_from_its_first_sight_to_its_last():
     world = Match(3, "active", phases=(4, 5, 15), apple_reward=1.0)
-    pictures = film(world, players.perfect, rng=2, scale=3)
+    pictures = film(world, scripted_policies.perfect, rng=2, scale=3)
     assert len(pictures) == 4 + 5 + 15 + 1
     assert {(picture.shape, picture.dtype) for picture in pictures} == {
         ((21, 33, 3), np.dtype(np.uint8))
@@ -27,7 +27,7 @@ def test_a_film_shows_one_game_from_its_first_sight_to_its_last():
 
 
 def test_a_gif_has_every_picture_in_its_colours(tmp_path):
-    pictures = film(Match(1, phases=(2, 6, 8), pads=4), players.walker, rng=3, scale=2)
+    pictures = film(Match(1, phases=(2, 6, 8), pads=4), scripted_policies.walker, rng=3, scale=2)
     path = tmp_path / "game.gif"
     save_gif(path, pictures, seconds=0.1)
     with Image.open(path) as image:

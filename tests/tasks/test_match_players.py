@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from gatecore.tasks.worlds import maps, players
-from gatecore.tasks.worlds.match import Match
+from gatecore.tasks.environments import maps
+from gatecore.tasks.environments.match import Match
+from gatecore.tasks.environments.scripted_policies import chooser, perfect, play, walker
 
 EPISODES = 10_000
 FOUR = dict(pads=4, wrong_reward=1.0)
@@ -14,18 +15,18 @@ FOUR = dict(pads=4, wrong_reward=1.0)
 @pytest.mark.parametrize("ends_at_choice", [False, True])
 def test_who_knows_the_colour_scores_10_in_every_game(level, ends_at_choice):
     world = Match(500, level, ends_at_choice=ends_at_choice, apple_reward=5.0, **FOUR)
-    assert (players.play(world, players.perfect, EPISODES, rng=1) == 10).all()
+    assert (play(world, perfect, EPISODES, rng=1) == 10).all()
 
 
 @pytest.mark.parametrize("level", ["passive", "active"])
 def test_choosing_without_memory_scores_a_third_of_it(level):
-    scores = players.play(Match(500, level), players.chooser, EPISODES, rng=2)
+    scores = play(Match(500, level), chooser, EPISODES, rng=2)
     assert set(scores.tolist()) == {0, 10}
     assert scores.mean() == pytest.approx(10 / 3, abs=0.15)
 
 
 def test_choosing_without_memory_among_four_scores_3_25():
-    scores = players.play(Match(500, **FOUR), players.chooser, EPISODES, rng=3)
+    scores = play(Match(500, **FOUR), chooser, EPISODES, rng=3)
     assert set(scores.tolist()) == {1, 10}
     assert scores.mean() == pytest.approx((10 + 3) / 4, abs=0.15)
 
@@ -46,7 +47,7 @@ def test_a_uniform_walker_scores_what_its_chance_of_reaching_a_pad_is_worth():
         at = after
     expected = 10 * arrived / 3
     assert expected == pytest.approx(0.51, abs=0.005)
-    scores = players.play(Match(500, "active"), players.walker, EPISODES, rng=4)
+    scores = play(Match(500, "active"), walker, EPISODES, rng=4)
     assert scores.mean() == pytest.approx(expected, abs=0.1)
 
 
@@ -54,13 +55,13 @@ def test_every_game_is_counted_once_however_long_it_is():
     """Short games are those that chose; were they counted more often, scores would be higher."""
     ends = Match(500, phases=(1, 0, 15), ends_at_choice=True)
     stays = Match(500, phases=(1, 0, 15))
-    means = [players.play(world, players.walker, 30_000, rng=5).mean() for world in (ends, stays)]
+    means = [play(world, walker, 30_000, rng=5).mean() for world in (ends, stays)]
     np.testing.assert_allclose(means, 0.512, atol=0.05)
 
 
 def test_the_same_seed_gives_the_same_scores_and_as_many_as_asked_for():
-    first, again = (players.play(Match(30), players.chooser, 100, rng=6) for _ in range(2))
+    first, again = (play(Match(30), chooser, 100, rng=6) for _ in range(2))
     assert first.shape == (100,)
     np.testing.assert_array_equal(first, again)
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
-        players.play(Match(3), players.walker, 0, rng=0)
+        play(Match(3), walker, 0, rng=0)

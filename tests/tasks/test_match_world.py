@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gatecore.tasks.worlds import maps
-from gatecore.tasks.worlds.colours import NAMED
-from gatecore.tasks.worlds.match import Match
+from gatecore.tasks.environments import maps
+from gatecore.tasks.environments.colours import NAMED
+from gatecore.tasks.environments.match import Match
 
 NORTH, SOUTH, WEST, EAST = range(4)
 DELTAS = [(-1, 0), (1, 0), (0, -1), (0, 1)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gatecore.tasks.pixels import Pixels, bit_reversal
-from gatecore.tasks.task import Stream
+from gatecore.tasks.problems.base import Stream
+from gatecore.tasks.problems.pixels.task import Pixels, bit_reversal
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 
 from gatecore import ModelSpec, backends
 from gatecore.tasks import Config
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.grammars import GRAMMARS
-from gatecore.tasks.programs import Programs
-from gatecore.tasks.task import Stream, generator
+from gatecore.tasks.problems.base import Stream, generator
+from gatecore.tasks.problems.programs.grammars import GRAMMARS
+from gatecore.tasks.problems.programs.task import Programs
+from gatecore.tasks.training.config import ConfigError
 
 KINDS = [(grammar, category) for grammar, g in GRAMMARS.items() for category in g.categories]
 LEVELS = [(length, nesting) for length in (1, 2, 5, 9) for nesting in (1, 2, 4)]

@@ -14,10 +14,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gatecore.tasks import cli, report, train
-from gatecore.tasks.findings import findings
-from gatecore.tasks.results import Note
-from gatecore.tasks.runs import FILES, RunError
+from gatecore.tasks import train
+from gatecore.tasks.cli.commands import main
+from gatecore.tasks.reports import report
+from gatecore.tasks.reports.aggregate import Note
+from gatecore.tasks.reports.summary import findings
+from gatecore.tasks.training.run_folder import FILES, RunError
 from tests.tasks.tiny import tiny
 
 SEEDS = (0, 1, 2)
@@ -90,7 +92,7 @@ def test_the_page_shows_the_same_numbers(folder, written):
 
 
 def test_bands_are_percentiles_over_seeds_as_far_as_each_got(folder):
-    from gatecore.tasks.page import band_of
+    from gatecore.tasks.reports.html import band_of
 
     variant = report.read(folder).groups[1].variants[0]
     curves = [losses(folder / "copy" / f"standard-{seed}") for seed in SEEDS]
@@ -215,7 +217,7 @@ def test_a_diverged_seed_has_an_asterisk_and_no_test_score(written):
 
 
 def test_the_curves_in_the_data_are_thinned_and_keep_their_ends():
-    from gatecore.tasks.results import thinned
+    from gatecore.tasks.reports.aggregate import thinned
 
     assert thinned(0).tolist() == []
     assert thinned(1).tolist() == [0]
@@ -224,7 +226,7 @@ def test_the_curves_in_the_data_are_thinned_and_keep_their_ends():
 
 
 def test_an_empty_folder_gives_a_page_that_says_so(tmp_path):
-    result = CliRunner().invoke(cli.main, ["report", str(tmp_path)])
+    result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert result.exit_code == 0
     assert "There is no run" in result.output
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -258,7 +260,7 @@ def test_a_bad_folder_is_named_with_its_reason(folder, tmp_path):
     shutil.copytree(folder / "copy", tmp_path / "runs")
     (tmp_path / "runs" / "UR-0" / "config.json").write_text("{")
     (tmp_path / "runs" / "UR-1" / "config.json").unlink()
-    result = CliRunner().invoke(cli.main, ["report", str(tmp_path / "runs")])
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "runs")])
     assert result.exit_code == 0
     page = (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
     for name, reason in (("UR-0", "config.json cannot be read"), ("UR-1", "there is no config")):
@@ -290,7 +292,7 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, monkeypatch):
 )
 def test_what_is_no_folder_is_refused_with_status_2(tmp_path, name, message):
     (tmp_path / "file").write_text("precious")
-    result = CliRunner().invoke(cli.main, ["report", str(tmp_path / name)])
+    result = CliRunner().invoke(main, ["report", str(tmp_path / name)])
     assert (result.exit_code, result.output.count("Error:")) == (2, 1)
     assert message in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -299,7 +301,7 @@ def test_what_is_no_folder_is_refused_with_status_2(tmp_path, name, message):
 @pytest.mark.parametrize("name", ["report.html", "results.json", "results.csv"])
 def test_files_that_are_no_reports_are_not_replaced(tmp_path, name):
     (tmp_path / name).write_text("precious")
-    result = CliRunner().invoke(cli.main, ["report", str(tmp_path)])
+    result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert (result.exit_code, result.output.count("Error:")) == (2, 1)
     assert f"{name} is not of a report" in result.output
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]

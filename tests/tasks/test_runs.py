@@ -12,8 +12,9 @@ import pytest
 import safetensors.numpy
 
 import gatecore
-from gatecore.tasks import environment, load_run, train
-from gatecore.tasks.runs import FILES, Folder, RunError
+from gatecore.tasks import load_run, train
+from gatecore.tasks.training import provenance
+from gatecore.tasks.training.run_folder import FILES, Folder, RunError
 from tests.tasks.tiny import tiny
 
 
@@ -64,7 +65,7 @@ def test_the_commit_of_the_current_folder_is_recorded_too(tmp_path, monkeypatch)
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *words], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
-    assert re.fullmatch("[0-9a-f]{40}", environment.environment("numpy")["project_commit"])
+    assert re.fullmatch("[0-9a-f]{40}", provenance.environment("numpy")["project_commit"])
 
 
 def test_the_threads_recorded_are_those_that_trained(finished):
@@ -73,8 +74,8 @@ def test_the_threads_recorded_are_those_that_trained(finished):
 
 def test_a_commit_is_recorded_for_tracked_files_alone(tmp_path):
     (tmp_path / "module.py").touch()
-    assert environment.commit(tmp_path / "module.py") is None
-    found = environment.commit(environment.Path(gatecore.__file__))
+    assert provenance.commit(tmp_path / "module.py") is None
+    found = provenance.commit(provenance.Path(gatecore.__file__))
     assert found is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gatecore.tasks import train
-from gatecore.tasks.runs import Folder
+from gatecore.tasks.training.run_folder import Folder
 from tests.tasks.sweeping import ends, results, start, strike, wait_for, worker
 from tests.tasks.tiny import tiny
 

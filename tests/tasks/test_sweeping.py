@@ -12,12 +12,14 @@ import pytest
 import rich.console
 from click.testing import CliRunner
 
-from gatecore.tasks import cli, load_run, sweep, sweeper, train
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.runs import Folder, RunError
-from gatecore.tasks.sweep_progress import Display, results_table
-from gatecore.tasks.sweeper import Progress, Swept
-from gatecore.tasks.workers import Order, Outcome, attempt
+from gatecore.tasks import load_run, sweep, train
+from gatecore.tasks.cli.commands import main
+from gatecore.tasks.sweeps import scheduler
+from gatecore.tasks.sweeps.display import Display, results_table
+from gatecore.tasks.sweeps.scheduler import Progress, Swept
+from gatecore.tasks.sweeps.workers import Order, Outcome, attempt
+from gatecore.tasks.training.config import Config, ConfigError
+from gatecore.tasks.training.run_folder import Folder, RunError
 from tests.packaging.layout import ROOT
 from tests.tasks.sweeping import (
     ends,
@@ -48,7 +50,7 @@ class Here:
             future.set_exception(told)
             return future
         if told is None:
-            train(cli.Config.model_validate(order.config), order.folder, resume=True)
+            train(Config.model_validate(order.config), order.folder, resume=True)
         future.set_result(told or Outcome("done"))
         return future
 
@@ -59,11 +61,11 @@ class Here:
 @pytest.fixture
 def pool(monkeypatch):
     """Sweeps of this test use the pool that this function makes."""
-    monkeypatch.setattr(sweeper, "_PATIENCE", 0)
+    monkeypatch.setattr(scheduler, "_PATIENCE", 0)
 
     def use(**said):
         made = Here(**{name.replace("_", "-"): told for name, told in said.items()})
-        monkeypatch.setattr(sweeper, "Local", lambda _: made)
+        monkeypatch.setattr(scheduler, "Local", lambda _: made)
         return made
 
     return use
@@ -155,7 +157,7 @@ def test_a_trial_that_diverged_is_a_result(tmp_path, pool):
 def test_sweeps_that_begin_at_the_same_moment_do_not_hinder_each_other(tmp_path):
     config = tiny_sweep(tmp_path)
     with concurrent.futures.ThreadPoolExecutor(8) as several:
-        list(several.map(lambda _: sweeper._create(tmp_path, config), range(100)))
+        list(several.map(lambda _: scheduler._create(tmp_path, config), range(100)))
     assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
 
 
@@ -173,8 +175,9 @@ def test_bad_folders_are_refused_before_any_work(tmp_path, pool):
 
 _ASKING = """
 import pathlib, sys
-from gatecore.tasks import sweep, workers
-from gatecore.tasks.config import ConfigError
+from gatecore.tasks import sweep
+from gatecore.tasks.sweeps import workers
+from gatecore.tasks.training.config import Config, ConfigError
 from tests.tasks.sweeping import tiny_sweep
 
 workers.ANSWER = 0.5
@@ -307,7 +310,7 @@ def test_two_sweeps_share_a_folder(tmp_path, alone):
 
 
 def run(*words):
-    result = CliRunner().invoke(cli.main, ["sweep", *map(str, words)], env={"COLUMNS": "80"})
+    result = CliRunner().invoke(main, ["sweep", *map(str, words)], env={"COLUMNS": "80"})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -373,7 +376,9 @@ def console(**settings):
 
 def progress(count, statuses):
     return [
-        Progress(sweeper.Trial(f"copying-U-seed{k}", tiny()), None, statuses[k % len(statuses)], 6)
+        Progress(
+            scheduler.Trial(f"copying-U-seed{k}", tiny()), None, statuses[k % len(statuses)], 6
+        )
         for k in range(count)
     ]
 

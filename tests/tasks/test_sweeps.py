@@ -7,9 +7,9 @@ import pytest
 
 from gatecore import MECHANISMS
 from gatecore.tasks import Config, SweepConfig, train
-from gatecore.tasks.config import ConfigError
-from gatecore.tasks.runs import RunError
-from gatecore.tasks.sweeps import place, read_toml
+from gatecore.tasks.sweeps.config import place, read_toml
+from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.run_folder import RunError
 from tests.tasks.tiny import SETS, SIZES, tiny
 
 

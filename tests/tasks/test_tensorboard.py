@@ -8,14 +8,15 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from gatecore.tasks import cli, load_run
+from gatecore.tasks import load_run
+from gatecore.tasks.cli.commands import main
 from tests.tasks.tiny import arguments
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 
 
 def run(*words):
-    return CliRunner().invoke(cli.main, ["train", *words], catch_exceptions=False)
+    return CliRunner().invoke(main, ["train", *words], catch_exceptions=False)
 
 
 def events(folder):
@@ -76,7 +77,7 @@ def test_the_run_is_the_same_with_and_without(tmp_path):
 
 def test_a_resumed_run_undoes_what_comes_again(tmp_path, monkeypatch):
     out = tmp_path / "run"
-    from gatecore.tasks.trainer import _Trainer
+    from gatecore.tasks.training.trainer import _Trainer
 
     step = _Trainer._step
 

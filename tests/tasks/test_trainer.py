@@ -10,9 +10,10 @@ import pytest
 import safetensors.numpy
 
 from gatecore import ModelSpec
-from gatecore.tasks import files, load_run, train, trainer
-from gatecore.tasks.runs import RunError
-from gatecore.tasks.trainer import Interrupted
+from gatecore.tasks import load_run, train
+from gatecore.tasks.training import atomic_files, trainer
+from gatecore.tasks.training.run_folder import RunError
+from gatecore.tasks.training.trainer import Interrupted
 from tests.tasks.tiny import tiny
 
 
@@ -142,7 +143,7 @@ def broken_off(folder, **settings):
     with pytest.raises(Killed):
         train(tiny(**settings), folder, on_step=die_at(9))
     path = folder / "checkpoint.safetensors"
-    return path, *files.read_tensors(path)
+    return path, *atomic_files.read_tensors(path)
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path):
@@ -186,7 +187,7 @@ def test_the_checkpoint_of_a_run_that_differs_by_its_seed_alone_is_refused(tmp_p
 def test_a_checkpoint_without_some_tensors_is_refused(tmp_path):
     path, tensors, about = broken_off(tmp_path)
     tensors.popitem()
-    files.write_tensors(path, tensors, about)
+    atomic_files.write_tensors(path, tensors, about)
     with pytest.raises(RunError, match=r"checkpoint\.safetensors belongs to another model"):
         train(tiny(), tmp_path, resume=True)
 
@@ -253,8 +254,8 @@ def test_a_state_of_wrong_types_is_refused(tmp_path, state):
     with pytest.raises(Killed):
         train(tiny(), tmp_path, on_step=die_at(9))
     path = tmp_path / "checkpoint.safetensors"
-    tensors, about = files.read_tensors(path)
-    files.write_tensors(path, tensors, {**about, "state": state})
+    tensors, about = atomic_files.read_tensors(path)
+    atomic_files.write_tensors(path, tensors, {**about, "state": state})
     with pytest.raises(RunError, match=r"checkpoint\.safetensors has a state that is no run's"):
         train(tiny(), tmp_path, resume=True)
 
@@ -321,7 +322,7 @@ def test_divergence_ends_a_run_and_is_recorded(tmp_path, rate):
 
 
 def test_all_mechanisms_of_a_seed_see_the_same_data(tmp_path, monkeypatch):
-    from gatecore.tasks.copying import Copying
+    from gatecore.tasks.problems.copying import Copying
 
     seen = []
     original = Copying.batch

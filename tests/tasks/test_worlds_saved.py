@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from gatecore.tasks.worlds import players
-from gatecore.tasks.worlds.cartpole import CartPole
-from gatecore.tasks.worlds.chain import MemoryChain
-from gatecore.tasks.worlds.match import Match
-from gatecore.tasks.worlds.maze import TMaze
+from gatecore.tasks.environments import scripted_policies
+from gatecore.tasks.environments.cartpole import CartPole
+from gatecore.tasks.environments.match import Match
+from gatecore.tasks.environments.memory_chain import MemoryChain
+from gatecore.tasks.environments.t_maze import TMaze
 
 WORLDS = {
     "passive": lambda size: Match(size, phases=(3, 26, 9), apple_reward=1.0, ends_at_choice=True),
@@ -171,5 +171,5 @@ def test_a_generator_of_another_kind_is_refused(make):
 
 @each_world
 def test_a_walker_can_play_every_world(make):
-    scores = players.play(make(SIZE), players.walker, 20, rng=7)
+    scores = scripted_policies.play(make(SIZE), scripted_policies.walker, 20, rng=7)
     assert (scores.shape, scores.dtype) == ((20,), np.float32)

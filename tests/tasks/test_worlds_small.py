@@ -4,10 +4,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from gatecore.tasks.worlds import players
-from gatecore.tasks.worlds.cartpole import CartPole
-from gatecore.tasks.worlds.chain import LENGTHS, MemoryChain
-from gatecore.tasks.worlds.maze import DOWN, LEFT, RIGHT, UP, TMaze
+from gatecore.tasks.environments.cartpole import CartPole
+from gatecore.tasks.environments.memory_chain import LENGTHS, MemoryChain
+from gatecore.tasks.environments.scripted_policies import play, walker
+from gatecore.tasks.environments.t_maze import DOWN, LEFT, RIGHT, UP, TMaze
 
 
 def rewards(world, steps):
@@ -50,7 +50,7 @@ def test_without_memory_a_t_maze_is_worth_a_half():
     def forgetful(world):
         return lambda rng: np.where(world.position == world.length, UP, RIGHT)
 
-    scores = players.play(TMaze(100, length=10), forgetful, 4000, rng=1)
+    scores = play(TMaze(100, length=10), forgetful, 4000, rng=1)
     assert set(scores.tolist()) == {0, 1}
     assert scores.mean() == pytest.approx(0.5, abs=0.04)
 
@@ -83,8 +83,8 @@ def test_a_chain_without_memory_is_worth_nothing_and_with_it_one():
         return lambda rng: world.context[np.arange(world.size), world.query]
 
     world = MemoryChain(100, length=5, bits=4)
-    assert players.play(world, players.walker, 4000, rng=2).mean() == pytest.approx(0, abs=0.07)
-    assert (players.play(world, remembering, 500, rng=2) == 1).all()
+    assert play(world, walker, 4000, rng=2).mean() == pytest.approx(0, abs=0.07)
+    assert (play(world, remembering, 500, rng=2) == 1).all()
     assert set(np.unique(world.query)) == {0, 1, 2, 3}
 
 
@@ -134,7 +134,7 @@ def test_a_pole_that_stays_up_is_taken_down_at_the_horizon():
 
 
 def test_a_walker_keeps_a_pole_up_for_some_twenty_steps():
-    scores = players.play(CartPole(100), players.walker, 1000, rng=7)
+    scores = play(CartPole(100), walker, 1000, rng=7)
     assert scores.mean() == pytest.approx(22, abs=2)
 
 

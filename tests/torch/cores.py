@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gatecore import MECHANISMS
-from gatecore.backends.torch import parameters
+from gatecore.backends.torch.nn import parameters
 
 TINY = 1e-12
 

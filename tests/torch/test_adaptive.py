@@ -61,7 +61,7 @@ def test_other_backends_refuse_it_before_any_work(backend):
 def test_a_configuration_of_another_backend_is_refused():
     pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
     from gatecore.tasks import Config
-    from gatecore.tasks.config import ConfigError
+    from gatecore.tasks.training.config import ConfigError
 
     with pytest.raises(ConfigError, match="adaptive is of backend='torch', not of 'numpy'"):
         Config.of("language", adaptive=[100, 1000])

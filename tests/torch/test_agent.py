@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from gatecore.agents import AgentSpec
 from gatecore.backends.torch import Agent
-from gatecore.backends.torch.network import Network
-from gatecore.backends.torch.playing import returns
-from gatecore.memory import Memory
-from gatecore.worlds import Games, Turn, World, generator_state, set_generator_state
+from gatecore.backends.torch.rl.actor_critic import Network
+from gatecore.backends.torch.rl.rollout import returns
+from gatecore.contracts.agent import AgentSpec
+from gatecore.contracts.environment import Games, Turn, World, generator_state, set_generator_state
+from gatecore.contracts.memory import Memory
 
 SEES = 3
 

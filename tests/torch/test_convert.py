@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell, convert  # noqa: E402
+from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell  # noqa: E402
+from gatecore.backends.torch.nn import convert  # noqa: E402
 
 
 class WordModel(nn.Module):

@@ -6,11 +6,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from gatecore import MECHANISMS, Batch, ModelSpec, backends  # noqa: E402
-from gatecore.agents import AgentSpec  # noqa: E402
 from gatecore.backends.torch import LSTM, Learner  # noqa: E402
-from gatecore.backends.torch.body import leaves, shaped  # noqa: E402
-from gatecore.backends.torch.cores import memory_core  # noqa: E402
-from gatecore.memory import MEMORY_CORES, Memory  # noqa: E402
+from gatecore.backends.torch.memory_cores.factory import memory_core  # noqa: E402
+from gatecore.backends.torch.training.backbone import leaves, shaped  # noqa: E402
+from gatecore.contracts.agent import AgentSpec  # noqa: E402
+from gatecore.contracts.memory import MEMORY_CORES, Memory  # noqa: E402
 
 SMALL = {
     "rmc": Memory(slots=3, heads=2),
@@ -222,7 +222,7 @@ def layers(**changes):
 
 
 def test_a_requested_path_is_the_one_that_runs(monkeypatch):
-    from gatecore.backends.torch import body
+    from gatecore.backends.torch.training import backbone
 
     taken = []
 
@@ -231,8 +231,8 @@ def test_a_requested_path_is_the_one_that_runs(monkeypatch):
         taken.append(done.impl)
         return done
 
-    run = body.run
-    monkeypatch.setattr(body, "run", recorded)
+    run = backbone.run
+    monkeypatch.setattr(backbone, "run", recorded)
     batch, losses = next(batches(1)), {}
     for impl in ("reference", "plain"):
         learner = Learner(layers(layers=2), seed=1, dtype="float64", impl=impl)

@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from gatecore.backends import torch as adapter  # noqa: E402
-from gatecore.backends.kernels.cpu import library  # noqa: E402
-from gatecore.backends.torch.functional import run  # noqa: E402
-from gatecore.backends.torch.operation import sequence  # noqa: E402
+from gatecore.backends.native import library  # noqa: E402
+from gatecore.backends.torch.nn.functional import run  # noqa: E402
+from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 from tests.torch.test_operation import arguments  # noqa: E402
 

@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, jvp, vmap  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence  # noqa: E402
 
 from gatecore.backends.torch import GRU, LSTM, GateUnit, Minimal  # noqa: E402
-from gatecore.backends.torch.unit import gate  # noqa: E402
+from gatecore.backends.torch.nn.gate_unit import gate  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,19 @@
+// What a unit compiled for one instruction set offers to the rest of the library.
+#pragma once
+
+#include "interface.h"
+#include "thread_pool.h"
+
+struct Kernels {
+  long (*stride)(const gatecore_layer&);
+  long (*forward_scratch)(const gatecore_layer&);
+  long (*backward_scratch)(const gatecore_layer&, bool wants_d_x);
+  void (*forward)(const gatecore_layer&, const gatecore_forward&, const Member&, bool by_columns);
+  void (*backward)(const gatecore_layer&, const gatecore_backward&, const Member&, bool by_columns);
+};
+
+#if defined(__x86_64__)
+Kernels avx2_kernels();
+Kernels avx512_kernels();
+#endif
+Kernels portable_kernels();

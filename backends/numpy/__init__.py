@@ -1,0 +1,10 @@
+"""The NumPy backend: whole sequences by manual backpropagation through time.
+
+Needs nothing but NumPy; in float32 the native library runs where it was built. Every mechanism,
+float32 and float64; a call returns arrays that the caller owns, and the memory that its pullback
+holds goes back to a pool when the pullback is dropped.
+"""
+
+from gatecore.backends.numpy.functional import Learner, gru, lstm, minimal, release
+
+__all__ = ["Learner", "gru", "lstm", "minimal", "release"]

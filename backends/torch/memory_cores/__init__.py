@@ -1,0 +1,1 @@
+"""Cores with an external memory: RMC, DNC and RMA, with any gate mechanism."""

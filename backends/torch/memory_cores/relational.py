@@ -1,0 +1,234 @@
+"""The Relational Memory Core with any gate mechanism."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gatecore import _checks
+from gatecore.algebra import Gate
+from gatecore.backends.torch.memory_cores.base import MemoryCore, positive
+from gatecore.backends.torch.nn import parameters
+from gatecore.backends.torch.nn.checkpoint import Stateful
+from gatecore.cells import update
+from gatecore.contracts.memory import GATE_STYLES
+from gatecore.mechanisms import Mechanism, mechanism
+
+_CELL = "lstm"  # whose gates it has: of its slots all but these
+_NO_GATES = ("candidate", "output")
+
+_mechanism = mechanism
+
+
+class RelationalMemory(Stateful, MemoryCore):
+    """Slots of memory that attend to each other and to the input (Santoro et al. 2018).
+
+    With M the memory (slots, D), D = ``head_size`` · ``heads``, and x̃ = W x + b in the place of one
+    more row, ``blocks`` times
+
+        q, k, v = LN(Linear(M)), by head;  A = softmax(q kᵀ / √key_size) v
+        M ← LN(M + A);  M ← LN(M + MLP(M))
+
+    give M̃, of which the row of the input is dropped. The gates' logits are W_x x̃ + W_m tanh(M) + b,
+    and M' = f ⊙ M + i ⊙ tanh(M̃), or M' = g ⊙ M + (1 − g) ⊙ tanh(M̃) where the mechanism ties its
+    input gate: a refine gate takes the input gate's place, as in the LSTM. The output is M', its
+    rows one after the other. The first M is the identity, padded with zeros or cut.
+
+    The blocks share the MLP, whose layers have D units with ReLUs between. ``gate_style``:
+
+    - ``"unit"``: D gates for each slot, with a bias of its own for each. Ordered gates rise along
+      the slot's units, and uniform and chrono initialization take the width D.
+    - ``"memory"``: one gate for each slot. Ordered gates rise along the slots, the initializations
+      take their number as the width; a downsized master gate has the mean of its slots' logits.
+    - ``"none"``: M' = M̃.
+
+    With ``standard`` and equal biases of all slots this is Sonnet's ``RelationalMemory``, but for
+    the scale of q: the article's √key_size, where Sonnet has √(2 key_size + head_size).
+
+    Parameters
+    ----------
+    input_size, slots, head_size, heads : int
+    blocks : int
+    key_size : int, optional
+        Of keys and queries; default ``head_size``.
+    mlp_layers : int
+    mechanism : str or Mechanism
+    gate_style : {"unit", "memory", "none"}
+        None is "none".
+    device, dtype : of the parameters
+
+    Examples
+    --------
+    >>> core = RelationalMemory(10, slots=4, head_size=8, heads=2, mechanism="UR")
+    >>> output, memory = core(torch.randn(5, 3, 10))
+    >>> output.shape, memory.shape
+    (torch.Size([5, 3, 64]), torch.Size([3, 4, 16]))
+    """
+
+    core = "rmc"
+
+    def __init__(
+        self,
+        input_size: int,
+        slots: int,
+        head_size: int,
+        heads: int = 1,
+        *,
+        blocks: int = 1,
+        key_size: int | None = None,
+        mlp_layers: int = 2,
+        mechanism: str | Mechanism = "UR",
+        gate_style: str | None = "unit",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        key_size = head_size if key_size is None else key_size
+        positive(
+            input_size=input_size, slots=slots, head_size=head_size, heads=heads, blocks=blocks,
+            key_size=key_size, mlp_layers=mlp_layers,
+        )  # fmt: skip
+        self.input_size, self.slots, self.heads = input_size, slots, heads
+        self.width = head_size * heads
+        self.mechanism = _mechanism(mechanism)
+        self.gate_style = _checks.choice("gate_style", gate_style or "none", GATE_STYLES)
+        self.output_size = slots * self.width
+        self.gate_shape = (slots, self.width if self.gate_style == "unit" else 1)
+        factory = {"device": device, "dtype": dtype}
+        self.input = nn.Linear(input_size, self.width, **factory)
+        self.blocks: Any = nn.ModuleList(
+            [_Block(self.width, heads, key_size, **factory) for _ in range(blocks)]
+        )
+        self.mlp = nn.ModuleList(
+            [nn.Linear(self.width, self.width, **factory) for _ in range(mlp_layers)]
+        )
+        self._make_gates(factory)
+        self.reset_parameters()
+
+    def _make_gates(self, factory: dict[str, Any]) -> None:
+        self._gate_slots: tuple[tuple[str, int], ...] = ()
+        if self.gate_style == "none":
+            return
+        unit = self.gate_style == "unit"
+        self._gate_width = self.width if unit else self.slots
+        self._gate_slots = tuple(
+            slot
+            for slot in self.mechanism.slots(_CELL, self._gate_width)
+            if slot[0] not in _NO_GATES
+        )
+        biases = sum(width for _, width in self._gate_slots)
+        rows = biases if unit else len(self._gate_slots)
+        self.weight_input = nn.Parameter(torch.empty(rows, self.width, **factory))
+        self.weight_memory = nn.Parameter(torch.empty(rows, self.width, **factory))
+        shape = (self.slots, biases) if unit else (biases,)
+        self.gate_bias = nn.Parameter(torch.empty(shape, **factory))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.gate_style == "none" or self.gate_bias.is_meta:
+            return
+        bound = self.width**-0.5
+        for weight in (self.weight_input, self.weight_memory):
+            nn.init.uniform_(weight, -bound, bound)
+        generator = parameters.generator()
+        for row in self.gate_bias.view(-1, self.gate_bias.shape[-1]):
+            drawn = self.mechanism.biases(_CELL, self._gate_width, generator)
+            row.copy_(torch.cat([torch.from_numpy(drawn[name]) for name, _ in self._gate_slots]))
+
+    def initial_state(self, batch: int, like: Tensor) -> Tensor:
+        identity = torch.eye(self.slots, self.width, dtype=like.dtype, device=like.device)
+        return identity.expand(batch, -1, -1)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.input_size}, slots={self.slots}, head_size={self.width // self.heads}, "
+            f"heads={self.heads}, mechanism={self.mechanism.name!r}, "
+            f"gate_style={self.gate_style!r}"
+        )
+
+    def _project(self, held: Any, x: Tensor) -> tuple[Tensor, ...]:
+        """The input as a row of the memory, what it is in the first attention, and in the gates."""
+        row = self.input(x).unsqueeze(2)
+        found = (row, self.blocks[0].project(row))
+        if self.gate_style == "none":
+            return found
+        return (*found, functional.linear(row, self.weight_input))
+
+    def _step(
+        self, held: Any, now: tuple[Tensor, ...], memory: Tensor
+    ) -> tuple[Tensor, Tensor, Gate]:
+        row, projected, *from_input = now
+        candidate = self._attended(memory, row, projected)
+        if self.gate_style == "none":
+            nothing = candidate.new_zeros(len(row), *self.gate_shape)
+            return candidate.flatten(1), candidate, Gate(nothing, nothing + 1)
+        forget, input = self._gates(memory, from_input[0])
+        tied = self.mechanism.tied(_CELL)
+        memory = update(memory, candidate.tanh(), forget, None if tied else input)
+        return memory.flatten(1), memory, forget
+
+    def _attended(self, memory: Tensor, row: Tensor, projected: Tensor) -> Tensor:
+        """M̃ (batch, slots, D). The row of the input is left out where nothing reads it any more."""
+        rows = memory if len(self.blocks) == 1 else torch.cat([memory, row], 1)
+        for k, block in enumerate(self.blocks):
+            attending = rows[:, : self.slots] if k == len(self.blocks) - 1 else rows
+            if k == 0:
+                read = torch.cat([block.project(memory), projected], 1)
+            else:
+                read = block.project(rows)
+            rows = block(attending, read, self.mlp)
+        return rows
+
+    def _gates(self, memory: Tensor, from_input: Tensor) -> tuple[Gate, Gate]:
+        """Effective forget and input gates (batch, *gate_shape)."""
+        logits = functional.linear(memory.tanh(), self.weight_memory) + from_input
+        if self.gate_style == "unit":
+            parts = (logits + self.gate_bias).split([width for _, width in self._gate_slots], -1)
+            named = zip(self._gate_slots, parts, strict=True)
+            return self.mechanism.gates({name: part for (name, _), part in named})
+        biases = self.gate_bias.split([width for _, width in self._gate_slots])
+        each = zip(self._gate_slots, logits.unbind(-1), biases, strict=True)
+        forget, input = self.mechanism.gates(
+            {name: part.unflatten(1, (width, -1)).mean(-1) + b for (name, width), part, b in each}
+        )
+        return (
+            Gate(*(side.unsqueeze(-1) for side in forget)),
+            Gate(*(side.unsqueeze(-1) for side in input)),
+        )
+
+
+class _Block(nn.Module):
+    """Attention of rows (batch, rows, D) to rows, and what follows it."""
+
+    def __init__(self, width: int, heads: int, key_size: int, **factory: Any) -> None:
+        super().__init__()
+        self.heads, self.sizes = heads, (key_size, key_size, width // heads)
+        total = heads * sum(self.sizes)
+        self.qkv = nn.Linear(width, total, **factory)
+        self.norm_qkv = nn.LayerNorm(total, **factory)
+        self.norm_attended = nn.LayerNorm(width, **factory)
+        self.norm_mlp = nn.LayerNorm(width, **factory)
+
+    def reset_parameters(self) -> None:
+        for module in self.children():
+            module.reset_parameters()  # type: ignore[operator]
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Queries, keys and values of rows (..., D), packed by head."""
+        return self.norm_qkv(self.qkv(rows))
+
+    def forward(self, rows: Tensor, read: Tensor, mlp: nn.ModuleList) -> Tensor:
+        """The rows after they attended to those of ``read``, of which they are the first."""
+        q, k, v = (
+            part.transpose(1, 2)
+            for part in read.unflatten(-1, (self.heads, -1)).split(self.sizes, -1)
+        )
+        q = q[:, :, : rows.shape[1]]
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        rows = self.norm_attended(rows + mixed.transpose(1, 2).flatten(2))
+        inner = mlp[0](rows)
+        for layer in list(mlp)[1:]:
+            inner = layer(inner.relu())
+        return self.norm_mlp(rows + inner)

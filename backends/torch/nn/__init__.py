@@ -1,0 +1,1 @@
+"""Modules in the place of ``torch.nn.LSTM`` and ``nn.GRU``, and the layers as functions."""

@@ -1,0 +1,1 @@
+"""The actor-critic agent: its network, its rollouts and its losses."""

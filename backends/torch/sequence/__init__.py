@@ -1,0 +1,1 @@
+"""A layer over a whole sequence as one operation, and its implementations."""

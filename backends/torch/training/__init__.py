@@ -1,0 +1,1 @@
+"""The learner of a ``ModelSpec``: backbone, optimizer and distributed training."""

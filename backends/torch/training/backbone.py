@@ -1,0 +1,135 @@
+"""The recurrent part of a learner's model: layers as functions, or a core with a memory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatecore.algebra import Gate
+from gatecore.backends.torch.inspect.gate_statistics import forget_gates
+from gatecore.backends.torch.memory_cores.factory import memory_core
+from gatecore.backends.torch.nn.functional import run
+from gatecore.backends.torch.sequence import dispatch
+from gatecore.contracts.memory import MEMORY_CORES
+from gatecore.contracts.model import ModelSpec
+
+PREFIX = "core."  # of the names of a memory core's parameters and carried tensors
+
+
+def body(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
+    """The recurrent part of ``spec``, in the type of ``like`` and where it is.
+
+    Raises
+    ------
+    ValueError
+        ``impl`` asks for a path that this model can't take.
+    """
+    dispatch.checked(impl)
+    return (CoreBody if spec.core in MEMORY_CORES else LayerBody)(spec, seed, impl, like)
+
+
+class LayerBody:
+    """Layers of LSTM, GRU or minimal cells, whose parameters the learner has from the spec."""
+
+    def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
+        self.spec, self._cells, self._impl = spec, spec.cells(), impl
+        for cell in self._cells:
+            dispatch.choose(impl, like.new_empty(1, 1, cell.input_size), cell, projected=False)
+        self.parameters: dict[str, Tensor] = {}
+        self.carried = tuple(spec.carried())
+
+    def state(self, size: int, like: Tensor) -> Any:
+        """The state of new sequences: of each layer (h,) or (h, c), all (size, hidden)."""
+        zeros = like.new_zeros(size, self.spec.hidden_size)
+        return ((zeros,) * (2 if self.spec.core == "lstm" else 1),) * len(self._cells)
+
+    def run(
+        self, parameters: Mapping[str, Tensor], x: Tensor, state: Any, resets: Tensor | None,
+        zoneout: list[Any],
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """Outputs of the last layer, and every layer's last state."""
+        last = []
+        for k, cell in enumerate(self._cells):
+            own = _named(parameters, f"layers.{k}.")
+            done = run(cell, own, x, state[k], resets, zoneout[k], impl=self._impl)
+            x = done.outputs[0]
+            last.append(tuple(part.squeeze(0) for part in done.states))
+        return x, tuple(last)
+
+    def gates(
+        self, parameters: Mapping[str, Tensor], x: Tensor, resets: Tensor | None,
+        zoneout: list[Any],
+    ) -> Gate:  # fmt: skip
+        """Effective forget gates (layers, hidden), averaged over time and batch."""
+        means, start = [], self.state(x.shape[1], x)
+        for k, cell in enumerate(self._cells):
+            own = _named(parameters, f"layers.{k}.")
+            hidden = run(cell, own, x, start[k], resets, zoneout[k], impl=self._impl).outputs[0]
+            gate = forget_gates(cell, own, x, start[k][0], hidden, resets)
+            means.append([side.double().mean((0, 1)) for side in gate])
+            x = hidden
+        return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
+
+
+class CoreBody:
+    """A core with a memory; the learner's parameters are the module's own."""
+
+    def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
+        if impl not in ("auto", "plain"):
+            raise ValueError(
+                f"impl={impl!r} can't be taken: core={spec.core!r} goes step by step; use "
+                "impl='auto' or 'plain'"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            core = memory_core(
+                spec.core, spec.features, spec.hidden_size, spec.mechanism, memory=spec.memory,
+                dtype=torch.float64,
+            )  # fmt: skip
+        self._core = core.to(like.device, like.dtype)
+        self.parameters = {
+            f"{PREFIX}{k}": v for k, v in self._core.named_parameters() if v.requires_grad
+        }
+        count = len(leaves(self.state(1, like))) if spec.streams else 0
+        self.carried = tuple(f"{PREFIX}{k}" for k in range(count))
+
+    def state(self, size: int, like: Tensor) -> Any:
+        """The state of new sequences."""
+        return self._core.initial_state(size, like)
+
+    def run(
+        self, parameters: Mapping[str, Tensor], x: Tensor, state: Any, resets: Tensor | None,
+        zoneout: list[Any],
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """Outputs and the last state."""
+        return self._core(x, state, resets)
+
+    def gates(
+        self, parameters: Mapping[str, Tensor], x: Tensor, resets: Tensor | None,
+        zoneout: list[Any],
+    ) -> Gate:  # fmt: skip
+        """Effective forget gates of the core's gate shape, averaged over time and batch."""
+        return self._core.forget_gates(x, None, resets)
+
+
+def leaves(state: Any) -> list[Tensor]:
+    """The tensors of a state, which is a tensor or nested tuples of them, in order."""
+    if isinstance(state, Tensor):
+        return [state]
+    return [leaf for part in state for leaf in leaves(part)]
+
+
+def shaped(leaves: list[Tensor], like: Any) -> Any:
+    """The state of which these are the tensors, nested as ``like``."""
+    return _filled(iter(leaves), like)
+
+
+def _filled(leaves: Any, like: Any) -> Any:
+    if isinstance(like, Tensor):
+        return next(leaves)
+    return tuple(_filled(leaves, part) for part in like)
+
+
+def _named(parameters: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in parameters.items() if k.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""The data that tasks and backends exchange: models, batches, agents, environments."""

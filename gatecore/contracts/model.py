@@ -1,0 +1,265 @@
+"""What a task asks of a backend: the model, as data, and the batches that train it."""
+
+import dataclasses
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gatecore import _checks
+from gatecore._namespace import Array
+from gatecore.cells import CELLS, Cell
+from gatecore.contracts.memory import MEMORY_CORES, Core, Memory
+from gatecore.mechanisms import Mechanism, mechanism
+
+INPUTS = ("one_hot", "embedding", "dense")
+LOSSES = ("cross_entropy", "squared_error")
+
+
+class Batch(NamedTuple):
+    """One batch of sequences, as NumPy arrays; time comes first.
+
+    Parameters
+    ----------
+    inputs : array
+        Integers (time, batch) for one-hot and embedding input, else (time, batch, features). For
+        one-hot input -1 is no symbol: a vector of zeros.
+    targets : array
+        For the cross-entropy integers (steps read, batch), where -1 is not scored; for the
+        squared error (steps read, batch, outputs).
+    resets : bool array (time, batch), optional
+        The state is zeroed before the steps where it is true.
+    """
+
+    inputs: Array
+    targets: Array
+    resets: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Input, recurrent layers, head and loss: a model that every backend can build.
+
+    Parameters
+    ----------
+    input : {"one_hot", "embedding", "dense"}
+    input_size : int
+        Number of symbols, or of features for dense input.
+    output_size, hidden_size : int
+    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
+        Torch's backend alone has the last three, which have a memory and no zoneout.
+    mechanism : str or Mechanism
+    layers : int
+        Of the first three.
+    memory : Memory, optional
+        Sizes of the last three.
+    embedding_size : int, optional
+        Width of the embedding; default ``hidden_size``. Only for ``input="embedding"``.
+    zoneout : (float, float)
+        Probabilities that a unit keeps the old cell and the old hidden value at a training step;
+        GRU and minimal cells use the second. At evaluation the expectation is taken.
+    head : tuple of int
+        Widths of ReLU layers between the last recurrent layer and the output.
+    dropout : float
+        Of the ReLU layers' outputs, while training.
+    read : int, optional
+        How many last steps the head reads; default all of them.
+    loss : {"cross_entropy", "squared_error"}
+    streams : int, optional
+        The model carries its state: each batch holds this many sequences and continues those of the
+        batch before, which gradients do not enter. Default: every batch starts from zeros.
+    tied : bool
+        The output layer's weight is the embedding, which then starts with the output layer's law.
+    adaptive : tuple of int, optional
+        In place of an output layer torch's ``nn.AdaptiveLogSoftmaxWithLoss``, with clusters that
+        end at these classes (which should be in order of falling frequency). Torch's backend alone
+        has it. No accuracy is measured then.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the field, what came, and what was expected.
+    """
+
+    input: str
+    input_size: int
+    output_size: int
+    hidden_size: int
+    core: str = "lstm"
+    mechanism: Mechanism | str = "UR"
+    layers: int = 1
+    memory: Memory | None = None
+    embedding_size: int | None = None
+    zoneout: tuple[float, float] = (0.0, 0.0)
+    head: tuple[int, ...] = ()
+    dropout: float = 0.0
+    read: int | None = None
+    loss: str = "cross_entropy"
+    streams: int | None = None
+    tied: bool = False
+    adaptive: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _checks.choice("input", self.input, INPUTS)
+        _checks.choice("loss", self.loss, LOSSES)
+        for name in ("input_size", "output_size", "hidden_size", "layers"):
+            _checks.integer(name, getattr(self, name))
+        for name in ("embedding_size", "read", "streams"):
+            if getattr(self, name) is not None:
+                _checks.integer(name, getattr(self, name))
+        object.__setattr__(self, "mechanism", mechanism(self.mechanism))
+        object.__setattr__(self, "memory", self.recurrent.memory)
+        for width in _tuple("head", self.head):
+            _checks.integer("head", width)
+        for amount in _tuple("zoneout", self.zoneout, length=2):
+            _checks.probability("zoneout", amount)
+        if self.core in MEMORY_CORES and any(self.zoneout):
+            raise ValueError(f"zoneout={self.zoneout}: core={self.core!r} has none")
+        _checks.probability("dropout", self.dropout, below_one=True)
+        if self.embedding_size is not None and self.input != "embedding":
+            raise ValueError(f"embedding_size is for input='embedding', not {self.input!r}")
+        if self.tied:
+            self._check_tied()
+        if self.adaptive is not None:
+            object.__setattr__(self, "adaptive", _tuple("adaptive", self.adaptive))
+            self._check_adaptive(self.adaptive)
+        object.__setattr__(self, "zoneout", tuple(self.zoneout))
+        object.__setattr__(self, "head", tuple(self.head))
+
+    @property
+    def recurrent(self) -> Core:
+        """The core with its sizes."""
+        return Core(self.core, self.hidden_size, self.mechanism, self.layers, self.memory)  # type: ignore[arg-type]
+
+    @property
+    def gate_shape(self) -> tuple[int, int]:
+        """Rows and units of the effective forget gates, (layers, hidden) for layers."""
+        return self.recurrent.gate_shape
+
+    @property
+    def only_torch(self) -> str:
+        """What no backend but torch has of this model; empty if there is nothing."""
+        if self.core in MEMORY_CORES:
+            return f"core={self.core!r}"
+        return "adaptive" if self.adaptive else ""
+
+    @property
+    def features(self) -> int:
+        """Width of what the first recurrent layer receives."""
+        return (
+            (self.embedding_size or self.hidden_size)
+            if self.input == "embedding"
+            else (self.input_size)
+        )
+
+    def _check_tied(self) -> None:
+        if self.input != "embedding":
+            raise ValueError(f"tied is for input='embedding', not {self.input!r}")
+        for name, own, other in (
+            ("output_size", self.output_size, self.input_size),
+            ("embedding_size", self.features, self._last),
+        ):
+            if own != other:
+                raise ValueError(f"tied needs {name}={other} for one shared matrix, got {own}")
+
+    def _check_adaptive(self, ends: tuple[int, ...]) -> None:
+        for end in ends:
+            _checks.integer("adaptive", end)
+        if not ends or list(ends) != sorted(set(ends)) or ends[-1] >= self.output_size:
+            raise ValueError(
+                f"adaptive must be ascending sizes below output_size={self.output_size}, got {ends}"
+            )
+        if self.tied or self.loss != "cross_entropy":
+            other = "tied" if self.tied else f"loss={self.loss!r}"
+            raise ValueError(f"adaptive is an output and a loss of its own: {other} cannot be too")
+        if self._last // 4 ** len(ends) < 1:
+            raise ValueError(
+                f"adaptive={ends} needs {4 ** len(ends)} units or more before it, got {self._last}"
+            )
+
+    @property
+    def _last(self) -> int:
+        """Width of what the output layer receives."""
+        return [self.recurrent.output_size, *self.head][-1]
+
+    def cells(self) -> list[Cell]:
+        """The recurrent layers, first to last; none of a core with a memory, which torch builds."""
+        if self.core in MEMORY_CORES:
+            return []
+        widths = [self.features] + [self.hidden_size] * (self.layers - 1)
+        return [CELLS[self.core](w, self.hidden_size, self.mechanism) for w in widths]
+
+    def head_widths(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of the head, the output layer last.
+
+        Where the output is adaptive, there is no output layer here.
+        """
+        output = () if self.adaptive else (self.output_size,)
+        return list(itertools.pairwise([self.recurrent.output_size, *self.head, *output]))
+
+    def head_names(self) -> list[tuple[str, str]]:
+        """Names of weight and bias of each linear layer of the head, the output layer last."""
+        count = len(self.head_widths())
+        names = [(f"head.{k}.weight", f"head.{k}.bias") for k in range(count)]
+        if self.tied:
+            names[-1] = ("embedding.weight", names[-1][1])
+        return names
+
+    def adaptive_shapes(self) -> dict[str, tuple[int, int]]:
+        """Shapes (outputs, inputs) of the adaptive softmax's matrices, by torch's names.
+
+        Cluster i projects to a (4 to the i+1)-th of the width. Empty unless ``adaptive`` is given.
+        """
+        if self.adaptive is None:
+            return {}
+        ends, width = [*self.adaptive, self.output_size], self._last
+        shapes = {"head.weight": (ends[0] + len(ends) - 1, width)}
+        for i, (start, end) in enumerate(itertools.pairwise(ends)):
+            inner = width // 4 ** (i + 1)
+            shapes |= {f"tail.{i}.0.weight": (inner, width)}
+            shapes |= {f"tail.{i}.1.weight": (end - start, inner)}
+        return shapes
+
+    def carried(self) -> dict[str, tuple[int, int]]:
+        """Shapes (streams, hidden) of the state carried from batch to batch, by name.
+
+        Layer k has ``k.h``, and ``k.c`` if it is an LSTM. Empty unless ``streams`` is given, and
+        for a core with a memory, whose state torch's learner knows.
+        """
+        if self.streams is None or self.core in MEMORY_CORES:
+            return {}
+        parts = ("h", "c") if self.core == "lstm" else ("h",)
+        shape = (self.streams, self.hidden_size)
+        return {f"{k}.{part}": shape for k in range(self.layers) for part in parts}
+
+    def initial(self, seed: int) -> dict[str, np.ndarray]:
+        """Initial parameters by name, float64: the same draw on every backend.
+
+        Embeddings are N(0, 1); a linear layer's weights and biases U(−1/√inputs, 1/√inputs), also
+        where the weight is a tied embedding; recurrent layers as
+        :meth:`gatecore.cells.Cell.init`. Torch's learner adds those of a core with a memory.
+        """
+        rng = np.random.default_rng(_checks.integer("seed", seed, at_least=0))
+        params: dict[str, Any] = {}
+        if self.input == "embedding":
+            params["embedding.weight"] = rng.standard_normal((self.input_size, self.features))
+        for k, cell in enumerate(self.cells()):
+            params |= {f"layers.{k}.{name}": value for name, value in cell.init(rng).items()}
+        for (weight, bias), (inputs, outputs) in zip(
+            self.head_names(), self.head_widths(), strict=True
+        ):
+            bound = inputs**-0.5
+            params[weight] = rng.uniform(-bound, bound, (outputs, inputs))
+            params[bias] = rng.uniform(-bound, bound, outputs)
+        for name, (outputs, inputs) in self.adaptive_shapes().items():
+            bound = inputs**-0.5
+            params[f"adaptive.{name}"] = rng.uniform(-bound, bound, (outputs, inputs))
+        return params
+
+
+def _tuple(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be a tuple, got {type(value).__name__} {value!r}")
+    if length is not None and len(value) != length:
+        raise ValueError(f"{name} must have {length} entries, got {len(value)}")
+    return tuple(value)

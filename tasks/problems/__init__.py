@@ -1,0 +1,1 @@
+"""The tasks of the paper: their data, their models and their baselines."""

@@ -1,0 +1,1 @@
+"""Runs read, grouped, compared and written as a page."""

@@ -1,0 +1,94 @@
+"""The kernels compiled by the host's C++ compiler, and a launcher that runs them on NumPy."""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import gatecore.backends.cuda
+from gatecore.backends.cuda import support
+from gatecore.backends.cuda.steps import Station
+
+HERE = Path(__file__).parent
+SOURCES = Path(gatecore.backends.cuda.__file__).parent / "src"
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+LACKING = None
+if COMPILER is None:
+    LACKING = "no C++ compiler: set CXX, or install g++"
+elif sys.platform == "win32":
+    LACKING = "the host build of the kernels is for compilers with g++'s options"
+
+
+@functools.cache
+def library(folder):
+    """The shared library, built in ``folder``."""
+    target = Path(folder) / "kernels.so"
+    flags = ["-std=c++17", "-O0", "-shared", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-ffp-contract=off"]
+    command = [COMPILER, *flags, f"-I{SOURCES}", str(HERE / "host.cpp"), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = ctypes.CDLL(str(target))
+    step = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int]
+    built.run_step.argtypes = [ctypes.c_int] * 5 + step
+    built.refine_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 4
+    built.master_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 4
+    built.cumax_row.argtypes = [ctypes.c_int] * 4 + [ctypes.c_void_p] * 3
+    return built
+
+
+def address(array):
+    """An array's memory, as ctypes takes it."""
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+class HostLauncher:
+    """Runs the kernels as C++ functions; `threads` of a block, so that barriers are exercised.
+
+    What a GPU leaves undefined is poisoned: a station's memory starts as NaN.
+    """
+
+    xp = np
+
+    def __init__(self, library, threads=1):
+        self.library, self.threads = library, threads
+        self.stations, self.replayed = {}, []
+
+    @staticmethod
+    def pointer(array):
+        return array.ctypes.data
+
+    @staticmethod
+    def upload(record, target):
+        target[...] = record.view(np.uint8)
+
+    def kernels(self, plan, dtype, batch):
+        mechanism = plan.mechanism
+        fields = (
+            support.CORES.index(plan.core),
+            support.ACTIVATIONS.index(mechanism.activation),
+            support.AUXILIARIES.index(mechanism.auxiliary),
+        )
+        double = int(dtype == np.float64)
+        return [functools.partial(self._launch, double, fields, d) for d in (0, 1)]
+
+    def _launch(self, double, fields, direction, table, t):
+        self.library.run_step(double, *fields, direction, address(table), t, self.threads)
+
+    def station(self, plan, steps, dtype):
+        key = (plan.core, plan.mechanism, plan.hidden_size, steps, str(dtype))
+        if key not in self.stations:
+            self.stations[key] = Station(np, plan, steps, dtype)
+            for array in (*self.stations[key].arrays.values(), self.stations[key].weights):
+                array.fill(np.nan)
+        return self.stations[key]
+
+    def replay(self, station, direction, body):
+        """As on a GPU: the first body of a shape and direction is what later calls repeat."""
+        self.replayed.append(direction)
+        station.recorded.setdefault(direction, body)()

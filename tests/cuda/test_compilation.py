@@ -1,0 +1,44 @@
+"""Every kernel for every mechanism compiles for the GPUs that are supported; no GPU is needed."""
+
+import itertools
+
+import pytest
+
+from gatecore import mechanism
+from gatecore.backends.common.layout import plan
+from gatecore.backends.cuda import source, support
+from gatecore.cells import CELLS
+from tests.cuda import nvrtc
+
+needs_nvrtc = pytest.mark.skipif(
+    nvrtc.library() is None, reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc"
+)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", support.ARCHITECTURES)
+@pytest.mark.parametrize("core", support.CORES)
+def test_every_instance_compiles_without_a_warning(architecture, core):
+    names = [name for name in source.all_names() if f"gatecore::{core}," in name]
+    binary, log = nvrtc.compile(source.text(), architecture, source.OPTIONS, names)
+    assert log == ""
+    assert binary[:4] == b"\x7fELF"
+    found = binary.count(b".text._Z7forward") + binary.count(b".text._Z8backward")
+    assert found >= len(names) == 2 * 2 * 2 * 3  # each has a code section
+
+
+@needs_nvrtc
+def test_what_does_not_compile_is_told():
+    with pytest.raises(ValueError, match="identifier"):
+        nvrtc.compile("__global__ void f() { undeclared(); }", support.ARCHITECTURES[0])
+
+
+@pytest.mark.parametrize("core", support.CORES)
+def test_every_mechanism_names_an_instance(core):
+    fields = itertools.product(support.ACTIVATIONS, support.AUXILIARIES, support.DTYPES)
+    named = set()
+    for activation, auxiliary, dtype in fields:
+        bias = 0.0 if activation == "cumax" else 1.0
+        own = mechanism("standard", activation=activation, auxiliary=auxiliary, forget_bias=bias)
+        named |= set(source.names(plan(CELLS[core](3, 4, own)), dtype))
+    assert named == {name for name in source.all_names() if f"gatecore::{core}," in name}

@@ -1,0 +1,116 @@
+"""The CUDA header's gate algebra, compiled for the host, is the one of `gatecore`."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gatecore
+from gatecore import vjp
+from gatecore.backends.cuda import kernel_arguments, source
+from tests.cuda.host import SOURCES, address
+from tests.support import ULP, relative_error
+
+EXTREMES = np.array([0, 1e-4, 1, 5, 17, 40, 80, 88, 100, 104, 1000], dtype=np.float32)
+
+
+def logits(rng, count=2000):
+    """Random logits of every size, and all pairs of extreme ones."""
+    ends = np.concatenate([EXTREMES, -EXTREMES])
+    pairs = np.stack(np.meshgrid(ends, ends)).reshape(2, -1)
+    random = rng.standard_normal((2, count)) * rng.choice([1, 10, 30], count)
+    return np.concatenate([pairs, random], axis=1).astype(np.float32)
+
+
+def within(got, exact, ulp):
+    """Relative error below so many ulp; where float32 itself has no more than denormals, tiny."""
+    got, exact = np.asarray(got, np.float64), np.asarray(exact, np.float64)
+    assert np.isfinite(got).all()
+    normal = np.abs(exact) > 1e-30  # a product of two numbers near the end of the range is neither
+    assert relative_error(got[normal], exact[normal]) <= ulp * ULP
+    assert np.abs(got[~normal] - exact[~normal]).max(initial=0) < 1e-30
+
+
+def test_refine_and_its_derivatives_agree_to_a_few_ulp(host_library, rng):
+    x, y = map(np.ascontiguousarray, logits(rng))
+    v = rng.standard_normal(x.shape).astype(np.float32)
+    out = np.empty((7, len(x)), np.float32)
+    host_library.refine_row(len(x), address(x), address(y), address(v), address(out))
+    f, r = gatecore.sigmoid(x.astype(np.float64)), gatecore.sigmoid(y.astype(np.float64))
+    d_f, d_r = gatecore.refine_vjp(f, r, v.astype(np.float64))
+    exact = [*f, vjp.sigmoid_vjp(x.astype(np.float64), v.astype(np.float64))]
+    for got, wanted in zip(out, [*exact, *gatecore.refine(f, r), d_f, d_r], strict=True):
+        within(got, wanted, 16)
+
+
+def test_master_gates_agree_to_a_few_ulp_and_their_derivatives_to_that_of_their_terms(
+    host_library, rng
+):
+    first, second = logits(rng), logits(rng)[:, ::-1]
+    z = np.ascontiguousarray(np.concatenate([first, second]))
+    v, w = rng.standard_normal((2, z.shape[1])).astype(np.float32)
+    out = np.empty((6, z.shape[1]), np.float32)
+    host_library.master_row(z.shape[1], *map(address, (z, v, w, out)))
+    gates = [gatecore.sigmoid(row) for row in z.astype(np.float64)]
+    forget, input = gatecore.master(*gates)
+    for got, wanted in zip(out, [*forget, *input], strict=False):
+        within(got, wanted, 16)
+    d_big = gatecore.master_vjp(*gates, v.astype(np.float64), w.astype(np.float64))[:2]
+    size = np.abs(v) + np.abs(w)  # the two terms of either may cancel
+    for got, wanted in zip(out[4:], d_big, strict=True):
+        assert np.max(np.abs(got - wanted) / size) <= 8 * ULP
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7, 16])
+@pytest.mark.parametrize("count", [1, 2, 16, 37, 96])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_cumax_by_a_block_scan_agrees_and_has_exact_ends(host_library, rng, threads, count, scale):
+    repeats = 3
+    z = (scale * rng.standard_normal(count)).astype(np.float32)
+    v = rng.standard_normal(count * repeats).astype(np.float32)
+    for negated in (0, 1):
+        out = np.full((4, count), np.nan, np.float32)
+        host_library.cumax_row(
+            threads, count, repeats, negated, address(z), address(v), address(out)
+        )
+        exact = gatecore.cumax(z.astype(np.float64))
+        within(out[0], exact.value, 64)
+        within(out[1], exact.complement, 64)
+        assert out[0, -1] == 1
+        assert out[1, -1] == 0
+        assert out[0].max() <= 1
+        wanted = gatecore.cumax_vjp(z.astype(np.float64), v.astype(np.float64), downsize=repeats)
+        wanted = -wanted if negated else wanted
+        assert np.abs(out[3] - wanted).max() <= 64 * ULP * np.abs(v).sum()
+
+
+def test_a_block_scan_repeats_bit_for_bit(host_library, rng):
+    z, v = rng.standard_normal((2, 53)).astype(np.float32)
+    results = []
+    for _ in range(5):
+        out = np.full((4, 53), np.nan, np.float32)
+        host_library.cumax_row(9, 53, 1, 0, address(z), address(v), address(out))
+        results.append(out.tobytes())
+    assert len(set(results)) == 1
+
+
+def test_the_table_has_the_fields_of_the_header(host_library):
+    text = (SOURCES / "sequence.cuh").read_text(encoding="utf-8")
+    body = text[text.index("struct Sequence {") : text.rindex("};")]
+    declared = re.findall(r"^\s+(?:const )?(long long|double|T\*) (\w+);", body, re.MULTILINE)
+    assert tuple(name for _, name in declared) == kernel_arguments.FIELDS
+    assert {name for kind, name in declared if kind == "double"} == set(kernel_arguments.AMOUNTS)
+    assert host_library.table_bytes() == kernel_arguments.RECORD.itemsize
+
+
+def test_every_argument_is_commented():
+    for name in source.FILES:
+        for line in (SOURCES / name).read_text(encoding="utf-8").splitlines():
+            if re.match(r"\s+(const )?T\* \w+;", line) and "now" not in line:
+                assert "//" in line, f"{name}: {line}"
+
+
+def test_the_text_for_the_compiler_is_self_contained():
+    assert '#include "' not in source.text()
+    assert {p.name for p in Path(SOURCES).glob("*.cu*")} == set(source.FILES)
