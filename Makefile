@@ -21,7 +21,7 @@ help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
 	@echo "make test    install the test dependencies (a CPU build of torch, JAX) and run the tests"
 	@echo "make lint    ruff: rules and format"
-	@echo "make types   mypy on the package as the wheel installs it"
+	@echo "make types   mypy on the package"
 	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
 	@echo "make bench   the layers beside torch.nn.LSTM: benchmarks/results/"
@@ -36,6 +36,13 @@ help:
 
 # what an installation compiles and reads: it is repeated when any of it changes
 SOURCES := pyproject.toml setup.py $(wildcard backends/native/src/*.cpp backends/native/src/*.h)
+
+# gatecore.backends, .analysis and .tasks beside the core: so editors and type checkers, which do not
+# read the package mapping of pyproject.toml, resolve them in a checkout. Git ignores them.
+LINKS := gatecore/backends gatecore/analysis gatecore/tasks
+
+$(LINKS):
+	@ln -sfn ../$(@F) $@
 
 OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -55,12 +62,12 @@ $(VENV)/.stamp-venv:
 	fi
 	@touch $@
 
-$(VENV)/.stamp-tasks: $(VENV)/.stamp-venv $(SOURCES)
+$(VENV)/.stamp-tasks: $(VENV)/.stamp-venv $(SOURCES) | $(LINKS)
 	@echo "Installing gatecore with its tasks (NumPy, no framework)"
 	@$(PIP) -e '.[tasks]'
 	@touch $@
 
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(SOURCES)
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(SOURCES) | $(LINKS)
 	@echo "Installing the linters and all of gatecore's own dependencies"
 	@$(PIP) -e '.[tasks,analysis,dev]'
 	@touch $@
@@ -71,7 +78,7 @@ $(VENV)/.stamp-torch: $(VENV)/.stamp-venv
 	@$(PIP) $(TORCH_FLAGS) '$(TORCH)'
 	@touch $@
 
-$(VENV)/.stamp-test: $(VENV)/.stamp-torch $(SOURCES)
+$(VENV)/.stamp-test: $(VENV)/.stamp-torch $(SOURCES) | $(LINKS)
 	@echo "Installing the test dependencies"
 	@$(PIP) 'jax>=0.10'  # first: the native library is built against its header
 	@$(PIP) -e '.[tasks,analysis,dev,jax]'
@@ -103,10 +110,8 @@ build/dist: $(VENV)/.stamp-dev
 	@rm -rf build/lib build/bdist.* build/dist && mkdir -p build
 	$(PY) -m build --wheel --no-isolation --outdir build/dist . >build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 
-# mypy can't follow the package-dir mapping of an editable install; it reads the wheel's files
-types: build/dist
-	@rm -rf build/types && $(PY) -m zipfile -e build/dist/*.whl build/types
-	cd build/types && $(PY) -m mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p gatecore
+types: $(VENV)/.stamp-dev
+	$(PY) -m mypy -p gatecore
 
 wheel: build/dist
 	$(PY) tests/packaging/try_wheel.py build/dist/*.whl

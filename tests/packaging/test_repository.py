@@ -1,9 +1,11 @@
 """The repository itself: packages, package data, and nothing of the machine it was written on."""
 
+import importlib.machinery
 import importlib.metadata
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,12 @@ def test_no_file_names_a_path_of_some_machine():
         if match
     ]
     assert not found
+
+
+@pytest.mark.parametrize("part", ["analysis", "backends", "tasks"])
+def test_editors_find_the_subpackages_in_a_checkout(part):
+    if not any((ROOT / "gatecore" / name).is_symlink() for name in ("analysis", "backends")):
+        pytest.skip("the links are made by `make test`, which did not set this checkout up")
+    spec = importlib.machinery.PathFinder.find_spec(f"gatecore.{part}", [str(ROOT / "gatecore")])
+    assert spec is not None
+    assert Path(spec.origin).resolve() == ROOT / part / "__init__.py"
