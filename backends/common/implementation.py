@@ -1,0 +1,73 @@
+"""Implementations of a whole sequence, and the choice among those that a backend has."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from gatecore import _checks
+
+
+class Implementation(Protocol):
+    """One way to run a layer over a whole sequence, forward and backward.
+
+    A backend lists its implementations in one tuple, in order of preference. What ``call`` is, and
+    what ``forward`` and ``backward`` take, is for the backend to say.
+
+    Attributes
+    ----------
+    name : str
+        The value of ``impl=`` that requests it, and what is reported after it ran.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def unsupported(self, call: Any, /) -> str | None:
+        """Why it cannot run ``call``, as in "it computes in float32, not float64"; else None."""
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """The layer's results."""
+
+    def backward(self, *arguments: Any, **keywords: Any) -> Any:
+        """The derivatives of :meth:`forward`."""
+
+
+Chosen = TypeVar("Chosen", bound=Implementation)
+
+
+def checked(implementations: Sequence[Implementation], impl: str) -> str:
+    """``impl`` if it is "auto" or the name of an implementation.
+
+    Raises
+    ------
+    ValueError
+        It is neither; the message offers the nearest names.
+    """
+    return _checks.choice("impl", impl, ("auto", *(one.name for one in implementations)))
+
+
+def choose(implementations: Sequence[Chosen], impl: str, call: Any) -> Chosen:
+    """The implementation that runs ``call``.
+
+    Parameters
+    ----------
+    implementations : sequence of Implementation
+        In order of preference. At least one supports every call.
+    impl : str
+        "auto" for the first that supports the call, or a name.
+    call
+        What the implementations' ``unsupported`` takes.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or that implementation does not support the call.
+    """
+    if impl == "auto":
+        return next(one for one in implementations if one.unsupported(call) is None)
+    checked(implementations, impl)
+    requested = next(one for one in implementations if one.name == impl)
+    reason = requested.unsupported(call)
+    if reason is not None:
+        instead = choose(implementations, "auto", call).name
+        raise ValueError(f"impl={impl!r} can't be taken: {reason}; use impl='auto' or {instead!r}")
+    return requested
