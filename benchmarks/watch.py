@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gatecore.backends.torch import LSTM
-from gatecore.backends.torch.inspect import watch
+from gatecore.backends.torch import LSTM, watch
 
 SHAPES = {  # steps, batch, inputs, hidden
     "copy": (520, 32, 10, 256),

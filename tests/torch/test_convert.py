@@ -6,8 +6,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell  # noqa: E402
-from gatecore.backends.torch.nn import convert  # noqa: E402
+from gatecore.backends.torch import (  # noqa: E402
+    GRU,
+    LSTM,
+    GRUCell,
+    LSTMCell,
+    convert,
+)
 
 
 class WordModel(nn.Module):

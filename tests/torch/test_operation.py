@@ -8,8 +8,12 @@ from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 from gatecore import cells, mechanism  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
-from gatecore.backends.torch import GRU, LSTM, lstm  # noqa: E402
-from gatecore.backends.torch.sequence import release  # noqa: E402
+from gatecore.backends.torch import (  # noqa: E402
+    GRU,
+    LSTM,
+    lstm,
+    release,
+)
 from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
 from gatecore.backends.torch.sequence.signature import computation  # noqa: E402
 

@@ -9,9 +9,17 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from gatecore.analysis.figures import gate_histograms
-from gatecore.backends.torch import GRU, LSTM, GateUnit, GRUCell, LSTMCell, Minimal, MinimalCell
-from gatecore.backends.torch.inspect import watch
-from gatecore.backends.torch.nn import convert
+from gatecore.backends.torch import (
+    GRU,
+    LSTM,
+    GateUnit,
+    GRUCell,
+    LSTMCell,
+    Minimal,
+    MinimalCell,
+    convert,
+    watch,
+)
 from gatecore.cells import CELLS
 
 T, B, INPUT, HIDDEN = 7, 3, 4, 6

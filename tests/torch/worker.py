@@ -8,8 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gatecore import Batch, ModelSpec
-from gatecore.backends.torch import LSTM, Learner
-from gatecore.backends.torch.nn import convert
+from gatecore.backends.torch import LSTM, Learner, convert
 
 SPEC = ModelSpec(
     input="one_hot", input_size=5, output_size=4, hidden_size=6, layers=2, zoneout=(0.2, 0.1),
