@@ -57,6 +57,12 @@ MOVED = {
     "tasks.seeds": "tasks.reports.paired_statistics",
 }
 
+# ``from gatecore.tasks.worlds import players`` looks below the package's present path
+for _name, _target in list(MOVED.items()):
+    _package, _, _leaf = _name.rpartition(".")
+    if _package in MOVED and (_alias := f"{MOVED[_package]}.{_leaf}") != _target:
+        MOVED[_alias] = _target
+
 _PACKAGES = {name.rpartition(".")[0] for name in MOVED}
 
 

@@ -20,6 +20,14 @@ def test_a_former_path_gives_the_module_of_the_present_one(former, present):
     assert module.__spec__.name == f"gatecore.{present}"
 
 
+def test_a_former_package_gives_its_former_modules():
+    from gatecore.backends.kernels import bridge
+    from gatecore.tasks.worlds import players
+
+    assert players.__name__ == "gatecore.tasks.environments.scripted_policies"
+    assert bridge.__name__ == "gatecore.backends.cuda.interop"
+
+
 def test_a_former_path_runs_as_a_command(tmp_path):
     command = [sys.executable, "-W", "error", "-m", "gatecore.tasks.compare", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
