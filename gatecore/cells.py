@@ -4,8 +4,10 @@ Parameters are a mapping of arrays packed in the order of ``Mechanism.slots``: `
 (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,).
 """
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import device
@@ -17,6 +19,7 @@ from gatecore.init import Rng
 from gatecore.mechanisms import Mechanism, mechanism
 
 Params = Mapping[str, Array]
+States = tuple[Array, ...]
 STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate's W x + b
 
 
@@ -36,41 +39,92 @@ def zoneout(old: Array, new: Array, kept: Any) -> Array:
     return new + kept * (old - new)
 
 
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Cell:
-    """What the three cells share: their slots, initial parameters, projection and scan.
+    """A recurrent cell as a value: hashable, and equal to another of the same class and fields.
+
+    The base of :class:`LSTM`, :class:`GRU` and :class:`Minimal`, which are used. In what follows
+    "states" is the tuple of a state's parts, each (batch, hidden), and "zoneout" the tuple of the
+    zoneout probabilities or masks, that of the hidden state last.
 
     Parameters
     ----------
     input_size, hidden_size : int
     mechanism : str or Mechanism
+
+    Attributes
+    ----------
+    core : str
+        Name of the class of cells: "lstm", "gru" or "minimal".
+    state_names : tuple of str
+        Names of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",).
+    slots : tuple of (str, int)
+        The projections and their widths, in packed order.
+    rows : int
+        Rows of the packed weights.
     """
 
-    core: str
+    core: ClassVar[str]
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+
+    input_size: int
+    hidden_size: int
+    mechanism: Mechanism
+    slots: tuple[tuple[str, int], ...] = dataclasses.field(init=False, compare=False)
+    rows: int = dataclasses.field(init=False, compare=False)
 
     def __init__(
         self, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR"
     ) -> None:
-        self.input_size = _checks.integer("input_size", input_size)
-        self.hidden_size = _checks.integer("hidden_size", hidden_size)
-        self.mechanism = _mechanism(mechanism)
-        self.slots = self.mechanism.slots(self.core, hidden_size)
-        self.rows = self.mechanism.rows(self.core, hidden_size)
+        fields = vars(self)  # the class is frozen: there is no assignment
+        fields["input_size"] = _checks.integer("input_size", input_size)
+        fields["hidden_size"] = _checks.integer("hidden_size", hidden_size)
+        fields["mechanism"] = _mechanism(mechanism)
+        fields["slots"] = self.mechanism.slots(self.core, hidden_size)
+        fields["rows"] = self.mechanism.rows(self.core, hidden_size)
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"
         return f"{type(self).__name__}({sizes}, mechanism={self.mechanism.name!r})"
 
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters by name, in the order of :meth:`init`."""
+        return {
+            "weight_ih": (self.rows, self.input_size),
+            "weight_hh": (self.rows, self.hidden_size),
+            "bias": (self.rows,),
+        }
+
     def init(self, rng: Rng) -> dict[str, np.ndarray]:
         """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0."""
         rng = _checks.generator(rng)
         bound = self.hidden_size**-0.5
-        return {
-            "weight_ih": rng.uniform(-bound, bound, (self.rows, self.input_size)),
-            "weight_hh": rng.uniform(-bound, bound, (self.rows, self.hidden_size)),
-            "bias": np.concatenate(
-                list(self.mechanism.biases(self.core, self.hidden_size, rng).values())
-            ),
+        params = {
+            name: rng.uniform(-bound, bound, shape) if len(shape) == 2 else np.zeros(shape)
+            for name, shape in self.parameter_shapes().items()
         }
+        biases = self.mechanism.biases(self.core, self.hidden_size, rng)
+        return {**params, "bias": np.concatenate(list(biases.values()))}
+
+    def parts(self, state: Any) -> tuple[Any, ...]:
+        """The parts of a state as a tuple, in the order of ``state_names``.
+
+        Raises
+        ------
+        ValueError
+            The state of an LSTM is not a pair (h, c).
+        """
+        if len(self.state_names) == 1:
+            return (state,)
+        if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
+            raise ValueError(
+                f"state must be a pair ({', '.join(self.state_names)}), got {type(state).__name__}"
+            )
+        return tuple(state)
+
+    def state(self, parts: Sequence[Any]) -> Any:
+        """The state of these parts: the inverse of :meth:`parts`."""
+        return parts[0] if len(self.state_names) == 1 else tuple(parts)
 
     def project(self, params: Params, x: Array) -> Array:
         """The input's part of the logits, (..., input) to (..., rows): Wx + b (equation 8)."""
@@ -79,17 +133,16 @@ class Cell:
 
     def split(self, packed: Array) -> dict[str, Array]:
         """The slots (..., width) of a packed array (..., rows)."""
-        parts, start = {}, 0
+        slots, start = {}, 0
         for name, width in self.slots:
-            parts[name] = packed[..., start : start + width]
+            slots[name] = packed[..., start : start + width]
             start += width
-        return parts
+        return slots
 
     def gates(self, params: Params, x: Array, state: Any) -> tuple[Gate, Gate]:
         """The effective forget and input gates (batch, hidden) of one step."""
-        hidden = self.hidden(state)
-        logits = self.project(params, x) + hidden @ params["weight_hh"].T
-        return self.mechanism.gates(self.split(logits))
+        recurrent = self.parts(state)[0] @ params["weight_hh"].T
+        return self.mechanism.gates(self.split(self.project(params, x) + recurrent))
 
     def step(self, params: Params, x: Array, state: Any, zoneout: Any = None) -> tuple[Array, Any]:
         """One step: x (batch, input) and a state to the output (batch, hidden) and next state.
@@ -97,40 +150,51 @@ class Cell:
         ``zoneout`` is the amount of the old state that is kept: for the LSTM a pair (cell,
         hidden), else that of the hidden state; a number, or an array (batch, hidden) of draws.
         """
-        return self.advance(params, self.project(params, x), state, zoneout)
+        if zoneout is not None and len(self.state_names) == 1:
+            zoneout = (zoneout,)
+        states = self.advance(params, self.project(params, x), self.parts(state), zoneout)
+        return states[0], self.state(states)
 
     def scan(self, params: Params, xs: Array, state: Any = None) -> tuple[Array, Any]:
         """All steps: xs (time, batch, input) to outputs (time, batch, hidden), last state."""
-        state = self.initial_state(xs) if state is None else state
+        states = self.parts(self.initial_state(xs) if state is None else state)
         outputs = []
         projected = self.project(params, xs)
         for t in range(xs.shape[0]):
-            output, state = self.advance(params, projected[t, ...], state)
-            outputs.append(output)
-        return namespace(xs).stack(outputs), state
+            states = self.advance(params, projected[t, ...], states)
+            outputs.append(states[0])
+        return namespace(xs).stack(outputs), self.state(states)
 
     def initial_state(self, xs: Array) -> Any:
         """Zeros (batch, hidden), of the type of xs (time, batch, input) and where it lives."""
         shape = (xs.shape[1], self.hidden_size)
-        return namespace(xs).zeros(shape, dtype=xs.dtype, device=device(xs))
-
-    def hidden(self, state: Any) -> Array:
-        """The hidden part of a state."""
-        return state
+        zeros = functools.partial(namespace(xs).zeros, shape, dtype=xs.dtype, device=device(xs))
+        return self.state([zeros() for _ in self.state_names])
 
     def advance(
-        self, params: Params, projected: Array, state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        """One step from the projected input (batch, rows)."""
-        raise TypeError("Cell is the common base: use LSTM, GRU or Minimal")
+        self, params: Params, projected: Array, states: States, zoneout: Any = None
+    ) -> States:
+        """The next states, from the projected input (batch, rows) and the states."""
+        logits = self._logits(params, projected, states[0])
+        return self.complete(logits, self.mechanism.gates(logits), states, zoneout)
 
     def complete(
-        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        """The rest of a step, elementwise: from the slots' logits and the effective gates."""
+        self, logits: Params, gates: tuple[Gate, Gate], states: States, zoneout: Any = None
+    ) -> States:
+        """The elementwise part of a step: the next states from logits and effective gates."""
+        new = self._next(logits, gates, states)
+        if zoneout is None:
+            return new
+        return tuple(map(_zoneout, states, new, reversed(zoneout)))
+
+    def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
+        return self.split(projected + hidden @ params["weight_hh"].T)
+
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
         raise TypeError("Cell is the common base: use LSTM, GRU or Minimal")
 
-    def _update(self, state: Array, candidate: Array, forget: Gate, input: Gate) -> Array:
+    def _update(self, state: Array, candidate: Array, gates: tuple[Gate, Gate]) -> Array:
+        forget, input = gates
         return update(state, candidate, forget, None if self.mechanism.tied(self.core) else input)
 
 
@@ -147,31 +211,12 @@ class LSTM(Cell):
     """
 
     core = "lstm"
+    state_names = ("h", "c")
 
-    def initial_state(self, xs: Array) -> Any:
-        """Zeros for (h, c)."""
-        return super().initial_state(xs), super().initial_state(xs)
-
-    def hidden(self, state: Any) -> Array:
-        return state[0]
-
-    def advance(
-        self, params: Params, projected: Array, state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        logits = self.split(projected + state[0] @ params["weight_hh"].T)
-        return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
-
-    def complete(
-        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        hidden, cell = state
-        tanh = namespace(cell).tanh
-        new_cell = self._update(cell, tanh(logits["candidate"]), *gates)
-        new_hidden = sigmoid(logits["output"]).value * tanh(new_cell)
-        if zoneout is not None:
-            new_cell = _zoneout(cell, new_cell, zoneout[0])
-            new_hidden = _zoneout(hidden, new_hidden, zoneout[1])
-        return new_hidden, (new_hidden, new_cell)
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+        tanh = namespace(states[1]).tanh
+        cell = self._update(states[1], tanh(logits["candidate"]), gates)
+        return sigmoid(logits["output"]).value * tanh(cell), cell
 
 
 class GRU(Cell):
@@ -183,26 +228,20 @@ class GRU(Cell):
 
     core = "gru"
 
-    def init(self, rng: Rng) -> dict[str, np.ndarray]:
-        return {**super().init(rng), "bias_n": np.zeros(self.hidden_size)}
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {**super().parameter_shapes(), "bias_n": (self.hidden_size,)}
 
-    def advance(
-        self, params: Params, projected: Array, state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        x, h = self.split(projected), self.split(state @ params["weight_hh"].T)
+    def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
+        x, h = self.split(projected), self.split(hidden @ params["weight_hh"].T)
         logits = {name: x[name] + h[name] for name in x}
         logits["candidate"] = x["candidate"]
-        logits[STATE_CANDIDATE] = h["candidate"] + _row(params["bias_n"], state.ndim)
-        return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
+        logits[STATE_CANDIDATE] = h["candidate"] + _row(params["bias_n"], hidden.ndim)
+        return logits
 
-    def complete(
-        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
         reset = sigmoid(logits["reset"]).value
         inner = logits["candidate"] + reset * logits[STATE_CANDIDATE]
-        new = self._update(state, namespace(state).tanh(inner), *gates)
-        new = new if zoneout is None else _zoneout(state, new, zoneout)
-        return new, new
+        return (self._update(states[0], namespace(states[0]).tanh(inner), gates),)
 
 
 class Minimal(Cell):
@@ -210,18 +249,8 @@ class Minimal(Cell):
 
     core = "minimal"
 
-    def advance(
-        self, params: Params, projected: Array, state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        logits = self.split(projected + state @ params["weight_hh"].T)
-        return self.complete(logits, self.mechanism.gates(logits), state, zoneout)
-
-    def complete(
-        self, logits: Params, gates: tuple[Gate, Gate], state: Any, zoneout: Any = None
-    ) -> tuple[Array, Any]:
-        new = self._update(state, namespace(state).tanh(logits["candidate"]), *gates)
-        new = new if zoneout is None else _zoneout(state, new, zoneout)
-        return new, new
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+        return (self._update(states[0], namespace(states[0]).tanh(logits["candidate"]), gates),)
 
 
 def _row(vector: Array, ndim: int) -> Array:

@@ -1,5 +1,7 @@
 """The cells obey the paper's equations, on every array library."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -203,6 +205,29 @@ def test_initial_parameters_are_a_function_of_the_generator():
     assert not np.array_equal(one["weight_ih"], other["weight_ih"])
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_a_cell_is_a_value(core):
+    cell, same = CORES[core](3, 8, "UR"), CORES[core](3, 8, mechanism("UR"))
+    assert cell == same
+    assert hash(cell) == hash(same)
+    others = [CORES[core](4, 8, "UR"), CORES[core](3, 4, "UR"), CORES[core](3, 8, "OM")]
+    others += [CORES[name](3, 8, "UR") for name in CORES if name != core]
+    assert len({cell, same, *others}) == 6
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cell.hidden_size = 4
+    assert dataclasses.replace(cell, mechanism="OM") == CORES[core](3, 8, "OM")
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_a_state_is_made_of_its_named_parts(core):
+    cell = CORES[core](3, 8)
+    state = cell.initial_state(np.zeros((1, 2, 3)))
+    parts = cell.parts(state)
+    assert len(parts) == len(cell.state_names)
+    assert all(part.shape == (2, 8) for part in parts)
+    assert all(one is other for one, other in zip(parts, leaves(cell.state(parts)), strict=True))
+
+
 def test_a_cell_says_what_it_is():
     assert repr(cells.LSTM(3, 8, "OM")) == "LSTM(3, 8, mechanism='OM')"
 
@@ -217,6 +242,7 @@ def test_a_cell_says_what_it_is():
         (lambda: cells.GRU(3, 6, mechanism("OM", downsize=4)), ValueError, "not divisible"),
         (lambda: cells.Minimal(3, 4, "URU"), ValueError, "UR"),
         (lambda: cells.LSTM(3, 4).init(None), TypeError, "rng"),
+        (lambda: cells.LSTM(3, 4).parts(np.zeros((2, 4))), ValueError, r"pair \(h, c\)"),
     ],
 )
 def test_bad_arguments_are_named(bad, error, complaint):

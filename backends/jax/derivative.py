@@ -27,7 +27,7 @@ def step_backward(
     """
     gates = cell.mechanism.gates(logits)
     _, pullback = jax.vjp(
-        lambda logits, gates, state: cell.complete(logits, gates, state, zoneout)[1],
+        lambda logits, gates, state: cell.complete(logits, gates, state, zoneout),
         dict(logits),
         gates,
         state,

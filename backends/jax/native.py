@@ -262,7 +262,7 @@ def _arguments(params: Params, sequence: scan.Sequence) -> list[Array]:
     """What both calls begin with."""
     x, resets, zoneout = sequence
     absent = jnp.zeros((0,), jnp.float32)
-    parts = zoneout if isinstance(zoneout, tuple) else (None, zoneout)
+    parts = (None, None, *(zoneout or ()))[-2:]
     full = (*x.shape[:2], params["weight_hh"].shape[1])
     draws = [absent if part is None else jnp.broadcast_to(part, full) for part in parts]
     flags = jnp.zeros((0,), bool) if resets is None else resets[..., 0]

@@ -49,11 +49,7 @@ class Layer(NamedTuple):
 
     def whole(self, parts: State) -> Any:
         """The cell's form of a state."""
-        return tuple(parts) if self.core == "lstm" else parts[0]
-
-    def parts(self, state: Any) -> State:
-        """The inverse of :meth:`whole`."""
-        return tuple(state) if self.core == "lstm" else (state,)
+        return self.cell.state(parts)
 
 
 class Sequence(NamedTuple):
@@ -104,8 +100,7 @@ def step(
     cell = layer.cell
     packed = product(_joint(x, state[0]), matrix) + bias
     logits = layer.split(packed)
-    _, new = cell.complete(logits, cell.mechanism.gates(logits), layer.whole(state), zoneout)
-    return layer.parts(new), packed
+    return cell.complete(logits, cell.mechanism.gates(logits), state, zoneout), packed
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -150,10 +145,11 @@ def _backward_scan(
     def one(d_state: State, now: Any) -> tuple[State, Array]:
         sequence, given, state, packed = now
         d_new = (*(a + b for a, b in zip(d_state, given, strict=False)), *d_state[len(given) :])
-        old, new = layer.whole(state), layer.whole(d_new)
-        d_slots, d_old = step_backward(layer.cell, layer.split(packed), old, sequence.zoneout, new)
+        d_slots, d_old = step_backward(
+            layer.cell, layer.split(packed), state, sequence.zoneout, d_new
+        )
         d_packed = jnp.concatenate([d_slots[name] for name, _ in layer.slots], axis=-1)
-        d_hidden, *d_rest = layer.parts(d_old)
+        d_hidden, *d_rest = d_old
         d_hidden = d_hidden + product(d_packed, recurrent)
         return _reset((d_hidden, *d_rest), sequence.resets), d_packed
 

@@ -362,7 +362,7 @@ def _zoneout(layer: scan.Layer, zoneout: Any, steps: tuple[int, ...], dtype: Any
     if layer.core == "lstm" and (not isinstance(zoneout, tuple) or len(zoneout) != 2):
         raise ValueError("zoneout of an LSTM must be a pair: of the cell and the hidden state")
     amounts = zoneout if layer.core == "lstm" else (zoneout,)
-    return layer.whole(tuple(_amount(a, (*steps, layer.hidden_size), dtype) for a in amounts))
+    return tuple(_amount(a, (*steps, layer.hidden_size), dtype) for a in amounts)
 
 
 def _amount(amount: Any, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -102,8 +102,8 @@ def compiled(sizes):
         state = (x.new_zeros(sizes[1], sizes[3]),) * 2
         outputs = []
         for projected in cell.project(params, x).unbind():
-            output, state = step(projected, state)
-            outputs.append(output)
+            state = step(projected, state)
+            outputs.append(state[0])
         return torch.stack(outputs)
 
     def backward(output):

@@ -46,4 +46,4 @@ class Controller(LSTMCell):
         logits = torch.addmm(torch.addmm(projected, rest, held.rest.T), state[0], held.hidden.T)
         parts = self._cell.split(logits)
         gates = self.mechanism.gates(parts)
-        return self._cell.complete(parts, gates, state)[1], gates[0]
+        return self._cell.complete(parts, gates, state), gates[0]

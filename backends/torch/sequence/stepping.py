@@ -53,16 +53,14 @@ def advance(
         states = tuple(s.masked_fill(reset.unsqueeze(-1), 0) for s in states)
     if "weight_hr" in params:
         return _projected(cell, params, projected, states, zoneout)
-    if cell.core == "lstm":
-        return cell.advance(params, projected, states, zoneout)[1]
-    return (cell.advance(params, projected, states[0], zoneout and zoneout[0])[1],)
+    return cell.advance(params, projected, states, zoneout)
 
 
 def _projected(
     cell: Cell, params: Mapping[str, Tensor], projected: Tensor, states: States, zoneout: Any
 ) -> States:
     """An LSTM whose hidden state is W_hr (o tanh c): zoneout keeps old projected values."""
-    hidden, (_, memory) = cell.advance(params, projected, states)
+    hidden, memory = cell.advance(params, projected, states)
     new = (hidden @ params["weight_hr"].T, memory)
     if zoneout is None:
         return new
