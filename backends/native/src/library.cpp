@@ -1,7 +1,6 @@
 // Chooses the instruction set and how a team divides the work, and runs it.
 #include "interface.h"
 #include "kernels.h"
-#include "team.h"
 
 namespace {
 
