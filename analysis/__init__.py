@@ -1,7 +1,7 @@
-"""What the mechanisms do, as mathematics and as pictures (extra ``analysis``).
+"""Checks of the paper's claims, initial distributions and figures (extra ``analysis``).
 
-``verify`` judges the paper's claims on the library's own functions; the other names are for
-researchers. Modules and names are loaded when they are first used: the import itself is light.
+:func:`verify` checks every claim of the paper on the library's own functions. Modules and names
+are imported on first use, so importing the package alone is fast.
 """
 
 import importlib
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from gatecore.analysis.ordered import ExpectedGates, expected_gates
     from gatecore.analysis.timescales import sample_timescales, timescale_quantile
 
-_NEEDED = ("matplotlib", "scipy", "sympy")
-_NAMES = {
+_MODULE_OF = {
     "Claim": "claims",
     "ExpectedGates": "ordered",
     "expected_gates": "ordered",
@@ -28,54 +27,34 @@ _NAMES = {
 }
 
 __all__ = [
-    "Claim",
-    "ExpectedGates",
-    "chrono",
-    "claims",
-    "decay",
-    "equivalence",
-    "expected_gates",
-    "figures",
-    "gradient_bounds",
-    "gradients",
-    "initial",
-    "initial_gate_density",
-    "ordered",
-    "permutation",
-    "sample_timescales",
-    "saturation",
-    "timescale_quantile",
-    "timescales",
-    "verify",
-]
+    "Claim", "ExpectedGates", "chrono", "claims", "decay", "equivalence", "expected_gates",
+    "figures", "gradient_bounds", "gradients", "initial", "initial_gate_density", "ordered",
+    "permutation", "sample_timescales", "saturation", "timescale_quantile", "timescales", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """A module of the package, or a name exported from one."""
+    """A module of the package, or a name exported by one, imported on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_NAMES.get(name, name)}")
-    return getattr(module, name) if name in _NAMES else module
+    module = importlib.import_module(f"{__name__}.{_MODULE_OF.get(name, name)}")
+    return getattr(module, name) if name in _MODULE_OF else module
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _missing() -> list[str]:
-    return [name for name in _NEEDED if not _found(name)]
-
-
-def _found(name: str) -> bool:
+def _installed(package: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
-    except ImportError:  # a finder that refuses it
+        return importlib.util.find_spec(package) is not None
+    except ImportError:  # an import hook blocks the package
         return False
 
 
-if _missing():
+if _missing := [name for name in ("matplotlib", "scipy", "sympy") if not _installed(name)]:
     raise ModuleNotFoundError(
-        f"gatecore.analysis needs {' and '.join(_missing())}, not installed here: "
-        "pip install 'gatecore[analysis]'",
-        name=_missing()[0],
+        f"gatecore.analysis needs {' and '.join(_missing)}, not installed here: run "
+        "pip install '.[analysis]' in gatecore's source folder",
+        name=_missing[0],
     )

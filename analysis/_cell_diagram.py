@@ -1,4 +1,4 @@
-"""Figure 1: the LSTM cell with a refine gate, drawn."""
+"""Figure 1: diagram of the LSTM cell with a refine gate."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,9 +9,17 @@ from gatecore.analysis._style import COLOURS
 _BLACK, _RED, _BLUE = COLOURS[:3]
 _LAYER, _OPERATION = "#F6E3C5", "#DCEBF5"
 
+Point = tuple[float, float]
+
 
 def refined_cell() -> Figure:
-    """Figure 1: forget gate f and refine gate r make the effective gate g, which updates c."""
+    """Figure 1: forget gate f and refine gate r form the effective gate g (equations 9-15).
+
+    Examples
+    --------
+    >>> refined_cell().get_size_inches().tolist()
+    [8.0, 4.4]
+    """
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.2, 11.2), ylim=(-0.75, 5.5), aspect="equal")
@@ -23,13 +31,9 @@ def refined_cell() -> Figure:
 
 
 def _layers(axes: Axes) -> None:
-    """The four projections of (x, h), packed r f u o."""
-    for x, name, function in (
-        (1.2, "f", "σ"),
-        (3.4, "r", "σ"),
-        (6.6, "u", "tanh"),
-        (8.6, "o", "σ"),
-    ):
+    """The four projections of (x, h): f, r, u, o."""
+    projections = (1.2, "f", "σ"), (3.4, "r", "σ"), (6.6, "u", "tanh"), (8.6, "o", "σ")
+    for x, name, function in projections:
         colour = _RED if name == "r" else _BLACK
         _box(axes, x, 0.8, function, _LAYER, colour)
         _arrow(axes, (x, 0), (x, 0.5))
@@ -91,15 +95,11 @@ def _circle(axes: Axes, x: float, y: float, text: str) -> None:
     axes.text(x, y, text, ha="center", va="center_baseline", zorder=4)
 
 
-def _line(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = _BLACK
-) -> None:
+def _line(axes: Axes, start: Point, end: Point, colour: str = _BLACK) -> None:
     axes.plot(*zip(start, end, strict=True), color=colour, linewidth=1.2, zorder=2)
 
 
-def _arrow(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = _BLACK
-) -> None:
+def _arrow(axes: Axes, start: Point, end: Point, colour: str = _BLACK) -> None:
     axes.annotate("", end, start, zorder=2, arrowprops={
         "arrowstyle": "-|>", "color": colour, "lw": 1.2, "shrinkA": 0, "shrinkB": 0
     })  # fmt: skip

@@ -1,12 +1,12 @@
-"""How a claim is stated and judged.
+"""How a claim of the paper is declared, checked and given a verdict.
 
-A check reports facts: short statements, each shown true or not by running the library's own
-functions. The paper's wording is one question (`as_stated`), the facts are the other; the verdict
-follows from both, so a wrong formula in the library can't leave a verdict standing.
+A check returns whether the paper's wording holds, and facts about the library's own functions:
+pairs (text, whether it is true). The verdict follows from both, so a wrong formula in the library
+changes it.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import sympy
@@ -21,31 +21,34 @@ OPEN = "not established"
 
 PROOF = "symbolic proof"
 CERTIFIED = "certified bound"
-MONTE_CARLO = "Monte Carlo, 99.99 % confidence interval"
+PROOF_AND_SAMPLE = f"{PROOF}; Monte Carlo, 99.99 % confidence interval"
 ENUMERATION = "exact enumeration"
 PRECISION = "comparison with high precision"
+
+CheckResult = tuple[Any, Sequence[tuple[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One claim of the paper and what became of it.
+    """A claim of the paper and its verdict.
 
     Attributes
     ----------
     name : str
+        Where the paper makes the claim.
     statement : str
-        What the paper says.
+        The paper's statement.
     verdict : str
-        "holds", "holds as corrected", "false as stated", or "not established" where the library
-        does not do what the truth below says.
+        "holds", "holds as corrected", "false as stated", or "not established" if a fact of the
+        evidence fails.
     evidence : str
-        What was shown, fact by fact; a fact that failed is marked FAILED.
+        The facts tested, separated by "; ". A fact that fails begins with "FAILED: ".
     ok : bool
         Whether the verdict is the expected one.
     truth : str
-        What is true.
+        The correct statement.
     method : str
-        How it was established.
+        How the facts are established, for example "symbolic proof".
     """
 
     name: str
@@ -57,58 +60,42 @@ class Claim:
     method: str = ""
 
 
-class Fact(NamedTuple):
-    """A statement and whether it was shown."""
-
-    text: str
-    true: bool
-
-
-class Finding(NamedTuple):
-    """What a check found: whether the paper's wording holds, and the facts of the truth."""
-
-    as_stated: bool
-    facts: tuple[Fact, ...]
-
-
 class Proposition(NamedTuple):
-    """A claim before it is judged: ``expected`` is its verdict if the library is right."""
+    """A claim before it is checked; ``expected`` is its verdict if the library is correct."""
 
     name: str
     statement: str
     truth: str
     method: str
     expected: str
-    check: Callable[[], Finding]
+    check: Callable[[], CheckResult]
 
     def judge(self) -> Claim:
-        """Run the check.
+        """Run the check and give the verdict.
 
-        With a wrong formula a check may have nothing to solve or to divide; that refutes it too.
+        A wrong formula can leave a check nothing to solve or to divide: such an exception counts
+        as a failed fact.
         """
         try:
             as_stated, facts = self.check()
         except (ArithmeticError, LookupError, TypeError, ValueError, BasePolynomialError) as error:
-            as_stated, facts = finding(False, (f"broke off with {type(error).__name__}", False))
-        if not all(fact.true for fact in facts):
+            as_stated, facts = False, [(f"the check raised {type(error).__name__}", False)]
+        if not all(true for _, true in facts):
             verdict = OPEN
         elif as_stated:
             verdict = HOLDS
         else:
             verdict = self.expected if self.expected in (CORRECTED, FALSE) else FALSE
-        evidence = "; ".join(("" if fact.true else "FAILED: ") + fact.text for fact in facts)
+        evidence = "; ".join(("" if true else "FAILED: ") + text for text, true in facts)
         ok = verdict == self.expected
         return Claim(self.name, self.statement, verdict, evidence, ok, self.truth, self.method)
 
 
-def finding(as_stated: Any, *facts: tuple[str, Any]) -> Finding:
-    """A Finding from pairs (text, shown)."""
-    return Finding(bool(as_stated), tuple(Fact(text, bool(true)) for text, true in facts))
-
-
-def proved(*facts: tuple[str, Any]) -> Finding:
-    """The finding of a claim whose wording is what the facts say."""
-    return finding(all(true for _, true in facts), *facts)
+def claim(
+    name: str, expected: str, statement: str, truth: str, method: str = PROOF
+) -> Callable[[Callable[[], CheckResult]], Proposition]:
+    """Decorator that makes a :class:`Proposition` of a check."""
+    return lambda check: Proposition(name, statement, truth, method, expected, check)
 
 
 def symbolic_gate(name: str) -> tuple[sympy.Symbol, Gate]:
@@ -118,10 +105,10 @@ def symbolic_gate(name: str) -> tuple[sympy.Symbol, Gate]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two rational expressions are identical: decided exactly, not by heuristics."""
+    """Whether two rational expressions are identical, decided exactly."""
     return sympy.cancel(sympy.together(sympy.sympify(left) - sympy.sympify(right))) == 0
 
 
-def consistent(gate: Gate) -> bool:
-    """Whether the two sides of a gate of rational expressions sum to 1 identically."""
+def sums_to_one(gate: Gate) -> bool:
+    """Whether value and complement of a gate of rational expressions sum to 1 identically."""
     return same(gate.value + gate.complement, 1)

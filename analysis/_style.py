@@ -1,4 +1,4 @@
-"""The look that all figures share: colours, dashes, bare axes, names at the ends of lines."""
+"""Shared style of the figures: colours, dashes, plain axes, labels at the ends of lines."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -13,14 +13,14 @@ COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 BEFORE = "#8A8A8A"
 
-_APART = 0.07  # of the axes' height, between two names
+_APART = 0.07  # distance of two labels, as a fraction of the axes' height
 
 Curve = tuple[np.ndarray, np.ndarray]
 Canvas = Figure | SubFigure
 
 
 def styles() -> Iterator[tuple[str, Any]]:
-    """Colour and line style of each label, in order: no two of 28 alike."""
+    """Colour and line style of each label, in order; the first 28 pairs differ."""
     return zip(itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=False)
 
 
@@ -31,8 +31,8 @@ def plain(axes: Axes) -> Axes:
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    """Name each line right of its end, names pushed apart where ends are close."""
-    left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]  # asked first: they settle the scales
+    """Label each line right of its end; labels of close ends are moved apart."""
+    left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]  # also updates the scales
     to_axes = axes.transData + axes.transAxes.inverted()
     placed = sorted(ends.items(), key=lambda end: end[1][0])
     heights = [to_axes.transform((left, max(value, bottom)))[1] for _, (value, _) in placed]
@@ -42,14 +42,18 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     for k in reversed(range(len(heights))):
         heights[k] = min(heights[k], top - _APART * (len(heights) - 1 - k))
     for (label, (_, colour)), height in zip(placed, heights, strict=True):
-        axes.text(
-            1.02, height, label.replace(" (", "\n("), color=ink(colour), va="center",
-            fontsize=10 if len(label) < 12 else 7, transform=axes.transAxes,
-        )  # fmt: skip
+        text, style = label_text(label, colour)
+        axes.text(1.02, height, text, transform=axes.transAxes, **style)
+
+
+def label_text(label: str, colour: str) -> tuple[str, dict[str, Any]]:
+    """A label with its parenthesis on a second line, and the style of the text."""
+    size = 10 if len(label) < 12 else 7
+    return label.replace(" (", "\n("), {"color": ink(colour), "va": "center", "fontsize": size}
 
 
 def ink(colour: str) -> tuple[float, float, float]:
-    """The colour, darkened until text in it can be read on white (contrast 4.5, WCAG 2)."""
+    """The colour, darkened until text in it is legible on white (contrast 4.5, WCAG 2)."""
     shade = to_rgb(colour)
     while 1.05 / (_luminance(shade) + 0.05) < 4.5:
         red, green, blue = shade

@@ -1,4 +1,4 @@
-"""Chrono biases: the law without T_max, its constant, and the T_max that were used."""
+"""Chrono biases: the distribution without T_max, its normaliser, and the paper's T_max."""
 
 from typing import Any
 
@@ -7,29 +7,21 @@ import numpy as np
 import sympy
 
 from gatecore import init
-from gatecore.analysis._claim import (
-    CERTIFIED,
-    CORRECTED,
-    FALSE,
-    PROOF,
-    Finding,
-    Proposition,
-    finding,
-)
+from gatecore.analysis._claim import CERTIFIED, CORRECTED, FALSE, CheckResult, claim
 
 _TERMS = 1 << 16
 
 
 def normaliser_bracket(terms: int = _TERMS) -> tuple[float, float]:
-    """Certified bounds of Z = Σ_{k≥1} 1/(k ln²(k + 1)).
+    """Certified bounds of Z = Σ_{k≥1} 1/(k ln²(k + 1)) (Table 4, chrono without T_max).
 
-    The terms are convex in k, so the rest after n of them lies between the integral from n + 1
-    plus half a term and the integral from n + ½. With L = ln(x + 1) that integral from x is
+    The terms are convex in k, so the remainder after n of them lies between the integral from
+    n + 1 plus half a term and the integral from n + ½. With L = ln(x + 1) that integral from x is
     1/L + Σ_m E₂(mL)/L, and exp(−y)/(y + 2) < E₂(y) < exp(−y)/(y + 1).
     """
     k = np.arange(1.0, terms + 1)
     total = mpmath.mpf(float(np.sum(np.sort(1 / (k * np.log1p(k) ** 2)))))
-    rounding = mpmath.mpf(terms) * mpmath.mpf(2) ** -50  # of the sum, generously
+    rounding = mpmath.mpf(terms) * mpmath.mpf(2) ** -50  # a generous bound for the sum
     after = mpmath.mpf(terms) + 1
     low = total + _integral(after, 2, 1) + 1 / (2 * after * mpmath.log(after + 1) ** 2)
     high = total + _integral(mpmath.mpf(terms) + 0.5, 1, 3)
@@ -37,9 +29,9 @@ def normaliser_bracket(terms: int = _TERMS) -> tuple[float, float]:
 
 
 def _integral(start: Any, shift: int, count: int) -> Any:
-    """Bound of ∫_start^∞ dx/(x ln²(x + 1)): below with shift 2, above with shift 1.
+    """Bound of ∫_start^∞ dx/(x ln²(x + 1)): lower with shift 2, upper with shift 1.
 
-    Above, the terms left out after ``count`` are less than the last one.
+    In the upper bound the terms after ``count`` are together less than the last one.
     """
     level = mpmath.log(start + 1)
     terms = [mpmath.exp(-m * level) / (m * level + shift) for m in range(1, count + 1)]
@@ -47,7 +39,7 @@ def _integral(start: Any, shift: int, count: int) -> Any:
 
 
 def normaliser(digits: int = 30) -> Any:
-    """Z to the given digits: 60 terms and Euler-Maclaurin for the rest."""
+    """Z to ``digits`` decimal digits (an mpmath number): 60 terms, then Euler-Maclaurin."""
     with mpmath.workdps(digits + 20):
         n = mpmath.mpf(60)
 
@@ -56,16 +48,20 @@ def normaliser(digits: int = 30) -> Any:
 
         level = mpmath.log(n + 1)
         points = [level * m for m in (1, 2, 4, 9, 40)]
-        rest = mpmath.quad(lambda t: 1 / (t * t * mpmath.expm1(t)), points)
-        total = mpmath.fsum(term(k) for k in range(1, 60)) + term(n) / 2 + 1 / level + rest
+        remainder = mpmath.quad(lambda t: 1 / (t * t * mpmath.expm1(t)), points)
+        total = mpmath.fsum(term(k) for k in range(1, 60)) + term(n) / 2 + 1 / level + remainder
         derivatives = mpmath.taylor(term, n, 2 * 11)
         for m in range(1, 12):  # the series of B_2m/(2m)! f^(2m-1); taylor divides by (2m-1)!
             total -= mpmath.bernoulli(2 * m) / (2 * m) * derivatives[2 * m - 1]
         return +total
 
 
-def check_normaliser() -> Finding:
-    """Table 4's third row: the exact law of D = 1 + T, and its printed analogue."""
+@claim("Table 4, chrono without T_max", CORRECTED,
+       "D has density proportional to 1/(x log^2 x)",
+       "P(D = x) = 1/(Z(x-1) ln^2 x) on the integers from 2, Z = 3.38773553...; the printed one "
+       "is a continuous analogue with a heavier tail",
+       CERTIFIED)  # fmt: skip
+def _check_normaliser() -> CheckResult:
     low, high = normaliser_bracket()
     exact = normaliser()
     steps, z = sympy.symbols("x Z", positive=True)
@@ -76,55 +72,38 @@ def check_normaliser() -> Finding:
     printed_tail = float(np.log(2)) / level  # D = 2^{1/(1−u)}: P(D > x) = ln 2 / ln x
     quantile = init.chrono_unbounded_quantile(1 - exact_tail)
     first = init.chrono_unbounded_quantile(np.array([0.614, 0.615]))
-    return finding(
-        sympy.simplify(of_t / printed).is_constant(steps),
+    return sympy.simplify(of_t / printed).is_constant(steps), [
         (f"{low:.9f} < Z < {high:.9f}", low < float(exact) < high and high - low < 1e-7),
-        ("the library's constant has all its digits",
+        ("the library's constant is exact to double precision",
          abs(init.CHRONO_NORMALISER - float(exact)) < 1e-15),
         ("P(D = x) = 1/(Z(x-1) ln^2 x), with P(T = 1) = .614384",
          abs(1 / float(exact * mpmath.log(2) ** 2) - 0.614384) < 1e-6
          and first[0] == 0 and first[1] == np.log(2)),
-        (f"the printed law's tail in b is {printed_tail / exact_tail:.2f} times heavier",
+        (f"the printed distribution's tail in b is {printed_tail / exact_tail:.2f} times heavier",
          abs(quantile / level - 1) < 1e-6 and 2.34 < printed_tail / exact_tail < 2.36),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def mean_bias(t_max: float) -> float:
-    """E b of b ~ log U[1, T_max − 1]: m ln m/(m − 1) − 1, m = T_max − 1."""
+    """Mean of the bias b ~ log U[1, T_max − 1] (equation 17): m ln m/(m − 1) − 1, m = T_max − 1."""
     m = t_max - 1
     return m * np.log(m) / (m - 1) - 1
 
 
-def check_t_max() -> Finding:
-    """T_max = 8 and 11 'mimic fixed biases of about 1.0 and 2.0'."""
+@claim("Section 3.3, T_max", FALSE,
+       "T_max = 8 and 11 mimic fixed biases of about 1.0 and 2.0",
+       "Their mean biases are 1.27 and 1.56")  # fmt: skip
+def _check_t_max() -> CheckResult:
     m, b = sympy.symbols("m b", positive=True)
     mean = sympy.integrate(sympy.log(b), (b, 1, m)) / (m - 1)
     nodes = (np.arange(20000) + 0.5) / 20000
     means = [init.chrono_quantile(nodes, t).mean() for t in (8, 11)]
     medians = [init.chrono_quantile(0.5, t) for t in (8, 11)]
-    return finding(
-        abs(means[1] - 2) < 0.1,
+    return abs(means[1] - 2) < 0.1, [
         ("E b = m ln m/(m-1) - 1 with m = T_max - 1",
          sympy.simplify(mean - m * sympy.log(m) / (m - 1) + 1) == 0),
         (f"T_max = 8, 11: mean b {means[0]:.2f} and {means[1]:.2f}",
          np.allclose(means, [mean_bias(8), mean_bias(11)], atol=1e-6)),
         ("median b log(T_max/2): 1.39 and 1.70",
          np.allclose(medians, np.log([4, 5.5]), rtol=1e-14)),
-    )  # fmt: skip
-
-
-CLAIMS = (
-    Proposition(
-        "Table 4, chrono without T_max",
-        "D has density proportional to 1/(x log^2 x)",
-        "P(D = x) = 1/(Z(x-1) ln^2 x) on the integers from 2, Z = 3.38773553...; the printed one "
-        "is a continuous analogue with a heavier tail",
-        CERTIFIED, CORRECTED, check_normaliser,
-    ),
-    Proposition(
-        "Section 3.3, T_max",
-        "T_max = 8 and 11 mimic fixed biases of about 1.0 and 2.0",
-        "Their mean biases are 1.27 and 1.56",
-        PROOF, FALSE, check_t_max,
-    ),
-)  # fmt: skip
+    ]  # fmt: skip

@@ -1,35 +1,26 @@
-"""Figures: functions of arrays that return a matplotlib ``Figure``; save or show it as you like.
+"""Figures of the theory and of runs: functions of arrays that return a matplotlib ``Figure``.
 
-Colours are Okabe and Ito's, told apart by colour-blind eyes; a line style and a label at the line
-tell the same in print. No global state of matplotlib is read or changed.
+Save or show the figure as usual. Colours are Okabe and Ito's, safe for colour-blind readers; line
+styles and labels at the lines carry the same information in print. Matplotlib's global state is
+neither read nor changed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gatecore import Gate, timescale
-from gatecore.analysis._bands import (
+from gatecore.analysis._cell_diagram import refined_cell
+from gatecore.analysis._learning_curves import (
     FEW,
     Band,
-    baseline_lines,
     learning_bands,
+    learning_curves,
     learning_grid,
     quantile_band,
     trailing_band,
-)
-from gatecore.analysis._cell_diagram import refined_cell
-from gatecore.analysis._plates import (
-    adjustment,
-    effective_band,
-    gradient_ratio,
-    precision,
-    refine_contours,
-    timescale_densities,
-    timescale_tails,
 )
 from gatecore.analysis._style import (
     BEFORE,
@@ -37,10 +28,18 @@ from gatecore.analysis._style import (
     DASHES,
     Canvas,
     Curve,
-    ink,
-    label_ends,
+    label_text,
     plain,
     styles,
+)
+from gatecore.analysis._theory_plots import (
+    adjustment,
+    effective_band,
+    gradient_ratio,
+    precision,
+    refine_contours,
+    timescale_densities,
+    timescale_tails,
 )
 
 __all__ = [
@@ -51,115 +50,126 @@ __all__ = [
     "timescale_tails", "trailing_band",
 ]  # fmt: skip
 
+Gates = Mapping[str, tuple[Gate | None, Gate | None]]
+
 
 class Panel(NamedTuple):
-    """What to show of one task.
+    """The curves and gates of one task in :func:`comparison`.
 
-    Parameters
+    Attributes
     ----------
     title, score : str
-        ``score`` labels the curves' vertical axis.
+        ``score`` labels the vertical axis of the curves.
     curves : label -> (steps, values)
+        Pairs of arrays (n,).
     baselines : label -> value
-        Drawn as dashed horizontal lines.
+        Dashed horizontal lines.
     gates : label -> (gates before, gates after training)
-        Of each unit, arrays of any shape; None where they are not known.
+        The mean forget gate of each unit, arrays of any shape; None if unknown.
     """
 
     title: str
     score: str
     curves: Mapping[str, Curve]
     baselines: Mapping[str, float]
-    gates: Mapping[str, tuple[Gate | None, Gate | None]]
+    gates: Gates
 
 
 def comparison(panels: Sequence[Panel]) -> Figure:
-    """A row for each task: learning curves, then histograms of the units' gates."""
+    """A row for each task: learning curves and gate histograms (as Figures 3 and 4).
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        At least one, each with at least one entry in ``gates``.
+
+    Examples
+    --------
+    >>> curve, gate = (np.array([0, 10]), np.array([2.1, 0.8])), Gate(np.ones(8), np.zeros(8))
+    >>> figure = comparison([Panel("Copy", "loss", {"UR": curve}, {}, {"UR": (gate, gate)})])
+    >>> len(figure.axes)
+    3
+    """
     rows = max(len(panel.gates) for panel in panels)
     figure = Figure(figsize=(11, len(panels) * (1.4 + 0.95 * rows)), layout="constrained")
-    bands: Any = figure.subfigures(len(panels), 1, squeeze=False, hspace=0.04)
-    for panel, band in zip(panels, bands[:, 0], strict=True):
-        band.suptitle(panel.title, x=0.01, ha="left", fontweight="bold")
-        left, right = band.subfigures(1, 2, width_ratios=(1, 1.15))
+    strips: Any = figure.subfigures(len(panels), 1, squeeze=False, hspace=0.04)
+    for panel, strip in zip(panels, strips[:, 0], strict=True):
+        strip.suptitle(panel.title, x=0.01, ha="left", fontweight="bold")
+        left, right = strip.subfigures(1, 2, width_ratios=(1, 1.15))
         learning_curves(panel.curves, panel.baselines, panel.score, canvas=left)
         gate_histograms(panel.gates, canvas=right)
     return figure
 
 
 def theory() -> dict[str, Figure]:
-    """All figures of the theory by name, each made of arrays that the library computes."""
-    from gatecore.analysis import _theory  # the only figures that need SymPy and SciPy
+    """All figures of the theory by name (Figures 1 and 2, Table 4, precision).
 
-    return _theory.theory()
+    Their arrays are computed by the library.
 
-
-def learning_curves(
-    curves: Mapping[str, Curve],
-    baselines: Mapping[str, float],
-    score: str,
-    canvas: Canvas | None = None,
-) -> Canvas:
-    """Scores against training steps, each line labelled at its end, the baselines dashed.
-
-    Parameters
-    ----------
-    curves : label -> (steps, values)
-    baselines : label -> value
-    score : str
-        Label of the vertical axis.
-    canvas : Figure or SubFigure, optional
-        Where to draw; default a new Figure.
+    Examples
+    --------
+    >>> list(theory())[:2]
+    ['figure1_refined_cell', 'figure2a_adjustment']
     """
-    canvas = canvas or Figure(figsize=(6, 4), layout="constrained")
-    axes = plain(canvas.subplots())
-    ends = {}
-    for (label, (steps, values)), (colour, dashes) in zip(curves.items(), styles(), strict=False):
-        axes.plot(steps, values, color=colour, linestyle=dashes, linewidth=1.6)
-        if len(steps):
-            ends[label] = (values[-1], colour)
-    baseline_lines(axes, baselines)
-    axes.set(xlabel="training steps", ylabel=score)
-    label_ends(axes, ends)
-    return canvas
+    from gatecore.analysis import _theory_data  # the only figures that need SymPy and SciPy
+
+    return _theory_data.theory()
 
 
-def gate_histograms(
-    gates: Mapping[str, tuple[Gate | None, Gate | None]], canvas: Canvas | None = None
-) -> Canvas:
-    """For each label a row: histograms of forget gates and of timescales, before and after.
+def gate_histograms(gates: Gates, canvas: Canvas | None = None) -> Canvas:
+    """Histograms of forget gates and timescales before and after training (Figures 4 and 9).
 
     Parameters
     ----------
     gates : label -> (before, after)
-        The mean forget gate of each unit; timescales are 1/(1 − g) in steps. Infinite ones are
-        counted in the last bin. Vertical scales are independent.
+        A row for each label, at least one: the mean forget gate of each unit, arrays of any
+        shape, or None. Timescales are 1/(1 − g) in steps; infinite ones are in the last bin, NaN
+        is left out. Vertical scales are independent.
     canvas : Figure or SubFigure, optional
         Where to draw; default a new Figure.
+
+    Examples
+    --------
+    >>> gate = Gate(np.full(8, 0.9), np.full(8, 0.1))
+    >>> figure = gate_histograms({"UR": (gate, gate), "U": (None, gate)})
+    >>> [axes.get_xlabel() for axes in figure.axes[2:]]
+    ['forget gate, mean', 'timescale 1/(1 − g), steps']
     """
     canvas = canvas or Figure(figsize=(6, 1 + len(gates)), layout="constrained")
     axes = canvas.subplots(len(gates), 2, sharex="col", squeeze=False)
     _gate_column(axes[:, 0], gates)
     _timescale_column(axes[:, 1], gates)
     for ax in axes[:, 1]:
-        ax.set_ylabel("")  # the name stands once, on the left
+        ax.set_ylabel("")  # the label is in the left column
     axes[0, 0].legend(loc="upper left", frameon=False, fontsize=8)
     return canvas
 
 
-def gate_rows(gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> Figure:
-    """The left column of :func:`gate_histograms` alone, in a figure that a phone can show."""
+def gate_rows(gates: Gates) -> Figure:
+    """The left column of :func:`gate_histograms` alone, narrow enough for a phone.
+
+    Examples
+    --------
+    >>> gate = Gate(np.full(8, 0.9), np.full(8, 0.1))
+    >>> len(gate_rows({"UR": (gate, gate), "U": (None, gate)}).axes)
+    2
+    """
     return _one_column(gates, _gate_column)
 
 
-def timescale_rows(gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> Figure:
-    """The right column of :func:`gate_histograms` alone."""
+def timescale_rows(gates: Gates) -> Figure:
+    """The right column of :func:`gate_histograms` alone.
+
+    Examples
+    --------
+    >>> gate = Gate(np.full(8, 0.9), np.full(8, 0.1))
+    >>> timescale_rows({"UR": (gate, gate)}).axes[0].get_xscale()
+    'log'
+    """
     return _one_column(gates, _timescale_column)
 
 
-def _one_column(
-    gates: Mapping[str, tuple[Gate | None, Gate | None]],
-    draw: Callable[[Any, Mapping[str, tuple[Gate | None, Gate | None]]], None],
-) -> Figure:
+def _one_column(gates: Gates, draw: Callable[[Any, Gates], None]) -> Figure:
     figure = Figure(figsize=(4.4, 0.9 + 0.45 * len(gates)), layout="constrained")
     axes = figure.subplots(len(gates), 1, sharex=True, squeeze=False)[:, 0]
     draw(axes, gates)
@@ -170,48 +180,35 @@ def _one_column(
     return figure
 
 
-def _gate_column(axes: Any, gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> None:
+def _gate_column(axes: Any, gates: Gates) -> None:
     _column(axes, gates, np.linspace(0, 1, 31), lambda gate: gate.value)
     axes[-1].set_xlabel("forget gate, mean")
 
 
-def _timescale_column(axes: Any, gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> None:
+def _timescale_column(axes: Any, gates: Gates) -> None:
     _column(axes, gates, _log_bins(gates), timescale)
     axes[0].set_xscale("log")
     axes[-1].set_xlabel("timescale 1/(1 − g), steps")
 
 
-def _column(
-    axes: Any,
-    gates: Mapping[str, tuple[Gate | None, Gate | None]],
-    edges: np.ndarray,
-    quantity: Callable[[Gate], Any],
-) -> None:
-    """One row of histograms for each label, named on its left."""
-    for ax, (label, pair), (colour, _) in zip(axes, gates.items(), styles(), strict=False):
-        for gate, style in zip(pair, _before_and_after(colour), strict=True):
-            if gate is not None:
-                _histogram(ax, quantity(gate), edges, style)
-        plain(ax).set_yticks([])
-        ax.set_ylabel(
-            label.replace(" (", "\n("), rotation=0, ha="right", va="center", color=ink(colour),
-            fontsize=10 if len(label) < 12 else 7,
-        )  # fmt: skip
-
-
-def _before_and_after(colour: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _column(axes: Any, gates: Gates, edges: np.ndarray, quantity: Callable[[Gate], Any]) -> None:
+    """A histogram for each label, with the label on its left."""
     before = {"label": "before", "histtype": "step", "color": BEFORE, "zorder": 3}
-    return before, {"label": "after training", "color": colour, "alpha": 0.75}
+    for ax, (label, pair), (colour, _) in zip(axes, gates.items(), styles(), strict=False):
+        after = {"label": "after training", "color": colour, "alpha": 0.75}
+        for gate, style in zip(pair, (before, after), strict=True):
+            if gate is not None:
+                values = np.ravel(quantity(gate))
+                values = np.clip(values[~np.isnan(values)], edges[0], edges[-1])
+                ax.hist(values, list(edges), **style)
+        plain(ax).set_yticks([])
+        text, style = label_text(label, colour)
+        ax.set_ylabel(text, rotation=0, ha="right", **style)
 
 
-def _histogram(axes: Axes, values: Any, edges: np.ndarray, style: dict[str, Any]) -> None:
-    known = np.ravel(values)[~np.isnan(np.ravel(values))]
-    axes.hist(np.clip(known, edges[0], edges[-1]), list(edges), **style)
-
-
-def _log_bins(gates: Mapping[str, tuple[Gate | None, Gate | None]]) -> np.ndarray:
-    """Bin edges over the decades from 1 to the longest finite timescale: two to six of them."""
-    found = [np.ravel(timescale(gate)) for pair in gates.values() for gate in pair if gate]
-    finite = np.concatenate([[100.0], *(steps[np.isfinite(steps)] for steps in found)])
+def _log_bins(gates: Gates) -> np.ndarray:
+    """Bin edges over the decades from 1 to the longest finite timescale, two to six of them."""
+    steps = [np.ravel(timescale(gate)) for pair in gates.values() for gate in pair if gate]
+    finite = np.concatenate([[100.0], *(values[np.isfinite(values)] for values in steps)])
     decades = min(int(np.ceil(np.log10(finite.max()))), 6)
     return np.logspace(0, decades, 12 * decades + 1)

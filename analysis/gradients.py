@@ -1,6 +1,6 @@
-"""How fast a refine gate learns: Appendix C and Figure 2d, exactly.
+"""Gradients of a refine gate: exact bounds of Appendix C and Figure 2d.
 
-All ratios are to the gradient g(1 − g) that a plain sigmoid gate of the same value has.
+All ratios are relative to g(1 − g), the gradient of a plain sigmoid gate of the same value.
 """
 
 from typing import Any
@@ -11,41 +11,33 @@ import sympy
 from numpy.typing import ArrayLike
 
 import gatecore
-from gatecore import Gate
-from gatecore.analysis import _certificates
-from gatecore.analysis._claim import (
-    CERTIFIED,
-    CORRECTED,
-    HOLDS,
-    PROOF,
-    Finding,
-    Proposition,
-    finding,
-    proved,
-    same,
-)
+from gatecore import Gate, _checks
+from gatecore.analysis import _gradient_proofs
+from gatecore.analysis._arrays import as_gate, bisect
+from gatecore.analysis._claim import CERTIFIED, CORRECTED, HOLDS, CheckResult, claim, same
 
 Floats = np.ndarray
-_HALVINGS = 60
 
 
 def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, Floats]:
-    """Least and greatest ratio ‖∇g‖ / (g(1 − g)) of a refine gate of effective value g (Fig. 2d).
+    """Smallest and largest ratio ‖∇g‖ / (g(1 − g)) of a refine gate of value g (Figure 2d).
 
-    Over all forget and refine gates that give g. The upper bound 2/(1 + √min(g, 1 − g)) is
-    attained by the refine gate at 0 or 1; the lower one lies inside and has no such formula.
+    Over all forget and refine gates that give g. The upper bound is 2/(1 + √min(g, 1 − g)),
+    attained at r = 0 or r = 1; the lower bound is an interior minimum without closed form.
 
     Parameters
     ----------
     g : Gate or array (...), in [0, 1]
-        Given as a Gate, 1 − g is exact also where g rounds to 1. At 0 and 1 the limits (1, 2).
+        The effective gate. A Gate is exact also where g rounds to 1. At 0 and 1 the bounds are
+        the limits (1, 2).
     logits : {"both", "forget"}
-        The gradient with respect to both logits, or to the forget gate's alone. The latter is
-        never less than the plain gate's: its lower bound is 1, its upper bound the same.
+        The gradient with respect to both logits, or to the forget gate's logit alone. The latter
+        has the lower bound 1 and the same upper bound.
 
     Returns
     -------
     (lower, upper) : float64 arrays (...)
+        In [1, 1.1131] and [1.1715, 2].
 
     Raises
     ------
@@ -58,52 +50,35 @@ def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, 
     >>> lower.round(6), upper.round(6)
     (array([1.113053, 1.024917, 1.00025 ]), array([1.171573, 1.519494, 1.938693]))
     """
-    if logits not in ("both", "forget"):
-        raise ValueError(f"logits must be 'both' or 'forget', got {logits!r}")
-    side = smaller_side(g)
+    _checks.choice("logits", logits, ("both", "forget"))
+    side = np.minimum(*as_gate(g))
     lower = np.ones_like(side) if logits == "forget" else _least_ratio(side)
     return lower[()], (2 / (1 + np.sqrt(side)))[()]
-
-
-def smaller_side(g: Gate | ArrayLike) -> Floats:
-    """min(g, 1 − g) as float64, checked to lie in [0, ½]."""
-    if isinstance(g, Gate):
-        value, complement = (np.asarray(side, dtype=np.float64) for side in g)
-    else:
-        value = np.asarray(g, dtype=np.float64)
-        complement = 1 - value
-    side = np.minimum(value, complement)
-    if not np.all((side >= 0) & (side <= 0.5)):
-        raise ValueError("g must lie in [0, 1]")
-    return side
 
 
 def _least_ratio(e: Floats) -> Floats:
     """The interior minimum, by bisection on the derivative; e = min(g, 1 − g).
 
-    By the symmetry of refine under negation e may be the complement of g. The forget gate's is
-    then a = e·t with t from t0 = 1/(1 + √(1 − e)), where r = 0, to 1, where f = g; the minimum
-    lies between, close to t0 for small e. So t − t0 is the variable: nothing cancels.
+    Refine is symmetric under negation, so e may be taken as the complement of g. The complement of
+    the forget gate is then a = e·t with t from t0 = 1/(1 + √(1 − e)), where r = 0, to 1, where
+    f = g. The minimum is close to t0 for small e, so the variable is t − t0: nothing cancels.
     """
-    low, high = np.zeros_like(e), 1 - 1 / (1 + np.sqrt(1 - e))
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        rising = _ratio_parts(e, middle)[2] > 0
-        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
-    along_forget, along_refine, _ = _ratio_parts(e, low)
-    return np.hypot(along_forget, along_refine)
+    end = 1 - 1 / (1 + np.sqrt(1 - e))
+    low, _ = bisect(lambda tau: ~(_ratio_parts(e, tau)[2] > 0), np.zeros_like(e), end, 60)
+    by_forget, by_refine, _ = _ratio_parts(e, low)
+    return np.hypot(by_forget, by_refine)
 
 
 def _ratio_parts(e: Floats, tau: Floats) -> tuple[Floats, Floats, Floats]:
-    """(∂g/∂x, ∂g/∂y) / (g(1 − g)) at t = t0 + τ, and half the derivative of their square's sum."""
+    """(∂g/∂x, ∂g/∂y) / (g(1 − g)) at t = t0 + τ, and half the slope of their sum of squares."""
     start = 1 / (1 + np.sqrt(1 - e))
     t = start + tau
     x = 1 + e * (t - 1) ** 2 / (1 - e)
-    reach = 2 - 2 * e * start - e * tau  # (2t − 1 − e t²)/τ
-    slope = (1 - e * t * t) * reach / (2 * t * (1 - e * t) * (1 - e))
-    logarithmic = -2 * e * t / (1 - e * t * t) - e / reach - 1 / t + e / (1 - e * t)
-    rise = 2 * e * (t - 1) / (1 - e) * x + slope**2 * tau * (1 + tau * logarithmic)
-    return x, slope * tau, rise
+    factor = 2 - 2 * e * start - e * tau  # (2t − 1 − e t²)/τ
+    slope = (1 - e * t * t) * factor / (2 * t * (1 - e * t) * (1 - e))
+    logarithmic = -2 * e * t / (1 - e * t * t) - e / factor - 1 / t + e / (1 - e * t)
+    derivative = 2 * e * (t - 1) / (1 - e) * x + slope**2 * tau * (1 + tau * logarithmic)
+    return x, slope * tau, derivative
 
 
 # ---- the claims ------------------------------------------------------------------------------
@@ -112,7 +87,7 @@ def _ratio_parts(e: Floats, tau: Floats) -> tuple[Floats, Floats, Floats]:
 def _gradient() -> tuple[sympy.Symbol, sympy.Symbol, Gate, Any, Any]:
     """f, r, the effective gate and its derivatives by both logits, as functions of f and r.
 
-    The logits are log(f/(1 − f)), so that the sigmoids of the chain are the library's own.
+    The logits are log(f/(1 − f)), so that the chain goes through the library's sigmoid.
     """
     f, r = sympy.symbols("f r", positive=True)
     odds, refine_odds = sympy.symbols("X Y", positive=True)
@@ -126,13 +101,15 @@ def _gradient() -> tuple[sympy.Symbol, sympy.Symbol, Gate, Any, Any]:
     return f, r, value, sympy.cancel(by_forget), sympy.cancel(by_refine)
 
 
-def check_gradient() -> Finding:
-    """∇g as printed, as the library's VJPs have it, and in stable form."""
+@claim("Appendix C, gradient", HOLDS,
+       "By the logits of f and r, g has the derivatives 2f(1-f)(r + (1-2r)f) and 2fr(1-r)(1-f)",
+       "As stated; the first is also g(1-g) + (g-f)^2")  # fmt: skip
+def _check_gradient() -> CheckResult:
     f, r, g, by_forget, by_refine = _gradient()
     one = sympy.Integer(1)
     d_forget, d_refine = gatecore.refine_vjp(Gate(f, 1 - f), Gate(r, 1 - r), one)
     stable = 2 * f * (1 - f) * (r * (1 - f) + (1 - r) * f)
-    return proved(
+    return True, [
         ("dg/dx = 2f(1-f)(r + (1-2r)f)", same(by_forget, 2 * f * (1 - f) * (r + (1 - 2 * r) * f))),
         ("dg/dy = 2fr(1-r)(1-f)", same(by_refine, 2 * f * r * (1 - r) * (1 - f))),
         ("refine_vjp and sigmoid_vjp give them",
@@ -140,28 +117,32 @@ def check_gradient() -> Finding:
         ("dg/dx = g(1-g) + (g-f)^2 = 2f(1-f)(r(1-f) + (1-r)f)",
          same(by_forget, g.value * g.complement + (g.value - f) ** 2)
          and same(by_forget, stable)),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def check_norm() -> Finding:
-    """Appendix C's norm in terms of g and f."""
+@claim("Appendix C, norm", CORRECTED,
+       "|grad g|^2 = ((g-f^2)(1-2f) + 2f^2(1-f))^2 + (g-f^2)^2 (1 - (g-f^2)/(2f(1-f)))",
+       "The last factor is squared")  # fmt: skip
+def _check_norm() -> CheckResult:
     f, _, g, by_forget, by_refine = _gradient()
     norm = by_forget**2 + by_refine**2
     lift = g.value - f**2
     first = (lift * (1 - 2 * f) + 2 * f**2 * (1 - f)) ** 2
-    rest = 1 - lift / (2 * f * (1 - f))
-    return finding(
-        same(norm, first + lift**2 * rest),
-        ("with the last factor squared it is the norm", same(norm, first + lift**2 * rest**2)),
-    )
+    last = 1 - lift / (2 * f * (1 - f))
+    return same(norm, first + lift**2 * last), [
+        ("with the last factor squared it is the norm", same(norm, first + lift**2 * last**2)),
+    ]
 
 
-def check_upper_bound() -> Finding:
-    """‖∇g‖ ≤ 2g(1 − g)/(1 + √min(g, 1 − g)), by a Bernstein certificate over Q(√2)."""
+@claim("Figure 2d, upper bound", HOLDS,
+       "At equal g the refine gate's gradient exceeds the plain gate's by at most the upper curve",
+       "The curve is 2/(1 + sqrt(min(g, 1-g))), attained at the ends of the band; below 2 always",
+       CERTIFIED)  # fmt: skip
+def _check_upper_bound() -> CheckResult:
     s, a = sympy.symbols("s a", positive=True)
     f, r, g, by_forget, by_refine = _gradient()
     level = _square_on_level(f, r, g, by_forget**2 + by_refine**2, s**2).subs(f, 1 - a)
-    coefficients, divides = _certificates.upper_bound(sympy.cancel(level), s, a)
+    coefficients, divides = _gradient_proofs.upper_bound(sympy.cancel(level), s, a)
     maximum = sympy.cancel(level.subs(a, s) / (s**2 * (1 - s**2)) ** 2)
     flip = {f: 1 - f, r: 1 - r}
     symmetric = all(
@@ -169,17 +150,20 @@ def check_upper_bound() -> Finding:
     )
     grid = np.concatenate([np.logspace(-300, -0.302, 60), 1 - np.logspace(-9, -0.302, 60)])
     exact = 2 / (1 + np.sqrt(np.minimum(grid, 1 - grid)))
-    return proved(
+    return True, [
         (f"g >= 1/2: all {len(coefficients)} Bernstein coefficients of the difference are >= 0",
          divides and all(c.is_nonnegative for c in coefficients)),
         ("attained at r = 1: 2/(1 + sqrt(1-g))", same(maximum, (2 / (1 + s)) ** 2)),
         ("g <= 1/2 follows: the gradient is symmetric under negation", symmetric),
         ("gradient_bounds returns it", np.allclose(gradient_bounds(grid)[1], exact, rtol=1e-15)),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def check_lower_bound() -> Finding:
-    """The infimum: its stationarity equation, exact minima by root isolation, its series."""
+@claim("Figure 2d, lower bound", HOLDS,
+       "At equal g the refine gate's gradient is at least the lower curve times the plain gate's",
+       "The curve is 1.11305292642936 at g = 1/2 and falls to 1 at both ends without reaching it",
+       CERTIFIED)  # fmt: skip
+def _check_lower_bound() -> CheckResult:
     f, r, g, by_forget, by_refine = _gradient()
     norm = by_forget**2 + by_refine**2
     turning = sympy.diff(norm, f) * sympy.diff(g.value, r)
@@ -191,46 +175,36 @@ def check_lower_bound() -> Finding:
     t, e = sympy.symbols("t e", positive=True)
     near_one = _square_on_level(f, r, g, norm, e).subs(f, 1 - e * t) / (e * (1 - e)) ** 2
     series = 1 + e / 4 - 5 * e**3 / 64
-    return proved(
+    return True, [
         ("stationary where the cubic in f vanishes",
          same(turning, -16 * f**2 * (1 - f) ** 2 * cubic)),
         *_isolated_minima(f, r, g, norm),
         ("dg/dx > g(1-g) unless f = g, and there dg/dy > 0: 1 is not attained",
          same(by_forget, g.value * g.complement + (g.value - f) ** 2)),
         ("as e = 1-g -> 0 it is 1 + e/4 - 5e^3/64 + ...",
-         _certificates.least_series_is(series, sympy.cancel(near_one), t, e)),
-    )  # fmt: skip
+         _gradient_proofs.least_series_is(series, sympy.cancel(near_one), t, e)),
+    ]  # fmt: skip
 
 
 def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool]]:
     facts = []
     for value in ("1/2", "3/4", "99/100", "999999/1000000"):
         at = sympy.Rational(value)
-        low, high = least_square(f, _square_on_level(f, r, g, norm, 1 - at), at)
+        square = sympy.cancel(_square_on_level(f, r, g, norm, 1 - at) / (at * (1 - at)) ** 2)
+        low, high = _gradient_proofs.least_value(
+            square, f, lambda x, at=at: 0 < x < 1 and x**2 <= at and (1 - x) ** 2 <= 1 - at
+        )
         ratio = float(mpmath.sqrt(low))
-        found = gradient_bounds(float(at))[0]
+        bound = gradient_bounds(float(at))[0]
         ends = 2 / (1 + mpmath.sqrt(float(max(at, 1 - at))))  # the smaller of both ends' ratios
-        certified = bool(high - low < 1e-25 and abs(ratio - found) < 1e-12 and ratio < ends)
+        certified = bool(high - low < 1e-25 and abs(ratio - bound) < 1e-12 and ratio < ends)
         facts.append((f"g = {value}: minimum {ratio:.14f}", certified))
         if at == sympy.Rational(1, 2):
-            signs = [_quartic(end) > 0 for end in (low, high)]
-            facts.append(("its square is a root of 5M^4-96M^3+64M^2-768M+1024",
-                          signs == [True, False]))  # fmt: skip
+            positive = [5 * m**4 - 96 * m**3 + 64 * m**2 - 768 * m + 1024 > 0 for m in (low, high)]
+            facts.append(
+                ("its square is a root of 5M^4-96M^3+64M^2-768M+1024", positive == [True, False])
+            )
     return facts
-
-
-def least_square(f: Any, norm_on_level: Any, g: Any) -> tuple[Any, Any]:
-    """Certified bracket of the least (‖∇g‖ / (g(1 − g)))² at one rational g."""
-
-    def feasible(x: Any) -> bool:
-        return bool(x > 0 and x < 1 and x**2 <= g and (1 - x) ** 2 <= 1 - g)
-
-    square = sympy.cancel(norm_on_level / (g * (1 - g)) ** 2)
-    return _certificates.least_value(square, f, feasible)
-
-
-def _quartic(m: Any) -> Any:
-    return 5 * m**4 - 96 * m**3 + 64 * m**2 - 768 * m + 1024
 
 
 def _square_on_level(f: Any, r: Any, g: Gate, norm: Any, complement: Any) -> Any:
@@ -239,26 +213,30 @@ def _square_on_level(f: Any, r: Any, g: Gate, norm: Any, complement: Any) -> Any
     return sympy.cancel(norm.subs(r, refine))
 
 
-def check_forget_logit() -> Finding:
-    """The gradient by the forget logit alone, within the same bounds."""
+@claim("Figure 2d, forget logit alone", HOLDS,
+       "The ratio never falls below 1",
+       "For this logit the minimum is exactly 1, at f = g; the maximum is the same")  # fmt: skip
+def _check_forget_logit() -> CheckResult:
     f, r, g, by_forget, _ = _gradient()
     root = sympy.Symbol("q", positive=True)  # √g
     plain = g.value * g.complement
     top = sympy.cancel((by_forget / plain).subs(r, 0).subs(f, root))
     bottom = sympy.cancel((by_forget / plain).subs(r, 1).subs(f, 1 - root))  # q = √(1 − g)
     lower, upper = gradient_bounds([1e-9, 0.3, 0.5, 0.9], logits="forget")
-    return proved(
-        ("ratio 1 + (g-f)^2/(g(1-g)): least, 1, at f = g",
+    return True, [
+        ("ratio 1 + (g-f)^2/(g(1-g)): smallest, 1, at f = g",
          same(by_forget - plain, (g.value - f) ** 2)),
         ("largest at an end of the band: 2/(1 + sqrt g) at r = 0, 2/(1 + sqrt(1-g)) at r = 1",
          same(top, 2 / (1 + root)) and same(bottom, 2 / (1 + root))),
         ("gradient_bounds(logits='forget') returns both",
          np.all(lower == 1) and np.array_equal(upper, gradient_bounds([1e-9, 0.3, 0.5, 0.9])[1])),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def check_saturation() -> Finding:
-    """At equal g the gain is below 2; what doubles is the speed of log D per forget logit."""
+@claim("Section 2.3, saturation", CORRECTED,
+       "Refining bypasses the saturating gradient problem",
+       "At equal g the gain is below 2 and 1-g sets the size; logits move half as far")  # fmt: skip
+def _check_saturation() -> CheckResult:
     f, r, g, by_forget, _ = _gradient()
     speed = by_forget / g.complement  # d log D_g / dx, as log D = −log(1 − g)
     plain = sympy.Symbol("x", positive=True)
@@ -267,52 +245,11 @@ def check_saturation() -> Finding:
         plain, f / (1 - f)
     )
     worst = gradient_bounds(np.concatenate([np.logspace(-300, -0.302, 99), [0.5]]))[1].max()
-    return finding(
-        worst > 2,
-        ("at equal g the ratio stays below 2, its limit at both ends: the decay like 1-g remains",
+    return worst > 2, [
+        ("at equal g the ratio is below 2, its limit at both ends: the gradient decays like 1-g",
          worst <= 2),
         ("d log D/dx is 2f at r = 1, where a plain gate has f",
          same(speed.subs(r, 1), 2 * f) and same(plain_speed, f)),
         ("f = 0.9 reaches g = 0.99",
          same(g.value.subs({f: sympy.Rational(9, 10), r: 1}), "99/100")),
-    )  # fmt: skip
-
-
-CLAIMS = (
-    Proposition(
-        "Appendix C, gradient",
-        "By the logits of f and r, g has the derivatives 2f(1-f)(r + (1-2r)f) and 2fr(1-r)(1-f)",
-        "So it is; the first is also g(1-g) + (g-f)^2",
-        PROOF, HOLDS, check_gradient,
-    ),
-    Proposition(
-        "Appendix C, norm",
-        "|grad g|^2 = ((g-f^2)(1-2f) + 2f^2(1-f))^2 + (g-f^2)^2 (1 - (g-f^2)/(2f(1-f)))",
-        "The last factor is squared",
-        PROOF, CORRECTED, check_norm,
-    ),
-    Proposition(
-        "Figure 2d, upper bound",
-        "At equal g the refine gate's gradient exceeds the plain gate's by at most the upper curve",
-        "The curve is 2/(1 + sqrt(min(g, 1-g))), attained at the ends of the band; below 2 always",
-        CERTIFIED, HOLDS, check_upper_bound,
-    ),
-    Proposition(
-        "Figure 2d, lower bound",
-        "At equal g the refine gate's gradient is at least the lower curve times the plain gate's",
-        "The curve is 1.11305292642936 at g = 1/2 and falls to 1 at both ends without reaching it",
-        CERTIFIED, HOLDS, check_lower_bound,
-    ),
-    Proposition(
-        "Figure 2d, forget logit alone",
-        "The ratio never falls below 1",
-        "By the forget logit alone its minimum is exactly 1, at f = g, and its maximum the same",
-        PROOF, HOLDS, check_forget_logit,
-    ),
-    Proposition(
-        "Section 2.3, saturation",
-        "Refining bypasses the saturating gradient problem",
-        "At equal g the gain is below 2: 1-g still sets the size. But logits need go half as far",
-        PROOF, CORRECTED, check_saturation,
-    ),
-)  # fmt: skip
+    ]  # fmt: skip

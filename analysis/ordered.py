@@ -13,25 +13,22 @@ from gatecore.analysis._claim import (
     ENUMERATION,
     FALSE,
     HOLDS,
-    MONTE_CARLO,
-    PROOF,
-    Finding,
-    Proposition,
-    finding,
-    proved,
+    PROOF_AND_SAMPLE,
+    CheckResult,
+    claim,
     same,
     symbolic_gate,
 )
 
 Floats = np.ndarray
-_WIDE = 3.89  # standard errors of a 99.99 % confidence interval
+_Z = 3.89  # standard errors of a 99.99 % confidence interval
 
 
 class ExpectedGates(NamedTuple):
-    """Expected values at initialization of each unit under its own master gates.
+    """Expected gates at initialization, for each master gate (Proposition 3).
 
-    Arrays (n,), float64 or Fractions: the effective ``forget`` gate f̂ and ``input`` gate î, their
-    sum ``total``, and the ``product`` ω = F·I of the master gates.
+    Arrays (n,) of float64 or Fractions: the effective ``forget`` gate f̂ and ``input`` gate î, in
+    [0, 1]; their sum ``total``, in [0, 1]; and ω = F·I of the master gates, ``product``, in [0, ¼].
     """
 
     forget: Floats
@@ -41,7 +38,7 @@ class ExpectedGates(NamedTuple):
 
     @property
     def means(self) -> "ExpectedGates":
-        """The averages over the units, as scalars of the same kind."""
+        """The means over the units: scalars of the same type."""
         return ExpectedGates(*(side.sum() / len(side) for side in self))
 
 
@@ -50,21 +47,21 @@ def expected_gates(n: int, *, inner: float | Fraction = 0.5, exact: bool = False
 
     The master gates have E F_j = j/n and E I_j = 1 − j/n, exactly so for exchangeable logits; the
     inner gates have E f = ``inner`` and E i = 1 − ``inner``; all are independent. `gatecore.master`
-    is linear in each of the four, so the expectation is its value at their expectations.
+    (equations 21-23) is linear in each of the four, so its expectation is its value at their means.
 
     Parameters
     ----------
     n : int
-        Number of master gates: hidden size / C.
-    inner : float or Fraction
-        Mean of the inner forget gate at initialization. The sum of the gates does not depend on it.
+        Number of master gates, at least 1: hidden size / C.
+    inner : float or Fraction, in [0, 1]
+        Mean of the inner forget gate. The sum of the gates does not depend on it.
     exact : bool
-        Fractions (object arrays) in place of float64.
+        Return Fractions (object arrays) instead of float64.
 
     Raises
     ------
     ValueError
-        If n is less than 1, or ``inner`` is not in [0, 1].
+        If n is not a positive integer, or ``inner`` is not in [0, 1].
 
     Examples
     --------
@@ -74,19 +71,14 @@ def expected_gates(n: int, *, inner: float | Fraction = 0.5, exact: bool = False
     Fraction(27, 32)
     """
     if n < 1 or int(n) != n:
-        raise ValueError(f"n must be a positive integer, got {n}")
+        raise ValueError(f"n must be a positive integer, got {n}: give hidden_size // downsize")
     if not 0 <= inner <= 1:
-        raise ValueError(f"inner must lie in [0, 1], got {inner}")
-    rank = np.arange(1, int(n) + 1)
-    if exact:
-        outer = Gate(*(np.array([Fraction(int(k), int(n)) for k in side], dtype=object)
-                       for side in (rank, n - rank)))  # fmt: skip
-        half = Gate(Fraction(inner), 1 - Fraction(inner))
-    else:
-        outer = Gate(rank / n, (n - rank) / n)
-        half = Gate(float(inner), 1 - float(inner))
+        raise ValueError(f"inner must lie in [0, 1], got {inner}: give the mean of a gate")
+    n, inner = int(n), Fraction(inner) if exact else float(inner)
+    share = np.array([Fraction(k, n) for k in range(n + 1)]) if exact else np.arange(n + 1) / n
+    outer, inner_gate = Gate(share[1:], share[-2::-1]), Gate(inner, 1 - inner)
     other = gatecore.negate(outer)
-    forget, input = gatecore.master(outer, other, half, gatecore.negate(half))
+    forget, input = gatecore.master(outer, other, inner_gate, gatecore.negate(inner_gate))
     product = gatecore.both(outer, other).value
     return ExpectedGates(forget.value, input.value, forget.value + input.value, product)
 
@@ -94,7 +86,7 @@ def expected_gates(n: int, *, inner: float | Fraction = 0.5, exact: bool = False
 def sample_gates(
     n: int, scale: float, rng: np.random.Generator, draws: int
 ) -> tuple[Floats, Floats]:
-    """Effective forget and input gates (draws, n) with logits N(0, scale²) in every gate."""
+    """Samples (draws, n) of the effective forget and input gates, all logits N(0, scale²)."""
     z_forget, z_input, f, i = (scale * rng.standard_normal((draws, n)) for _ in range(4))
     forget, input = gatecore.master(
         gatecore.cumax(z_forget),
@@ -128,7 +120,7 @@ def _sums(n: Any) -> tuple[Any, Any, Any]:
 
 
 def _multilinear() -> bool:
-    """Whether `master` is linear in each of its four gates: then E of it is it at the E's."""
+    """Whether `master` is linear in each of its four gates."""
     symbols, gates = zip(*map(symbolic_gate, "FIfi"), strict=True)
     return all(
         sympy.Poly(sympy.expand(out.value), *symbols).degree(symbol) <= 1
@@ -141,54 +133,54 @@ def _agrees(n: int) -> bool:
     """Whether `expected_gates` has the symbolic means, as Fractions and as floats."""
     size = sympy.Symbol("n", positive=True)
     forget, input, product = (sum_.subs(size, n) for sum_ in _sums(size))
-    wanted = [Fraction(int(x.p), int(x.q)) for x in (forget, input, forget + input, product)]
-    floats = expected_gates(n).means
-    return list(expected_gates(n, exact=True).means) == wanted and np.allclose(
-        floats, [float(x) for x in wanted], rtol=1e-13
-    )
+    means = [Fraction(int(x.p), int(x.q)) for x in (forget, input, forget + input, product)]
+    exact, floats = (expected_gates(n, exact=exact).means for exact in (True, False))
+    return list(exact) == means and np.allclose(floats, [float(x) for x in means], rtol=1e-13)
 
 
-def check_forget_mean() -> Finding:
-    """Proposition 3 as stated, of the forget gate alone."""
+@claim("Proposition 3, forget gate", FALSE,
+       "At initialization the effective forget gate averages 5/6",
+       "Its mean (n+1)(5n+1)/(12n^2) tends to 5/12; the sum of both gates to 5/6")  # fmt: skip
+def _check_forget_mean() -> CheckResult:
     n = sympy.Symbol("n", positive=True)
     forget, input, _ = _sums(n)
-    return finding(
-        sympy.limit(forget, n, sympy.oo) == sympy.Rational(5, 6),
+    return sympy.limit(forget, n, sympy.oo) == sympy.Rational(5, 6), [
         ("`master` is linear in each gate", _multilinear()),
         ("mean f^ = (n+1)(5n+1)/(12n^2) -> 5/12",
          same(forget, (n + 1) * (5 * n + 1) / (12 * n**2))),
         ("mean i^ = (n-1)(5n-1)/(12n^2) -> 5/12",
          same(input, (n - 1) * (5 * n - 1) / (12 * n**2))),
         ("expected_gates has these means at n = 7 and 32", _agrees(7) and _agrees(32)),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def check_sum() -> Finding:
-    """Proposition 3 as derived, of the sum of both gates; and by Monte Carlo."""
+@claim("Proposition 3, sum", HOLDS,
+       "As derived: the effective forget and input gates sum to about 5/6 in expectation",
+       "The expected sum is exactly (5n^2+1)/(6n^2) with n master gates",
+       PROOF_AND_SAMPLE)  # fmt: skip
+def _check_sum() -> CheckResult:
     n = sympy.Symbol("n", positive=True)
     forget, input, product = _sums(n)
-    mean, error = _sampled_sum(16, 2.0, np.random.default_rng(3), 4000)
-    wanted = float(expected_gates(16).means.total)
+    totals = np.add(*sample_gates(16, 2.0, np.random.default_rng(3), 4000)).mean(axis=1)
+    mean, bound = totals.mean(), _Z * totals.std() / np.sqrt(len(totals))
+    expected = float(expected_gates(16).means.total)
     tilted = [expected_gates(9, inner=p).total for p in (0.5, 0.9)]
-    return proved(
+    return True, [
         ("exactly (5n^2+1)/(6n^2) -> 5/6",
          same(forget + input, (5 * n**2 + 1) / (6 * n**2))
          and sympy.limit(forget + input, n, sympy.oo) == sympy.Rational(5, 6)),
         ("mean w = (n^2-1)/(6n^2)", same(product, (n**2 - 1) / (6 * n**2))),
-        (f"random logits N(0, 4), n = 16: {mean:.4f} +- {_WIDE * error:.4f} holds {wanted:.4f}",
-         abs(mean - wanted) < _WIDE * error),
+        (f"random logits N(0, 4), n = 16: {mean:.4f} +- {bound:.4f} contains {expected:.4f}",
+         abs(mean - expected) < bound),
         ("unchanged where E f = p, E i = 1-p", np.allclose(tilted[0], tilted[1], rtol=1e-14)),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def _sampled_sum(n: int, scale: float, rng: np.random.Generator, draws: int) -> tuple[float, float]:
-    forget, input = sample_gates(n, scale, rng, draws)
-    totals = (forget + input).mean(axis=1)
-    return float(totals.mean()), float(totals.std() / np.sqrt(draws))
-
-
-def check_cumax_mean() -> Finding:
-    """E cumax_j = j/n for exchangeable logits: the average over all orders of any logits."""
+@claim("B.4, ordered master gates", HOLDS,
+       "At initialization E F_j = j/n and E I_j = 1 - j/n",
+       "These are exact for exchangeable logits",
+       PROOF_AND_SAMPLE)  # fmt: skip
+def _check_cumax_mean() -> CheckResult:
     n = 4
     logits = np.array([sympy.log(sympy.Symbol(f"x{k}", positive=True)) for k in range(n)])
     orders = [gatecore.cumax(np.array(order)) for order in itertools.permutations(logits)]
@@ -198,76 +190,50 @@ def check_cumax_mean() -> Finding:
     second = sum(gate.value[1] ** 2 for gate in orders) / len(orders)
     half = sympy.Rational(1, 2)
     variance = half * half * (n * squares - 1) / (n - 1)
-    return proved(
+    return True, [
         ("the mean over all orders of 4 arbitrary logits is j/4",
          all(same(mean, sympy.Rational(j + 1, n)) for j, mean in enumerate(means))),
         ("the variance is (j/n)(1-j/n)(nq-1)/(n-1), q = sum p^2", same(second - half**2, variance)),
         _sampled_variance(np.random.default_rng(4)),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def _sampled_variance(rng: np.random.Generator) -> tuple[str, bool]:
-    """The same for 16 independent normal logits, within Monte Carlo error."""
+    """Mean and variance for 16 independent normal logits, within Monte Carlo error."""
     draws, n = 20000, 16
     gate = gatecore.cumax(rng.standard_normal((draws, n))).value
     softmax = np.diff(gate, prepend=0, axis=1)
     share = np.arange(1, n + 1) / n
     error = gate.std(axis=0) / np.sqrt(draws)
-    mean_right = np.all(abs(gate.mean(axis=0) - share) <= _WIDE * error + 1e-12)
+    mean_agrees = np.all(abs(gate.mean(axis=0) - share) <= _Z * error + 1e-12)
     formula = cumax_variance(n, float((softmax**2).sum(axis=1).mean()))
-    variance_right = np.allclose(gate.var(axis=0), formula, rtol=0.06, atol=1e-12)
-    return "both hold for 20000 draws of 16 normal logits", bool(mean_right and variance_right)
+    variance_agrees = np.allclose(gate.var(axis=0), formula, rtol=0.06, atol=1e-12)
+    return "both hold for 20000 draws of 16 normal logits", bool(mean_agrees and variance_agrees)
 
 
-def check_dead_units() -> Finding:
-    """The last entry of cumax is exactly 1, whatever the logits."""
+@claim("(19), (28), (34), last unit", FALSE,
+       "cumax gives every unit a gate that is learned",
+       "The last unit (OM: the last C) has forget gate 1 and input gate 0: it is never written",
+       ENUMERATION)  # fmt: skip
+def _check_dead_units() -> CheckResult:
     logits = 30 * np.random.default_rng(5).standard_normal((50, 8))
     symbols = np.array([sympy.log(sympy.Symbol(f"x{k}", positive=True)) for k in range(3)])
     last = gatecore.cumax(symbols)
     dead = {
-        name: _never_written(gatecore.mechanism(name, **extra), logits)
-        for name, extra in {"O": {}, "OR": {}, "OM": {"downsize": 2}}.items()
+        name: _never_written(gatecore.mechanism(name, **fields), logits)
+        for name, fields in {"O": {}, "OR": {}, "OM": {"downsize": 2}}.items()
     }
-    return finding(
-        not any(dead.values()),
+    return not any(dead.values()), [
         ("cumax's last entry is 1 and its complement 0 for any logits",
          same(last.value[-1], 1) and same(last.complement[-1], 0)),
         (f"units never written, of 8: O {dead['O']}, OR {dead['OR']}, OM with C = 2 {dead['OM']}",
          dead == {"O": 1, "OR": 1, "OM": 2}),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def _never_written(mechanism: gatecore.Mechanism, logits: Floats) -> int:
     """Units of 8 whose effective gates are exactly (1, 0) for all the logits."""
     slots = mechanism.slots("lstm", 8)
-    own = {name: (k + 1) * logits[:, :width] for k, (name, width) in enumerate(slots)}
-    forget, input = mechanism.gates(own)
+    by_slot = {name: (k + 1) * logits[:, :width] for k, (name, width) in enumerate(slots)}
+    forget, input = mechanism.gates(by_slot)
     return int(np.sum(np.all((forget.value == 1) & (input.value == 0), axis=0)))
-
-
-CLAIMS = (
-    Proposition(
-        "Proposition 3, forget gate",
-        "At initialization the effective forget gate averages 5/6",
-        "It averages (n+1)(5n+1)/(12n^2) -> 5/12, and so does the input gate: 5/6 is their sum",
-        PROOF, FALSE, check_forget_mean,
-    ),
-    Proposition(
-        "Proposition 3, sum",
-        "As derived: the effective forget and input gates sum to about 5/6 in expectation",
-        "To exactly (5n^2+1)/(6n^2) with n master gates",
-        f"{PROOF}; {MONTE_CARLO}", HOLDS, check_sum,
-    ),
-    Proposition(
-        "B.4, ordered master gates",
-        "At initialization E F_j = j/n and E I_j = 1 - j/n",
-        "Exactly so for exchangeable logits",
-        f"{PROOF}; {MONTE_CARLO}", HOLDS, check_cumax_mean,
-    ),
-    Proposition(
-        "(19), (28), (34), last unit",
-        "cumax gives every unit a gate that is learned",
-        "The last unit (OM: the last C) has forget gate 1 and input gate 0: it is never written",
-        ENUMERATION, FALSE, check_dead_units,
-    ),
-)  # fmt: skip

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from gatecore.analysis._claim import CORRECTED, ENUMERATION, Finding, Proposition, finding
+from gatecore.analysis._claim import CORRECTED, ENUMERATION, CheckResult, claim
 
 
 def bit_reversal(n: int) -> np.ndarray:
-    """Appendix D.5's `bitreversal_permutation`, line by line: the permutation (n,) of range(n).
+    """The permutation (n,) of range(n) that Appendix D.5's `bitreversal_permutation` returns.
 
     Examples
     --------
@@ -30,8 +30,11 @@ def reversed_bits(index: int, bits: int) -> int:
     return int(format(index, f"0{bits}b")[::-1], 2)
 
 
-def check_bit_reversal() -> Finding:
-    """D.5: index i goes to the reverse of its binary digits."""
+@claim("D.5, bit reversal", CORRECTED,
+       "The permutation of 784 pixels sends i to the reverse of its binary digits",
+       "That of 1024 does; without the indices from 784 on it is no longer an involution",
+       ENUMERATION)  # fmt: skip
+def _check_bit_reversal() -> CheckResult:
     powers = all(
         list(bit_reversal(1 << m)) == [reversed_bits(i, m) for i in range(1 << m)]
         for m in range(1, 11)
@@ -40,20 +43,9 @@ def check_bit_reversal() -> Finding:
     pixels = np.arange(784)
     moved = int(np.sum(order != [reversed_bits(int(i), 10) for i in pixels]))
     twice = int(np.sum(order[order] != pixels))
-    return finding(
-        moved == 0,
+    return moved == 0, [
         ("n = 2, 4, ..., 1024: the reverse of i's digits, its own inverse", powers),
-        (f"n = 784: a permutation, but {moved} indices do not go to their reverse",
+        (f"n = 784: a permutation, but {moved} indices are not sent to their reverse",
          np.array_equal(np.sort(order), pixels) and moved > 0),
-        (f"applied twice it moves {twice} of 784: its direction matters", twice > 0),
-    )  # fmt: skip
-
-
-CLAIMS = (
-    Proposition(
-        "D.5, bit reversal",
-        "The permutation of 784 pixels sends i to the reverse of its binary digits",
-        "That map of 1024 indices, with those of 784 and above left out: no longer an involution",
-        ENUMERATION, CORRECTED, check_bit_reversal,
-    ),
-)  # fmt: skip
+        (f"applied twice it moves {twice} of 784 indices, so its direction matters", twice > 0),
+    ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Timescales at initialization, in steps: their quantiles and samples for every mechanism.
+"""Initial timescales in steps: quantiles and samples for every mechanism (Table 4).
 
-A mechanism's initial timescale is that of its effective forget gate over the units of one layer,
-from the biases alone (zero pre-activation).
+The initial timescale of a unit is that of its effective forget gate at zero pre-activation, so it
+depends on the biases alone. Distributions are over the units of one layer.
 """
 
 import dataclasses
@@ -11,32 +11,35 @@ from numpy.typing import ArrayLike
 
 import gatecore
 from gatecore import Gate, Mechanism, init
-from gatecore.analysis import _convolution
+from gatecore.analysis import _refine_distribution
+from gatecore.analysis._arrays import in_unit_interval
 
 Floats = np.ndarray
 
 
 def timescale_quantile(mechanism: str | Mechanism, size: int, u: ArrayLike) -> Floats:
-    """The timescale (...) in steps below which a fraction u of a mechanism's units start.
+    """Quantile function of a mechanism's initial timescale (Table 4 and its combinations).
 
     Parameters
     ----------
     mechanism : str or Mechanism
     size : int
-        Hidden size of the layer: it sets the range of uniform gates, the default T_max of chrono
-        gates and, divided by C, the number of ordered ones.
+        Hidden size d of the layer, at least 1: the range [1/d, 1 − 1/d] of uniform gates, the
+        default T_max of chrono gates and, divided by C, the number of ordered gates.
     u : array (...), in [0, 1]
+        Fraction of the units below the quantile.
 
     Returns
     -------
     float64 array (...)
-        In [1, ∞]. Infinite for the dead unit of ordered gates.
+        Steps, in [1, ∞]; infinite for the last unit of ordered gates, which never forgets.
 
     Raises
     ------
     ValueError
-        If u is not in [0, 1], the mechanism does not fit the size, or it crosses chrono biases
-        with an independent uniform refine gate: that law has no closed form; sample it.
+        If u is not in [0, 1], if the mechanism does not allow ``size``, or if it combines chrono
+        biases with an independent uniform refine gate: that distribution has no closed form, use
+        :func:`sample_timescales`.
 
     Examples
     --------
@@ -45,77 +48,89 @@ def timescale_quantile(mechanism: str | Mechanism, size: int, u: ArrayLike) -> F
     >>> timescale_quantile("UR", 256, 0.75).round(4)
     np.float64(2.8947)
     """
-    row = gatecore.mechanism(mechanism)
-    row.validate(size)
-    u = np.asarray(u, dtype=np.float64)
-    if not np.all((u >= 0) & (u <= 1)):
-        raise ValueError("u must lie in [0, 1]")
-    if _has_own_refine_law(row) and size > 2:
-        gate = _independent_refine_quantile(row, size, u)
+    mechanism = gatecore.mechanism(mechanism)
+    mechanism.validate(size)
+    u = in_unit_interval("u", u, "divide percentages by 100")
+    if independent_refine(mechanism) and size > 2:
+        gate = _independent_refine_quantile(mechanism, size, u)
     else:
-        gate = effective_gate(row, main_gate_quantile(row, size, u))
+        gate = effective_gate(mechanism, main_gate_quantile(mechanism, size, u))
     return gatecore.timescale(gate)[()]
 
 
-def main_gate_quantile(row: Mechanism, size: int, u: Floats) -> Gate:
-    """Quantile of the main gate itself: f, or with master gates F."""
-    if row.activation == "cumax":
-        n = size // row.downsize if row.auxiliary == "master" else size
+def main_gate_quantile(mechanism: Mechanism, size: int, u: Floats) -> Gate:
+    """Quantile function of the main gate: the forget gate, or the master forget gate."""
+    if mechanism.activation == "cumax":
+        n = size // mechanism.downsize if mechanism.auxiliary == "master" else size
         rank = np.clip(np.ceil(u * n), 1, n)
         return Gate(rank / n, (n - rank) / n)
-    if row.initial == "uniform":
-        return gatecore.sigmoid(init.uniform_quantile(u, size))
-    if row.initial == "constant":
-        return gatecore.sigmoid(np.full(u.shape, row.forget_bias))
-    if row.t_max is None:
-        return gatecore.sigmoid(init.chrono_unbounded_quantile(u))
-    return gatecore.sigmoid(init.chrono_quantile(u, chrono_span(row, size)))
+    if mechanism.initial == "uniform":
+        bias = init.uniform_quantile(u, size)
+    elif mechanism.initial == "constant":
+        bias = np.full(u.shape, mechanism.forget_bias)
+    elif mechanism.t_max is None:
+        bias = init.chrono_unbounded_quantile(u)
+    else:
+        bias = init.chrono_quantile(u, chrono_span(mechanism, size))
+    return gatecore.sigmoid(bias)
 
 
-def chrono_span(row: Mechanism, size: int | None) -> float:
-    """T_max of chrono biases in steps; ``t_max="hidden"`` needs the size."""
-    if row.t_max != "hidden":
-        return float(row.t_max)  # type: ignore[arg-type]
-    if size is None:
-        raise ValueError(f"mechanism {row.name!r} takes t_max from the hidden size: give `size`")
-    return float(size)
+def chrono_span(mechanism: Mechanism, size: int | None) -> float:
+    """T_max of chrono biases in steps; ``t_max="hidden"`` needs the hidden size."""
+    t_max = size if mechanism.t_max == "hidden" else mechanism.t_max
+    if t_max is None:
+        raise ValueError(
+            f"mechanism {mechanism.name!r} takes t_max from the hidden size, got size=None: "
+            "give `size`, or a mechanism with a number as t_max"
+        )
+    return float(t_max)
 
 
-def effective_gate(row: Mechanism, main: Gate) -> Gate:
+def effective_gate(mechanism: Mechanism, main: Gate) -> Gate:
     """The initial effective forget gate of units with this main gate.
 
-    It rises with the main gate, so it maps quantiles to quantiles. The other gates are as
-    ``Mechanism.biases`` starts them; a refine gate with a law of its own is taken at ½.
+    It increases with the main gate, so it maps quantiles to quantiles. The other gates have their
+    initial biases from ``Mechanism.biases``; an independent refine gate is set to ½.
     """
     half = Gate(0.5 + 0 * main.value, 0.5 + 0 * main.value)
     gates = {"forget": main}
-    if row.auxiliary == "refine":
+    if mechanism.auxiliary == "refine":
         gates["refine"] = half
-        if row.refine_bias == "opposed":
-            ordered = row.activation == "cumax"  # its −b is the same number for all units
-            start = gatecore.sigmoid(np.full(main.value.shape, row.forget_bias))
-            gates["refine"] = gatecore.negate(start if ordered else main)
-    if row.auxiliary == "master":
-        fixed = row.activation == "sigmoid" and row.initial == "constant"
+        if mechanism.refine_bias == "opposed":
+            ordered = mechanism.activation == "cumax"  # its bias is the same for all units
+            bias = np.full(main.value.shape, mechanism.forget_bias)
+            gates["refine"] = gatecore.negate(gatecore.sigmoid(bias) if ordered else main)
+    if mechanism.auxiliary == "master":
+        fixed = mechanism.activation == "sigmoid" and mechanism.initial == "constant"
         opposite = half if fixed else gatecore.negate(main)
         gates = {"forget": half, "input": half, "master_forget": main, "master_input": opposite}
-    return dataclasses.replace(row, downsize=1).combine(gates)[0]
+    return dataclasses.replace(mechanism, downsize=1).combine(gates)[0]
 
 
 def sample_timescales(
     mechanism: str | Mechanism, size: int, rng: np.random.Generator | int, n: int
 ) -> Floats:
-    """Initial timescales (n,) in steps of n units of layers with ``size`` hidden units.
-
-    The biases are drawn by the mechanism itself, a layer at a time; of the last layer, random
-    units are taken.
+    """Sample of initial timescales, from the biases that ``Mechanism.biases`` draws.
 
     Parameters
     ----------
     mechanism : str or Mechanism
     size : int
+        Hidden size of the layers, at least 1.
     rng : numpy.random.Generator or int
     n : int
+        Number of units, at least 1. Layers are drawn whole; of the last one a random subset of
+        the units is returned.
+
+    Returns
+    -------
+    float64 array (n,)
+        Steps, in [1, ∞].
+
+    Raises
+    ------
+    ValueError
+        If the mechanism does not allow ``size``.
 
     Examples
     --------
@@ -123,31 +138,31 @@ def sample_timescales(
     >>> steps.shape, float(np.median(steps).round(1))
     ((10000,), 2.0)
     """
-    row = gatecore.mechanism(mechanism)
+    mechanism = gatecore.mechanism(mechanism)
     rng = np.random.default_rng(rng)
-    layers = -(-n // size)
-    drawn = [row.biases("lstm", size, rng) for _ in range(layers)]
-    logits = {name: np.stack([biases[name] for biases in drawn]) for name in drawn[0]}
-    steps = gatecore.timescale(row.gates(logits)[0])
-    kept = n - (layers - 1) * size
-    return np.concatenate([steps[:-1].ravel(), rng.permutation(steps[-1])[:kept]])
+    layers = [mechanism.biases("lstm", size, rng) for _ in range(-(-n // size))]
+    logits = {name: np.stack([biases[name] for biases in layers]) for name in layers[0]}
+    steps = gatecore.timescale(mechanism.gates(logits)[0])
+    remainder = n - (len(layers) - 1) * size
+    return np.concatenate([steps[:-1].ravel(), rng.permutation(steps[-1])[:remainder]])
 
 
-def _has_own_refine_law(row: Mechanism) -> bool:
-    return row.auxiliary == "refine" and row.refine_bias == "uniform"
+def independent_refine(mechanism: Mechanism) -> bool:
+    """Whether the refine gate's bias is drawn independently of the main gate's."""
+    return mechanism.auxiliary == "refine" and mechanism.refine_bias == "uniform"
 
 
-def _independent_refine_quantile(row: Mechanism, size: int, u: Floats) -> Gate:
+def _independent_refine_quantile(mechanism: Mechanism, size: int, u: Floats) -> Gate:
     """Quantile of refine(f, r) with r uniform in [1/size, 1 − 1/size] and independent of f."""
     edge = 1 / size
-    if row.activation == "cumax":
-        return _convolution.ordered_quantile(size, edge, u)
-    if row.initial == "constant":
+    if mechanism.activation == "cumax":
+        return _refine_distribution.ordered_quantile(size, edge, u)
+    if mechanism.initial == "constant":
         refine = gatecore.sigmoid(init.uniform_quantile(u, size))
-        return gatecore.refine(gatecore.sigmoid(np.full(u.shape, row.forget_bias)), refine)
-    if row.initial == "uniform":
-        return _convolution.uniform_quantile(edge, u)
+        return gatecore.refine(gatecore.sigmoid(np.full(u.shape, mechanism.forget_bias)), refine)
+    if mechanism.initial == "uniform":
+        return _refine_distribution.uniform_quantile(edge, u)
     raise ValueError(
-        f"mechanism {row.name!r} crosses chrono biases with an independent uniform refine gate: "
-        "its quantiles have no closed form; use sample_timescales"
+        f"mechanism {mechanism.name!r} combines chrono biases with an independent uniform refine "
+        "gate: its quantiles have no closed form; use sample_timescales"
     )

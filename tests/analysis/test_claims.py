@@ -1,4 +1,4 @@
-"""Every claim gets the verdict expected of a right library, and loses it with a wrong formula."""
+"""Every claim gets the expected verdict, and does not get it with a wrong formula."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 import gatecore
 from gatecore import Gate
 from gatecore.analysis import chrono, claims, equivalence, gradients, initial, permutation
-from gatecore.analysis._claim import CORRECTED, FALSE, HOLDS, OPEN, Proposition, finding
+from gatecore.analysis._claim import CORRECTED, FALSE, HOLDS, OPEN, Proposition
 
 PROPOSITIONS = {proposition.name: proposition for proposition in claims.propositions()}
 
@@ -41,17 +41,17 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def judged():
+def verified():
     return {claim.name: claim for claim in claims.verify()}
 
 
-def test_every_verdict_is_the_expected_one(judged):
-    assert [claim.evidence for claim in judged.values() if not claim.ok] == []
-    assert {name: judged[name].verdict for name in EXPECTED} == EXPECTED
+def test_every_verdict_is_the_expected_one(verified):
+    assert [claim.evidence for claim in verified.values() if not claim.ok] == []
+    assert {name: verified[name].verdict for name in EXPECTED} == EXPECTED
 
 
-def test_every_claim_says_what_was_shown_and_how(judged):
-    for claim in judged.values():
+def test_every_claim_has_evidence_truth_and_method(verified):
+    for claim in verified.values():
         assert all(isinstance(text, str) and text for text in dataclasses.astuple(claim)[:4])
         assert claim.truth
         assert claim.method
@@ -65,14 +65,14 @@ def test_names_are_unique():
 
 
 def weaker_refine(forget, refine):
-    """The band f ± f(1 − f)/2: what a coefficient 1 in place of 2 would give."""
+    """The band f ± f(1 − f)/2, from a coefficient 1 instead of 2."""
     f, r = forget, refine
     value = f.value * (f.value + f.complement / 2 + r.value * f.complement)
     return Gate(value, 1 - value)
 
 
 def subtracted_refine(forget, refine):
-    """Right as algebra; in floating point the complement cancels."""
+    """Correct as algebra; in floating point the complement cancels."""
     value = forget.value * (forget.value + 2 * refine.value * forget.complement)
     return Gate(value, 1 - value)
 
@@ -87,13 +87,13 @@ def shorter_timescale(gate):
 
 
 def product_master(master_forget, master_input, forget, input):
-    """Equations (21)–(23) without what the master gates have beyond their product."""
+    """Equations (21)–(23) with the product of the master gates alone."""
     overlap = gatecore.both(master_forget, master_input)
     return gatecore.both(overlap, forget), gatecore.both(overlap, input)
 
 
-def falling_cumax(logit, axis=-1, downsize=1):
-    """The sum of what lies beyond, in place of the sum up to each entry."""
+def reversed_cumax(logit, axis=-1, downsize=1):
+    """The sum after each entry instead of the sum up to it."""
     return gatecore.negate(CUMAX(logit, axis, downsize))
 
 
@@ -102,7 +102,7 @@ def doubled_sigmoid(logit):
     return SIGMOID(2 * logit)
 
 
-def forgetful_update(state, candidate, forget, input=None):
+def imprecise_update(state, candidate, forget, input=None):
     return forget.value * state + (1 - forget.value) * candidate
 
 
@@ -110,7 +110,7 @@ def wrong_rows(mechanism, core, hidden_size):
     return 5 * hidden_size if mechanism.auxiliary == "master" else 4 * hidden_size
 
 
-def loud_step(cell, params, x, state):
+def doubled_step(cell, params, x, state):
     output, state = STEP(cell, params, x, state)
     return 2 * output, state
 
@@ -138,7 +138,7 @@ WRONG = [
         "Equations (21)-(23)", "Proposition 3, forget gate", "Proposition 3, sum",
         "Proposition 4, rescaling",
     )),
-    *((name, gatecore, "cumax", falling_cumax) for name in (
+    *((name, gatecore, "cumax", reversed_cumax) for name in (
         "B.4, ordered master gates", "(19), (28), (34), last unit", "Table 4, cumax",
     )),
     *((name, gatecore, "sigmoid", doubled_sigmoid) for name in (
@@ -146,11 +146,11 @@ WRONG = [
     )),
     ("D.5, in float32", gatecore, "refine", subtracted_refine),
     ("Section 2.2, in bfloat16", gatecore, "refine", subtracted_refine),
-    ("Equation (13), in float32", gatecore.cells, "update", forgetful_update),
+    ("Equation (13), in float32", gatecore.cells, "update", imprecise_update),
     ("B.4, time warps", gatecore.cells, "update", lambda c, u, f: f.value * c + u),
     ("Appendix C, gradient", gatecore, "refine_vjp", lambda f, r, v: (v * f.value, v * r.value)),
     ("Section 2.6, parameters", gatecore.Mechanism, "rows", wrong_rows),
-    ("Listings 1 and 2", gatecore.cells.LSTM, "step", loud_step),
+    ("Listings 1 and 2", gatecore.cells.LSTM, "step", doubled_step),
     ("Listings 1 and 2", equivalence, "LISTING_2_INITIALIZATION", "u = 1"),
     ("Proposition 1, truncated", gatecore.init, "uniform_quantile",
      lambda u, width: UNIFORM(u, 2 * width)),
@@ -186,15 +186,15 @@ def test_every_claim_has_a_wrong_formula():
 # ---- verdicts --------------------------------------------------------------------------------
 
 
-def judge(expected, as_stated, shown):
+def judge(expected, as_stated, fact):
     def check():
-        return finding(as_stated, ("a", shown))
+        return as_stated, [("a", fact)]
 
     return Proposition("n", "s", "t", "m", expected, check).judge()
 
 
 @pytest.mark.parametrize(
-    ("expected", "as_stated", "shown", "verdict"),
+    ("expected", "as_stated", "fact", "verdict"),
     [
         (HOLDS, True, True, HOLDS),
         (CORRECTED, False, True, CORRECTED),
@@ -205,7 +205,7 @@ def judge(expected, as_stated, shown):
         (FALSE, False, False, OPEN),
     ],
 )
-def test_the_verdict_follows_from_what_was_shown(expected, as_stated, shown, verdict):
-    claim = judge(expected, as_stated, shown)
+def test_the_verdict_follows_from_the_wording_and_the_facts(expected, as_stated, fact, verdict):
+    claim = judge(expected, as_stated, fact)
     assert (claim.verdict, claim.ok) == (verdict, verdict == expected)
-    assert ("FAILED" in claim.evidence) == (not shown)
+    assert ("FAILED" in claim.evidence) == (not fact)

@@ -1,4 +1,4 @@
-"""Each figure is a matplotlib figure of the arrays it was given; none touches global state."""
+"""Each figure shows its arrays, and none changes the global state of matplotlib."""
 
 import itertools
 
@@ -17,7 +17,7 @@ def theory():
     return figures.theory()
 
 
-def test_the_theory_has_its_figures(theory):
+def test_theory_returns_all_figures_by_name(theory):
     assert list(theory) == [
         "figure1_refined_cell", "figure2a_adjustment", "figure2b_band", "figure2c_contours",
         "figure2d_gradient", "table4_tails", "table4_densities", "precision_float32",
@@ -25,7 +25,7 @@ def test_the_theory_has_its_figures(theory):
     ]  # fmt: skip
 
 
-def test_every_figure_can_be_saved_and_leaves_matplotlib_as_it_was(theory, tmp_path):
+def test_every_figure_can_be_saved_without_changing_matplotlibs_settings(theory, tmp_path):
     before = dict(matplotlib.rcParams)
     for name, figure in theory.items():
         assert isinstance(figure, Figure)
@@ -34,7 +34,7 @@ def test_every_figure_can_be_saved_and_leaves_matplotlib_as_it_was(theory, tmp_p
     assert dict(matplotlib.rcParams) == before
 
 
-def test_axes_are_named(theory):
+def test_axes_have_labels(theory):
     for name, figure in theory.items():
         if name != "figure1_refined_cell":
             assert all(axes.get_xlabel() for axes in figure.axes)
@@ -48,14 +48,14 @@ def lines(figure, axes=0):
 def test_the_gradient_figure_draws_the_bounds():
     g = np.array([0.01, 0.5, 0.9])
     lower, upper = gradient_bounds(g)
-    drawn = lines(figures.gradient_ratio(g, lower, upper))
-    np.testing.assert_array_equal(drawn[0], np.stack([g, upper], axis=1))
-    np.testing.assert_array_equal(drawn[1], np.stack([g, lower], axis=1))
+    curves = lines(figures.gradient_ratio(g, lower, upper))
+    np.testing.assert_array_equal(curves[0], np.stack([g, upper], axis=1))
+    np.testing.assert_array_equal(curves[1], np.stack([g, lower], axis=1))
 
 
-def test_the_band_is_made_by_refine():
-    drawn = lines(figures.adjustment(np.array([0.0, 0.9, 1.0])), axes=1)
-    assert {round(line[1, 1], 12) for line in drawn} == {0.99, 0.81, 0.9}
+def test_the_band_is_computed_by_refine():
+    curves = lines(figures.adjustment(np.array([0.0, 0.9, 1.0])), axes=1)
+    assert {round(curve[1, 1], 12) for curve in curves} == {0.99, 0.81, 0.9}
 
 
 def test_tails_and_densities_draw_a_panel_for_each_mapping():
@@ -67,14 +67,14 @@ def test_tails_and_densities_draw_a_panel_for_each_mapping():
     assert texts == ["a: all units at 1.0", "b"]
 
 
-def test_an_infinite_loss_is_drawn_at_the_top():
+def test_an_infinite_error_is_drawn_at_the_top():
     steps = np.array([10.0, 1e12])
-    drawn = lines(figures.precision(steps, saturation.precision_loss(steps), "float32"))
-    assert drawn[1][1, 1] == 10
-    assert drawn[2][1, 1] < 1e-6
+    curves = lines(figures.precision(steps, saturation.precision_loss(steps), "float32"))
+    assert curves[1][1, 1] == 10
+    assert curves[2][1, 1] < 1e-6
 
 
-def test_histograms_take_gates_of_any_shape():
+def test_histograms_accept_gates_of_any_shape():
     gate = Gate(np.full((1, 8), 0.9), np.full((1, 8), 0.1))
     figure = figures.gate_histograms({"UR": (gate, gate), "U": (None, gate)})
     assert len(figure.axes) == 4
@@ -85,7 +85,7 @@ def luminance(colour):
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
-def test_lines_differ_without_their_colours():
+def test_neighbouring_lines_differ_in_their_dashes():
     styles = list(zip(figures.COLOURS, figures.DASHES * 2, strict=False))
     assert all(a[1] != b[1] for a, b in itertools.pairwise(styles))
     assert all(luminance(colour) < 0.5 for colour in figures.COLOURS)  # dark enough on white

@@ -1,4 +1,4 @@
-"""The functions for researchers agree with high-precision values to 1e-12 over their range."""
+"""The public functions agree with high-precision values to 1e-12 over their range."""
 
 import itertools
 from fractions import Fraction
@@ -68,19 +68,19 @@ def mp_least(e):
 def test_gradient_bounds_near_both_ends(e):
     upper = 2 / (1 + mpmath.sqrt(mpmath.mpf(e)))
     gates = Gate(np.array([e, 1 - e]), np.array([1 - e, e]))
-    found = gradient_bounds(gates)
-    np.testing.assert_allclose(found[1], float(upper), rtol=1e-15)
-    np.testing.assert_allclose(found[0], mp_least(e), rtol=1e-12)
-    np.testing.assert_allclose(gradient_bounds(e), [found[0][0], found[1][0]], rtol=1e-15)
+    bounds = gradient_bounds(gates)
+    np.testing.assert_allclose(bounds[1], float(upper), rtol=1e-15)
+    np.testing.assert_allclose(bounds[0], mp_least(e), rtol=1e-12)
+    np.testing.assert_allclose(gradient_bounds(e), [bounds[0][0], bounds[1][0]], rtol=1e-15)
 
 
 @pytest.mark.parametrize("e", [1e-6, 1e-3, 0.2])
 def test_gradient_bounds_of_plain_values_near_one(e):
-    g = 1 - e  # a float: its own distance from 1 is exact
+    g = 1 - e  # the distance of this float from 1 is exact
     np.testing.assert_allclose(gradient_bounds(g)[0], mp_least(1 - g), rtol=1e-12)
 
 
-def test_no_refine_gate_leaves_the_gradient_bounds(rng):
+def test_random_refine_gates_are_within_the_gradient_bounds(rng):
     f, r = rng.random((2, 20000))
     g = gatecore.refine(f, r)
     by_forget, by_refine = gatecore.refine_vjp(f, r, np.ones_like(f))
@@ -97,13 +97,13 @@ def test_gradient_bounds_at_the_very_ends_are_the_limits():
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, np.nan])
-def test_gradient_bounds_refuse_what_is_no_gate(wrong):
+def test_gradient_bounds_reject_values_outside_the_unit_interval(wrong):
     with pytest.raises(ValueError, match="must lie in"):
         gradient_bounds([0.5, wrong])
 
 
-def test_gradient_bounds_refuse_unknown_logits():
-    with pytest.raises(ValueError, match="'both' or 'forget'"):
+def test_gradient_bounds_reject_unknown_logits():
+    with pytest.raises(ValueError, match=r"logits='refine' .* both, forget"):
         gradient_bounds(0.5, logits="refine")
 
 
@@ -129,14 +129,14 @@ def test_exact_expected_gates_are_fractions():
     assert gates.means.forget == Fraction(7 * 31, 12 * 36)
 
 
-def test_the_inner_gates_do_not_move_the_sum():
+def test_the_sum_does_not_depend_on_the_inner_gates():
     tilted = expected_gates(6, inner=Fraction(4, 5), exact=True)
     assert list(tilted.total) == list(expected_gates(6, exact=True).total)
     assert tilted.forget[0] != expected_gates(6, exact=True).forget[0]
 
 
 @pytest.mark.parametrize(("n", "inner"), [(0, 0.5), (2.5, 0.5), (4, 1.5), (4, -0.1)])
-def test_expected_gates_refuse_what_has_no_meaning(n, inner):
+def test_expected_gates_reject_invalid_arguments(n, inner):
     with pytest.raises(ValueError, match="must"):
         expected_gates(n, inner=inner)
 
@@ -151,20 +151,20 @@ def test_sampled_gates_have_the_expected_means(rng):
 # ---- timescales ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", SAMPLED, ids=str)
-def test_quantiles_are_those_of_drawn_layers(row):
-    drawn = np.sort(sample_timescales(row, 64, 5, 6400))
+@pytest.mark.parametrize("mechanism", SAMPLED, ids=str)
+def test_quantiles_agree_with_sampled_layers(mechanism):
+    sample = np.sort(sample_timescales(mechanism, 64, 5, 6400))
     u = (np.arange(6400) + 0.5) / 6400
     # compared as ranks: the fraction of draws up to the quantile, and below it
-    quantile = timescale_quantile(row, 64, u)
+    quantile = timescale_quantile(mechanism, 64, u)
     step = 1e-9 * np.where(np.isfinite(quantile), quantile, 0)
-    low = np.searchsorted(drawn, quantile - step, side="left") / 6400
-    high = np.searchsorted(drawn, quantile + step, side="right") / 6400
+    low = np.searchsorted(sample, quantile - step, side="left") / 6400
+    high = np.searchsorted(sample, quantile + step, side="right") / 6400
     assert np.max(np.maximum(low - u, u - high)) < 2.2 / np.sqrt(6400)
 
 
 @pytest.mark.parametrize("size", [3, 64, 10**6])
-def test_uniform_quantiles_to_twelve_digits(size):
+def test_uniform_quantiles_are_exact_to_twelve_digits(size):
     u = np.array([0.0, 1e-15, 1e-6, 0.2, 0.5, 0.9, 1 - 1e-6, 1 - 1e-15, 1.0])
     with mpmath.workdps(40):
         low = mpmath.mpf(1) / size
@@ -193,20 +193,21 @@ def mp_refined_cdf(e, size):
 
 @pytest.mark.parametrize("size", [4, 256, 2**20])
 @pytest.mark.parametrize("u", [1e-9, 1e-3, 0.2, 0.6, 0.99, 1 - 2.0**-30])
-def test_independent_refine_quantiles_to_twelve_digits(size, u):
-    found = timescale_quantile(UNIFORM_REFINE, size, u)
+def test_independent_refine_quantiles_are_exact_to_twelve_digits(size, u):
+    quantile = timescale_quantile(UNIFORM_REFINE, size, u)
     with mpmath.workdps(40):
         tail = mpmath.mpf(min(u, 1 - u))
-        guess = 1 / mpmath.mpf(float(found)) if u > 0.5 else 1 - 1 / mpmath.mpf(float(found))
+        complement = 1 / mpmath.mpf(float(quantile))
+        guess = complement if u > 0.5 else 1 - complement
         near = (guess * (1 - mpmath.mpf("1e-5")), guess * (1 + mpmath.mpf("1e-5")))
         e = mpmath.findroot(lambda e: mp_refined_cdf(e, size) - tail, near, tol=1e-50,
                             solver="secant", verify=False)  # fmt: skip
         exact = 1 / e if u > 0.5 else 1 / (1 - e)
-    assert float(abs(found / exact - 1)) < 1e-12
+    assert float(abs(quantile / exact - 1)) < 1e-12
 
 
 @pytest.mark.parametrize("u", [0.003, 0.4, 0.7, 0.96])
-def test_ordered_refine_quantiles_invert_their_sum(u):
+def test_ordered_refine_quantiles_invert_the_distribution_function(u):
     n, edge = 40, 1 / 40
     steps = timescale_quantile("OR", n, u)
     with mpmath.workdps(40):
@@ -220,21 +221,21 @@ def test_ordered_refine_quantiles_invert_their_sum(u):
         assert float(abs(total / n - (1 - mpmath.mpf(u)))) < 1e-13
 
 
-def test_chrono_quantiles_to_twelve_digits():
+def test_chrono_quantiles_are_exact_to_twelve_digits():
     u = np.array([0.0, 1e-12, 0.3, 1.0])
-    found = timescale_quantile(gatecore.mechanism("C", t_max=10**6), 8, u)
-    np.testing.assert_allclose(found, 2 + u * (10**6 - 2), rtol=1e-12)
-    found = timescale_quantile(gatecore.mechanism("C", t_max=None), 8, [0.61, 0.62, 1.0])
-    np.testing.assert_allclose(found, [2, 3, np.inf], rtol=1e-14)
+    bounded = timescale_quantile(gatecore.mechanism("C", t_max=10**6), 8, u)
+    np.testing.assert_allclose(bounded, 2 + u * (10**6 - 2), rtol=1e-12)
+    unbounded = timescale_quantile(gatecore.mechanism("C", t_max=None), 8, [0.61, 0.62, 1.0])
+    np.testing.assert_allclose(unbounded, [2, 3, np.inf], rtol=1e-14)
 
 
-def test_a_dead_unit_has_an_infinite_timescale():
+def test_the_last_ordered_unit_has_an_infinite_timescale():
     assert timescale_quantile("O", 8, 1.0) == np.inf
     assert timescale_quantile("OM", 8, 1.0) == np.inf
     assert timescale_quantile("OR", 8, [0.8, 0.9])[1] == np.inf
 
 
-def test_quantiles_refuse_what_they_cannot_give():
+def test_quantiles_reject_invalid_arguments():
     with pytest.raises(ValueError, match="u must lie"):
         timescale_quantile("U", 8, 1.5)
     with pytest.raises(ValueError, match="use sample_timescales"):
@@ -244,7 +245,7 @@ def test_quantiles_refuse_what_they_cannot_give():
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 200])
-def test_as_many_samples_as_asked_for(n):
+def test_samples_have_the_requested_length_and_repeat_with_the_seed(n):
     steps = sample_timescales("UR", 64, 0, n)
     assert steps.shape == (n,)
     np.testing.assert_array_equal(steps, sample_timescales("UR", 64, 0, n))
@@ -257,16 +258,16 @@ DENSE = ["U", "O", "UR", "OR", "OM", "UM", gatecore.mechanism("CR", t_max=9),
          gatecore.mechanism("CR", t_max=9, refine_bias="opposed")]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", DENSE, ids=str)
-def test_a_density_is_that_of_the_quantiles(row):
+@pytest.mark.parametrize("mechanism", DENSE, ids=str)
+def test_the_density_integrates_to_the_quantiles(mechanism):
     u = np.array([0.1, 0.35, 0.5, 0.8, 0.97])
-    g = 1 - 1 / timescale_quantile(row, 10**5, u)
-    mass = [integrate.quad(lambda x: initial_gate_density(row, x), a, b, limit=200)[0]
+    g = 1 - 1 / timescale_quantile(mechanism, 10**5, u)
+    mass = [integrate.quad(lambda x: initial_gate_density(mechanism, x), a, b, limit=200)[0]
             for a, b in itertools.pairwise(g)]  # fmt: skip
     np.testing.assert_allclose(mass, np.diff(u), atol=3e-5)
 
 
-def test_the_uniform_density_keeps_its_digits_at_both_ends():
+def test_the_independent_refine_density_is_accurate_at_both_ends():
     for e in (1e-300, 1e-20, 1e-3, 0.4):
         with mpmath.workdps(320):
             x = mpmath.mpf(e)
@@ -278,14 +279,14 @@ def test_the_uniform_density_keeps_its_digits_at_both_ends():
 
 
 @pytest.mark.parametrize(
-    "row", ["standard", "R", "M", gatecore.mechanism("C", t_max=None)], ids=str
+    "mechanism", ["standard", "R", "M", gatecore.mechanism("C", t_max=None)], ids=str
 )
-def test_point_masses_have_no_density(row):
+def test_point_masses_have_no_density(mechanism):
     with pytest.raises(ValueError, match="point masses"):
-        initial_gate_density(row, 0.5)
+        initial_gate_density(mechanism, 0.5)
 
 
-def test_densities_refuse_what_they_cannot_give():
+def test_densities_reject_invalid_arguments():
     with pytest.raises(ValueError, match="give `size`"):
         initial_gate_density("C", 0.5)
     with pytest.raises(ValueError, match="must lie"):
@@ -303,23 +304,25 @@ def test_uniform_gates_are_pareto_of_shape_one():
 # ---- precision -------------------------------------------------------------------------------
 
 
-def test_rounding_is_that_of_the_types(rng):
+def test_rounding_agrees_with_the_types(rng):
     x = rng.standard_normal(1000) * 10.0 ** rng.integers(-30, 30, 1000)
     np.testing.assert_array_equal(saturation.rounded(x, "float32"), x.astype(np.float32))
     np.testing.assert_array_equal(saturation.rounded(x, "float64"), x)
     torch = pytest.importorskip("torch")
-    theirs = torch.tensor(x).to(torch.bfloat16).to(torch.float64).numpy()
-    once = torch.tensor(x.astype(np.float32)).to(torch.bfloat16).to(torch.float64).numpy()
-    ours = saturation.rounded(x, "bfloat16")
-    np.testing.assert_array_equal(np.where(theirs == once, ours, theirs), theirs)
+    direct = torch.tensor(x).to(torch.bfloat16).to(torch.float64).numpy()
+    twice = torch.tensor(x.astype(np.float32)).to(torch.bfloat16).to(torch.float64).numpy()
+    rounded = np.where(direct == twice, saturation.rounded(x, "bfloat16"), direct)
+    np.testing.assert_array_equal(rounded, direct)  # where torch rounds once
 
 
-def test_rounding_refuses_other_types():
-    with pytest.raises(ValueError, match="float64, float32, bfloat16"):
-        saturation.rounded(1.0, "float16")
+def test_rounding_rejects_other_types():
+    for call in (lambda: saturation.rounded(1.0, "float16"),
+                 lambda: saturation.largest_timescale("float16")):  # fmt: skip
+        with pytest.raises(ValueError, match=r"dtype='float16'.* float64, float32, bfloat16"):
+            call()
 
 
-def test_the_pair_keeps_what_subtraction_loses():
+def test_the_pair_is_accurate_where_subtraction_is_not():
     loss = saturation.precision_loss([10.0, 1e5, 1e10])
     assert np.all(loss.pair < 1e-6)
     assert loss.subtracted[0] < 1e-5 < loss.subtracted[1] < loss.subtracted[2] == np.inf

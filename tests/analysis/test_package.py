@@ -1,4 +1,4 @@
-"""The package: what it exports, and what its import loads and asks for."""
+"""The package: its exports, and the packages that its import loads and requires."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from gatecore.tasks.problems.pixels import task
 
 
 @pytest.mark.parametrize("name", gatecore.analysis.__all__)
-def test_every_listed_name_exists(name):
+def test_every_exported_name_exists(name):
     assert getattr(gatecore.analysis, name) is not None
 
 
@@ -27,15 +27,15 @@ def python(code):
 
 
 @pytest.mark.parametrize("missing", ["sympy", "scipy", "matplotlib"])
-def test_a_missing_package_is_named_with_its_extra(missing):
+def test_the_error_for_a_missing_package_names_it_and_its_extra(missing):
     done = python(f"import sys; sys.modules[{missing!r}] = None; import gatecore.analysis")
     assert done.returncode
     assert f"needs {missing}" in done.stderr
-    assert "pip install 'gatecore[analysis]'" in done.stderr
+    assert "pip install '.[analysis]'" in done.stderr
     assert "ModuleNotFoundError" in done.stderr.splitlines()[-1]
 
 
-def test_importing_every_module_loads_no_backend_and_judges_nothing():
+def test_importing_every_module_loads_no_backend_and_runs_no_check():
     code = (
         "import sys, time, gatecore.analysis as a; start = time.process_time(); "
         "[getattr(a, name) for name in a.__all__]; "
@@ -50,5 +50,5 @@ def test_importing_every_module_loads_no_backend_and_judges_nothing():
 
 
 @pytest.mark.parametrize("n", [2, 8, 64, 100, 784, 1024])
-def test_the_tasks_use_the_permutation_that_was_judged(n):
+def test_the_tasks_use_the_permutation_of_the_claim(n):
     np.testing.assert_array_equal(task.bit_reversal(n), permutation.bit_reversal(n))

@@ -1,7 +1,6 @@
-"""Exact arithmetic behind the gradient bounds: Bernstein coefficients, root isolation, series.
+"""Exact arithmetic for the gradient bounds: Bernstein coefficients, root isolation, series.
 
-The functions get expressions that were made by the library's own `refine`; nothing here repeats
-a formula of it.
+The arguments are expressions computed by the library's `refine`; no formula of it is repeated.
 """
 
 from math import comb
@@ -16,7 +15,8 @@ WIDTH = sympy.Rational(1, 10**80)
 def bernstein(polynomial: sympy.Poly, edge: Any) -> list[Any]:
     """Exact Bernstein coefficients of a polynomial of two symbols on [0, edge] × [0, 1].
 
-    If none is negative, the polynomial isn't either: it is their convex combination everywhere.
+    The polynomial is a convex combination of them at every point: if none is negative, neither is
+    the polynomial.
     """
     n, m = (polynomial.degree(symbol) for symbol in polynomial.gens)
     scaled = {(i, j): c * sympy.expand(edge**i) for (i, j), c in polynomial.terms()}
@@ -35,22 +35,24 @@ def upper_bound(square_on_level: Any, s: Any, a: Any) -> tuple[list[Any], bool]:
     ``square_on_level`` is ‖∇g‖² where g = 1 − s² ≥ ½ and f = 1 − a. It equals M² at a = s, so
     M² − ‖∇g‖² = (s − a)·P. With s = 2w/(1 + w²), 0 < w ≤ √2 − 1, and a = a0 + λ(s − a0) between
     its ends 1 − √g and s, P is w⁵(1 − w)⁵ times a polynomial in (w, λ), over a positive
-    denominator. Second result: whether those divisions leave no rest and that denominator is
+    denominator. The second result is True if both divisions are exact and the denominator is
     positive.
     """
     w, part = sympy.symbols("w lambda", positive=True)
     difference = sympy.together((2 * s**2 * (1 - s)) ** 2 - square_on_level)
-    inside, rest = sympy.div(sympy.Poly(sympy.numer(difference), s, a), sympy.Poly(s - a, s, a))
+    quotient, remainder = sympy.div(
+        sympy.Poly(sympy.numer(difference), s, a), sympy.Poly(s - a, s, a)
+    )
     circle = {s: 2 * w / (1 + w**2), a: 2 * w * (w + part * (1 - w)) / (1 + w**2)}
-    numerator, denominator = sympy.fraction(sympy.cancel(inside.as_expr().subs(circle)))
+    numerator, denominator = sympy.fraction(sympy.cancel(quotient.as_expr().subs(circle)))
     positive = _is_product(sympy.denom(difference), (a, 1 - a)) and _is_product(
         denominator, (1 + w**2,)
     )
-    core, other = sympy.div(
+    polynomial, rest = sympy.div(
         sympy.Poly(numerator, w, part), sympy.Poly(w**5 * (1 - w) ** 5, w, part)
     )
-    exact = rest.is_zero and other.is_zero and positive
-    return bernstein(core, sympy.sqrt(2) - 1), exact
+    exact = remainder.is_zero and rest.is_zero and positive
+    return bernstein(polynomial, sympy.sqrt(2) - 1), exact
 
 
 def _is_product(expression: Any, positive: tuple[Any, ...]) -> bool:
@@ -66,15 +68,15 @@ def _is_product(expression: Any, positive: tuple[Any, ...]) -> bool:
 
 
 def least_value(function: Any, variable: Any, feasible: Any) -> tuple[Any, Any]:
-    """Bracket of the least value of a rational function at its stationary points.
+    """Certified bracket of the smallest value of a rational function at its stationary points.
 
-    The roots of the derivative's numerator are isolated in exact arithmetic, each to 1e-80; the
-    function is evaluated on those intervals in interval arithmetic.
+    The roots of the derivative's numerator are isolated in exact arithmetic, each to 1e-80, and
+    the function is evaluated on these intervals in interval arithmetic. NaN if there is none.
 
     Parameters
     ----------
     feasible : callable
-        Of a rational number: whether it belongs to the domain.
+        Whether a rational number belongs to the domain.
     """
     slope = sympy.Poly(sympy.numer(sympy.together(sympy.diff(function, variable))), variable)
     mpmath.iv.dps = 120
@@ -94,15 +96,15 @@ def _interval(rational: Any) -> Any:
 
 
 def least_series_is(expected: Any, square: Any, t: Any, e: Any) -> bool:
-    """Whether the least ratio is ``expected`` up to e³, given the ratio's square R²(t, e).
+    """Whether the smallest ratio is ``expected`` up to e³, from the ratio's square R²(t, e).
 
-    The minimiser starts at t = ½ for e = 0. With t right to first order the value is right to
-    third: an error δ of the minimiser costs δ².
+    The minimiser is t = ½ at e = 0. An error δ of the minimiser changes the minimum by δ², so a
+    minimiser exact to first order in e gives the minimum to third order.
     """
     first = sympy.Symbol("c")
     slope = sympy.diff(square, t).subs(t, sympy.Rational(1, 2) + first * e)
     (coefficient,) = sympy.solve(sympy.diff(slope, e).subs(e, 0), first)
-    on_path = sympy.cancel(square.subs(t, sympy.Rational(1, 2) + coefficient * e))
-    numerator, denominator = sympy.fraction(on_path)
-    rest = sympy.Poly(numerator - expected**2 * denominator, e)
-    return bool(denominator.subs(e, 0)) and all(power > 3 for (power,) in rest.monoms())
+    minimum = sympy.cancel(square.subs(t, sympy.Rational(1, 2) + coefficient * e))
+    numerator, denominator = sympy.fraction(minimum)
+    error = sympy.Poly(numerator - expected**2 * denominator, e)
+    return bool(denominator.subs(e, 0)) and all(power > 3 for (power,) in error.monoms())

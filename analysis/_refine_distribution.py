@@ -1,32 +1,29 @@
-"""The law of refine(f, r) where r is uniform in [δ, 1 − δ] and independent of f.
+"""The distribution of refine(f, r) with r uniform in [δ, 1 − δ] and independent of f.
 
-At a given f the effective gate's complement e is uniform between lo(a) = a² + 2δa(1 − a) and
-hi(a) = a² + 2(1 − δ)a(1 − a), a = 1 − f. Its distribution function averages that over a, by sums
-of non-negative terms only, so that the far tails keep their relative accuracy.
+At a fixed f the effective gate's complement e is uniform between lo(a) = a² + 2δa(1 − a) and
+hi(a) = a² + 2(1 − δ)a(1 − a), a = 1 − f. Its distribution function is the average over a, a sum of
+non-negative terms only, so the far tails are accurate to the last digits.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
 from gatecore import Gate, negate
+from gatecore.analysis._arrays import bisect
 
 Floats = np.ndarray
-_HALVINGS = 62
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(80)
 
 
 def uniform_quantile(edge: float, u: Floats) -> Gate:
-    """Quantile of the effective gate where f too is uniform in [δ, 1 − δ]; δ = ``edge`` < ½.
+    """Quantile of the effective gate with f, too, uniform in [δ, 1 − δ]; δ = ``edge`` < ½.
 
-    The law is symmetric under negation, so only its lower half is inverted: for a value or for a
-    complement e ≤ ½, whichever u asks. The unknown is a2 − δ with lo(a2) = e.
+    The distribution is symmetric under negation, so only its lower half is inverted: for the value
+    where u < ½, else for the complement e ≤ ½. The unknown is a2 − δ with lo(a2) = e.
     """
     tail = np.minimum(u, 1 - u)
-    low, high = np.full(tail.shape, -400.0), np.zeros(tail.shape)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        below = uniform_cdf(edge, np.exp(middle)) < tail
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    start = np.where(tail > 0, np.exp((low + high) / 2), 0) + edge
+    start = np.where(tail > 0, _invert(lambda x: uniform_cdf(edge, x), -400.0, tail), 0) + edge
     smaller = start * (start + 2 * edge * (1 - start))
     gate = Gate(smaller, 1 - smaller)
     return Gate(*(np.where(u < 0.5, *sides) for sides in zip(gate, negate(gate), strict=True)))
@@ -35,8 +32,8 @@ def uniform_quantile(edge: float, u: Floats) -> Gate:
 def uniform_cdf(edge: float, beyond: Floats) -> Floats:
     """P(1 − g ≤ lo(δ + ``beyond``)) for f and r independent and uniform in [δ, 1 − δ].
 
-    Of a below a1, hi(a1) = e, all; of a between a1 and a2 the part (e − lo(a))/(hi(a) − lo(a)),
-    integrated over the logit of a by Gauss-Legendre quadrature.
+    For a below a1, hi(a1) = e, the probability is 1; for a between a1 and a2 it is
+    (e − lo(a))/(hi(a) − lo(a)), integrated over the logit of a by Gauss-Legendre quadrature.
     """
     width = 1 - 2 * edge
     a2 = edge + beyond
@@ -54,7 +51,7 @@ def uniform_cdf(edge: float, beyond: Floats) -> Floats:
 
 
 def ordered_quantile(n: int, edge: float, u: Floats) -> Gate:
-    """Quantile of the effective gate where f is j/n, j = 1..n: above u = 1 − 1/n it is 1."""
+    """Quantile of the effective gate with f = j/n, j = 1..n: above u = 1 − 1/n it is 1."""
     rank = np.arange(1, n + 1) / n
     upper = u >= 0.5
     tail = np.where(upper, 1 - u, u)
@@ -65,15 +62,20 @@ def ordered_quantile(n: int, edge: float, u: Floats) -> Gate:
 
 
 def _invert_mean(a: Floats, edge: float, tail: Floats) -> Floats:
-    """The e whose distribution function, averaged over a (..., n), reaches ``tail``."""
-    low, high = np.full(tail.shape, -80.0), np.zeros(tail.shape)
+    """The e at which the distribution function, averaged over a (..., n), is ``tail``."""
     least = a * (a + 2 * edge * (1 - a))
     width = 2 * a * (1 - a) * (1 - 2 * edge)
     atom = (a == 0).mean(axis=-1)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        excess = np.exp(middle)[..., None] - least
+
+    def cdf(e: Floats) -> Floats:
+        excess = e[..., None] - least
         share = np.clip(excess / np.where(width > 0, width, 1), 0, 1)
-        reached = np.where(width > 0, share, excess >= 0).mean(axis=-1)
-        low, high = (np.where(reached < tail, *p) for p in ((middle, low), (high, middle)))
-    return np.where(tail <= atom, 0, np.exp((low + high) / 2))
+        return np.where(width > 0, share, excess >= 0).mean(axis=-1)
+
+    return np.where(tail <= atom, 0, _invert(cdf, -80.0, tail))
+
+
+def _invert(cdf: Callable[[Floats], Floats], low: float, tail: Floats) -> Floats:
+    """The x in [exp(low), 1] at which ``cdf`` is ``tail``, by bisection of ln x."""
+    start, end = np.full(tail.shape, low), np.zeros(tail.shape)
+    return np.exp(sum(bisect(lambda x: cdf(np.exp(x)) < tail, start, end, 62)) / 2)

@@ -1,4 +1,4 @@
-"""Figures of the theory: Figure 2, Table 4, and the precision of gates near 1."""
+"""Plots of the theory: Figure 2, Table 4, and the precision of gates near 1."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,13 @@ _FILL = "#56B4E9"
 
 
 def adjustment(forget: Floats) -> Figure:
-    """Figure 2a: α(f) = f(1 − f) and the band f ± α(f), below the bound min(f, 1 − f)."""
+    """Figure 2a: α(f) = f(1 − f), min(f, 1 − f) and f ± α(f), for forget gates (n,) in [0, 1].
+
+    Examples
+    --------
+    >>> [axes.get_ylabel() for axes in adjustment(np.linspace(0, 1, 101)).axes]
+    ['adjustment range', 'effective gate g']
+    """
     low, high = (gatecore.refine(forget, r + 0 * forget).value for r in (0.0, 1.0))
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     left, right = map(plain, figure.subplots(1, 2))
@@ -36,7 +42,13 @@ def adjustment(forget: Floats) -> Figure:
 
 
 def effective_band(logit: Floats) -> Figure:
-    """Figure 2b: σ(x) and the band that the refine gate reaches, as values and as timescales."""
+    """Figure 2b: σ(x) and the band of the refine gate, for forget logits x (n,).
+
+    Examples
+    --------
+    >>> [axes.get_yscale() for axes in effective_band(np.linspace(-6, 6, 101)).axes]
+    ['linear', 'log']
+    """
     forget = gatecore.sigmoid(logit)
     ends = [gatecore.refine(forget, Gate(r + 0 * logit, 1 - r + 0 * logit)) for r in (0.0, 1.0)]
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
@@ -56,7 +68,16 @@ def effective_band(logit: Floats) -> Figure:
 
 
 def refine_contours(forget: Floats, refine: Floats) -> Figure:
-    """Figure 2c: contours of the effective gate over forget gate (n,) and refine gate (m,)."""
+    """Figure 2c: contours of the effective gate (equation 12) over forget and refine gate.
+
+    These are arrays (n,) and (m,) in [0, 1], in ascending order.
+
+    Examples
+    --------
+    >>> unit = np.linspace(0, 1, 101)
+    >>> refine_contours(unit, unit).axes[0].get_xlabel()
+    'forget gate f'
+    """
     g = gatecore.refine(forget[None, :], refine[:, None]).value
     levels = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
     figure = Figure(figsize=(4.4, 4), layout="constrained")
@@ -64,9 +85,9 @@ def refine_contours(forget: Floats, refine: Floats) -> Figure:
     axes.contourf(forget, refine, g, [0, *levels, 1], cmap="cividis", alpha=0.55)
     lines = axes.contour(forget, refine, g, levels, colors=_BLACK, linewidths=0.9)
     rows = [int(share * (len(refine) - 1)) for share in (0.06, 0.3, 0.4, 0.5, 0.6, 0.7, 0.94)]
-    places = [(float(np.interp(level, g[row], forget)), float(refine[row]))
+    points = [(float(np.interp(level, g[row], forget)), float(refine[row]))
               for level, row in zip(levels, rows, strict=True)]  # fmt: skip
-    axes.clabel(lines, fmt="%.2f", fontsize=8, manual=places)
+    axes.clabel(lines, fmt="%.2f", fontsize=8, manual=points)
     axes.plot([0.9], [1], "o", color=_RED, clip_on=False, zorder=5)
     axes.annotate("f = 0.9, g = 0.99", (0.9, 1), (0, 6), textcoords="offset points", ha="center",
                   fontsize=8, color=_RED)  # fmt: skip
@@ -79,7 +100,16 @@ def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
 
     Parameters
     ----------
-    g, lower, upper : arrays (n,), as from ``gradient_bounds``
+    g : array (n,), in (0, 1)
+    lower, upper : arrays (n,), in [1, 2]
+        From :func:`gatecore.analysis.gradient_bounds`.
+
+    Examples
+    --------
+    >>> from gatecore.analysis import gradient_bounds
+    >>> g = np.array([0.01, 0.5, 0.99])
+    >>> gradient_ratio(g, *gradient_bounds(g)).axes[0].get_xscale()
+    'logit'
     """
     figure = Figure(figsize=(4.8, 3.4), layout="constrained")
     axes = plain(figure.subplots())
@@ -96,11 +126,18 @@ def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
 
 
 def timescale_tails(*panels: Mapping[str, Curve]) -> Figure:
-    """Table 4 as tails: the part of the units whose timescale exceeds x, a panel for each mapping.
+    """Table 4 as tails: the fraction of units whose timescale exceeds x.
 
     Parameters
     ----------
     *panels : label -> (steps, fraction beyond)
+        Pairs of arrays (n,); one panel for each mapping, at least one, of at most seven labels.
+
+    Examples
+    --------
+    >>> steps = np.array([1.0, 10.0, 100.0])
+    >>> timescale_tails({"U": (steps, 1 / steps)}).axes[0].get_xlabel()
+    'timescale x, steps'
     """
     figure, axes = _rows(len(panels))
     for ax, curves in zip(axes, panels, strict=True):
@@ -114,12 +151,18 @@ def timescale_tails(*panels: Mapping[str, Curve]) -> Figure:
 
 
 def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
-    """Table 4 as densities of ln D; a law at one timescale is an arrow there.
+    """Table 4 as densities of ln D.
 
     Parameters
     ----------
     *panels : label -> (steps, density of ln D)
-        One point alone is a point mass.
+        As in :func:`timescale_tails`. With n = 1 it is a point mass, drawn as an arrow.
+
+    Examples
+    --------
+    >>> steps = np.array([1.0, 10.0, 100.0])
+    >>> timescale_densities({"U": (steps, 1 / steps)}).axes[0].get_xlabel()
+    'timescale D, steps'
     """
     figure, axes = _rows(len(panels))
     for ax, curves in zip(axes, panels, strict=True):
@@ -137,15 +180,22 @@ def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
 
 
 def precision(steps: Floats, loss: Sequence[Floats], dtype: str) -> Figure:
-    """Relative error of a refined timescale against the main gate's, for three ways to form 1 − g.
+    """Relative error of a refined timescale for three ways to form 1 − g (Appendix D.5).
 
     Parameters
     ----------
-    steps : array (n,)
-    loss : three arrays (n,)
-        A ``saturation.PrecisionLoss``. An infinite error is drawn at the top.
+    steps : array (n,), above 1
+        Timescales of the main gate.
+    loss : three arrays (n,), in [0, ∞]
+        A :class:`gatecore.analysis.saturation.PrecisionLoss`. Errors above 10 are drawn at 10.
     dtype : str
-        For the vertical axis.
+        Name in the label of the vertical axis.
+
+    Examples
+    --------
+    >>> figure = precision(np.array([10.0, 1e6]), [np.array([1e-6, np.inf])] * 3, "float32")
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [1e-06, 10.0]
     """
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = plain(figure.subplots())
@@ -170,7 +220,7 @@ def _rows(count: int) -> tuple[Figure, Any]:
 
 
 def _lines() -> list[dict[str, Any]]:
-    """Styles of up to seven lines; the later the thinner, so that equal curves show both."""
+    """Styles of up to seven lines; each is thinner, so that equal curves are both visible."""
     return [
         {"color": colour, "linestyle": DASHES[k % len(DASHES)], "linewidth": 2.4 - 0.2 * k}
         for k, colour in enumerate(COLOURS)
@@ -189,7 +239,7 @@ def _band(axes: Axes, x: Floats, low: Floats, high: Floats) -> None:
 
 
 def _decades(axes: Axes) -> None:
-    """Ticks of a logit axis, few enough for their labels."""
+    """Few enough ticks on a logit axis for their labels to fit."""
     ticks = [1e-4, 1e-2, 0.5, 0.99, 0.9999]
     axes.set_xticks(ticks, ["0.0001", "0.01", "0.5", "0.99", "0.9999"])
     axes.minorticks_off()
