@@ -1,4 +1,4 @@
-"""Parts of pages that are generated from the library and from stored results when they are built."""
+"""Parts of pages, generated from the library and from stored results when they are built."""
 
 import json
 import sys
