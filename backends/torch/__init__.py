@@ -16,7 +16,7 @@ from gatecore.backends.torch.nn.functional import gru, lstm, minimal
 from gatecore.backends.torch.nn.gate_unit import GateUnit, gate
 from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
 from gatecore.backends.torch.rl.agent import Agent
-from gatecore.backends.torch.sequence.release import release
+from gatecore.backends.torch.sequence.dispatch import release
 from gatecore.backends.torch.training.learner import Learner
 
 __all__ = [

@@ -8,6 +8,7 @@ import torch
 from gatecore.backends.cuda import interop, launch
 from gatecore.backends.torch.nn.layers import GRU, LSTM
 from gatecore.backends.torch.sequence import dispatch
+from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels
 from tests.cuda.standin import StandIn, Stream
 
 
@@ -32,7 +33,9 @@ def gpu(host_library, monkeypatch):
     launcher = launch.CudaLauncher(cupy)
     monkeypatch.setattr(launcher, "replay", lambda station, direction, body: body())
     monkeypatch.setattr(launch, "launcher", lambda: launcher)
-    monkeypatch.setattr(dispatch, "_DEVICES", {"fused": "cpu"})
+    monkeypatch.setattr(CuPyKernels, "device", "cpu")
+    on_gpu = (dispatch.named("fused"), dispatch.named("plain"))
+    monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", on_gpu)
     launch.engine.cache_clear()
     yield cupy
     launch.engine.cache_clear()

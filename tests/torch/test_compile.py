@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from gatecore.backends.native import library  # noqa: E402
 from gatecore.backends.torch import GRU, LSTM, LSTMCell  # noqa: E402
 
 # torch's own tracing reads .grad of a tensor inside scan, and says so to itself
@@ -28,6 +29,21 @@ def test_compiled_whole(make):
         (mine,) = torch.autograd.grad(compiled(x)[0].pow(2).sum(), x)
         (its,) = torch.autograd.grad(layer(x)[0].pow(2).sum(), x)
         torch.testing.assert_close(mine, its)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("missing", [None, "it was not built"])
+def test_compiled_with_the_implementation_that_supports_it(dtype, missing, monkeypatch):
+    torch.compiler.reset()  # whether the library is there is a constant of compiled code
+    monkeypatch.setattr(library, "missing", lambda: missing)
+    layer, x = LSTM(3, 4, dtype=dtype), torch.randn(5, 2, 3, dtype=dtype)
+    output = layer(x)[0]
+    impl = layer.last_impl
+    torch.testing.assert_close(
+        torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0], output
+    )
+    assert layer.last_impl == impl
+    assert impl == ("native" if dtype == torch.float32 and not missing else "reference")
 
 
 def test_a_compiled_cell():

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from gatecore.backends import torch as adapter  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
-from gatecore.backends.torch.nn.functional import run  # noqa: E402
 from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
+from gatecore.backends.torch.sequence.run import run  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 from tests.torch.test_operation import arguments  # noqa: E402
 

@@ -15,7 +15,7 @@ from gatecore.backends.torch import (  # noqa: E402
     release,
 )
 from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
-from gatecore.backends.torch.sequence.signature import computation  # noqa: E402
+from gatecore.backends.torch.sequence.signature import signature  # noqa: E402
 
 T, B, X, H = 4, 2, 3, 4
 
@@ -31,7 +31,7 @@ def arguments(core, name, cells_wanted=False, zoneout=(0.0, 0.0)):
     )
     resets = torch.rand(T, B) < 0.2
     return (
-        computation(core, chosen), x, p["weight_ih"], p["weight_hh"], p["bias"], p.get("bias_n"),
+        signature(core, chosen), x, p["weight_ih"], p["weight_hh"], p["bias"], p.get("bias_n"),
         h, c if core == "lstm" else None, resets, None, None, *zoneout, cells_wanted,
         "reference", True,
     )  # fmt: skip

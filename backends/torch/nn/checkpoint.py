@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gatecore.backends.torch.sequence.signature import TORCH, computation
+from gatecore.backends.torch.sequence.signature import TORCH_SIGNATURES, signature
 from gatecore.mechanisms import Mechanism
 
 VERSION = 1
@@ -23,7 +23,7 @@ def encode(core: str, mechanism: Mechanism) -> Tensor:
     """The entry that says what a state belongs to."""
     said = {
         "version": VERSION,
-        "computation": computation(core, mechanism),
+        "computation": signature(core, mechanism),
         "mechanism": dataclasses.asdict(mechanism),
     }
     return torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
@@ -47,11 +47,6 @@ def decode(entry: Tensor) -> dict[str, Any]:
     return said
 
 
-def torch_compatible(core: str, mechanism: Mechanism) -> bool:
-    """Whether such a layer computes what the layer of ``torch.nn`` does."""
-    return computation(core, mechanism) == TORCH.get(core)
-
-
 class Stateful(nn.Module):
     """A module with a ``core`` and a ``mechanism`` that its state names."""
 
@@ -63,7 +58,7 @@ class Stateful(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1], {})
         metadata["mechanism"] = self.mechanism.name
-        if computation(self.core, self.mechanism) != TORCH.get(self.core):
+        if signature(self.core, self.mechanism) != TORCH_SIGNATURES.get(self.core):
             destination[prefix + _KEY] = encode(self.core, self.mechanism)
 
     def _load_from_state_dict(
@@ -91,7 +86,8 @@ class Stateful(nn.Module):
 
     def _refusal(self, entry: Tensor | None) -> str | None:
         """Why a state with this entry (None: it has none) does not belong here."""
-        mine, said, name = computation(self.core, self.mechanism), TORCH.get(self.core), "its own"
+        mine = signature(self.core, self.mechanism)
+        said, name = TORCH_SIGNATURES.get(self.core), "its own"
         if entry is not None:
             try:
                 found = decode(entry)
@@ -117,7 +113,7 @@ class Stateful(nn.Module):
     def _what_to_do(self) -> str:
         kind = type(self).__name__
         make = "from_lstm" if self.core == "lstm" else "from_gru"
-        if self.core not in TORCH:
+        if self.core not in TORCH_SIGNATURES:
             return "Load a state that was saved by such a layer"
         return (
             f"Use {kind}.{make}(module, mechanism={self.mechanism.name!r}), which keeps what "

@@ -1,141 +1,38 @@
-"""Recurrent layers as functions of parameters that are packed as those of ``gatecore.cells``."""
+"""Recurrent layers as functions of their parameters, laid out as ``gatecore.cells`` has them."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any
 
 from torch import Tensor
 
-from gatecore.backends.torch.sequence import autograd_function, custom_op, dispatch, stepping
-from gatecore.backends.torch.sequence.arguments import Arguments, added, idle, zero_states
-from gatecore.backends.torch.sequence.signature import cell_of, computation
-from gatecore.cells import Cell
+from gatecore.backends.torch.sequence import dispatch
+from gatecore.backends.torch.sequence.run import run
+from gatecore.backends.torch.sequence.signature import cell_of, signature
 from gatecore.mechanisms import Mechanism, mechanism
 
 _mechanism = mechanism
 
 
-class Run(NamedTuple):
-    """Hidden (and, where asked for, cell) states of all steps, the last states, what ran.
-
-    The last states are (1, batch, width) each, as those of torch's layers.
-    """
-
-    outputs: tuple[Tensor, ...]
-    states: tuple[Tensor, ...]
-    impl: str
-
-
-def run(
-    cell: Cell,
+def lstm(
     params: Mapping[str, Tensor],
-    x: Tensor,
-    states: tuple[Tensor, ...] | None = None,
-    resets: Tensor | None = None,
-    zoneout: tuple[Any, ...] | None = None,
-    return_cells: bool = False,
-    impl: str = "auto",
-) -> Run:
-    """One layer over x (time, batch, input); all tensors of one dtype, float32 or float64.
-
-    ``states`` is (h,) or (h, c), by default zeros; ``zoneout`` amounts in the order cell, hidden;
-    ``params`` may hold ``weight_hr``, and ``bias_hh``, which is added to ``bias``.
-    """
-    projection = params.get("weight_hr")
-    taken = dispatch.choose(impl, x, cell, projection is not None)
-    if taken in ("plain", "scan"):
-        if states is None:
-            states = zero_states(cell, x, 0 if projection is None else projection.shape[0])
-        walk = stepping.loop if taken == "plain" else stepping.scan
-        history, last = walk(cell, added(params), x, states, resets, zoneout)
-        last = tuple(part.unsqueeze(0) for part in last)
-        return Run(history if return_cells else history[:1], last, taken)
-    amounts = None if zoneout is None or idle(zoneout) else zoneout
-    given = Arguments(cell, x, params, states or (), resets, amounts, return_cells)
-    watched = custom_op.watched(x)
-    if watched or taken != "native":
-        given = given.complete()  # the library alone starts from nothing, and adds biases itself
-    results = (custom_op if watched else autograd_function).run(given, taken)
-    outputs = 2 if return_cells else 1
-    return Run(tuple(results[:outputs]), tuple(results[outputs:]), taken)
-
-
-Params = Mapping[str, Tensor]
-Amount = float | Tensor
-
-
-@overload
-def lstm(
-    params: Params,
-    x: Tensor,
-    state: tuple[Tensor, Tensor] | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: tuple[Amount, Amount] | None = None,
-    return_cells: Literal[False] = False,
-    impl: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
-
-
-@overload
-def lstm(
-    params: Params,
-    x: Tensor,
-    state: tuple[Tensor, Tensor] | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: tuple[Amount, Amount] | None = None,
-    return_cells: Literal[True],
-    impl: str = "auto",
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]: ...
-
-
-def lstm(
-    params: Params,
     x: Tensor,
     state: Any = None,
     mechanism: str | Mechanism = "UR",
     *,
     resets: Tensor | None = None,
-    zoneout: Any = None,
+    zoneout: tuple[Any, Any] | None = None,
     return_cells: bool = False,
     impl: str = "auto",
-) -> Any:
-    """An LSTM over a whole sequence (equations 2-15, by mechanism), differentiable by torch.
+) -> tuple[Any, Any]:
+    """An LSTM over x (time, batch, input): the output (time, batch, hidden), and (h, c).
 
-    The counterpart of ``gatecore.backends.numpy.lstm``.
+    Arguments as for ``gatecore.backends.numpy.lstm``, as tensors; torch differentiates it.
 
     Parameters
     ----------
-    params : mapping of Tensors
-        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), packed in the
-        mechanism's order; :class:`gatecore.cells.LSTM` initializes them.
-    x : Tensor (time, batch, input), float32 or float64
-        All tensors must have the same dtype and device.
-    state : (h, c), each (batch, hidden), optional
-        By default zeros.
-    mechanism : str or Mechanism
-    resets : bool Tensor (time, batch), optional
-        The state is zeroed before the steps where it is true.
-    zoneout : (cell, hidden), optional
-        Probabilities in [0, 1] (the expectation, for evaluation), or masks (time, batch, hidden)
-        that are 1 where the old value is kept.
-    return_cells : bool
-        The output is a pair: the hidden and the cell states of all steps.
+    params : mapping
+        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,).
     impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
-
-    Returns
-    -------
-    output : Tensor (time, batch, hidden)
-    state : (h, c)
-        After the last step.
-
-    Raises
-    ------
-    ValueError
-        x has not three axes, the state is no pair, ``impl`` is unknown, or that implementation
-        does not support the call.
 
     Examples
     --------
@@ -146,82 +43,56 @@ def lstm(
     >>> output.shape
     torch.Size([5, 2, 8])
     """
-    return _call("lstm", params, x, state, mechanism, resets, zoneout, impl, return_cells)
+    return _call("lstm", params, x, state, mechanism, resets, zoneout, return_cells, impl)
 
 
 def gru(
-    params: Params,
+    params: Mapping[str, Tensor],
     x: Tensor,
     state: Tensor | None = None,
     mechanism: str | Mechanism = "UR",
     *,
     resets: Tensor | None = None,
-    zoneout: Amount | None = None,
+    zoneout: Any = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """A GRU over a whole sequence, reset after the product; its update gate is the forget gate.
-
-    As :func:`lstm`, but the state is h (batch, hidden), zoneout a single amount, and ``params``
-    has ``bias_n`` (hidden,) too.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from gatecore.cells import GRU
-    >>> params = {k: torch.tensor(v) for k, v in GRU(3, 8).init(rng=0).items()}
-    >>> output, h = gru(params, torch.ones(5, 2, 3, dtype=torch.float64))
-    >>> h.shape
-    torch.Size([2, 8])
-    """
-    return _call("gru", params, x, state, mechanism, resets, zoneout, impl)
+    """A GRU over x: the output and the last h; ``params`` also has ``bias_n`` (hidden,)."""
+    amounts = None if zoneout is None else (zoneout,)
+    return _call("gru", params, x, state, mechanism, resets, amounts, False, impl)
 
 
 def minimal(
-    params: Params,
+    params: Mapping[str, Tensor],
     x: Tensor,
     state: Tensor | None = None,
     mechanism: str | Mechanism = "UR",
     *,
     resets: Tensor | None = None,
-    zoneout: Amount | None = None,
+    zoneout: Any = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The minimal gated cell (footnote 4; JANET) over a whole sequence.
-
-    As :func:`lstm`, but the state is h (batch, hidden) and zoneout a single amount.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from gatecore.cells import Minimal
-    >>> params = {k: torch.tensor(v) for k, v in Minimal(3, 8).init(rng=0).items()}
-    >>> output, h = minimal(params, torch.ones(5, 2, 3, dtype=torch.float64), mechanism="UR")
-    >>> torch.equal(output[-1], h)
-    True
-    """
-    return _call("minimal", params, x, state, mechanism, resets, zoneout, impl)
+    """The minimal gated cell over x: the output and the last h."""
+    amounts = None if zoneout is None else (zoneout,)
+    return _call("minimal", params, x, state, mechanism, resets, amounts, False, impl)
 
 
 def _call(
     core: str,
-    params: Params,
+    params: Mapping[str, Tensor],
     x: Tensor,
     state: Any,
     mechanism: str | Mechanism,
     resets: Tensor | None,
-    zoneout: Any,
+    zoneout: tuple[Any, ...] | None,
+    return_cells: bool,
     impl: str,
-    return_cells: bool = False,
-) -> Any:
+) -> tuple[Any, Any]:
     if x.dim() != 3:
-        raise ValueError(
-            f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the missing axes, "
-            "as in x.unsqueeze(1) for a single sequence"
-        )
+        raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}")
     hidden_size = params["weight_hh"].shape[1]
-    cell = cell_of(computation(core, _mechanism(mechanism)), x.shape[2], hidden_size)
-    states = None if state is None else cell.parts(state)
-    amounts = zoneout if zoneout is None or len(cell.state_names) > 1 else (zoneout,)
-    result = run(cell, params, x, states, resets, amounts, return_cells, dispatch.checked(impl))
-    output = result.outputs if return_cells else result.outputs[0]
-    return output, cell.state([part.squeeze(0) for part in result.states])
+    cell = cell_of(signature(core, _mechanism(mechanism)), x.shape[2], hidden_size)
+    states = None if state is None else tuple(state) if core == "lstm" else (state,)
+    done = run(cell, params, x, states, resets, zoneout, return_cells, dispatch.checked(impl))
+    output = done.outputs if return_cells else done.outputs[0]
+    last = tuple(part.squeeze(0) for part in done.states)
+    return output, last if core == "lstm" else last[0]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gatecore.backends.torch.sequence.arguments import added
+from gatecore.backends.torch.sequence.call import add_biases
 from gatecore.cells import Cell
 
 
@@ -63,7 +63,7 @@ def layer_params(
     else:
         params["bias"], other = params.pop("bias_ih"), params.pop("bias_hh")
     constant = other.detach() if other.requires_grad and not two_biases else other
-    if "bias_n" not in cell.parameter_shapes():
+    if cell.core != "gru":
         params["bias_hh"] = constant
         return params
     n = slot_rows(cell)["candidate"]
@@ -77,4 +77,4 @@ def core_params(
     cell: Cell, own: Mapping[str, Tensor], two_biases: bool, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """The cell's parameters of torch's."""
-    return added(layer_params(cell, own, two_biases, dtype))
+    return add_biases(layer_params(cell, own, two_biases, dtype))

@@ -1,65 +1,64 @@
-"""A sequence where nothing but autograd looks at it.
+"""The operator's computation as an autograd function, for calls that autograd alone observes.
 
-It computes what the operation does. torch's dispatcher takes longer than the library does over a
-short sequence.
+torch's dispatcher takes longer than the library does over a short sequence.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gatecore.backends.torch.sequence import custom_op
-from gatecore.backends.torch.sequence.arguments import Arguments
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import OperatorImplementation
+from gatecore.backends.torch.sequence.operator_fields import STATES
 
 
-def run(given: Arguments, path: str) -> Any:
+def run(call: Call, implementation: OperatorImplementation) -> Sequence[Tensor]:
     """Outputs and last states."""
-    tensors = (given.x, *given.params.values(), *given.states)
+    if not implementation.completes_calls:
+        call = call.complete()
+    tensors = call.tensors()
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _Sequence.apply(given, path, *tensors)
-    return custom_op.computed(given, path, False)
+        return _Sequence.apply(call, implementation, *tensors)
+    return implementation.forward(call, False)
 
 
 class _Sequence(torch.autograd.Function):
-    """Its tensors are x, the parameters and the states of ``given``."""
+    """Its arguments are the call, the implementation, and the call's tensors."""
 
     @staticmethod
-    def forward(ctx: Any, given: Arguments, path: str, *tensors: Tensor) -> Any:
-        results = custom_op.computed(given, path, True)
-        count = given.outputs + given.state_count
-        more = [t for t in (given.resets, *(given.zoneout or ())) if isinstance(t, Tensor)]
-        ctx.given = given._replace(x=None)  # type: ignore[arg-type]  # torch frees it when it can
-        ctx.path, ctx.first = path, len(tensors) + len(more)
+    def forward(ctx: Any, call: Call, implementation: Any, *tensors: Tensor) -> Any:
+        results = implementation.forward(call, True)
+        count = call.num_results
+        ctx.call = call._replace(x=None)  # type: ignore[arg-type]  # torch frees it when it can
+        ctx.implementation, ctx.num_tensors = implementation, len(tensors)
         ctx.set_materialize_grads(False)
         # all of them: torch refuses a backward if one was changed meanwhile
-        ctx.save_for_backward(*tensors, *more, *results[count:])
+        ctx.save_for_backward(*tensors, *results[count:])
         return tuple(results[:count])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        tensors, path, wrt_x = list(ctx.saved_tensors), ctx.path, ctx.needs_input_grad[2]
-        given, saved = ctx.given._replace(x=tensors[0]), tensors[ctx.first :]
-        d_outputs, d_states = list(grads[: given.outputs]), list(grads[given.outputs :])
-        # a derivative of this one may be wanted: then the operation, which has one
-        differentiable = torch.is_grad_enabled() or custom_op.watched(given.x)
-        pull = _differentiable if differentiable else custom_op.gradients
-        found = pull(given, path, saved, d_outputs, d_states, wrt_x)
-        return (None, None, *found) if wrt_x else (None, None, None, *found)
+        tensors, wrt_x = ctx.saved_tensors, ctx.needs_input_grad[2]
+        call, saved = ctx.call._replace(x=tensors[0]), tensors[ctx.num_tensors :]
+        cotangents = grads[: call.num_outputs], grads[call.num_outputs :]
+        # a derivative of this one may be wanted: then the operator, which has one
+        if torch.is_grad_enabled() or custom_op.needs_operator(call.x):
+            gradients = _by_operator(call, ctx.implementation.name, saved, *cotangents, wrt_x)
+        else:
+            gradients = ctx.implementation.backward(call, saved, *cotangents, wrt_x)
+        leading = (None, None) if wrt_x else (None, None, None)
+        rest = (None,) * (2 + ctx.num_tensors - len(leading) - len(gradients))
+        return (*leading, *gradients, *rest)
 
 
-def _differentiable(
-    given: Arguments,
-    path: str,
-    saved: list[Tensor],
-    d_outputs: list[Tensor | None],
-    d_states: list[Tensor | None],
-    wrt_x: bool,
+def _by_operator(
+    call: Call, impl: str, saved: Any, d_outputs: Any, d_states: Any, wrt_x: bool
 ) -> list[Tensor]:
-    complete = given.complete()
-    cotangents = *[*d_outputs, None][:2], *[*d_states, None][:2]
-    first, *rest = custom_op.sequence_backward(*complete.flat(), path, saved, *cotangents, wrt_x)
-    own = dict(zip(complete.params, rest, strict=False))
-    own["bias_hh"] = own["bias"]
-    starts = rest[len(complete.params) :] if given.states else []
-    return [*([first] if wrt_x else []), *(own[name] for name in given.params), *starts]
+    """Gradients of the call's sources, differentiable."""
+    gradients = custom_op.run_backward(call.complete(), impl, saved, d_outputs, d_states, wrt_x)
+    gradients["bias_hh"] = gradients["bias"]
+    sources = [*(["x"] if wrt_x else []), *call.params, *STATES[: len(call.states)]]
+    return [gradients[name] for name in sources]

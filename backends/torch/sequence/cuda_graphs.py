@@ -1,4 +1,4 @@
-"""The sequence operation on CUDA: the plain path captured once for each set of shapes, replayed.
+"""A layer over a sequence on CUDA: stepping, captured once for each set of shapes and replayed.
 
 One launch replaces the tens of launches of each time step. Arguments are copied into the graph's
 own memory and results out of it, so that what a call returns is the caller's.
@@ -6,17 +6,21 @@ own memory and results out of it, so that what a call returns is the caller's.
 
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gatecore.backends.torch.sequence import recompute
-from gatecore.backends.torch.sequence.arguments import Arguments
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
+from gatecore.backends.torch.sequence.precision import no_autocast
+from gatecore.backends.torch.sequence.stepping import PLAIN
 
-_KEPT = 16  # graphs kept for reuse; each holds memory for the activations of a sequence
+_MAX_GRAPHS = 16  # each holds memory for the activations of a sequence
 _WARM_UP = 2
+
+Function = Callable[[list[Tensor]], list[Tensor]]
 
 
 @dataclasses.dataclass
@@ -26,8 +30,8 @@ class _Graph:
     results: list[Tensor]
 
     def replay(self, tensors: list[Tensor]) -> list[Tensor]:
-        for own, given in zip(self.inputs, tensors, strict=True):
-            own.copy_(given)
+        for buffer, tensor in zip(self.inputs, tensors, strict=True):
+            buffer.copy_(tensor)
         self.graph.replay()
         return [result.clone() for result in self.results]
 
@@ -35,28 +39,44 @@ class _Graph:
 _GRAPHS: collections.OrderedDict[Any, _Graph] = collections.OrderedDict()
 
 
-def forward(given: Arguments) -> list[Tensor]:
-    """Outputs and final states."""
-    tensors, rebuild = given.split()
-    return _run("forward", given, tensors, lambda own: recompute.forward(rebuild(own)))
+class CudaGraphs(OperatorImplementation):
+    """CUDA graphs of :data:`PLAIN`, forward and backward."""
 
+    name, device = "graph", "cuda"
 
-def backward(
-    given: Arguments, d_outputs: list[Tensor | None], d_states: list[Tensor | None], wrt_x: bool
-) -> list[Tensor]:
-    """Cotangents of x (where wanted), the parameters and the states."""
-    tensors, rebuild = given.split()
-    cotangents = [*d_outputs, *d_states]
-    there = [c is not None for c in cotangents]
-    count, split = len(tensors), len(d_outputs)
+    def _unsupported(self, call: Call) -> str | None:
+        return None
 
-    def pull(own: list[Tensor]) -> list[Tensor]:
-        rest = iter(own[count:])
-        d = [next(rest) if t else None for t in there]
-        return recompute.backward(rebuild(own[:count]), d[:split], d[split:], wrt_x)
+    def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
 
-    present = [c for c in cotangents if c is not None]
-    return _run(("backward", *there, wrt_x), given, [*tensors, *present], pull)
+        def forward(buffers: list[Tensor]) -> list[Tensor]:
+            return PLAIN.forward(call.with_tensors(buffers))
+
+        return _run("forward", call, call.tensors(), forward)
+
+    def backward(
+        self,
+        call: Call,
+        saved: Sequence[Tensor],
+        d_outputs: Gradients,
+        d_states: Gradients,
+        wrt_x: bool,
+    ) -> list[Tensor]:
+        tensors, cotangents = call.tensors(), [*d_outputs, *d_states]
+        present = [d is not None for d in cotangents]
+        count, split = len(tensors), len(d_outputs)
+
+        def backward(buffers: list[Tensor]) -> list[Tensor]:
+            rest = iter(buffers[count:])
+            d = [next(rest) if there else None for there in present]
+            call_ = call.with_tensors(buffers[:count])
+            return PLAIN.backward(call_, [], d[:split], d[split:], wrt_x)
+
+        tensors += [d for d in cotangents if d is not None]
+        return _run(("backward", *present, wrt_x), call, tensors, backward)
+
+    def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
+        return []
 
 
 def release() -> None:
@@ -64,34 +84,30 @@ def release() -> None:
     _GRAPHS.clear()
 
 
-def _run(
-    kind: Any,
-    given: Arguments,
-    tensors: list[Tensor],
-    function: Callable[[list[Tensor]], list[Tensor]],
-) -> list[Tensor]:
-    if torch.cuda.is_current_stream_capturing():
-        return function(tensors)  # it becomes part of the graph that the caller captures
-    numbers = tuple(a for a in given.zoneout or () if not isinstance(a, Tensor))
-    signature = tuple((t.shape, t.dtype, t.device) for t in tensors)
-    key = (kind, given.cell.core, given.cell.mechanism, given.cells, numbers, signature)
-    graph = _GRAPHS.pop(key, None) or _capture(tensors, function)
-    _GRAPHS[key] = graph
-    while len(_GRAPHS) > _KEPT:
-        _GRAPHS.popitem(last=False)
-    return graph.replay(tensors)
+def _run(kind: Any, call: Call, tensors: list[Tensor], function: Function) -> list[Tensor]:
+    with no_autocast("cuda"):
+        if torch.cuda.is_current_stream_capturing():
+            return function(tensors)  # it becomes part of the graph that the caller captures
+        probabilities = tuple(z for z in call.zoneout or () if not isinstance(z, Tensor))
+        shapes = tuple((t.shape, t.dtype, t.device) for t in tensors)
+        key = (kind, call.cell, call.return_cells, probabilities, shapes)
+        graph = _GRAPHS.pop(key, None) or _capture(tensors, function)
+        _GRAPHS[key] = graph
+        while len(_GRAPHS) > _MAX_GRAPHS:
+            _GRAPHS.popitem(last=False)
+        return graph.replay(tensors)
 
 
-def _capture(tensors: list[Tensor], function: Callable[[list[Tensor]], list[Tensor]]) -> _Graph:
+def _capture(tensors: list[Tensor], function: Function) -> _Graph:
     with torch.cuda.device(tensors[0].device):
-        own = [t.detach().clone(memory_format=torch.contiguous_format) for t in tensors]
+        buffers = [t.detach().clone(memory_format=torch.contiguous_format) for t in tensors]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):
-                function(own)
+                function(buffers)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            results = function(own)
-        return _Graph(graph, own, results)
+            results = function(buffers)
+        return _Graph(graph, buffers, results)

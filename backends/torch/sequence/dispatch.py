@@ -1,70 +1,59 @@
-"""Which way a sequence is computed, and whether a requested way can be taken.
+"""The implementations of a layer over a sequence, in order of preference, and their choice.
 
-"native"    the sequence operation on a CPU by gatecore's C++ library, in float32
-"reference" the same by the explicit driver, in float32 and float64
-"fused"     the sequence operation on CUDA with gatecore's kernels: needs CuPy, runs eagerly
-"graph"     the sequence operation on CUDA: captured graphs of torch's own operations
-"plain"     step by step, differentiable by torch: everything is supported
-"scan"      torch's scan operation: traced with the number of steps left open
+"native"    on a CPU by gatecore's C++ library, in float32
+"reference" on a CPU by manual BPTT in NumPy, in float32 and float64
+"fused"     on CUDA by gatecore's kernels: needs CuPy, runs eagerly
+"graph"     on CUDA by captured graphs of torch's own operations
+"plain"     step by step, differentiable by torch: supports everything
+"scan"      by torch's scan operation: traced with the number of steps left open
+
+The first four are implementations of the operator ``gatecore::sequence``, see ``custom_op``.
 """
 
 import torch
-from torch import Tensor
-from torch.autograd import forward_ad
 
-from gatecore import _checks
-from gatecore.backends.torch.sequence import cupy_kernels, native
-from gatecore.cells import Cell
+from gatecore.backends.common import implementation
+from gatecore.backends.torch.sequence import cuda_graphs, pooled_tensors
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.cuda_graphs import CudaGraphs
+from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels
+from gatecore.backends.torch.sequence.implementation import OperatorImplementation
+from gatecore.backends.torch.sequence.native import Native
+from gatecore.backends.torch.sequence.numpy_bptt import NumpyBptt
+from gatecore.backends.torch.sequence.stepping import PLAIN, SCAN, Stepping
 
-PATHS = ("native", "reference", "fused", "graph", "plain", "scan")
-REQUESTS = ("auto", *PATHS)
-# in order of preference
-_DEVICES = {"native": "cpu", "reference": "cpu", "fused": "cuda", "graph": "cuda"}
-_OPERATION_DTYPES = (torch.float32, torch.float64)
+TorchImplementation = OperatorImplementation | Stepping
+
+IMPLEMENTATIONS: tuple[TorchImplementation, ...] = (
+    Native(), NumpyBptt(), CuPyKernels(), CudaGraphs(), PLAIN, SCAN,
+)  # fmt: skip
+_BY_NAME = {one.name: one for one in IMPLEMENTATIONS}
 
 
-def checked(request: str) -> str:
-    """``request`` if it is the name of a path or "auto"."""
-    return _checks.choice("impl", request, REQUESTS)
+def checked(impl: str) -> str:
+    """``impl`` if it is "auto" or the name of an implementation; else ValueError."""
+    return implementation.checked(IMPLEMENTATIONS, impl)
 
 
-def choose(request: str, x: Tensor, cell: Cell, projected: bool) -> str:
-    """The path for this cell and an input of this shape, device and dtype.
+def named(name: str) -> TorchImplementation:
+    """The implementation of this name."""
+    return _BY_NAME[name]
+
+
+def choose(impl: str, call: Call) -> TorchImplementation:
+    """The implementation that runs ``call``.
 
     Raises
     ------
     ValueError
-        A path was asked for that can't be taken, with the reason.
+        ``impl`` names one that does not support the call.
     """
-    if request == "auto":
-        return _automatic(x, cell, projected)
-    if request in _DEVICES and (reason := _obstacle(request, x, cell, projected)):
-        raise ValueError(f"impl={request!r} can't be taken: {reason}; use impl='auto' or 'plain'")
-    return request
+    if impl == "auto" and torch.compiler.is_exporting():
+        return SCAN
+    return implementation.choose(IMPLEMENTATIONS, impl, call)
 
 
-def _automatic(x: Tensor, cell: Cell, projected: bool) -> str:
-    if torch.compiler.is_exporting():
-        return "scan"
-    for path in _DEVICES:
-        if _obstacle(path, x, cell, projected) is None:
-            return path
-    return "plain"
-
-
-def _obstacle(path: str, x: Tensor, cell: Cell, projected: bool) -> str | None:
-    if x.device.type != _DEVICES[path]:
-        return f"it needs tensors on {_DEVICES[path]}, the input is on {x.device.type}"
-    if x.dtype not in _OPERATION_DTYPES:
-        return f"it computes in float32 or float64, not {x.dtype}"
-    if projected:
-        return "it has no projection of the hidden state (proj_size)"
-    if torch.compiler.is_compiling():
-        return "torch.compile is tracing" if path == "fused" else None
-    if torch._C._functorch.maybe_current_level() is not None:
-        return "a transformation of torch.func is active"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation is active"
-    if path == "native":
-        return native.obstacle(x.dtype)
-    return cupy_kernels.reason(cell, x) if path == "fused" else None
+def release() -> None:
+    """Free the CPU memory and the CUDA graphs that are kept for later calls."""
+    pooled_tensors.release()
+    cuda_graphs.release()

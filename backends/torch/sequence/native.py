@@ -1,7 +1,7 @@
-"""The sequence operation by the native library, on the tensors' own memory and torch's threads.
+"""A layer over a sequence by the native library, on the tensors' own memory and torch's threads.
 
-A short sequence takes less time than a few dozen views of arrays would: the library is given the
-tensors' addresses.
+The library gets the tensors' addresses: over a short sequence it takes less time than making views
+as arrays would.
 """
 
 import ctypes
@@ -15,181 +15,186 @@ from torch import Tensor
 
 from gatecore.backends.common.validation import zoneout_amounts
 from gatecore.backends.native import layer, library
-from gatecore.backends.torch.sequence.arguments import Arguments
-from gatecore.backends.torch.sequence.pooled_tensors import take
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
+from gatecore.backends.torch.sequence.pooled_tensors import empty
 from gatecore.cells import Cell
 
 _SINGLE = np.dtype(np.float32)
 
 
-def obstacle(dtype: torch.dtype) -> str | None:
-    """Why the library cannot run a sequence of this type; None if it can."""
-    if dtype is not torch.float32:
-        return f"it computes in float32, not {str(dtype).removeprefix('torch.')}"
+@torch.compiler.assume_constant_result
+def _library_unsupported() -> str | None:
     return library.missing()
 
 
-def forward(given: Arguments, keep: bool) -> list[Tensor]:
-    """Outputs and final states as in ``sequence``, then the memory that backward reads."""
-    time, batch, _ = given.x.shape
-    width, shape, steps = given.cell.hidden_size, _shape(given), time if keep else 1
-    outputs = [take(given.x, time, batch, width) for _ in range(given.outputs)]
-    memory = take(given.x, _floats(given, shape, steps))
-    scratch = take(given.x, shape.forward_scratch)
-    held: list[Tensor] = []
-    call = _arguments(given, shape, memory, steps, held)
-    _put_biases(call, given, held)
-    states, size = _states(given, shape, memory, steps), 4 * batch * width
-    for k, first in enumerate(states):
-        if not given.states:
-            ctypes.memset(first, 0, size)
-        else:
-            start = _checked("state", given.states[k], (batch, width)).contiguous()
-            ctypes.memmove(first, start.data_ptr(), size)
-    call.output = outputs[0].data_ptr()
-    call.output_cell = outputs[1].data_ptr() if given.cells else None
-    call.scratch, call.saves = scratch.data_ptr(), keep
-    library.call("gatecore_run_forward", shape.struct, call)
-    final = [given.x.new_empty(1, batch, width) for _ in states]
-    offset = size * (time if keep else time % 2)
-    for last, first in zip(final, states, strict=True):
-        ctypes.memmove(last.data_ptr(), first + offset, size)
-    return [*outputs, *final, *((memory,) if keep else ())]
+class Native(OperatorImplementation):
+    """The C++ library. It adds the biases, and starts from zeros where there are no states."""
+
+    name, device = "native", "cpu"
+    completes_calls = True
+
+    def _unsupported(self, call: Call) -> str | None:
+        if call.x.dtype is not torch.float32:
+            return f"it computes in float32, not {str(call.x.dtype).removeprefix('torch.')}"
+        return _library_unsupported()
+
+    def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
+        time, batch, _ = call.x.shape
+        width, shape = call.cell.hidden_size, _shape(call)
+        steps = time if save_for_backward else 1
+        outputs = [empty(call.x, time, batch, width) for _ in range(call.num_outputs)]
+        activations = empty(call.x, _floats(call, shape, steps))
+        scratch = empty(call.x, shape.forward_scratch)
+        alive: list[Tensor] = []
+        struct = _struct(call, shape, activations, steps, alive)
+        _put_biases(struct, call, alive)
+        states, size = _states(call, shape, activations, steps), 4 * batch * width
+        for k, first in enumerate(states):
+            if not call.states:
+                ctypes.memset(first, 0, size)
+            else:
+                start = _checked("state", call.states[k], (batch, width)).contiguous()
+                ctypes.memmove(first, start.data_ptr(), size)
+        struct.output = outputs[0].data_ptr()
+        struct.output_cell = outputs[1].data_ptr() if call.return_cells else None
+        struct.scratch, struct.saves = scratch.data_ptr(), save_for_backward
+        library.call("gatecore_run_forward", shape.struct, struct)
+        last = [call.x.new_empty(1, batch, width) for _ in states]
+        offset = size * (time if save_for_backward else time % 2)
+        for result, first in zip(last, states, strict=True):
+            ctypes.memmove(result.data_ptr(), first + offset, size)
+        return [*outputs, *last, *((activations,) if save_for_backward else ())]
+
+    def backward(
+        self,
+        call: Call,
+        saved: Sequence[Tensor],
+        d_outputs: Gradients,
+        d_states: Gradients,
+        wrt_x: bool,
+    ) -> list[Tensor]:
+        time, batch, inputs = call.x.shape
+        cell, shape, new = call.cell, _shape(call), call.x.new_empty
+        rows, width = cell.rows, cell.hidden_size
+        alive: list[Tensor] = []
+        forward = _struct(call, shape, saved[0], time, alive)
+        scratch = empty(call.x, shape.backward_scratch[wrt_x])
+        d_x = [empty(call.x, time, batch, inputs)] if wrt_x else []
+        d_bias = new(rows)
+        d_params = {"weight_ih": new(rows, inputs), "weight_hh": new(rows, width), "bias": d_bias}
+        if "bias_n" in call.params:
+            d_params["bias_n"] = new(width)
+        struct = library.BackwardStruct(
+            ctypes.pointer(forward),
+            *_addresses(d_outputs, (time, batch, width), alive),
+            None,
+            None,
+            d_x[0].data_ptr() if wrt_x else None,
+            *[d.data_ptr() for d in d_params.values()],
+        )
+        struct.scratch = scratch.data_ptr()
+        running = _put_d_states(struct, call, d_states)
+        library.call("gatecore_run_backward", shape.struct, struct)
+        d_params["bias_hh"] = d_bias
+        d_first = [d.squeeze(0) for d in running] if call.states else []
+        return [*d_x, *(d_params[name] for name in call.params), *d_first]
+
+    def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
+        # sizes that torch has not fixed yet stay free: the stride does not depend on them
+        return [(_floats(call, _shape_of(call.cell, 1, 1, 1), call.x.shape[0]),)]
 
 
-def backward(
-    given: Arguments,
-    memory: Tensor,
-    d_outputs: Sequence[Tensor | None],
-    d_states: Sequence[Tensor | None],
-    wrt_x: bool,
-) -> list[Tensor]:
-    """Cotangents of x (where wanted), the parameters and the states (if there are)."""
-    time, batch, inputs = given.x.shape
-    cell, shape, new = given.cell, _shape(given), given.x.new_empty
-    rows, width = cell.rows, cell.hidden_size
-    held: list[Tensor] = []
-    forward = _arguments(given, shape, memory, time, held)
-    scratch = take(given.x, shape.backward_scratch[wrt_x])
-    d_x = [take(given.x, time, batch, inputs)] if wrt_x else []
-    d_bias = new(rows)
-    d_params = {"weight_ih": new(rows, inputs), "weight_hh": new(rows, width), "bias": d_bias}
-    if "bias_n" in given.params:
-        d_params["bias_n"] = new(width)
-    call = library.BackwardStruct(
-        ctypes.pointer(forward),
-        *_read(d_outputs, (time, batch, width), held),
-        None,
-        None,
-        d_x[0].data_ptr() if wrt_x else None,
-        *[d.data_ptr() for d in d_params.values()],
-    )
-    call.scratch = scratch.data_ptr()
-    moved = _moved(call, given, d_states)
-    library.call("gatecore_run_backward", shape.struct, call)
-    d_params["bias_hh"] = d_bias
-    d_first = [d.squeeze(0) for d in moved] if given.states else []
-    return [*d_x, *(d_params[name] for name in given.params), *d_first]
-
-
-def _read(
-    d_outputs: Sequence[Tensor | None], shape: tuple[int, ...], held: list[Tensor]
+def _addresses(
+    d_outputs: Gradients, shape: tuple[int, ...], alive: list[Tensor]
 ) -> list[int | None]:
     """The addresses of the outputs' cotangents, hidden and cell states'."""
-    found: list[int | None] = []
+    addresses: list[int | None] = []
     for d in d_outputs:
         if d is not None:
-            held.append(_checked("d_output", d, shape).contiguous())
-        found.append(None if d is None else held[-1].data_ptr())
-    return found if len(found) == 2 else [*found, None]
+            alive.append(_checked("d_output", d, shape).contiguous())
+        addresses.append(None if d is None else alive[-1].data_ptr())
+    return addresses if len(addresses) == 2 else [*addresses, None]
 
 
-def _moved(
-    call: library.BackwardStruct, given: Arguments, d_states: Sequence[Tensor | None]
-) -> list[Tensor]:
+def _put_d_states(struct: library.BackwardStruct, call: Call, d_states: Gradients) -> list[Tensor]:
     """The states' cotangents, which the library moves from the last step to the first."""
-    shape, moved = (1, given.x.shape[1], given.cell.hidden_size), []
+    shape, running = (1, call.x.shape[1], call.cell.hidden_size), []
     for field, d in zip(("d_hidden", "d_cell"), d_states, strict=False):
-        if d is None and not given.states:
+        if d is None and not call.states:
             continue  # nothing comes, and nobody asks
         if d is None:
-            moved.append(given.x.new_zeros(shape))
+            running.append(call.x.new_zeros(shape))
         else:
             d = _checked("d_state", d, shape)
-            moved.append(d.clone(memory_format=torch.contiguous_format))
-        setattr(call, field, moved[-1].data_ptr())
-    return moved
+            running.append(d.clone(memory_format=torch.contiguous_format))
+        setattr(struct, field, running[-1].data_ptr())
+    return running
 
 
-def saved_shapes(given: Arguments) -> list[tuple[Any, ...]]:
-    """Shapes of the saved tensors."""
-    # sizes that torch has not fixed yet stay free: the stride does not depend on them
-    return [(_floats(given, _shape_of(given.cell, 1, 1, 1), given.x.shape[0]),)]
-
-
-def _floats(given: Arguments, shape: layer.Shape, steps: Any) -> Any:
+def _floats(call: Call, shape: layer.Shape, steps: Any) -> Any:
     """Of the memory of so many steps: their gates, then each state before, between and after."""
-    states = given.state_count * (steps + 1) * given.cell.hidden_size
-    return given.x.shape[1] * (steps * shape.stride + states)
+    states = len(call.cell.state_names) * (steps + 1) * call.cell.hidden_size
+    return call.x.shape[1] * (steps * shape.stride + states)
 
 
-def _states(given: Arguments, shape: layer.Shape, memory: Tensor, steps: int) -> list[int]:
+def _states(call: Call, shape: layer.Shape, memory: Tensor, steps: int) -> list[int]:
     """Addresses of the states in the memory of so many steps."""
-    batch, width = given.x.shape[1], given.cell.hidden_size
+    batch, width = call.x.shape[1], call.cell.hidden_size
     first = memory.data_ptr() + 4 * steps * batch * shape.stride
-    return [first + 4 * k * (steps + 1) * batch * width for k in range(given.state_count)]
+    return [first + 4 * k * (steps + 1) * batch * width for k in range(len(call.cell.state_names))]
 
 
-def _arguments(
-    given: Arguments, shape: layer.Shape, memory: Tensor, steps: int, held: list[Tensor]
+def _struct(
+    call: Call, shape: layer.Shape, memory: Tensor, steps: int, alive: list[Tensor]
 ) -> library.ForwardStruct:
     """The forward call's arguments but for biases, which backward does not read, and results.
 
-    ``held`` gets what they point to.
+    ``alive`` gets what they point to.
     """
-    time, batch, inputs = given.x.shape
-    rows, width = given.cell.rows, given.cell.hidden_size
-    held += [
-        _checked("x", given.x, (time, batch, inputs)).contiguous(),
-        _checked("weight_ih", given.params["weight_ih"], (rows, inputs)).contiguous(),
-        _checked("weight_hh", given.params["weight_hh"], (rows, width)).contiguous(),
+    time, batch, inputs = call.x.shape
+    rows, width = call.cell.rows, call.cell.hidden_size
+    alive += [
+        _checked("x", call.x, (time, batch, inputs)).contiguous(),
+        _checked("weight_ih", call.params["weight_ih"], (rows, inputs)).contiguous(),
+        _checked("weight_hh", call.params["weight_hh"], (rows, width)).contiguous(),
     ]
-    call = library.ForwardStruct(*[tensor.data_ptr() for tensor in held])
-    call.gates, call.saves = memory.data_ptr(), 1
-    for field, state in zip(("hidden", "cell"), _states(given, shape, memory, steps), strict=False):
-        setattr(call, field, state)
-    if given.resets is not None:
-        held.append(_checked("resets", given.resets, (time, batch), torch.bool).contiguous())
-        call.resets = held[-1].data_ptr()
-    if given.zoneout is not None:
-        _put_amounts(call, given, held)
-    return call
+    struct = library.ForwardStruct(*[tensor.data_ptr() for tensor in alive])
+    struct.gates, struct.saves = memory.data_ptr(), 1
+    for field, state in zip(("hidden", "cell"), _states(call, shape, memory, steps), strict=False):
+        setattr(struct, field, state)
+    if call.resets is not None:
+        alive.append(_checked("resets", call.resets, (time, batch), torch.bool).contiguous())
+        struct.resets = alive[-1].data_ptr()
+    if call.zoneout is not None:
+        _put_zoneout(struct, call, alive)
+    return struct
 
 
-def _put_biases(call: library.ForwardStruct, given: Arguments, held: list[Tensor]) -> None:
-    params, rows = given.params, (given.cell.rows,)
+def _put_biases(struct: library.ForwardStruct, call: Call, alive: list[Tensor]) -> None:
+    params, rows = call.params, (call.cell.rows,)
     bias, more, bias_n = params["bias"], params.get("bias_hh"), params.get("bias_n")
     if more is not None:
         bias = _checked("bias", bias, rows) + _checked("bias_hh", more, rows)
-    held.append(_checked("bias", bias, rows).contiguous())
-    call.bias = held[-1].data_ptr()
+    alive.append(_checked("bias", bias, rows).contiguous())
+    struct.bias = alive[-1].data_ptr()
     if bias_n is not None:
-        held.append(_checked("bias_n", bias_n, (given.cell.hidden_size,)).contiguous())
-        call.bias_n = held[-1].data_ptr()
+        alive.append(_checked("bias_n", bias_n, (call.cell.hidden_size,)).contiguous())
+        struct.bias_n = alive[-1].data_ptr()
 
 
-def _put_amounts(call: library.ForwardStruct, given: Arguments, held: list[Tensor]) -> None:
-    assert given.zoneout is not None
-    amounts = [a.detach().numpy() if isinstance(a, Tensor) else a for a in given.zoneout]
+def _put_zoneout(struct: library.ForwardStruct, call: Call, alive: list[Tensor]) -> None:
+    assert call.zoneout is not None
+    amounts = [a.detach().numpy() if isinstance(a, Tensor) else a for a in call.zoneout]
     pair = tuple(amounts) if len(amounts) == 2 else amounts[0]
-    time, batch, _ = given.x.shape
-    zoneout_amounts(given.cell, pair, (time, batch), _SINGLE)
-    for name, amount in zip(("cell", "hidden")[-len(amounts) :], given.zoneout, strict=True):
+    time, batch, _ = call.x.shape
+    zoneout_amounts(call.cell, pair, (time, batch), _SINGLE)
+    for name, amount in zip(("cell", "hidden")[-len(amounts) :], call.zoneout, strict=True):
         if isinstance(amount, Tensor):
-            held.append(amount.contiguous())
-            setattr(call, f"keep_{name}", held[-1].data_ptr())
+            alive.append(amount.contiguous())
+            setattr(struct, f"keep_{name}", alive[-1].data_ptr())
         else:
-            setattr(call, f"kept_{name}", amount)
+            setattr(struct, f"kept_{name}", amount)
 
 
 def _checked(
@@ -204,10 +209,10 @@ def _checked(
     )
 
 
-def _shape(given: Arguments) -> layer.Shape:
+def _shape(call: Call) -> layer.Shape:
     _share_threads()
-    time, batch, _ = given.x.shape
-    return _shape_of(given.cell, time, batch, torch.get_num_threads())
+    time, batch, _ = call.x.shape
+    return _shape_of(call.cell, time, batch, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=256)

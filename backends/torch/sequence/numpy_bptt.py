@@ -1,9 +1,10 @@
-"""The sequence operation by the explicit driver, on the tensors' own memory.
+"""A layer over a sequence by the NumPy backend's manual BPTT, on the tensors' own memory.
 
-On a CPU the driver computes with NumPy's views of the tensors; ``fused`` gives it another place.
+On a CPU it computes with NumPy's views of the tensors; ``cupy_kernels`` with CuPy's.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,20 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.numpy.bptt import Engine, Layer
-from gatecore.backends.torch.sequence.arguments import Arguments
+from gatecore.backends.torch.sequence import pooled_tensors
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
 from gatecore.backends.torch.sequence.matmul import engine
-from gatecore.backends.torch.sequence.pooled_tensors import take as take_tensor
+from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.cells import Cell
 
-DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
-
-class Place:
-    """Where tensors and the driver's arrays share memory: here, the CPU's."""
+class ArrayAdapter:
+    """Tensors as arrays and arrays as tensors, in shared memory: here, a CPU's."""
 
     def engine(self, cell: Cell) -> Engine:
-        """What computes with the arrays."""
+        """The engine of the arrays."""
         return engine(cell)
-
-    def layer(self, saves: bool, cell: Cell, *arguments: Any) -> Any:
-        """What runs one layer over one sequence; ``saves`` says whether a backward may follow."""
-        return Layer(self.engine(cell), cell, *arguments)
 
     def array(self, value: Any) -> Any:
         """A tensor's memory as an array; other values as they are."""
@@ -38,92 +35,95 @@ class Place:
         """An array's memory as a tensor."""
         return torch.from_numpy(array)
 
-    def take(self, like: Tensor, *sizes: int) -> Tensor:
-        """Memory that a backward pass will read, of the dtype of ``like``."""
-        return take_tensor(like, *sizes)
+    def empty(self, like: Tensor, *sizes: int) -> Tensor:
+        """An uninitialised tensor of the dtype of ``like``."""
+        return pooled_tensors.empty(like, *sizes)
 
 
-def forward(given: Arguments, keep: bool, place: Place) -> list[Tensor]:
-    """Outputs and final states as in ``sequence``, then what backward reads."""
-    saved: list[Tensor] = []
+class NumpyBptt(OperatorImplementation):
+    """Manual BPTT in NumPy."""
 
-    def take(width: int, steps: bool = True, extra: int = 0) -> Any:
-        time, batch, _ = given.x.shape
-        if not steps:
-            return place.array(place.take(given.x, batch, width))
-        saved.append(place.take(given.x, time + extra, batch, width))
-        return place.array(saved[-1])
+    name, device = "reference", "cpu"
 
-    layer = _layer(given, take, place, keep)
-    x, states = place.array(given.x), _state(given, given.states, place)
-    outputs, final = layer.forward(x, states, given.cells)
-    histories = outputs if given.cells else (outputs,)
-    last = [place.tensor(part).unsqueeze(0) for part in _parts(given, final)]
-    return [*map(place.tensor, histories), *last, *(saved if keep else ())]
+    def _unsupported(self, call: Call) -> str | None:
+        return None
 
+    @contextlib.contextmanager
+    def adapter(self, call: Call) -> Iterator[ArrayAdapter]:
+        """The adapter for the call's tensors; products are not rounded while it is in use."""
+        with no_autocast(self.device):
+            yield ArrayAdapter()
 
-def backward(
-    given: Arguments,
-    saved: list[Tensor],
-    d_outputs: list[Tensor | None],
-    d_states: list[Tensor | None],
-    wrt_x: bool,
-    place: Place,
-) -> list[Tensor]:
-    """Cotangents of x (where wanted), the parameters and the states."""
-    layer = _layer(given, _replay(given, saved, place), place)
-    scratch = place.array(place.take(given.x, *layer.scratch_shape(wrt_x)))
-    d_last = [None if d is None else d.squeeze(0) for d in d_states]
-    d_state, d_output = _state(given, d_last, place), [place.array(d) for d in d_outputs]
-    d_params, d_x, d_start = layer.backward(d_output, d_state, scratch, wrt_x)
-    rest = [*(d_params[name] for name in given.params), *_parts(given, d_start)]
-    return [place.tensor(g) for g in ([d_x, *rest] if wrt_x else rest)]
+    def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
+        saved: list[Tensor] = []
+        time, batch, _ = call.x.shape
+        with self.adapter(call) as arrays:
 
+            def take(width: int, steps: bool = True, extra: int = 0) -> Any:
+                if not steps:
+                    return arrays.array(arrays.empty(call.x, batch, width))
+                saved.append(arrays.empty(call.x, time + extra, batch, width))
+                return arrays.array(saved[-1])
 
-def shapes(given: Arguments, place: Place) -> list[tuple[Any, ...]]:
-    """Shapes of the saved tensors, found on a layer of one step and one sequence."""
-    widths: list[tuple[int, int]] = []
+            layer, state = _layer(call, take, arrays), _public(call, call.states, arrays)
+            outputs, last = layer.forward(arrays.array(call.x), state, call.return_cells)
+            return [
+                *map(arrays.tensor, outputs if call.return_cells else (outputs,)),
+                *(arrays.tensor(part).unsqueeze(0) for part in call.cell.parts(last)),
+                *(saved if save_for_backward else ()),
+            ]
 
-    def take(width: int, steps: bool = True, extra: int = 0) -> Any:
-        if steps:
-            widths.append((width, extra))
-        return np.empty((1 + extra, 1, width) if steps else (1, width), np.float32)
+    def backward(
+        self,
+        call: Call,
+        saved: Sequence[Tensor],
+        d_outputs: Gradients,
+        d_states: Gradients,
+        wrt_x: bool,
+    ) -> list[Tensor]:
+        remaining, batch = iter(saved), call.x.shape[1]
+        with self.adapter(call) as arrays:
 
-    params = {k: np.zeros(tuple(map(int, v.shape)), "f4") for k, v in given.params.items()}
-    kept = None if given.zoneout is None else (0.5,) * len(given.zoneout)
-    amounts, steps = _amounts(given, kept), (1, 1)
-    place.layer(True, given.cell, params, take, None, amounts, steps, np.dtype("f4"))
-    time, batch, _ = given.x.shape
-    return [(time + extra, batch, width) for width, extra in widths]
+            def take(width: int, steps: bool = True, extra: int = 0) -> Any:
+                """The arrays that the forward pass filled, in the same order."""
+                return arrays.array(
+                    next(remaining) if steps else arrays.empty(call.x, batch, width)
+                )
 
+            layer = _layer(call, take, arrays)
+            scratch = arrays.array(arrays.empty(call.x, *layer.scratch_shape(wrt_x)))
+            d_last = [None if d is None else d.squeeze(0) for d in d_states]
+            d_params, d_x, d_state = layer.backward(
+                [*map(arrays.array, d_outputs)], _public(call, d_last, arrays), scratch, wrt_x
+            )
+            gradients = [*(d_params[name] for name in call.params), *call.cell.parts(d_state)]
+            return [arrays.tensor(g) for g in ([d_x, *gradients] if wrt_x else gradients)]
 
-def _layer(given: Arguments, take: Any, place: Place, saves: bool = True) -> Any:
-    time, batch, _ = given.x.shape
-    params = {name: place.array(value) for name, value in given.params.items()}
-    zoneout = None if given.zoneout is None else tuple(map(place.array, given.zoneout))
-    amounts, resets = _amounts(given, zoneout), place.array(given.resets)
-    steps, dtype = (time, batch), DTYPES[given.x.dtype]
-    return place.layer(saves, given.cell, params, take, resets, amounts, steps, dtype)
+    def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
+        widths: list[tuple[int, int]] = []  # recorded from a layer of one step and one sequence
 
+        def take(width: int, steps: bool = True, extra: int = 0) -> Any:
+            if steps:
+                widths.append((width, extra))
+            return np.empty((1 + extra, 1, width) if steps else (1, width), np.float32)
 
-def _replay(given: Arguments, saved: list[Tensor], place: Place) -> Any:
-    """A ``take`` that hands out again what an equal layer filled."""
-    again: Iterator[Tensor] = iter(saved)
-
-    def take(width: int, steps: bool = True, extra: int = 0) -> Any:
-        return place.array(next(again) if steps else place.take(given.x, given.x.shape[1], width))
-
-    return take
-
-
-def _amounts(given: Arguments, zoneout: tuple[Any, ...] | None) -> Any:
-    return zoneout if zoneout is None or given.cell.core == "lstm" else zoneout[0]
+        zeros = {name: np.zeros(s, "f4") for name, s in call.cell.parameter_shapes().items()}
+        zoneout = None if call.zoneout is None else call.cell.state([0.5] * len(call.zoneout))
+        Layer(Engine(np), call.cell, zeros, take, None, zoneout, (1, 1), np.dtype("f4"))
+        time, batch, _ = call.x.shape
+        return [(time + extra, batch, width) for width, extra in widths]
 
 
-def _state(given: Arguments, states: Any, place: Place) -> Any:
-    arrays = tuple(map(place.array, states))
-    return arrays if given.cell.core == "lstm" else arrays[0]
+def _layer(call: Call, take: Any, arrays: ArrayAdapter) -> Layer:
+    params = {name: arrays.array(value) for name, value in call.params.items()}
+    zoneout = None if call.zoneout is None else _public(call, call.zoneout, arrays)
+    dtype = np.dtype(str(call.x.dtype).removeprefix("torch."))
+    (time, batch, _), resets = call.x.shape, arrays.array(call.resets)
+    return Layer(
+        arrays.engine(call.cell), call.cell, params, take, resets, zoneout, (time, batch), dtype
+    )
 
 
-def _parts(given: Arguments, state: Any) -> tuple[Any, ...]:
-    return state if given.cell.core == "lstm" else (state,)
+def _public(call: Call, parts: Sequence[Any], arrays: ArrayAdapter) -> Any:
+    """Arrays of the parts of a state, or of zoneout, as the NumPy backend's callers pass them."""
+    return call.cell.state([*map(arrays.array, parts)])

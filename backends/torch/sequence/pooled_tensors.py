@@ -1,4 +1,4 @@
-"""Tensors whose memory comes back to a pool once nobody holds them.
+"""Tensors whose memory returns to a pool when they are freed.
 
 The activations that a backward pass needs are large and of the same sizes at every step; fresh
 memory would page-fault each time. Small tensors are torch's own, whose memory the allocator keeps.
@@ -17,17 +17,17 @@ _LARGE = 1 << 21  # elements; making a tensor of the pool's memory costs ten mic
 _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
-def take(like: torch.Tensor, *sizes: int) -> torch.Tensor:
+def empty(like: torch.Tensor, *sizes: int) -> torch.Tensor:
     """An uninitialised tensor of the dtype of ``like``, which is on a CPU, float32 or float64."""
     if math.prod(sizes) < _LARGE:
         return like.new_empty(*sizes)
     buffer = _POOL.take(sizes, _DTYPES[like.dtype])
-    view = buffer.view()  # lives as long as the tensor's storage: its end is the memory's return
-    give = weakref.finalize(view, _POOL.give, [buffer])
-    give.atexit = False
+    view = buffer.view()  # lives as long as the tensor's storage
+    release = weakref.finalize(view, _POOL.give, [buffer])
+    release.atexit = False
     return torch.from_numpy(view)
 
 
 def release() -> None:
-    """Free the memory that is kept for later calls."""
+    """Free the pool's unused memory."""
     _POOL.release()

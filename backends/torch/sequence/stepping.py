@@ -1,43 +1,100 @@
-"""A sequence step by step through ``gatecore.cells``, differentiable by torch to any order.
+"""A layer step by step through ``gatecore.cells``, differentiable by torch to any order.
 
-This is the path for double backward, forward-mode derivatives, ``torch.func`` and, by torch's scan
-operation, for export with time left open.
+It serves double backward, forward-mode derivatives, ``torch.func``, projections and, by torch's
+scan operation, export with the number of steps left open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import array_api_compat.torch  # noqa: F401  the cells' namespace: it must be there when traced
 import torch
 from torch import Tensor
 
+from gatecore.backends.torch.sequence.call import Call
 from gatecore.cells import Cell
-from gatecore.cells import zoneout as keep
+from gatecore.cells import zoneout as apply_zoneout
 
 States = tuple[Tensor, ...]
 
 
-def loop(
-    cell: Cell,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    states: States,
-    resets: Tensor | None,
-    zoneout: tuple[Any, ...] | None,
-) -> tuple[tuple[Tensor, ...], States]:
-    """States after every step, each (time, batch, width), and the last ones.
+class Stepping:
+    """A scan over the steps; torch differentiates :meth:`forward`. Supports every call."""
 
-    ``zoneout`` holds the amounts of (cell, hidden) for an LSTM, else of the hidden state: numbers,
-    or tensors (time, batch, hidden). ``params`` may hold ``weight_hr``, a projection of the
-    hidden state.
-    """
-    history = []
-    for t, projected in enumerate(cell.project(params, x)):
-        now = None if zoneout is None else tuple(_at(amount, t) for amount in zoneout)
-        reset = None if resets is None else resets[t]
-        states = advance(cell, params, projected, states, reset, now)
+    def __init__(self, name: str, scan: Callable[[Call], tuple[States, States]]) -> None:
+        self.name, self._scan = name, scan
+
+    def unsupported(self, call: Call) -> None:
+        """None."""
+
+    def forward(self, call: Call, save_for_backward: bool = False) -> list[Tensor]:
+        """Outputs and last states of a complete call; nothing is saved."""
+        outputs, last = self._scan(call)
+        return [*outputs[: call.num_outputs], *(state.unsqueeze(0) for state in last)]
+
+    def backward(
+        self,
+        call: Call,
+        saved: list[Tensor],
+        d_outputs: Sequence[Tensor | None],
+        d_states: Sequence[Tensor | None],
+        wrt_x: bool,
+    ) -> list[Tensor]:
+        """Gradients of the call's sources; the forward pass runs again."""
+        with torch.enable_grad():
+            call = call.with_tensors(tensor.detach() for tensor in call.tensors())
+            sources = [source.requires_grad_() for source in call.sources(wrt_x)]
+            gradients = vjp(self.forward(call), [*d_outputs, *d_states], sources)
+        return [g.contiguous().clone() for g in gradients]
+
+    def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
+        """None are saved."""
+        return []
+
+
+def vjp(
+    results: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
+    sources: Sequence[Tensor],
+    create_graph: bool = False,
+) -> list[Tensor]:
+    """Gradients of ``sources``, zeros where there is none."""
+    pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None]
+    if not pairs:
+        return [torch.zeros_like(source) for source in sources]
+    outputs, grad_outputs = zip(*pairs, strict=True)
+    return list(torch.autograd.grad(
+        outputs, sources, grad_outputs, create_graph=create_graph, materialize_grads=True
+    ))  # fmt: skip
+
+
+def loop(call: Call) -> tuple[States, States]:
+    """States after every step, each (time, batch, width), and the last ones."""
+    history, states = [], call.states
+    for t, projected in enumerate(call.cell.project(call.params, call.x)):
+        reset = None if call.resets is None else call.resets[t]
+        states = advance(call.cell, call.params, projected, states, reset, _at(call.zoneout, t))
         history.append(states)
     return tuple(torch.stack(part) for part in zip(*history, strict=True)), states
+
+
+def scan(call: Call) -> tuple[States, States]:
+    """The same by torch's scan, which leaves the number of steps open when it is traced."""
+    cell, params, resets, zoneout = call.cell, call.params, call.resets, call.zoneout or ()
+    masks = {k: z for k, z in enumerate(zoneout) if isinstance(z, Tensor)}
+    xs = [cell.project(params, call.x), *([] if resets is None else [resets]), *masks.values()]
+
+    def step(states: list[Tensor], now: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        reset = None if resets is None else now[1]
+        at_step = dict(zip(masks, now[len(now) - len(masks) :], strict=True))
+        amounts = tuple(at_step.get(k, z) for k, z in enumerate(zoneout)) or None
+        new = advance(cell, params, now[0], tuple(states), reset, amounts)
+        return list(new), [s.clone() for s in new]  # scan forbids results that are one tensor
+
+    from torch._higher_order_ops.scan import scan as torch_scan
+
+    last, history = torch_scan(step, list(call.states), xs, dim=0)
+    return tuple(history), tuple(last)
 
 
 def advance(
@@ -48,53 +105,25 @@ def advance(
     reset: Tensor | None,
     zoneout: tuple[Any, ...] | None,
 ) -> States:
-    """One step: from states to states."""
+    """The next states, from the projected input (batch, rows) and the states."""
     if reset is not None:
         states = tuple(s.masked_fill(reset.unsqueeze(-1), 0) for s in states)
     if "weight_hr" in params:
-        return _projected(cell, params, projected, states, zoneout)
+        return _advance_projected(cell, params, projected, states, zoneout)
     return cell.advance(params, projected, states, zoneout)
 
 
-def _projected(
+def _advance_projected(
     cell: Cell, params: Mapping[str, Tensor], projected: Tensor, states: States, zoneout: Any
 ) -> States:
     """An LSTM whose hidden state is W_hr (o tanh c): zoneout keeps old projected values."""
-    hidden, memory = cell.advance(params, projected, states)
-    new = (hidden @ params["weight_hr"].T, memory)
-    if zoneout is None:
-        return new
-    kept = reversed(zoneout)  # of (hidden, cell), as the states
-    return tuple(keep(old, now, d) for old, now, d in zip(states, new, kept, strict=True))
+    hidden, cell_state = cell.advance(params, projected, states)
+    new = (hidden @ params["weight_hr"].T, cell_state)
+    return new if zoneout is None else tuple(map(apply_zoneout, states, new, reversed(zoneout)))
 
 
-def scan(
-    cell: Cell,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    states: States,
-    resets: Tensor | None,
-    zoneout: tuple[Any, ...] | None,
-) -> tuple[tuple[Tensor, ...], States]:
-    """The same by torch's scan, which leaves the number of steps open when it is traced."""
-    drawn = [k for k, amount in enumerate(zoneout or ()) if isinstance(amount, Tensor)]
-    xs = [cell.project(params, x)]
-    xs += [] if resets is None else [resets]
-    xs += [zoneout[k] for k in drawn] if zoneout else []
-
-    def step(states: list[Tensor], now: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        reset = None if resets is None else now[1]
-        amounts: list[Any] = list(zoneout or ())
-        for k, amount in zip(drawn, now[len(now) - len(drawn) :], strict=True):
-            amounts[k] = amount
-        new = advance(cell, params, now[0], tuple(states), reset, tuple(amounts) or None)
-        return list(new), [s.clone() for s in new]  # scan forbids results that are one tensor
-
-    from torch._higher_order_ops.scan import scan as torch_scan
-
-    last, history = torch_scan(step, list(states), xs, dim=0)
-    return tuple(history), tuple(last)
+def _at(zoneout: tuple[Any, ...] | None, t: int) -> tuple[Any, ...] | None:
+    return zoneout and tuple(z[t] if isinstance(z, Tensor) else z for z in zoneout)
 
 
-def _at(amount: Any, t: int) -> Any:
-    return amount[t] if isinstance(amount, Tensor) else amount
+PLAIN, SCAN = Stepping("plain", loop), Stepping("scan", scan)

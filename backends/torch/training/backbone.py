@@ -9,15 +9,16 @@ from torch import Tensor
 from gatecore.algebra import Gate
 from gatecore.backends.torch.inspect.gate_statistics import forget_gates
 from gatecore.backends.torch.memory_cores.factory import memory_core
-from gatecore.backends.torch.nn.functional import run
 from gatecore.backends.torch.sequence import dispatch
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.run import run
 from gatecore.contracts.memory import MEMORY_CORES
 from gatecore.contracts.model import ModelSpec
 
 PREFIX = "core."  # of the names of a memory core's parameters and carried tensors
 
 
-def backbone(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
+def body(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
     """The recurrent part of ``spec``, in the type of ``like`` and where it is.
 
     Raises
@@ -26,16 +27,16 @@ def backbone(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
         ``impl`` asks for a path that this model can't take.
     """
     dispatch.checked(impl)
-    return (MemoryBackbone if spec.core in MEMORY_CORES else LayerBackbone)(spec, seed, impl, like)
+    return (CoreBody if spec.core in MEMORY_CORES else LayerBody)(spec, seed, impl, like)
 
 
-class LayerBackbone:
+class LayerBody:
     """Layers of LSTM, GRU or minimal cells, whose parameters the learner has from the spec."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
         self.spec, self._cells, self._impl = spec, spec.cells(), impl
         for cell in self._cells:
-            dispatch.choose(impl, like.new_empty(1, 1, cell.input_size), cell, projected=False)
+            dispatch.choose(impl, Call(cell, like.new_empty(1, 1, cell.input_size), {}))
         self.parameters: dict[str, Tensor] = {}
         self.carried = tuple(spec.carried())
 
@@ -72,7 +73,7 @@ class LayerBackbone:
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
-class MemoryBackbone:
+class CoreBody:
     """A core with a memory; the learner's parameters are the module's own."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:

@@ -1,0 +1,101 @@
+"""The arguments of one run of a layer over a sequence."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gatecore.cells import Cell
+
+
+class Call(NamedTuple):
+    """One layer over x (time, batch, input).
+
+    Attributes
+    ----------
+    params : mapping
+        ``weight_ih``, ``weight_hh``, ``bias`` and a GRU's ``bias_n``; perhaps ``bias_hh``, which is
+        added to ``bias``, and ``weight_hr``, a projection of the hidden state.
+    states : tuple of Tensor
+        The initial states (h,) or (h, c), each (batch, width); empty for zeros.
+    resets : bool Tensor (time, batch), optional
+    zoneout : tuple, optional
+        Probabilities, or masks (time, batch, hidden), in the order cell, hidden; of the hidden
+        state alone where the cell has no other. None if all are 0.
+    return_cells : bool
+        Whether the cell states of all steps are returned beside the hidden ones.
+    """
+
+    cell: Cell
+    x: Tensor
+    params: Mapping[str, Tensor]
+    states: tuple[Tensor, ...] = ()
+    resets: Tensor | None = None
+    zoneout: tuple[Any, ...] | None = None
+    return_cells: bool = False
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of states that are returned for all steps."""
+        return 2 if self.return_cells else 1
+
+    @property
+    def num_results(self) -> int:
+        """Number of outputs and last states."""
+        return self.num_outputs + len(self.cell.state_names)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a backward pass may follow."""
+        return torch.is_grad_enabled() and any(t.requires_grad for t in self.tensors())
+
+    def complete(self) -> "Call":
+        """The same call with one bias and with initial states."""
+        projection = self.params.get("weight_hr")
+        width = 0 if projection is None else projection.shape[0]
+        states = self.states or zero_states(self.cell, self.x, width)
+        return self._replace(params=add_biases(self.params), states=states)
+
+    def sources(self, wrt_x: bool) -> list[Tensor]:
+        """The tensors that have a gradient: x if ``wrt_x``, the parameters, the states."""
+        return [*([self.x] if wrt_x else []), *self.params.values(), *self.states]
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors: the sources, resets, zoneout masks."""
+        resets = () if self.resets is None else (self.resets,)
+        masks = (z for z in self.zoneout or () if isinstance(z, Tensor))
+        return [*self.sources(True), *resets, *masks]
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> "Call":
+        """The same call of other tensors, in the order of :meth:`tensors`."""
+        rest = iter(tensors)
+        return self._replace(
+            x=next(rest),
+            params={name: next(rest) for name in self.params},
+            states=tuple(next(rest) for _ in self.states),
+            resets=None if self.resets is None else next(rest),
+            zoneout=self.zoneout
+            and tuple(next(rest) if isinstance(z, Tensor) else z for z in self.zoneout),
+        )
+
+
+def add_biases(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The cell's parameters, which have one bias."""
+    summed = dict(params)
+    if "bias_hh" in summed:
+        summed["bias"] = summed["bias"] + summed.pop("bias_hh")
+    return summed
+
+
+def active(zoneout: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """``zoneout``, or None if all are 0."""
+    if zoneout is None or all(not isinstance(z, Tensor) and z == 0 for z in zoneout):
+        return None
+    return zoneout
+
+
+def zero_states(cell: Cell, x: Tensor, proj_size: int = 0) -> tuple[Tensor, ...]:
+    """Initial states of zeros, no two the same tensor: torch's scan forbids aliases."""
+    widths = (proj_size or cell.hidden_size, cell.hidden_size)[: len(cell.state_names)]
+    return tuple(x.new_zeros(x.shape[1], width) for width in widths)

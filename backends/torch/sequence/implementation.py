@@ -1,0 +1,76 @@
+"""The base of the operator's implementations: what none of them supports."""
+
+import abc
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gatecore.backends.torch.sequence.call import Call
+
+Gradients = Sequence[Tensor | None]
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+class OperatorImplementation(abc.ABC):
+    """An implementation of ``gatecore::sequence``, for one kind of device.
+
+    Attributes
+    ----------
+    device : str
+    traceable : bool
+        Whether ``torch.compile`` may trace a call of the operator.
+    completes_calls : bool
+        Whether a call may lack initial states and have two biases.
+    """
+
+    name: ClassVar[str]
+    device: ClassVar[str]
+    traceable: ClassVar[bool] = True
+    completes_calls: ClassVar[bool] = False
+
+    def unsupported(self, call: Call) -> str | None:
+        """Why the operator cannot run ``call`` this way; None if it can."""
+        x, compiling = call.x, torch.compiler.is_compiling()
+        if x.device.type != self.device:
+            return f"it needs tensors on {self.device}, the input is on {x.device.type}"
+        if x.dtype not in _DTYPES:
+            return f"it computes in float32 or float64, not {x.dtype}"
+        if "weight_hr" in call.params:
+            return "it has no projection of the hidden state (proj_size)"
+        if compiling and not self.traceable:
+            return "torch.compile is tracing"
+        if not compiling and torch._C._functorch.maybe_current_level() is not None:
+            return "a transformation of torch.func is active"
+        if not compiling and forward_ad._current_level >= 0:
+            return "forward-mode differentiation is active"
+        return self._unsupported(call)
+
+    @abc.abstractmethod
+    def _unsupported(self, call: Call) -> str | None:
+        """The same for this implementation alone."""
+
+    @abc.abstractmethod
+    def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
+        """Outputs and last states, then the saved tensors.
+
+        The call is complete unless ``completes_calls``.
+        """
+
+    @abc.abstractmethod
+    def backward(
+        self,
+        call: Call,
+        saved: Sequence[Tensor],
+        d_outputs: Gradients,
+        d_states: Gradients,
+        wrt_x: bool,
+    ) -> list[Tensor]:
+        """Gradients of the call's sources."""
+
+    @abc.abstractmethod
+    def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
+        """Shapes of the saved tensors."""
