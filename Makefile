@@ -24,7 +24,7 @@ help:
 	@echo "make types   mypy on the package"
 	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
-	@echo "make bench   the layers beside torch.nn.LSTM: benchmarks/results/"
+	@echo "make bench   benchmark of the layers beside torch.nn.LSTM: benchmarks/results/"
 	@echo "make sanitize  the C++ library under the address, undefined-behaviour and memory checkers"
 	@echo "make gpu     the tests that need a CUDA device, with PYTHON's own packages; installs nothing"
 	@echo "make format  let ruff rewrite the sources"

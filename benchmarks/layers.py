@@ -1,11 +1,11 @@
-"""Race one recurrent layer beside ``torch.nn.LSTM``: ``make bench``.
+"""Benchmark of one recurrent layer beside ``torch.nn.LSTM``: ``make bench``.
 
-All contenders of a shape run in one process, in alternated rounds, and what is reported is the
-ratio of times within a round: its median, with the 10 % and 90 % quantiles. The race is run under
-two settings of the memory allocator, because large fresh buffers cost page faults on every call,
-and whoever pays them loses: glibc's default, and freed buffers kept by the process (for all
-contenders alike). Further thread counts are raced with freed buffers kept. Peak memory is the
-resident set of a fresh process for each contender and shape. ``--budget`` bounds the rounds.
+All implementations of a shape run in one process, in alternated rounds. The result is the ratio of
+times within a round: its median, with the 10 % and 90 % quantiles. Large fresh buffers cost page
+faults at every call, so the benchmark runs under two settings of the memory allocator: glibc's
+default, and one that reuses freed memory (for all implementations alike). Further thread counts
+run with the second. Peak memory is the resident set of a fresh process for each implementation
+and shape. ``--budget`` bounds the rounds.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from contenders import CONTENDERS, INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES, SLOW
+from implementations import INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES, SLOW, TRAINING
 from report import markdown
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 class Limits(NamedTuple):
-    """How long a race lasts: rounds, and seconds after which no further one begins."""
+    """The number of rounds, and the seconds after which no further one begins."""
 
     rounds: int
     budget: float
@@ -43,7 +43,9 @@ def measure(
     what: str, shape: str, names: list[str], limits: Limits, threads: int, setting: str
 ) -> dict:
     """Run ``measure.py`` in a process of its own, under a setting of the allocator."""
-    progress(f"{shape}: {what}, {threads} threads, allocator {setting}, {len(names)} contenders")
+    progress(
+        f"{shape}: {what}, {threads} threads, allocator {setting}, {len(names)} implementations"
+    )
     command = [sys.executable, HERE / "measure.py", what, shape, *names]
     command += [f"--rounds={limits.rounds}", f"--budget={limits.budget}", f"--threads={threads}"]
     fixed = {name: str(threads) for name in THREAD_VARIABLES}
@@ -55,7 +57,7 @@ def measure(
 
 
 def machine() -> dict[str, object]:
-    """What the numbers depend on."""
+    """The processor, the versions and the load, on which the numbers depend."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -86,8 +88,8 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def race(shapes: list[str], names: list[str], limits: Limits, threads: list[int]) -> dict:
-    """All measurements; those of the first number of threads are the main ones."""
+def run(shapes: list[str], names: list[str], limits: Limits, threads: list[int]) -> dict:
+    """All measurements; the main ones have the first number of threads."""
     if os.getloadavg()[0] > 0.5:
         progress("other processes are busy (load average above 0.5): the ratios will not mean much")
     first, *others = threads
@@ -110,24 +112,27 @@ def race(shapes: list[str], names: list[str], limits: Limits, threads: list[int]
 
 
 def main() -> None:
-    """Race, print the table, keep it and its JSON."""
+    """Run the benchmark, print its table, write the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument(
+        "--implementations", "--contenders", nargs="+", choices=TRAINING, default=list(TRAINING)
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--budget", type=float, default=30, help="seconds of a race after which no round begins"
+        "--budget", type=float, default=30, help="seconds after which no further round begins"
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     parser.add_argument("--out", type=Path, default=RESULTS / "cpu-layers.json")
-    given = parser.parse_args()
-    own = [REFERENCE] + [REFERENCE_GRU] * any("GRU" in name for name in given.contenders)
-    names = [*own, *(name for name in given.contenders if name not in own)]
-    result = race(given.shapes, names, Limits(given.rounds, given.budget), given.threads)
+    options = parser.parse_args()
+    chosen = options.implementations
+    references = [REFERENCE] + [REFERENCE_GRU] * any("GRU" in name for name in chosen)
+    names = [*references, *(name for name in chosen if name not in references)]
+    result = run(options.shapes, names, Limits(options.rounds, options.budget), options.threads)
     table = markdown(result)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    given.out.with_suffix(".md").write_text(table, encoding="utf-8")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    options.out.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
 
 

@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from contenders import CONTENDERS, INFERENCE, SHAPES, SLOW, use_threads
+from implementations import INFERENCE, SHAPES, SLOW, TRAINING, use_threads
 
 FEWEST = 3  # rounds
 
 
 def seconds(
-    shape: str, contenders: list[str], rounds: int, budget: float, made: dict = CONTENDERS
+    shape: str, names: list[str], rounds: int, budget: float, registry: dict = TRAINING
 ) -> dict[str, list[float]]:
-    """Time of one step of each contender in each round; all take their turn in every round.
+    """Seconds of one step of each implementation in each round; all run in every round.
 
-    The slow ones take part in the first rounds only. After ``budget`` seconds no round begins, but
-    for the first three.
+    The slow ones run in the first three rounds only. After ``budget`` seconds no further round
+    begins, except for the first three.
     """
-    steps = {name: made[name](SHAPES[shape]) for name in contenders}
+    steps = {name: registry[name](SHAPES[shape]) for name in names}
     for step in steps.values():  # warm-up: compilation, first touch of memory
         step()
     for name, step in steps.items():
@@ -60,10 +60,10 @@ def peak_megabytes() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def memory(shape: str, contenders: list[str], rounds: int, budget: float) -> dict[str, float]:
-    """Resident set of the one contender: ready to start, and at its largest over some steps."""
-    (name,) = contenders
-    step = CONTENDERS[name](SHAPES[shape])
+def memory(shape: str, names: list[str], rounds: int, budget: float) -> dict[str, float]:
+    """Resident set of one implementation: before the first step, and the peak over some steps."""
+    (name,) = names
+    step = TRAINING[name](SHAPES[shape])
     ready = peak_megabytes()
     for _ in range(rounds):
         step()
@@ -71,20 +71,20 @@ def memory(shape: str, contenders: list[str], rounds: int, budget: float) -> dic
 
 
 def main() -> None:
-    """Parse what to measure, measure it, print JSON."""
+    """Print a measurement as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["seconds", "inference", "memory"])
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("contenders", nargs="+", choices=CONTENDERS)
+    parser.add_argument("names", nargs="+", choices=TRAINING)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--budget", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    given = parser.parse_args()
-    use_threads(given.threads, given.contenders)
-    inference = functools.partial(seconds, made=INFERENCE)
-    measure = {"seconds": seconds, "inference": inference, "memory": memory}[given.what]
-    found = measure(given.shape, given.contenders, given.rounds, given.budget)
-    json.dump(found, sys.stdout)
+    options = parser.parse_args()
+    use_threads(options.threads, options.names)
+    inference = functools.partial(seconds, registry=INFERENCE)
+    measure = {"seconds": seconds, "inference": inference, "memory": memory}[options.what]
+    result = measure(options.shape, options.names, options.rounds, options.budget)
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

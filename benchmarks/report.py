@@ -1,4 +1,7 @@
-"""A race's JSON as Markdown: ``python benchmarks/report.py benchmarks/results/cpu-layers.json``."""
+"""The benchmark's results as Markdown.
+
+python benchmarks/report.py benchmarks/results/cpu-layers.json
+"""
 
 import json
 import statistics
@@ -8,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 TITLES = {
-    "kept": "Speed relative to {reference}, freed buffers kept (above 1 is faster)",
+    "kept": "Speed relative to {reference}, memory-reusing allocator (above 1 is faster)",
     "default": "The same under the allocator's default setting",
 }
 
 
 def markdown(result: dict) -> str:
-    """The tables of a race, with what they depend on."""
+    """The tables, under a description of the machine and the shapes."""
     reference, shapes = result["reference"], result["shapes"]
     parts = [_setting(result)]
     for setting, title in TITLES.items():
@@ -23,15 +26,15 @@ def markdown(result: dict) -> str:
     parts.append(_beside_torch(result))
     for threads, times in result.get("other_threads", {}).items():
         title = f"{reference} and the others with {threads} thread{'s' * (threads != '1')}"
-        parts.append(_table(f"{title}, freed buffers kept", shapes, _speeds(times, shapes)))
-    title = "Inference, without gradients, freed buffers kept"
+        parts.append(_table(f"{title}, memory-reusing allocator", shapes, _speeds(times, shapes)))
+    title = "Inference, without gradients, memory-reusing allocator"
     parts.append(_table(title, shapes, _speeds(result["inference"], shapes)))
     parts.append(_memory(result))
     return "\n".join(parts)
 
 
 def _speeds(times: dict, shapes: dict) -> dict[str, list[str]]:
-    """Each contender beside torch's own layer of its kind, and that one's time."""
+    """The speed of each implementation relative to torch's layer, and that layer's time."""
     rows = {}
     for name in next(iter(times.values())):
         if name.startswith("torch.nn"):
@@ -43,19 +46,23 @@ def _speeds(times: dict, shapes: dict) -> dict[str, list[str]]:
 
 
 def _beside_torch(result: dict) -> str:
-    """How many times torch's time NumPy and JAX take for the same layer."""
+    """The time of NumPy's and JAX's layers relative to torch's layer of the same mechanism."""
     times, shapes = result["seconds"]["kept"], result["shapes"]
     rows = {
-        name: [_speed(times[shape], name, own) for shape in shapes]
+        name: [_speed(times[shape], name, peer) for shape in shapes]
         for name in next(iter(times.values()))
-        if (own := f"torch {name.partition(' ')[2]}") in next(iter(times.values()))
+        if (peer := f"torch {name.partition(' ')[2]}") in next(iter(times.values()))
         and name.startswith(("NumPy ", "JAX "))
     }
-    return _table("Time of NumPy's and JAX's layers, of torch's, freed buffers kept", shapes, rows)
+    return _table(
+        "Time of NumPy's and JAX's layers relative to torch's, memory-reusing allocator",
+        shapes,
+        rows,
+    )
 
 
 def reference_of(name: str) -> str:
-    """torch's layer that a contender stands beside."""
+    """The layer of torch that an implementation is compared with."""
     return "torch.nn.GRU" if "GRU" in name else "torch.nn.LSTM"
 
 
@@ -71,20 +78,20 @@ def _setting(result: dict) -> str:
         f"Forward and backward of a whole sequence, float32, one layer; shapes (time, batch, "
         f"input, hidden): {sizes}.\n"
         f"Median of {_rounds(result)} alternated rounds of one process, in brackets the 10 % "
-        "and 90 % quantiles of the rounds' ratios. GRUs stand beside torch.nn.GRU.\n"
+        "and 90 % quantiles of the rounds' ratios. GRUs are compared with torch.nn.GRU.\n"
     )
 
 
 def _rounds(result: dict) -> str:
-    """How many rounds each contender had."""
-    races = [race for setting in result["seconds"].values() for race in setting.values()]
-    counts = {len(times) for race in races for times in race.values()}
+    """The numbers of rounds."""
+    runs = [run for setting in result["seconds"].values() for run in setting.values()]
+    counts = {len(times) for run in runs for times in run.values()}
     return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(min(counts))
 
 
 def _speed(times: dict[str, list[float]], reference: str, name: str) -> str:
-    both = zip(times[reference], times[name], strict=False)  # slow ones stop after a few rounds
-    ratios = [r / own for r, own in both]
+    rounds = zip(times[reference], times[name], strict=False)  # slow ones stop after three
+    ratios = [theirs / ours for theirs, ours in rounds]
     low, high = np.quantile(ratios, [0.1, 0.9])
     return f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
 
@@ -96,10 +103,8 @@ def _memory(result: dict) -> str:
         for name in next(iter(memory.values()))
     }
     title = "Peak resident memory of a fresh process, MB"
-    told = (
-        "in brackets how many times torch's own layer's, and what came after the first step began"
-    )
-    return _table(f"{title}; {told}", list(memory), rows)
+    explanation = "in brackets relative to torch's layer, and the growth since the first step"
+    return _table(f"{title}; {explanation}", list(memory), rows)
 
 
 def _used(own: dict[str, float], reference: dict[str, float]) -> str:

@@ -1,10 +1,10 @@
-"""What ``watch`` costs: the time of a training step with and without it.
+"""Benchmark of ``watch``: the time of a training step with it, relative to one without.
 
     python benchmarks/watch.py
 
-For each layer and interval the ratio of two steps taken in turn: its median, with the 10 % and 90 %
-quantiles over the rounds. Times are of the processor, on one thread, so that other work on the
-machine disturbs them little.
+For each layer and interval: the ratio of alternated steps, its median with the 10 % and 90 %
+quantiles over the rounds. Times are processor times of one thread, which other processes affect
+little.
 """
 
 import argparse
@@ -38,13 +38,13 @@ def step(layer: nn.Module, x: Tensor) -> float:
 def ratios(layer: nn.Module, x: Tensor, every: int, rounds: int) -> np.ndarray:
     """Mean seconds of ``every`` steps with the hooks over that of as many without, per round."""
     step(layer, x)
-    found = []
+    results = []
     for _ in range(rounds):
         plain = np.mean([step(layer, x) for _ in range(every)])
         with watch(layer, every=every):
             watched = np.mean([step(layer, x) for _ in range(every)])
-        found.append(watched / plain)
-    return np.array(found)
+        results.append(watched / plain)
+    return np.array(results)
 
 
 def main() -> None:
@@ -53,18 +53,18 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--every", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--rounds", type=int, default=11)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread")
-    print("| layer | steps, batch, hidden |", *(f"every={n} |" for n in given.every))
-    print("|---|---|" + "---|" * len(given.every))
-    for shape in given.shapes:
+    print("| layer | steps, batch, hidden |", *(f"every={n} |" for n in options.every))
+    print("|---|---|" + "---|" * len(options.every))
+    for shape in options.shapes:
         steps, batch, inputs, hidden = SHAPES[shape]
         x = torch.randn(steps, batch, inputs)
         for name, make in LAYERS.items():
             layer, cells = make(inputs, hidden), []
-            for every in given.every:
-                rounds = max(3, given.rounds // every)
+            for every in options.every:
+                rounds = max(3, options.rounds // every)
                 low, middle, high = np.quantile(ratios(layer, x, every, rounds), [0.1, 0.5, 0.9])
                 cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f}) |")
             print(f"| {name} | {steps}, {batch}, {hidden} |", *cells, flush=True)

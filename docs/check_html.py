@@ -1,4 +1,4 @@
-"""Read the built pages: formulas rendered, links inside the site whole, nothing fetched to view it.
+"""Check of the built pages: rendered formulas, valid internal links, no external resources.
 
 python docs/check_html.py docs/_build/html
 """
@@ -15,7 +15,7 @@ NOT_FETCHED = {"canonical", "search", "index", "next", "prev", "author", "copyri
 
 
 class Page(HTMLParser):
-    """What one page says, links to, and fetches."""
+    """The text of a page, its links, and the resources that a browser fetches."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -24,19 +24,19 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect links, anchors and what a browser would fetch."""
-        given = {name: value or "" for name, value in attrs}
-        self.anchors.update(given[name] for name in ("id", "name") if name in given)
-        if tag == "a" and "href" in given:
-            self.links.append(given["href"])
+        """Collect links, anchors and fetched resources."""
+        values = {name: value or "" for name, value in attrs}
+        self.anchors.update(values[name] for name in ("id", "name") if name in values)
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
         for name in ("src", "href"):
-            if (tag, name) in FETCHED and name in given and given.get("rel") not in NOT_FETCHED:
-                self.fetched.append(given[name])
+            if (tag, name) in FETCHED and name in values and values.get("rel") not in NOT_FETCHED:
+                self.fetched.append(values[name])
         if tag in ("pre", "code", "script", "style"):
             self.code += 1
 
     def handle_endtag(self, tag: str) -> None:
-        """Leave code, where a dollar is a dollar."""
+        """End of code, where a dollar is no formula."""
         if tag in ("pre", "code", "script", "style"):
             self.code -= 1
 
@@ -47,23 +47,23 @@ class Page(HTMLParser):
 
 
 def problems(root: Path) -> list[str]:
-    """Everything wrong with the pages under ``root``."""
+    """The errors of the pages under ``root``."""
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(root.rglob("*.html"))}
-    found = [] if pages else [f"no pages under {root}"]
+    errors = [] if pages else [f"no pages under {root}"]
     for path, page in pages.items():
         name = path.relative_to(root)
-        found += [
+        errors += [
             f"{name}: TeX left unrendered: {m.group()}" for t in page.text for m in TEX.finditer(t)
         ]
-        found += [f"{name}: fetches {url}" for url in page.fetched if urlsplit(url).netloc]
-        found += [
+        errors += [f"{name}: fetches {url}" for url in page.fetched if urlsplit(url).netloc]
+        errors += [
             f"{name}: broken link {url}" for url in page.links if not _leads(path, url, pages)
         ]
-    return found
+    return errors
 
 
 def _leads(path: Path, url: str, pages: dict[Path, Page]) -> bool:
-    """Whether a link leads to something; links to other sites are not followed."""
+    """Whether a link has a target; links to other sites are not followed."""
     parts = urlsplit(url)
     if parts.scheme or parts.netloc:
         return True
@@ -76,5 +76,5 @@ def _leads(path: Path, url: str, pages: dict[Path, Page]) -> bool:
 
 if __name__ == "__main__":
     wrong = problems(Path(sys.argv[1]))
-    print("\n".join(wrong) or "formulas rendered, links whole, nothing fetched from elsewhere")
+    print("\n".join(wrong) or "all formulas rendered, all links valid, no external resources")
     sys.exit(bool(wrong))

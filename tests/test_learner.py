@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gatecore import Batch, Gate, ModelSpec, backends, mechanism
+from gatecore.contracts.learner import Learner
 from tests import reference
 from tests.support import CORES, equations, nested, norm_error
 
@@ -204,6 +205,14 @@ def test_float32_training_stays_close_to_float64(rng):
         single, double = (a.step(batch, learning_rate=1e-2) for a in learners)
         assert single["loss"] == pytest.approx(double["loss"], rel=1e-5)
     assert all(value.dtype == np.float32 for value in learners[0].parameters.values())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_every_backends_learner_has_the_interface_that_tasks_rely_on(backend):
+    if backend != "numpy":
+        pytest.importorskip({"jax": "optax"}.get(backend, backend))
+    learner = backends.load(backend).Learner(build("dense minimal, two ReLU layers"))
+    assert isinstance(learner, Learner)
 
 
 def test_a_learner_learns():

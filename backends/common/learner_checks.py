@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gatecore._checks import number
 from gatecore.contracts.memory import MEMORY_CORES
-from gatecore.contracts.model import ModelSpec
+from gatecore.contracts.model import Batch, ModelSpec
 
 Array = Any
 
@@ -18,6 +20,24 @@ def check_model(spec: ModelSpec) -> None:
         raise ValueError(
             f"adaptive={spec.adaptive} is torch's own softmax: choose the torch backend, or None"
         )
+
+
+def check_batch(spec: ModelSpec, batch: Batch, streams: int | None) -> Batch:
+    """The batch as NumPy arrays, after checking that it fits the model.
+
+    With ``streams`` its sequences continue that many of the batch before.
+    """
+    inputs, targets = np.asarray(batch.inputs), np.asarray(batch.targets)
+    check_inputs(spec, inputs)
+    time, size = inputs.shape[:2]
+    if spec.streams is not None and streams is not None and size != streams:
+        raise ValueError(
+            f"batch.inputs must hold {streams} sequences, which continue those of the batch "
+            f"before, got {size}"
+        )
+    read = time if spec.read is None else min(spec.read, time)
+    check_targets(spec, targets, (read, size, spec.output_size))
+    return Batch(inputs, targets, batch.resets)
 
 
 def check_inputs(spec: ModelSpec, inputs: Array) -> None:

@@ -1,6 +1,5 @@
 """A ``ModelSpec`` trained by JAX: the NumPy learner's interface, its numbers to rounding."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -8,16 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gatecore._checks import choice, integer, number, probability
-from gatecore.algebra import Gate
-from gatecore.backends.common.carried_state import by_layer, by_name, check_streams
-from gatecore.backends.common.learner_checks import (
-    check_inputs,
-    check_model,
-    check_settings,
-    check_state,
-    check_targets,
+from gatecore.backends.common.learner import (
+    LearnerBase,
+    Noise,
+    carried_states,
+    layer_states,
 )
+from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import scan, sequence
 from gatecore.contracts.model import Batch, ModelSpec
 
@@ -26,7 +22,7 @@ Arrays = dict[str, Array]
 _CONFIG: Any = jax.config  # its options are attributes that type checkers do not see
 
 
-class Learner:
+class Learner(LearnerBase):
     """Trains a ``ModelSpec`` with optax's Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     Initial weights, draws, and so the first losses are those of the NumPy learner of equal seed;
@@ -70,11 +66,9 @@ class Learner:
         dtype: str = "float32",
         impl: str = "auto",
     ) -> None:
-        self.spec, self.seed = spec, integer("seed", seed, at_least=0)
+        super().__init__(spec, seed, betas, eps, dtype)
         check_model(spec)
-        first, second = (probability("betas", beta, below_one=True) for beta in betas)
-        self.adam = optax.scale_by_adam(first, second, number("eps", eps))
-        self.dtype = jnp.dtype(choice("dtype", dtype, ("float32", "float64")))
+        self.adam, self.dtype = optax.scale_by_adam(*self.betas, self.eps), jnp.dtype(dtype)
         if self.dtype.itemsize == 8 and not _CONFIG.jax_enable_x64:
             raise ValueError(
                 'dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
@@ -85,98 +79,11 @@ class Learner:
         self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in spec.initial(seed).items()}
         self._moments = self.adam.init(self.parameters)
         self._carried = {k: jnp.zeros(v, self.dtype) for k, v in spec.carried().items()}
-        self.steps = 0
-        self._update, self._measure, self._average = (
-            jax.jit(function) for function in (self._stepped, self._loss, self._gates)
+        self._update, self._evaluate, self._average = (
+            jax.jit(function) for function in (self._updated, self._loss, self._averages)
         )
 
-    def step(
-        self, batch: Batch, *, learning_rate: float, clip_norm: float | None = None
-    ) -> dict[str, float]:
-        """One step of Adam on one batch; as the NumPy learner's.
-
-        Returns
-        -------
-        dict
-            ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
-            before clipping. If loss or norm is not finite, the parameters stay as they were; if
-            the parameters themselves have overflowed, both are NaN.
-        """
-        check_settings(learning_rate, clip_norm)
-        check_streams(self.spec, batch.inputs.shape[1], self.spec.streams)
-        rng = np.random.default_rng([self.seed, self.steps])
-        rate, clip = (
-            np.asarray(np.inf if v is None else v, self.dtype) for v in (learning_rate, clip_norm)
-        )
-        count = np.asarray(self.steps, np.int32)
-        moments = self._moments._replace(count=count)
-        with _precision():
-            start = by_layer(self.spec, self._carried) if self.spec.streams else None
-            parameters, moments, sound, metrics, final = self._update(
-                self.parameters, moments, self._arrays(batch, rng), start, rate, clip
-            )
-        if not bool(sound):
-            return {"loss": float("nan"), "gradient_norm": float("nan")}
-        self.parameters, self._moments = parameters, moments
-        if self.spec.streams:
-            self._carried = by_name(self.spec, final)
-        self.steps += 1
-        return {name: float(value) for name, value in metrics.items() if name != "count"}
-
-    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Means over all batches' scored elements; no dropout, zoneout in expectation.
-
-        A model that carries its state starts from zeros, and does so from batch to batch.
-        """
-        totals: dict[str, float] = {}
-        state, streams = None, None
-        for batch in batches:
-            check_streams(self.spec, batch.inputs.shape[1], streams)
-            with _precision():
-                _, (metrics, final) = self._measure(
-                    self.parameters, self._arrays(batch, None), state
-                )
-            if self.spec.streams:
-                state, streams = final, batch.inputs.shape[1]
-            count = float(metrics["count"])
-            for name, value in {**metrics, "count": 1.0}.items():
-                totals[name] = totals.get(name, 0.0) + float(value) * count
-        count = totals.pop("count", 0.0)
-        if not count:
-            raise ValueError("batches must hold at least one scored element")
-        return {name: total / count for name, total in totals.items()}
-
-    def gates(self, batch: Batch) -> Gate:
-        """The effective forget gate and its complement, each averaged over time and batch.
-
-        Float64 NumPy arrays (layers, hidden); 1/complement is a timescale in steps.
-        """
-        with _precision():
-            means = self._average(self.parameters, self._arrays(batch, None))
-        return Gate(*(np.asarray(side, np.float64) for side in means))
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all that a resumed run needs, as NumPy arrays by flat name."""
-        state = {"steps": np.asarray(self.steps)}
-        for prefix, arrays in self._named_arrays().items():
-            state |= {f"{prefix}.{name}": np.array(value) for name, value in arrays.items()}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned, after checking all of it.
-
-        Raises
-        ------
-        ValueError
-            An entry missing, unknown, or of another shape or dtype.
-        """
-        check_state(self.state_dict(), state)
-        self.steps = int(state["steps"])
-        for prefix, arrays in self._named_arrays().items():
-            for name in arrays:
-                arrays[name] = jnp.array(np.asarray(state[f"{prefix}.{name}"]))
-
-    def _named_arrays(self) -> dict[str, Arrays]:
+    def _arrays(self) -> dict[str, Arrays]:
         return {
             "parameters": self.parameters,
             "first": self._moments.mu,
@@ -184,79 +91,92 @@ class Learner:
             "carried": self._carried,
         }
 
-    def _arrays(self, batch: Batch, rng: np.random.Generator | None) -> dict[str, Any]:
-        """A batch, checked, with the draws of zoneout and dropout: what a step is compiled for."""
-        spec, inputs = self.spec, np.asarray(batch.inputs)
-        check_inputs(spec, inputs)
-        time, size = inputs.shape[:2]
-        read = time if spec.read is None else min(spec.read, time)
-        check_targets(spec, np.asarray(batch.targets), (read, size, spec.output_size))
-        zoneout = [self._zoneout((time, size), rng) for _ in range(spec.layers)]
-        dropout = []
-        if rng is not None and spec.dropout:
-            dropout = [rng.random((read, size, w)) >= spec.dropout for w in spec.head]
-        real = {"dense": self.dtype}.get(spec.input, np.int32)
-        scored = self.dtype if spec.loss == "squared_error" else np.int32
+    def _copied(self, value: Any) -> np.ndarray:
+        return np.array(value)
+
+    def _assign(self, arrays: Arrays, name: str, value: Any) -> None:
+        arrays[name] = jnp.array(np.asarray(value))
+
+    def _train(
+        self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
+    ) -> dict[str, Any] | None:
+        rate, clip = (
+            np.asarray(np.inf if v is None else v, self.dtype) for v in (learning_rate, clip_norm)
+        )
+        moments = self._moments._replace(count=np.asarray(self.steps, np.int32))
+        with _precision():
+            parameters, moments, finite, metrics, carried = self._update(
+                self.parameters, moments, self._inputs(batch, noise), self._carried, rate, clip
+            )
+        if not bool(finite):
+            return None
+        self.parameters, self._moments = parameters, moments
+        self._carried.update(carried)
+        return metrics
+
+    def _measure(
+        self, batch: Batch, noise: Noise, carried: Arrays | None
+    ) -> tuple[dict[str, Any], Arrays]:
+        with _precision():
+            return self._evaluate(self.parameters, self._inputs(batch, noise), carried)[1]
+
+    def _forget_gates(self, batch: Batch, noise: Noise) -> tuple[Array, Array]:
+        with _precision():
+            return self._average(self.parameters, self._inputs(batch, noise))
+
+    def _inputs(self, batch: Batch, noise: Noise) -> dict[str, Any]:
+        """A batch and its noise, of the types that a step is compiled for."""
+        real = {"dense": self.dtype}.get(self.spec.input, np.int32)
+        scored = self.dtype if self.spec.loss == "squared_error" else np.int32
         return {
-            "inputs": inputs.astype(real),
+            "inputs": np.asarray(batch.inputs).astype(real),
             "targets": np.asarray(batch.targets).astype(scored),
             "resets": None if batch.resets is None else np.asarray(batch.resets),
-            "zoneout": zoneout,
-            "dropout": dropout,
+            "zoneout": [None if p is None else self._amounts(p) for p in noise.zoneout],
+            "dropout": noise.dropout,
         }
 
-    def _zoneout(self, steps: tuple[int, int], rng: np.random.Generator | None) -> Any:
-        """Draws while training, the probabilities themselves at evaluation."""
-        lstm = self.spec.core == "lstm"
-        probabilities = self.spec.zoneout if lstm else self.spec.zoneout[1:]
-        if not any(probabilities):
-            return None
-        shape = (*steps, self.spec.hidden_size)
-        amounts = tuple(
-            np.asarray(p if rng is None or p == 0 else rng.random(shape) < p, self.dtype)
-            for p in probabilities
-        )
-        return amounts if lstm else amounts[0]
+    def _amounts(self, zoneout: tuple[Any, ...]) -> Any:
+        """Zoneout's probabilities or draws; a single one not in a tuple."""
+        amounts = tuple(np.asarray(p, self.dtype) for p in zoneout)
+        return amounts if len(amounts) > 1 else amounts[0]
 
-    def _stepped(
-        self, parameters: Arrays, moments: Any, batch: dict[str, Any], start: Any, rate: Array,
+    def _updated(
+        self, parameters: Arrays, moments: Any, batch: dict[str, Any], carried: Arrays, rate: Array,
         clip: Array,
-    ) -> tuple[Arrays, Any, Array, dict[str, Array], Any]:  # fmt: skip
-        """Parameters, moments, whether the former were finite before, metrics, the last state."""
+    ) -> tuple[Arrays, Any, Array, dict[str, Array], Arrays]:  # fmt: skip
+        """Parameters, moments, whether the former were finite before, metrics, carried state."""
         (loss, (metrics, final)), gradients = jax.value_and_grad(self._loss, has_aux=True)(
-            parameters, batch, start
+            parameters, batch, carried or None
         )
         norm = optax.tree.norm(gradients)
         scale = jnp.minimum(1, clip / (norm + 1e-6))
         updates, new = self.adam.update(jax.tree.map(lambda g: g * scale, gradients), moments)
         moved = {k: v - rate * updates[k] for k, v in parameters.items()}
         usable = jnp.isfinite(loss) & jnp.isfinite(norm)
-        parameters_and_moments = jax.tree.map(
+        moved, mu, nu, final = jax.tree.map(
             lambda after, before: jnp.where(usable, after, before),
-            (moved, new.mu, new.nu),
-            (parameters, moments.mu, moments.nu),
+            (moved, new.mu, new.nu, final),
+            (parameters, moments.mu, moments.nu, carried),
         )
-        moved, mu, nu = parameters_and_moments
-        sound = jnp.stack([jnp.isfinite(p).all() for p in parameters.values()]).all()
-        metrics["gradient_norm"] = norm
-        if start is not None:
-            final = jax.tree.map(lambda new, old: jnp.where(usable, new, old), final, start)
-        return moved, new._replace(mu=mu, nu=nu), sound, metrics, final
+        finite = jnp.stack([jnp.isfinite(p).all() for p in parameters.values()]).all()
+        return moved, new._replace(mu=mu, nu=nu), finite, {**metrics, "gradient_norm": norm}, final
 
     def _loss(
-        self, parameters: Arrays, batch: dict[str, Any], start: Any
-    ) -> tuple[Array, tuple[dict[str, Array], Any]]:
-        """The loss; the metrics with their count of scored elements, and the last state."""
+        self, parameters: Arrays, batch: dict[str, Any], carried: Arrays | None
+    ) -> tuple[Array, tuple[dict[str, Array], Arrays]]:
+        """The loss; the metrics with their count of scored elements, and the carried state."""
         x = self._features(parameters, batch)
-        x, final = getattr(sequence, self.spec.core)(
+        x, states = getattr(sequence, self.spec.core)(
             self._layers(parameters),
             x,
-            start,
+            layer_states(self.spec, carried),
             self.spec.mechanism,
             resets=batch["resets"],
             zoneout=batch["zoneout"],
             impl=self.impl,
         )
+        final = carried_states(self.spec, states)
         x = x if self.spec.read is None else x[-self.spec.read :]
         predicted, targets = self._head(parameters, x, batch["dropout"]), batch["targets"]
         if self.spec.loss == "squared_error":
@@ -297,7 +217,7 @@ class Learner:
                     x = jnp.where(kept[k], x / (1 - self.spec.dropout), jnp.zeros_like(x))
         return x
 
-    def _gates(self, parameters: Arrays, batch: dict[str, Any]) -> tuple[Array, Array]:
+    def _averages(self, parameters: Arrays, batch: dict[str, Any]) -> tuple[Array, Array]:
         """Both sides of the effective forget gate, (layers, hidden), averaged."""
         x, means = self._features(parameters, batch), []
         for params, zoneout in zip(self._layers(parameters), batch["zoneout"], strict=True):

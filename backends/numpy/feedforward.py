@@ -34,11 +34,11 @@ def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
     return (flat @ weight.T + bias).reshape(*x.shape[:-1], -1), pullback
 
 
-def relu_dropout(xp: Any, x: Array, rate: float, rng: Any) -> tuple[Array, Pull]:
-    """ReLU, then (while training: with an ``rng``) dropout that keeps the expectation."""
+def relu_dropout(xp: Any, x: Array, rate: float, kept: Any = None) -> tuple[Array, Pull]:
+    """ReLU, then dropout that keeps the expectation, of all outputs but the bool array ``kept``."""
     factor = (x > 0).astype(x.dtype)
-    if rng is not None and rate:
-        factor *= xp.asarray(rng.random(x.shape) >= rate) / x.dtype.type(1 - rate)
+    if kept is not None:
+        factor *= xp.asarray(kept) / x.dtype.type(1 - rate)
     return x * factor, lambda d_out: d_out * factor
 
 

@@ -1,8 +1,8 @@
-"""Pages compute what they show: ``{cell}`` runs Python when the page is built, ``{claim}`` judges.
+"""Directives that run when a page is built: ``{cell}`` runs Python, ``{claim}`` checks a claim.
 
-All cells of a page share one namespace. The value of a cell's last line is shown below it: a
-matplotlib figure as a picture, a SymPy expression as a formula, anything else as Python prints it.
-An error in a cell is an error of the build.
+All cells of a page share one namespace. The value of a cell's last line is printed below it: a
+matplotlib figure as a picture, a SymPy expression as a formula, anything else by its repr. An
+error in a cell is an error of the build.
 """
 
 import ast
@@ -35,24 +35,24 @@ _namespaces: dict[str, dict[str, Any]] = {}
 
 
 class Cell(SphinxDirective):
-    """Python code, run, shown, and followed by its result."""
+    """Python code followed by its result."""
 
     has_content = True
     option_spec: ClassVar = {"alt": directives.unchanged, "hide-code": directives.flag}
 
     def run(self) -> list[nodes.Node]:
-        """Nodes of the code and of what it gave."""
+        """Nodes of the code, of its output and of its value."""
         for file in SOURCES:
             self.env.note_dependency(str(file))
         space = _namespaces.setdefault(self.env.docname, {"np": np, "gatecore": gatecore})
         code = "\n".join(self.content)
         printed, value = execute(code, space)
-        shown: list[nodes.Node] = []
+        output: list[nodes.Node] = []
         if "hide-code" not in self.options:
-            shown.append(nodes.literal_block(code, code, language="python"))
+            output.append(nodes.literal_block(code, code, language="python"))
         if printed:
-            shown.append(nodes.literal_block(printed, printed, language="text"))
-        return [*shown, *self._value(value)]
+            output.append(nodes.literal_block(printed, printed, language="text"))
+        return [*output, *self._value(value)]
 
     def _value(self, value: Any) -> list[nodes.Node]:
         if value is None:
@@ -76,16 +76,16 @@ class Cell(SphinxDirective):
 
 
 class Claim(SphinxDirective):
-    """A claim of the paper by its name, with the verdict and the facts that were shown."""
+    """A claim of the paper by its name, with its verdict and the evidence."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
-        """An admonition: what the paper says, what is true, what was shown."""
+        """An admonition: the paper's statement, the truth and the evidence."""
         for file in SOURCES:
             self.env.note_dependency(str(file))
-        claim = judged()[self.arguments[0]]
+        claim = checked_claims()[self.arguments[0]]
         if not claim.ok:
             raise self.error(f"{claim.name}: {claim.verdict}: {claim.evidence}")
         box = nodes.admonition(classes=["claim"])
@@ -95,7 +95,7 @@ class Claim(SphinxDirective):
         facts = nodes.bullet_list()
         for fact in claim.evidence.split("; "):
             facts += nodes.list_item("", nodes.paragraph("", fact))
-        box += nodes.paragraph("", "", nodes.strong("", f"Shown by {claim.method}:"))
+        box += nodes.paragraph("", "", nodes.strong("", f"Evidence, by {claim.method}:"))
         box += facts
         return [box]
 
@@ -107,19 +107,19 @@ class Claims(SphinxDirective):
         """A table."""
         rows = "\n".join(
             f"| {c.name} | {c.verdict} | {c.method} |".replace("~", "\\~")
-            for c in judged().values()
+            for c in checked_claims().values()
         )
         return self.parse_text_to_nodes(f"| claim | verdict | how |\n|---|---|---|\n{rows}\n")
 
 
 @functools.cache
-def judged() -> dict[str, claims.Claim]:
-    """All claims by name, judged once for a build."""
+def checked_claims() -> dict[str, claims.Claim]:
+    """All claims by name, checked once for a build."""
     return {claim.name: claim for claim in claims.verify()}
 
 
 def execute(code: str, space: dict[str, Any]) -> tuple[str, Any]:
-    """What the code prints, and the value of its last line if that is an expression."""
+    """The output of the code, and the value of its last line if that is an expression."""
     tree = ast.parse(code)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     printed = io.StringIO()
@@ -130,7 +130,7 @@ def execute(code: str, space: dict[str, Any]) -> tuple[str, Any]:
 
 
 def fresh(app: Sphinx, docname: str, source: list[str]) -> None:
-    """A page that is read again starts anew."""
+    """Drop the namespace of a page that is read again."""
     _namespaces.pop(docname, None)
 
 

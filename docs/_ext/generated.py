@@ -1,4 +1,4 @@
-"""Pages' parts that are written from the library and from kept results when the pages are built."""
+"""Parts of pages, generated from the library and from stored results when they are built."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def mechanisms() -> str:
 
 
 def timescales() -> str:
-    """Quantiles of the initial timescales of each mechanism, by a large layer of biases alone."""
+    """Quantiles of the initial timescales of each mechanism, from the biases of a large layer."""
     rows = []
     for name, m in gatecore.MECHANISMS.items():
         steps = initial_timescales(m, "lstm", HIDDEN, 0)
@@ -49,18 +49,18 @@ def _steps(value: float) -> str:
 
 
 def benchmarks() -> str:
-    """The tables of the last kept race."""
+    """The tables of the stored benchmark."""
     sys.path.insert(0, str(BENCHMARKS))
     from report import markdown
 
-    kept = BENCHMARKS / "results" / "cpu-layers.json"
-    return markdown(json.loads(kept.read_text(encoding="utf-8")))
+    results = BENCHMARKS / "results" / "cpu-layers.json"
+    return markdown(json.loads(results.read_text(encoding="utf-8")))
 
 
 def evidence() -> str:
-    """A table for each group of the kept results: test scores of every mechanism, seed by seed."""
-    kept = sorted((DOCS / "evidence").glob("*.json"))
-    groups = [g for path in kept for g in json.loads(path.read_text(encoding="utf-8"))["groups"]]
+    """A table for each group of stored results: test scores of every mechanism and seed."""
+    files = sorted((DOCS / "evidence").glob("*.json"))
+    groups = [g for path in files for g in json.loads(path.read_text(encoding="utf-8"))["groups"]]
     return "\n".join(map(_evidence_of, groups))
 
 
@@ -97,7 +97,7 @@ def _score(value: float | None, score: str) -> str:
 
 
 def write(app: Sphinx) -> None:
-    """Write all parts; a part that has not changed keeps its time, so that builds stay short."""
+    """Write all parts; an unchanged part keeps its modification time, so that builds stay short."""
     folder = DOCS / "generated"
     folder.mkdir(exist_ok=True)
     for part in (mechanisms, timescales, benchmarks, evidence):

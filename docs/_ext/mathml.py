@@ -1,6 +1,6 @@
-"""Mathematics becomes MathML when the pages are built: viewing needs no script and no network.
+"""MathML for formulas, made when the pages are built: viewing needs no script and no network.
 
-A font with the metrics that formulas need goes along, since not every system has one.
+A mathematical font is copied along, since not every system has one.
 """
 
 import importlib.resources
@@ -28,7 +28,7 @@ def block(translator: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def copy_font(app: Sphinx, error: Exception | None) -> None:
-    """Beside the style sheet that names it."""
+    """Copy the font beside the style sheet that names it."""
     if error is None:
         with importlib.resources.as_file(FONT) as font:
             shutil.copy(font, Path(app.outdir) / "_static")

@@ -1,4 +1,4 @@
-"""What the trainer asks of a task: data, a model, and what an answer without memory scores."""
+"""The interface between a task and the trainer: data, a model, baselines."""
 
 import abc
 import enum
@@ -13,12 +13,12 @@ from gatecore import Batch, Mechanism, ModelSpec
 from gatecore.contracts.agent import AgentSpec
 
 Scores = dict[str, float]
-HIGHER = ("accuracy", "score")  # the scores of which more is better
-PERFECT = "perfect"  # the name among baselines of what no player exceeds
+HIGHER_IS_BETTER = ("accuracy", "score")
+PERFECT = "perfect"  # the baseline that no policy exceeds; the others are memoryless
 
 
 class Stream(enum.IntEnum):
-    """Which random numbers: training, validation and test data never share any."""
+    """A data split. Training, validation and test data draw from separate random streams."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -26,21 +26,45 @@ class Stream(enum.IntEnum):
 
 
 def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
-    """The generator of one batch (or epoch): a function of its three arguments alone.
+    """The random generator of one batch or epoch, a function of its three arguments.
 
-    So every mechanism sees equal data, and a resumed run needs to know only its step.
+    So every mechanism sees the same data, and a resumed run only needs its step number.
     """
     return np.random.default_rng([seed, stream, index])
 
 
+def frequency_scores(
+    contexts: np.ndarray,
+    labels: np.ndarray,
+    test_contexts: np.ndarray,
+    test_labels: np.ndarray,
+    classes: int,
+) -> Scores:
+    """Loss (nats) and accuracy of add-one label frequencies, given a context.
+
+    Parameters
+    ----------
+    contexts, labels : int arrays (n,)
+        Training pairs; contexts are >= 0, labels are 0..classes-1.
+    test_contexts, test_labels : int arrays (m,)
+    classes : int
+    """
+    counts = np.ones((max(contexts.max(), test_contexts.max()) + 1, classes))
+    np.add.at(counts, (contexts, labels), 1)
+    predicted = counts[test_contexts]
+    likelihood = predicted[np.arange(len(test_labels)), test_labels] / predicted.sum(axis=1)
+    correct = predicted.argmax(axis=1) == test_labels
+    return {"loss": float(-np.log(likelihood).mean()), "accuracy": float(correct.mean())}
+
+
 class Settings(BaseModel):
-    """Validated values: nothing unknown, nothing infinite, never changed."""
+    """Frozen, validated settings. Unknown names, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _reject_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         name = str(info.field_name)
         if isinstance(value, bool) and cls.model_fields[name].annotation is not bool:
             raise ValueError("input should not be true or false")
@@ -48,12 +72,24 @@ class Settings(BaseModel):
 
 
 class Task(Settings, abc.ABC):
-    """A task with its settings as fields. It yields NumPy batches and knows no framework.
+    """A task; its settings are fields. It yields NumPy batches and knows no framework.
 
-    Class attributes: ``name``; ``score``, the metric that tables and curves show; ``presets``,
-    values of the run's and of the task's fields by preset name; ``carries``, whether each training
-    batch continues the sequences of the one before, and so the state goes on; ``shown``, the metric
-    of training steps that is shown while it trains.
+    For randomly drawn sequences subclass :class:`GeneratedTask`, as docs/tutorials/task.md does.
+
+    Attributes
+    ----------
+    name : str
+        The name on the command line and in ``config.json``.
+    score : {"loss", "accuracy", "perplexity", "score"}
+        The metric of tables and curves, which selects the best checkpoint.
+    presets : mapping
+        Values of the run's and the task's fields, by preset name.
+    carries : bool
+        Whether each training batch continues the sequences of the previous one (truncated BPTT).
+    shown : str
+        The training metric of the progress display.
+    downsize : int
+        Units per master gate, unless the user sets ``mechanism.downsize`` (Appendix D).
     """
 
     name: ClassVar[str]
@@ -61,79 +97,91 @@ class Task(Settings, abc.ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     carries: ClassVar[bool] = False
     shown: ClassVar[str] = "loss"
+    downsize: ClassVar[int] = 16
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The values of a preset, for who has chosen ``settings``."""
+        """The values of a preset; ``settings`` are the user's, on which some values depend."""
         return cls.presets[name]
 
     @classmethod
     def better_if_higher(cls) -> bool:
         """Whether a higher score is better."""
-        return cls.score in HIGHER
+        return cls.score in HIGHER_IS_BETTER
 
     @property
     @abc.abstractmethod
     def title(self) -> str:
-        """A short name for people, with the settings that matter."""
+        """A short title for tables and figures, with the settings that matter."""
 
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec | AgentSpec:
-        """The model; ``model`` holds core, mechanism, hidden_size, layers, zoneout, dropout.
+        """The model of a run.
 
-        For a task that carries the state it holds streams, too.
+        Parameters
+        ----------
+        **model
+            core, mechanism, hidden_size, layers, memory, zoneout, dropout; if the task carries the
+            state, also streams.
         """
 
     def learner(
         self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int
     ) -> Any:
-        """What trains the model, of a backend."""
+        """The backend's learner for ``spec``."""
         return backend.Learner(spec, seed=seed, dtype=dtype)
 
     @abc.abstractmethod
     def batch(self, seed: int, step: int, size: int) -> Batch:
-        """The training batch of a step, counted from 0."""
+        """The training batch of a step, counted from 0; ``size`` sequences."""
 
     @abc.abstractmethod
     def held_out(self, stream: Stream, seed: int, size: int) -> Sequence[Batch]:
         """The whole validation or test set, in batches of at most ``size`` sequences."""
 
     def scores(self, metrics: Mapping[str, float]) -> Scores:
-        """A learner's metrics of an evaluation, with what the task adds."""
+        """A learner's evaluation metrics, with the task's derived ones."""
         return dict(metrics)
 
     @abc.abstractmethod
     def baselines(self) -> dict[str, Scores]:
-        """What answers without memory score, by name: loss, and accuracy where there is one.
+        """Scores of memoryless predictors by name: loss, and accuracy where defined.
 
-        For games also what the best player scores, as ``PERFECT``.
+        Reinforcement learning tasks add the maximum score as ``PERFECT``.
         """
 
     def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:
-        """Fields of the mechanism that this task sets unless the user does.
-
-        The paper serves 16 units by each master gate on synthetic tasks and images (Appendix D).
-        """
-        return {"downsize": 16} if mechanism.auxiliary == "master" else {}
+        """Mechanism fields that this task sets unless the user does."""
+        return {"downsize": self.downsize} if mechanism.auxiliary == "master" else {}
 
 
-class GeneratedTask(Task):
-    """A task whose sequences are drawn afresh for every batch."""
+class SampledTask(Task):
+    """A task with data drawn at random: as much as training asks for, and two held-out sets."""
 
     validation_size: int = Field(256, ge=1, description="sequences in the validation set")
     test_size: int = Field(1024, ge=1, description="sequences in the test set")
 
     @abc.abstractmethod
-    def sample(self, rng: np.random.Generator, size: int) -> Batch:
-        """``size`` sequences."""
+    def draw(self, stream: Stream, seed: int, index: int, size: int) -> Any:
+        """Batch number ``index`` of a split, of ``size`` sequences."""
 
-    def batch(self, seed: int, step: int, size: int) -> Batch:
-        return self.sample(generator(seed, Stream.TRAIN, step), size)
+    def batch(self, seed: int, step: int, size: int) -> Any:
+        return self.draw(Stream.TRAIN, seed, step, size)
 
-    def held_out(self, stream: Stream, seed: int, size: int) -> list[Batch]:
+    def held_out(self, stream: Stream, seed: int, size: int) -> list[Any]:
         total = self.test_size if stream is Stream.TEST else self.validation_size
-        starts = range(0, total, size)
         return [
-            self.sample(generator(seed, stream, k), min(size, total - start))
-            for k, start in enumerate(starts)
+            self.draw(stream, seed, k, min(size, total - start))
+            for k, start in enumerate(range(0, total, size))
         ]
+
+
+class GeneratedTask(SampledTask):
+    """A supervised task with generated sequences; a subclass defines :meth:`sample`."""
+
+    @abc.abstractmethod
+    def sample(self, rng: np.random.Generator, size: int) -> Batch:
+        """``size`` sequences drawn from ``rng``."""
+
+    def draw(self, stream: Stream, seed: int, index: int, size: int) -> Batch:
+        return self.sample(generator(seed, stream, index), size)

@@ -1,4 +1,4 @@
-"""Copy: remember ten symbols over N blank steps (Section 3.1)."""
+"""Copy: reproduce ten symbols after N blank steps (Section 3.1)."""
 
 import math
 from typing import Any, ClassVar
@@ -9,22 +9,30 @@ from pydantic import Field
 from gatecore import Batch, ModelSpec
 from gatecore.tasks.problems.base import GeneratedTask, Scores
 
-SYMBOLS = 8  # 1..8; 0 is blank, 9 asks for the answer
-CUE = 9
+SYMBOLS = 8  # the inputs 1..8; 0 is blank
+CUE = 9  # the input at the steps that are scored
 COUNT = 10
 
 
 class Copying(GeneratedTask):
-    """Ten symbols from {1..8}, then N zeros, then ten 9s; during the 9s, say the ten symbols.
+    """Ten symbols from {1..8}, N zeros, then ten 9s, at which the ten symbols are the targets.
 
-    A sequence has N + 20 steps. The loss is the cross-entropy over the last ten steps only, in
-    nats per symbol; without memory it is ln 8 = 2.0794 (accuracy 1/8). The paper does not state,
-    and we infer: ten one-hot input symbols and eight output classes; batches of 32 (``quick``) or
-    128 (``paper``); the gradient is clipped by its global norm; 100,000 steps in ``paper``, where
-    Figure 3's axis ends; held-out sequences drawn once per seed. ``quick`` is ours: N = 50.
+    A sequence has N + 20 steps. The loss is the cross-entropy over the last ten steps, in nats per
+    symbol; the memoryless baseline is ln 8 = 2.0794 (accuracy 1/8). Variants with one marker that
+    score every step have the baseline 10 ln 8 / (N + 20).
 
-    Other versions of the task put one marker and score every step: their baseline is
-    10 ln 8 / (N + 20).
+    The paper does not state, and we infer: ten one-hot input symbols and eight output classes;
+    batches of 32 (``quick``) or 128 (``paper``); clipping by the gradient's global norm; 100,000
+    steps in ``paper``, where Figure 3's axis ends; held-out sequences drawn once per seed.
+    ``quick`` (N = 50) is ours.
+
+    Examples
+    --------
+    >>> batch = Copying(length=3).batch(seed=0, step=0, size=1)
+    >>> batch.inputs[:13, 0]
+    array([7, 6, 5, 3, 3, 1, 1, 1, 2, 7, 0, 0, 0])
+    >>> batch.targets[:, 0]
+    array([6, 5, 4, 2, 2, 0, 0, 0, 1, 6])
     """
 
     name: ClassVar = "copying"
@@ -40,7 +48,7 @@ class Copying(GeneratedTask):
         ),
     }  # fmt: skip
 
-    length: int = Field(500, ge=1, le=1_000_000, description="N, the blank steps to remember over")
+    length: int = Field(500, ge=1, le=1_000_000, description="N, the number of blank steps")
 
     @property
     def title(self) -> str:
@@ -53,7 +61,7 @@ class Copying(GeneratedTask):
         )  # fmt: skip
 
     def sample(self, rng: np.random.Generator, size: int) -> Batch:
-        """Inputs (N + 20, size) in 0..9; targets (10, size) in 0..7: the symbols less one."""
+        """Inputs (N + 20, size) in 0..9; targets (10, size) in 0..7, the symbols minus one."""
         symbols = rng.integers(1, SYMBOLS + 1, (COUNT, size))
         blanks = np.zeros((self.length, size), symbols.dtype)
         cues = np.full((COUNT, size), CUE)

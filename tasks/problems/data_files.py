@@ -1,4 +1,4 @@
-"""Files from outside. What is wrong with one is told by name, with what was found and expected."""
+"""Errors about data files: the file's name, what was found, and what was expected."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class DataError(ValueError):
-    """A data file that is missing, or is not what it should be."""
+    """A data file that is missing, or does not hold what it should."""
 
     def __init__(self, path: Path | str, found: str, expected: str) -> None:
         super().__init__(f"{path}: found {found}; expected {expected}")
@@ -21,3 +21,10 @@ def readable(path: Path, expected: str) -> Iterator[None]:
         raise DataError(path, "no such file", expected) from error
     except OSError as error:
         raise DataError(path, f"that it cannot be read ({error.strerror})", expected) from error
+
+
+def check_path(data: str, embedded: str, path: str | None) -> None:
+    """Raise ValueError unless ``path`` is given exactly when ``data`` is not the embedded set."""
+    if (data == embedded) != (path is None):
+        expected = "no path" if data == embedded else "a path, the folder of its files"
+        raise ValueError(f"data={data!r} needs {expected}, got path={path!r}")

@@ -1,4 +1,4 @@
-"""Synthetic forgetting: the Adding task from gates that start saturated (Appendix E.1)."""
+"""Synthetic forgetting: Adding with saturated initial forget gates (Appendix E.1)."""
 
 from typing import Any, ClassVar
 
@@ -9,19 +9,30 @@ from gatecore.tasks.problems.adding import Adding
 
 
 class Forgetting(Adding):
-    """Adding, N = 500, with every effective forget gate started at σ(6): can it learn to forget?
+    """Adding with every effective forget gate initialized to σ(6).
 
-    A timescale of 404 steps in all units must be unlearned. What to look at is the loss, and the
-    smallest characteristic timescale 1/(1 − g) of a unit after training, which every run reports.
+    All units start at a timescale of 404 steps, which training must shorten. Compare the loss, and
+    the smallest characteristic timescale 1/(1 − g) after training, which every run reports.
 
-    The paper names the effective activation σ(6), and not what that means for each mechanism. Ours:
-    the initial law is the constant 6, an input gate of its own starts at 0 and a refine gate is
-    neutral (r = ½, so that g = f). The mechanisms then differ only in their auxiliary gate: C and U
-    become ``standard``, CR and UR become R (the paper's text says R-LSTM, its Figure 9 UR-LSTM).
-    Two kinds of gates cannot start so and are refused: cumax ignores a constant added to its
-    logits, and under master gates with neutral inner gates the effective gate is F(1 − I/2) = ¾F.
-    Also inferred: batches of 32. ``paper`` is N = 500, 64 units, rate 1e-4, 10,000 steps;
-    ``quick`` is the same saturated start at N = 100 and a larger rate.
+    The paper gives the effective activation σ(6), but not how each mechanism reaches it. We use
+    the constant initial bias 6; a separate input gate starts at logit 0 and a refine gate is
+    neutral (r = ½, so g = f). Mechanisms then differ only in their auxiliary gate: C and U become
+    ``standard``, CR and UR become R (the paper's text says R-LSTM, its Figure 9 UR-LSTM).
+    Also inferred: batches of 32. ``paper`` has N = 500, 64 units, learning rate 1e-4 and 10,000
+    steps; ``quick`` has N = 100 and a larger learning rate.
+
+    Raises
+    ------
+    ValueError
+        From :meth:`mechanism_defaults`, for cumax and master gates, which cannot start at σ(6):
+        cumax ignores a constant added to its logits, and master gates with neutral inner gates have
+        the effective gate F(1 − I/2) = ¾F.
+
+    Examples
+    --------
+    >>> from gatecore import mechanism
+    >>> Forgetting().mechanism_defaults(mechanism("UR"))
+    {'initial': 'constant', 'forget_bias': 6.0, 'refine_bias': 'neutral'}
     """
 
     name: ClassVar = "forgetting"

@@ -17,6 +17,7 @@ import gatecore
 from gatecore import Mechanism, ModelSpec, backends
 from gatecore._checks import choice
 from gatecore.contracts.agent import AgentSpec
+from gatecore.contracts.learner import Learner
 from gatecore.contracts.memory import MEMORY_CORES, Memory
 from gatecore.tasks.problems.adding import Adding
 from gatecore.tasks.problems.base import Settings, Task
@@ -187,8 +188,8 @@ class Config(Settings):
         left = 1 - step / self.steps if self.schedule == "linear" else 1.0
         return self.learning_rate * left
 
-    def learner(self) -> Any:
-        """That model, untrained, in the backend's hands."""
+    def learner(self) -> Learner[Any]:
+        """The untrained learner of that model, of the run's backend."""
         return self.task.learner(
             backends.load(self.backend), self.spec(), seed=self.seed, dtype=self.dtype,
             batch_size=self.batch_size,

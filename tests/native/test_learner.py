@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gatecore import Batch, ModelSpec
+from gatecore.backends.common.learner import draw
 from gatecore.backends.native import library
 from gatecore.backends.numpy import functional as backend
 from gatecore.backends.numpy.bptt import Engine
@@ -21,7 +22,7 @@ def trained(**settings):
         tokens = rng.integers(0, 4, (6, 5))
         metrics.append(learner.step(Batch(tokens, tokens), learning_rate=0.05)["loss"])
     batch = Batch(tokens, tokens)
-    _, _, pullback = learner._recur(learner._features(batch)[0], batch, None)
+    _, _, pullback = learner._recur(learner._features(batch)[0], batch, draw(SPEC, batch))
     return metrics, set(pullback.path)
 
 

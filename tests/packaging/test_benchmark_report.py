@@ -26,23 +26,23 @@ def test_a_ratio_above_one_means_faster_than_the_reference():
     assert report()._speed(times, "reference", "own") == "3.00 (2.20–3.80)"
 
 
-def test_a_contender_that_stopped_early_is_compared_in_the_rounds_it_had():
+def test_an_implementation_with_fewer_rounds_is_compared_in_those():
     times = {"reference": [4.0, 4.0, 4.0, 9.0], "slow": [8.0, 8.0, 8.0]}
     assert report()._speed(times, "reference", "slow") == "0.50 (0.50–0.50)"
 
 
 def test_other_counts_of_threads_and_the_ratio_to_torch_have_tables():
-    race = {"tiny": {"torch.nn.LSTM": [2.0], "torch UR": [1.0], "NumPy UR": [1.2]}}
-    memory = {name: {"ready_mb": 10, "peak_mb": 30} for name in race["tiny"]}
+    run = {"tiny": {"torch.nn.LSTM": [2.0], "torch UR": [1.0], "NumPy UR": [1.2]}}
+    memory = {name: {"ready_mb": 10, "peak_mb": 30} for name in run["tiny"]}
     result = {
         "date": "", "cpu": "", "instructions": "", "cores": 2, "load": 0, "versions": {},
         "threads": 2, "rounds": 1, "reference": "torch.nn.LSTM",
         "shapes": {"tiny": {"time": 1, "batch": 1, "input": 1, "hidden": 1}},
-        "seconds": {"kept": race, "default": race}, "other_threads": {"1": race},
-        "inference": race, "memory": {"tiny": memory},
+        "seconds": {"kept": run, "default": run}, "other_threads": {"1": run},
+        "inference": run, "memory": {"tiny": memory},
     }  # fmt: skip
     text = report().markdown(result)
     assert "| NumPy UR | 1.20 (1.20–1.20) |" in text  # of torch's time
     assert text.count("| NumPy UR | 1.67 (1.67–1.67) |") == 4  # the faster beside torch.nn.LSTM
-    assert "with 1 thread, freed buffers kept" in text
+    assert "with 1 thread, memory-reusing allocator" in text
     assert "| torch UR | 30 (1.00; 20) |" in text

@@ -75,3 +75,12 @@ def test_editors_find_the_subpackages_in_a_checkout(part):
     spec = importlib.machinery.PathFinder.find_spec(f"gatecore.{part}", [str(ROOT / "gatecore")])
     assert spec is not None
     assert Path(spec.origin).resolve() == ROOT / part / "__init__.py"
+
+
+def test_the_answers_of_the_architecture_page_are_paths_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    answers = page.partition("## Where things are")[2].partition("## ")[0]
+    paths = re.findall(r"`((?:gatecore|backends|tasks)/[\w/.]+)`", answers)
+    assert len(set(paths)) >= 4
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    assert "def refine(" in (ROOT / paths[0]).read_text(encoding="utf-8")

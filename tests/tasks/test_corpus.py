@@ -11,7 +11,7 @@ import pytest
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError
 from gatecore.tasks.problems.language import encoding
-from gatecore.tasks.problems.language.corpus import BLOCK, find
+from gatecore.tasks.problems.language.text_files import BLOCK, find
 
 WIKI = {
     "train": " \n = First = \n \n the cat , the <unk> \n = = Part = = \n a 2 = 2 \n \n"
@@ -258,7 +258,7 @@ def test_another_encoding_is_named_with_the_byte(data, found, tmp_path):
     write_wiki(tmp_path)
     (tmp_path / "wiki.valid.tokens").write_bytes(data)
     told = refusal(tmp_path)
-    assert f"wiki.valid.tokens: found {found}, which is no UTF-8; expected UTF-8 text" in told
+    assert f"wiki.valid.tokens: found {found}, which is not UTF-8; expected UTF-8 text" in told
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):

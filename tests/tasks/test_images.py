@@ -11,7 +11,7 @@ import pytest
 from gatecore.tasks import Config
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError
-from gatecore.tasks.problems.pixels.images import cifar10, mnist, read_idx
+from gatecore.tasks.problems.pixels.image_files import cifar10, mnist, read_idx
 from gatecore.tasks.problems.pixels.task import Pixels, bit_reversal
 
 MNIST = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
@@ -143,7 +143,7 @@ def with_header(*numbers):
         (MNIST[0], with_header(2051, 2**32 - 1, 2**32 - 1, 2**32 - 1), "found 9408 bytes after"),
         (MNIST[2], with_header(2051, 3, 14, 56), "found images of 14 x 56 pixels; expected 28"),
         (MNIST[1], lambda data: data[:-1] + b"\x0a", "found the label 10; expected labels in 0..9"),
-        (MNIST[3], lambda data: idx(np.zeros(2, np.uint8)), "found 2 labels; expected 3, one for"),
+        (MNIST[3], lambda data: idx(np.zeros(2, np.uint8)), "found 2 labels; expected 3, one per"),
         (MNIST[2], None, "found no t10k-images-idx3-ubyte; expected a file"),
     ],
 )
@@ -223,7 +223,7 @@ PIXELS = np.zeros((2, 3072), np.uint8)
         (b"no pickle", "a pickle that is refused"),
         (b"", "a pickle that is refused: Ran out of input"),
         (python_batch(PIXELS, [1, 10]), "found the label 10; expected labels in 0..9"),
-        (python_batch(PIXELS, [1]), "found 1 labels; expected 2, one for each image"),
+        (python_batch(PIXELS, [1]), "found 1 labels; expected 2, one per image"),
         (pickle.dumps([1, 2]), "found no array as 'data'"),
         (pickle.dumps({b"data": b"bytes", b"labels": [1]}), "found no array as 'data'"),
         (pickle.dumps({b"data": PIXELS[:, :-1].copy(), b"labels": [1, 2]}), "of shape (2, 3071)"),

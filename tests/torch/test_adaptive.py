@@ -31,8 +31,11 @@ def module_of(spec, seed):
 
 def test_the_loss_is_the_modules_own_over_the_scored_targets(rng):
     learner, batch = backends.load("torch").Learner(SPEC, seed=2, dtype="float64"), batch_of(rng)
-    x = learner._features(batch)
-    (hidden, _) = learner._recur(x, batch, None, None, 3, slice(None))
+    initial = {name: torch.tensor(value) for name, value in SPEC.initial(2).items()}
+    prefix = "layers.0."
+    layer = {n.removeprefix(prefix): v for n, v in initial.items() if n.startswith(prefix)}
+    x = initial["embedding.weight"][torch.tensor(batch.inputs)]
+    hidden, _ = backends.load("torch").lstm(layer, x, mechanism=SPEC.mechanism)
     scored = torch.tensor(batch.targets.ravel() >= 0)
     targets = torch.tensor(batch.targets.ravel())[scored]
     wanted = module_of(SPEC, 2)(hidden.flatten(0, 1)[scored], targets).loss.item()

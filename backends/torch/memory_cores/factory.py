@@ -15,7 +15,7 @@ from gatecore.contracts.memory import RMA_LAYERS, Core, Memory
 from gatecore.mechanisms import Mechanism, mechanism
 
 _mechanism = mechanism
-_LAYERS = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
+_LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
 
 
 class Layers(nn.Module):

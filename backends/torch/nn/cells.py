@@ -1,24 +1,22 @@
-"""``torch.nn.LSTMCell`` and ``GRUCell`` with any gate mechanism; and the minimal cell."""
+"""``torch.nn.LSTMCell`` and ``GRUCell`` with gate mechanisms, and the minimal cell."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.checkpoint import Stateful
-from gatecore.backends.torch.nn.recurrent import zoneout_amounts
+from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
 from gatecore.backends.torch.sequence import stepping
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
-from gatecore.backends.torch.sequence.signature import TORCH_SIGNATURES, signature
 from gatecore.cells import CELLS
-from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.mechanisms import Mechanism
 
-_mechanism = mechanism
+Tensors = tuple[Tensor, ...]
 
 
-class RecurrentCell(Stateful):
-    """One step of a layer.
+class RecurrentCell(RecurrentModule[State]):
+    """The base of :class:`LSTMCell`, :class:`GRUCell` and :class:`MinimalCell`: one step.
 
     Parameters
     ----------
@@ -28,7 +26,6 @@ class RecurrentCell(Stateful):
         As for the layers.
     """
 
-    core: str
     weight_ih: nn.Parameter
 
     def __init__(
@@ -43,60 +40,68 @@ class RecurrentCell(Stateful):
         zoneout: Any = 0.0,
         two_biases: bool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(mechanism, zoneout, two_biases)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self.mechanism = _mechanism(mechanism)
-        self.zoneout = zoneout_amounts(self.core, zoneout)
-        own = signature(self.core, self.mechanism) == TORCH_SIGNATURES.get(self.core)
-        self.two_biases = own if two_biases is None else bool(two_biases)
         self._cell = CELLS[self.core](input_size, hidden_size, self.mechanism)
-        for name, shape in parameters.shapes(self._cell, bool(bias)).items():
-            value = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-            self.register_parameter(name, value)
-            frozen = name == "bias_hh" and not self.two_biases and self.core != "gru"
-            value.requires_grad_(not frozen)
+        self._register(self._cell, bool(bias), device=device, dtype=dtype)
         if not bias:
             self.register_parameter("bias_ih", None)
             self.register_parameter("bias_hh", None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters again, from torch's default generator."""
+        """Re-initialize all parameters, from torch's default generator."""
         parameters.initialise(self._cell, dict(self.named_parameters(recurse=False)))
 
     def extra_repr(self) -> str:
-        text = f"{self.input_size}, {self.hidden_size}"
-        text += "" if self.bias is True else f", bias={self.bias}"
-        text += f", mechanism={self.mechanism.name!r}"
-        return text + (f", zoneout={self.zoneout}" if any(self.zoneout) else "")
+        bias = "" if self.bias is True else f", bias={self.bias}"
+        return f"{self.input_size}, {self.hidden_size}{bias}{self._settings_repr()}"
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:
-        """From the input (batch, input) or (input,) and the state to the next state."""
-        self._check_dimensions(input, hx)
+    def forward(self, input: Tensor, hx: State | None = None) -> State:
+        """The next state.
+
+        Parameters
+        ----------
+        input : Tensor (batch, input) or (input,)
+        hx : (h, c) or h, optional
+            The state (batch, hidden) or (hidden,), by default zeros: a pair for the LSTM.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            The input or state has another shape than the cell's, in torch's words.
+        """
+        states = () if hx is None else self._cell.parts(hx)
+        self._check_dimensions(input, states)
         batched = input.dim() == 2
-        x = input if batched else input.unsqueeze(0)
-        states = self._states(x, hx, batched)
-        self._check_sizes(x, states)
-        last = self._advance(x, states)
-        return self._one(last if batched else tuple(s.squeeze(0) for s in last))
+        if not batched:
+            input, states = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in states)
+        states = states or self._zeros(input)
+        self._check_sizes(input, states)
+        last = self._advance(input, states)
+        return self._cell.state(last if batched else tuple(part.squeeze(0) for part in last))
 
-    def _check_dimensions(self, input: Tensor, hx: Any) -> None:
-        kind = type(self).__name__
-        if input.dim() not in (1, 2):
-            raise ValueError(f"{kind}: Expected input to be 1D or 2D, got {input.dim()}D instead")
-        if hx is not None and hx.dim() not in (1, 2):
-            raise ValueError(f"{kind}: Expected hidden to be 1D or 2D, got {hx.dim()}D instead")
+    if TYPE_CHECKING:
+        __call__ = forward
 
-    def _states(self, x: Tensor, hx: Any, batched: bool) -> tuple[Tensor, ...]:
-        if hx is None:
-            dtype = torch.float32 if x.dtype in LOW else x.dtype
-            zeros = torch.zeros(x.shape[0], self.hidden_size, dtype=dtype, device=x.device)
-            return (zeros,) * (2 if self.core == "lstm" else 1)
-        states = tuple(hx) if self.core == "lstm" else (hx,)
-        return states if batched else tuple(s.unsqueeze(0) for s in states)
+    def _check_dimensions(self, input: Tensor, states: Tensors) -> None:
+        """Raise what torch's cells raise for such axes, in their words."""
+        named = [("input", input)]
+        named += [(f"hx[{k}]" if len(states) > 1 else "hidden", s) for k, s in enumerate(states)]
+        for name, tensor in named:
+            if tensor.dim() not in (1, 2):
+                raise ValueError(
+                    f"{type(self).__name__}: Expected {name} to be 1D or 2D, got {tensor.dim()}D "
+                    "instead"
+                )
 
-    def _check_sizes(self, x: Tensor, states: tuple[Tensor, ...]) -> None:
-        """What torch's kernels check, in their words."""
+    def _zeros(self, x: Tensor) -> Tensors:
+        dtype = torch.float32 if x.dtype in LOW else x.dtype
+        zeros = torch.zeros(x.shape[0], self.hidden_size, dtype=dtype, device=x.device)
+        return (zeros,) * len(self._cell.state_names)
+
+    def _check_sizes(self, x: Tensor, states: Tensors) -> None:
+        """Raise what torch's kernels raise for such sizes, in their words."""
         if x.shape[1] != self.input_size:
             raise RuntimeError(
                 f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
@@ -113,33 +118,28 @@ class RecurrentCell(Stateful):
                     f"{self.hidden_size}"
                 )
 
-    def _advance(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        compute, shown = dtypes(self.weight_ih)
+    def _advance(self, x: Tensor, states: Tensors) -> Tensors:
+        compute, dtype = dtypes(self.weight_ih)
         with no_autocast(x.device.type):
-            held = dict(self.named_parameters(recurse=False))
-            params = parameters.core_params(self._cell, held, self.two_biases, compute)
-            states = tuple(s.to(compute) for s in states)
+            weights = dict(self.named_parameters(recurse=False))
+            params = parameters.core_params(self._cell, weights, self.two_biases, compute)
+            states = tuple(part.to(compute) for part in states)
             projected = self._cell.project(params, x.to(compute))
-            kept = self._amounts(projected)
-            last = stepping.advance(self._cell, params, projected, states, None, kept)
-        return (last[0].to(shown), *last[1:]) if self.core == "lstm" else last
+            zoneout = self._zoneout(projected)
+            last = stepping.advance(self._cell, params, projected, states, None, zoneout)
+        return round_states(last, dtype)
 
-    def _amounts(self, projected: Tensor) -> tuple[Any, ...] | None:
+    def _zoneout(self, projected: Tensor) -> tuple[Any, ...] | None:
+        """Masks while training, else probabilities; in the order (cell, hidden) of an LSTM."""
         if not any(self.zoneout):
             return None
         if not self.training:
             return self.zoneout
         shape = (projected.shape[0], self.hidden_size)
-        return tuple(
-            (torch.rand(shape, device=projected.device) < p).to(projected.dtype)
-            for p in self.zoneout
-        )
-
-    def _one(self, states: tuple[Tensor, ...]) -> Any:
-        return states if self.core == "lstm" else states[0]
+        return tuple(zoneout_mask(probability, shape, projected) for probability in self.zoneout)
 
 
-class LSTMCell(RecurrentCell):
+class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):
     """``torch.nn.LSTMCell`` with any gate mechanism.
 
     Examples
@@ -151,16 +151,8 @@ class LSTMCell(RecurrentCell):
 
     core = "lstm"
 
-    def _check_dimensions(self, input: Tensor, hx: Any) -> None:
-        super()._check_dimensions(input, None)
-        for k, state in enumerate(hx or ()):
-            if state.dim() not in (1, 2):
-                raise ValueError(
-                    f"LSTMCell: Expected hx[{k}] to be 1D or 2D, got {state.dim()}D instead"
-                )
 
-
-class GRUCell(RecurrentCell):
+class GRUCell(RecurrentCell[Tensor]):
     """``torch.nn.GRUCell`` with any gate mechanism.
 
     Examples
@@ -171,7 +163,7 @@ class GRUCell(RecurrentCell):
     core = "gru"
 
 
-class MinimalCell(RecurrentCell):
+class MinimalCell(RecurrentCell[Tensor]):
     """One step of :class:`Minimal`.
 
     Examples

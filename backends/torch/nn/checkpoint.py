@@ -47,6 +47,11 @@ def decode(entry: Tensor) -> dict[str, Any]:
     return said
 
 
+def torch_compatible(core: str, mechanism: Mechanism) -> bool:
+    """Whether such a layer computes what the layer of ``torch.nn`` does."""
+    return signature(core, mechanism) == TORCH_SIGNATURES.get(core)
+
+
 class Stateful(nn.Module):
     """A module with a ``core`` and a ``mechanism`` that its state names."""
 

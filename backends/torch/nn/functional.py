@@ -1,7 +1,7 @@
-"""Recurrent layers as functions of their parameters, laid out as ``gatecore.cells`` has them."""
+"""Recurrent layers as functions of parameters that are packed as those of ``gatecore.cells``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
@@ -13,26 +13,83 @@ from gatecore.mechanisms import Mechanism, mechanism
 _mechanism = mechanism
 
 
+Params = Mapping[str, Tensor]
+Amount = float | Tensor
+
+
+@overload
 def lstm(
-    params: Mapping[str, Tensor],
+    params: Params,
+    x: Tensor,
+    state: tuple[Tensor, Tensor] | None = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Tensor | None = None,
+    zoneout: tuple[Amount, Amount] | None = None,
+    return_cells: Literal[False] = False,
+    impl: str = "auto",
+) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def lstm(
+    params: Params,
+    x: Tensor,
+    state: tuple[Tensor, Tensor] | None = None,
+    mechanism: str | Mechanism = "UR",
+    *,
+    resets: Tensor | None = None,
+    zoneout: tuple[Amount, Amount] | None = None,
+    return_cells: Literal[True],
+    impl: str = "auto",
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]: ...
+
+
+def lstm(
+    params: Params,
     x: Tensor,
     state: Any = None,
     mechanism: str | Mechanism = "UR",
     *,
     resets: Tensor | None = None,
-    zoneout: tuple[Any, Any] | None = None,
+    zoneout: Any = None,
     return_cells: bool = False,
     impl: str = "auto",
-) -> tuple[Any, Any]:
-    """An LSTM over x (time, batch, input): the output (time, batch, hidden), and (h, c).
+) -> Any:
+    """An LSTM over a whole sequence (equations 2-15, by mechanism), differentiable by torch.
 
-    Arguments as for ``gatecore.backends.numpy.lstm``, as tensors; torch differentiates it.
+    The counterpart of ``gatecore.backends.numpy.lstm``.
 
     Parameters
     ----------
-    params : mapping
-        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,).
+    params : mapping of Tensors
+        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), packed in the
+        mechanism's order; :class:`gatecore.cells.LSTM` initializes them.
+    x : Tensor (time, batch, input), float32 or float64
+        All tensors must have the same dtype and device.
+    state : (h, c), each (batch, hidden), optional
+        By default zeros.
+    mechanism : str or Mechanism
+    resets : bool Tensor (time, batch), optional
+        The state is zeroed before the steps where it is true.
+    zoneout : (cell, hidden), optional
+        Probabilities in [0, 1] (the expectation, for evaluation), or masks (time, batch, hidden)
+        that are 1 where the old value is kept.
+    return_cells : bool
+        The output is a pair: the hidden and the cell states of all steps.
     impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
+
+    Returns
+    -------
+    output : Tensor (time, batch, hidden)
+    state : (h, c)
+        After the last step.
+
+    Raises
+    ------
+    ValueError
+        x has not three axes, the state is no pair, ``impl`` is unknown, or that implementation
+        does not support the call.
 
     Examples
     --------
@@ -43,56 +100,82 @@ def lstm(
     >>> output.shape
     torch.Size([5, 2, 8])
     """
-    return _call("lstm", params, x, state, mechanism, resets, zoneout, return_cells, impl)
+    return _call("lstm", params, x, state, mechanism, resets, zoneout, impl, return_cells)
 
 
 def gru(
-    params: Mapping[str, Tensor],
+    params: Params,
     x: Tensor,
     state: Tensor | None = None,
     mechanism: str | Mechanism = "UR",
     *,
     resets: Tensor | None = None,
-    zoneout: Any = None,
+    zoneout: Amount | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """A GRU over x: the output and the last h; ``params`` also has ``bias_n`` (hidden,)."""
-    amounts = None if zoneout is None else (zoneout,)
-    return _call("gru", params, x, state, mechanism, resets, amounts, False, impl)
+    """A GRU over a whole sequence, reset after the product; its update gate is the forget gate.
+
+    As :func:`lstm`, but the state is h (batch, hidden), zoneout a single amount, and ``params``
+    has ``bias_n`` (hidden,) too.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gatecore.cells import GRU
+    >>> params = {k: torch.tensor(v) for k, v in GRU(3, 8).init(rng=0).items()}
+    >>> output, h = gru(params, torch.ones(5, 2, 3, dtype=torch.float64))
+    >>> h.shape
+    torch.Size([2, 8])
+    """
+    return _call("gru", params, x, state, mechanism, resets, zoneout, impl)
 
 
 def minimal(
-    params: Mapping[str, Tensor],
+    params: Params,
     x: Tensor,
     state: Tensor | None = None,
     mechanism: str | Mechanism = "UR",
     *,
     resets: Tensor | None = None,
-    zoneout: Any = None,
+    zoneout: Amount | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The minimal gated cell over x: the output and the last h."""
-    amounts = None if zoneout is None else (zoneout,)
-    return _call("minimal", params, x, state, mechanism, resets, amounts, False, impl)
+    """The minimal gated cell (footnote 4; JANET) over a whole sequence.
+
+    As :func:`lstm`, but the state is h (batch, hidden) and zoneout a single amount.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gatecore.cells import Minimal
+    >>> params = {k: torch.tensor(v) for k, v in Minimal(3, 8).init(rng=0).items()}
+    >>> output, h = minimal(params, torch.ones(5, 2, 3, dtype=torch.float64), mechanism="UR")
+    >>> torch.equal(output[-1], h)
+    True
+    """
+    return _call("minimal", params, x, state, mechanism, resets, zoneout, impl)
 
 
 def _call(
     core: str,
-    params: Mapping[str, Tensor],
+    params: Params,
     x: Tensor,
     state: Any,
     mechanism: str | Mechanism,
     resets: Tensor | None,
-    zoneout: tuple[Any, ...] | None,
-    return_cells: bool,
+    zoneout: Any,
     impl: str,
-) -> tuple[Any, Any]:
+    return_cells: bool = False,
+) -> Any:
     if x.dim() != 3:
-        raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}")
+        raise ValueError(
+            f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the missing axes, "
+            "as in x.unsqueeze(1) for a single sequence"
+        )
     hidden_size = params["weight_hh"].shape[1]
     cell = cell_of(signature(core, _mechanism(mechanism)), x.shape[2], hidden_size)
-    states = None if state is None else tuple(state) if core == "lstm" else (state,)
-    done = run(cell, params, x, states, resets, zoneout, return_cells, dispatch.checked(impl))
-    output = done.outputs if return_cells else done.outputs[0]
-    last = tuple(part.squeeze(0) for part in done.states)
-    return output, last if core == "lstm" else last[0]
+    states = None if state is None else cell.parts(state)
+    amounts = zoneout if zoneout is None or len(cell.state_names) > 1 else (zoneout,)
+    result = run(cell, params, x, states, resets, amounts, return_cells, dispatch.checked(impl))
+    output = result.outputs if return_cells else result.outputs[0]
+    return output, cell.state([part.squeeze(0) for part in result.states])

@@ -1,11 +1,10 @@
-"""``torch.nn.LSTM`` and ``GRU`` with one more word, the mechanism; and the minimal gated layer.
+"""``torch.nn.LSTM`` and ``GRU`` with gate mechanisms, and the minimal gated layer.
 
 Constructor, inputs, outputs, parameter names, and error texts are torch's own.
 """
 
-from typing import Any
+from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from gatecore.backends.torch.nn.from_torch import from_torch
@@ -13,7 +12,7 @@ from gatecore.backends.torch.nn.recurrent import Recurrent
 from gatecore.mechanisms import Mechanism
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent[tuple[Tensor, Tensor]]):
     """``torch.nn.LSTM`` with any gate mechanism.
 
     Parameters
@@ -23,6 +22,7 @@ class LSTM(Recurrent):
 
     Examples
     --------
+    >>> import torch
     >>> layer = LSTM(10, 20, 2, mechanism="UR")
     >>> output, (h, c) = layer(torch.randn(5, 3, 10))
     >>> output.shape, h.shape
@@ -36,9 +36,7 @@ class LSTM(Recurrent):
     permute_hidden = nn.LSTM.permute_hidden
 
     @classmethod
-    def from_lstm(
-        cls, module: nn.LSTM, mechanism: str | Mechanism = "UR", **keywords: Any
-    ) -> "LSTM":
+    def from_lstm(cls, module: nn.LSTM, mechanism: str | Mechanism = "UR", **keywords: Any) -> Self:
         """An LSTM with the sizes of torch's ``module`` and what of its weights carries over.
 
         The slots of the mechanism that torch's has too are copied; ``initialised`` of the result
@@ -46,36 +44,13 @@ class LSTM(Recurrent):
         """
         return from_torch(cls, module, mechanism, keep_weights=True, **keywords)
 
-    def _ask_torch(self, proj_size: int, **sizes: Any) -> None:
-        self._torch_class(**sizes, proj_size=proj_size, device="meta")
 
-    def _batched_states(self, hx: Any, batched: bool) -> Any:
-        expected, kind = (3, "batched") if batched else (2, "unbatched")
-        if hx[0].dim() != expected or hx[1].dim() != expected:
-            raise RuntimeError(
-                f"For {kind} {expected}-D input, hx and cx should also be {expected}-D but got "
-                f"({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
-            )
-        return hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-
-    def _state_widths(self) -> tuple[int, ...]:
-        return (self.proj_size or self.hidden_size, self.hidden_size)
-
-    def _one(self, states: tuple[Tensor, ...]) -> Any:
-        return states
-
-    def _last_dtypes(self, last: tuple[Tensor, ...], shown: torch.dtype) -> tuple[Tensor, ...]:
-        return last[0].to(shown), last[1]  # h is no sum: it may be rounded as the output is
-
-    def _cells_wanted(self, return_cells: bool) -> bool:
-        return bool(return_cells)
-
-
-class GRU(Recurrent):
+class GRU(Recurrent[Tensor]):
     """``torch.nn.GRU`` with any gate mechanism; the update gate is its forget gate.
 
     Examples
     --------
+    >>> import torch
     >>> output, h = GRU(10, 20, mechanism="UR", batch_first=True)(torch.randn(3, 5, 10))
     >>> output.shape
     torch.Size([3, 5, 20])
@@ -85,7 +60,7 @@ class GRU(Recurrent):
     _torch_class = nn.GRU
 
     @classmethod
-    def from_gru(cls, module: nn.GRU, mechanism: str | Mechanism = "UR", **keywords: Any) -> "GRU":
+    def from_gru(cls, module: nn.GRU, mechanism: str | Mechanism = "UR", **keywords: Any) -> Self:
         """A GRU with the sizes of torch's ``module`` and what of its weights carries over.
 
         As :meth:`LSTM.from_lstm`.
@@ -93,11 +68,12 @@ class GRU(Recurrent):
         return from_torch(cls, module, mechanism, keep_weights=True, **keywords)
 
 
-class Minimal(Recurrent):
+class Minimal(Recurrent[Tensor]):
     """The simplest gated layer, h' = h + (1 − g)(u − h), with torch's constructor and calls.
 
     Examples
     --------
+    >>> import torch
     >>> output, h = Minimal(10, 20, mechanism="UR")(torch.randn(5, 3, 10))
     >>> h.shape
     torch.Size([1, 3, 20])

@@ -63,7 +63,7 @@ def layer_params(
     else:
         params["bias"], other = params.pop("bias_ih"), params.pop("bias_hh")
     constant = other.detach() if other.requires_grad and not two_biases else other
-    if cell.core != "gru":
+    if "bias_n" not in cell.parameter_shapes():
         params["bias_hh"] = constant
         return params
     n = slot_rows(cell)["candidate"]

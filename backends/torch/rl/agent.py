@@ -7,21 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatecore._checks import choice, integer, number, probability
 from gatecore.algebra import Gate
-from gatecore.backends.common.learner_checks import check_settings, check_state
+from gatecore.backends.common.learner import Trainable, clip_scale
+from gatecore.backends.common.learner_checks import check_settings
 from gatecore.backends.torch.rl.actor_critic import Network, Said
 from gatecore.backends.torch.rl.rollout import Played, play_through, returns, say
 from gatecore.backends.torch.rl.truncated_rollout import Ongoing
-from gatecore.backends.torch.training.adam import Adam
+from gatecore.backends.torch.training import adam
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.environment import Games
 
 EXPLOSION = 100.0  # a value error so many times the largest squared return is no learning
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class Agent:
+class Agent(Trainable):
     """Trains an ``AgentSpec`` with Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     A step plays games with the present policy and then changes it: the synchronous form of A3C
@@ -52,7 +51,7 @@ class Agent:
         dtype: str = "float32",
         device: Any = None,
     ) -> None:
-        self.spec, self.seed = spec, integer("seed", seed, at_least=0)
+        super().__init__(spec, seed, betas, eps, dtype)
         if (games is None) != (spec.unroll is None):
             raise ValueError(
                 f"games are those that go on where unroll is given; got games={games!r} with "
@@ -61,12 +60,10 @@ class Agent:
         device = torch.get_default_device() if device is None else torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.network = Network(spec).to(device, _DTYPES[choice("dtype", dtype, _DTYPES)])
+            self.network = Network(spec).to(device, getattr(torch, dtype))
         self.parameters: dict[str, Tensor] = dict(self.network.named_parameters())
         self._trained = {k: v for k, v in self.parameters.items() if v.requires_grad}
-        first, second = (probability("betas", beta, below_one=True) for beta in betas)
-        self._adam = Adam(self._trained, (first, second), number("eps", eps))
-        self.steps = 0
+        self._adam = adam.Adam(self._trained, self.betas, self.eps)
         self._largest = 0.0  # discounted return that was seen
         self._ongoing = Ongoing(self.network, games, spec.unroll) if games and spec.unroll else None
 
@@ -94,16 +91,14 @@ class Agent:
         """
         check_settings(learning_rate, clip_norm)
         loss, metrics = self._experience(games)
-        found = torch.autograd.grad(
-            loss, list(self._trained.values()), allow_unused=True, materialize_grads=True
-        )
-        norm = float(torch.stack([g.double().square().sum() for g in found]).sum().sqrt())
+        gradients = adam.gradients(loss, self._trained.values())
+        norm = adam.norm(gradients)
         metrics["gradient_norm"] = norm
         self.steps += 1
         if not (np.isfinite(norm) and metrics["value_error"] <= self._bound):
             return {**metrics, "loss": float("nan")}
-        scale = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
-        self._adam.step([g.contiguous() for g in found], self.steps, learning_rate, scale)
+        gradients = [g.contiguous() for g in gradients]
+        self._adam.step(gradients, self.steps, learning_rate, clip_scale(norm, clip_norm))
         return metrics
 
     def evaluate(self, batches: Iterable[Games]) -> dict[str, float]:
@@ -118,48 +113,31 @@ class Agent:
             raise ValueError("batches must hold at least one game")
         return dict(zip(("score", "reward", "length"), (totals / count).tolist(), strict=True))
 
-    @torch.no_grad()
-    def gates(self, games: Games) -> Gate:
-        """The effective forget gate and its complement, each averaged over time and games.
-
-        Float64 NumPy arrays (rows, units); 1/complement is a timescale in steps.
-        """
-        played, _ = play_through(self.network, games)
-        observed, actions, rewards, resets = self.network.tensors(*played[:4])
-        gate = self.network.forget_gates(observed, actions, rewards, resets)
-        return Gate(*(side.double().numpy(force=True) for side in gate))
-
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all that a resumed run needs, as NumPy arrays by flat name."""
-        state = {"steps": np.asarray(self.steps), "largest": np.asarray(self._largest)}
-        for prefix, tensors in self._tensors().items():
-            for name, value in tensors.items():
-                state[f"{prefix}.{name}"] = value.detach().cpu().numpy().copy()
-        return state | (self._ongoing.state_dict() if self._ongoing else {})
+        ongoing = self._ongoing.state_dict() if self._ongoing else {}
+        return {**super().state_dict(), "largest": np.asarray(self._largest), **ongoing}
 
-    @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned, after checking all of it.
-
-        Raises
-        ------
-        ValueError
-            An entry missing, unknown, or of another shape or dtype.
-        """
-        check_state(self.state_dict(), state)
+    def _load(self, state: Mapping[str, Any]) -> None:
         if self._ongoing:
             self._ongoing.load_state_dict(state)
-        self.steps, self._largest = int(state["steps"]), float(state["largest"])
-        for prefix, tensors in self._tensors().items():
-            for name, tensor in tensors.items():
-                tensor.copy_(torch.tensor(np.asarray(state[f"{prefix}.{name}"])))
+        super()._load(state)
+        self._largest = float(state["largest"])
+
+    _copied = staticmethod(adam.copied)
+    _assign = staticmethod(adam.assign)
+
+    @torch.no_grad()
+    def _gates(self, games: Games) -> Gate:
+        played, _ = play_through(self.network, games)
+        return self.network.forget_gates(*self.network.tensors(*played[:4]))
 
     @property
     def _bound(self) -> float:
         """Of the value error: no answer between the returns that were seen errs so much."""
         return EXPLOSION * max(1.0, self._largest**2)
 
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+    def _arrays(self) -> dict[str, dict[str, Tensor]]:
         return {
             "parameters": self.parameters,
             "first": self._adam.first,

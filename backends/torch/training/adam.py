@@ -1,9 +1,33 @@
 """Adam as every learner applies it: its state, and one step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def gradients(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients of all parameters; zeros where the loss does not depend on one."""
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True, materialize_grads=True)
+    return list(found)
+
+
+def norm(gradients: Iterable[Tensor]) -> float:
+    """The global norm, its squares summed in float64."""
+    return float(torch.stack([g.double().square().sum() for g in gradients]).sum().sqrt())
+
+
+def copied(value: Tensor) -> np.ndarray:
+    """A NumPy copy of a tensor."""
+    return value.detach().cpu().numpy().copy()
+
+
+@torch.no_grad()
+def assign(arrays: Mapping[str, Tensor], name: str, value: Any) -> None:
+    """Replace the values of one of the tensors."""
+    arrays[name].copy_(torch.tensor(np.asarray(value)))
 
 
 class Adam:

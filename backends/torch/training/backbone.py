@@ -18,7 +18,7 @@ from gatecore.contracts.model import ModelSpec
 PREFIX = "core."  # of the names of a memory core's parameters and carried tensors
 
 
-def body(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
+def backbone(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
     """The recurrent part of ``spec``, in the type of ``like`` and where it is.
 
     Raises
@@ -27,10 +27,10 @@ def body(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
         ``impl`` asks for a path that this model can't take.
     """
     dispatch.checked(impl)
-    return (CoreBody if spec.core in MEMORY_CORES else LayerBody)(spec, seed, impl, like)
+    return (MemoryBackbone if spec.core in MEMORY_CORES else LayerBackbone)(spec, seed, impl, like)
 
 
-class LayerBody:
+class LayerBackbone:
     """Layers of LSTM, GRU or minimal cells, whose parameters the learner has from the spec."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
@@ -73,7 +73,7 @@ class LayerBody:
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
-class CoreBody:
+class MemoryBackbone:
     """A core with a memory; the learner's parameters are the module's own."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What counting words and pairs of words predicts: the baselines of a language model."""
+"""Unigram and bigram models: the baselines of a language model."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from gatecore.tasks.problems.language.encoding import Tokens
 
-DISCOUNT = 0.75  # taken from every pair's count, as is usual (Ney, Essen, Kneser 1994)
-PAIRS = 3 << 20  # sorted at a time: what bounds the memory
+DISCOUNT = 0.75  # of every pair's count, the usual value (Ney, Essen & Kneser, 1994)
+PAIRS = 3 << 20  # sorted at a time, which bounds the memory
 
 
 def unigram(train: Tokens, size: int) -> np.ndarray:
@@ -27,8 +27,8 @@ def unigram_loss(train: Tokens, test: Tokens, size: int) -> float:
 def bigram_loss(train: Tokens, test: Tokens, size: int) -> float:
     """Mean loss of ``test`` in nats under a bigram model that backs off to :func:`unigram`.
 
-    After v, P(w) is (c(vw) − D) / c(v) where vw was seen, with D the discount, and else α(v) times
-    the unigram's; α(v) makes the sum over w one. After a v that was never seen, P is the unigram's.
+    P(w|v) is (c(vw) − D) / c(v) for a pair vw of the training text, with the discount D, and else
+    α(v) P(w), where α(v) makes the sum over w one. For a v not in the training text it is P(w).
     """
     single = unigram(train, size)
     before = np.zeros(size, np.int64)
@@ -37,13 +37,14 @@ def bigram_loss(train: Tokens, test: Tokens, size: int) -> float:
     total = 0.0
     for low, high in _groups(before):
         pairs, counts = _pairs(train, low, high, size)
-        asked, times = _pairs(test, low, high, size)
-        total += float((times * np.log(_backed_off(pairs, counts, asked, single))).sum())
+        test_pairs, test_counts = _pairs(test, low, high, size)
+        probabilities = _backed_off(pairs, counts, test_pairs, single)
+        total += float((test_counts * np.log(probabilities)).sum())
     return -total / len(test)
 
 
 def _groups(counts: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges of first words with at most ``PAIRS`` pairs, or of one word; each word is in one."""
+    """Ranges of first words with at most ``PAIRS`` pairs, or of one word, that cover all words."""
     cumulative, low = np.cumsum(counts), 0
     while low < len(counts):
         done = cumulative[low - 1] if low else 0
@@ -53,7 +54,7 @@ def _groups(counts: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _pairs(tokens: Tokens, low: int, high: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs v·size + w with v in [low, high), ascending, and how often each occurs."""
+    """The distinct pairs v·size + w with v in [low, high), ascending, and their counts."""
     pairs, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     waiting: list[np.ndarray] = []
     for block in tokens.blocks():
@@ -68,27 +69,27 @@ def _pairs(tokens: Tokens, low: int, high: int, size: int) -> tuple[np.ndarray, 
 def _merged(
     pairs: np.ndarray, counts: np.ndarray, more: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct pairs, ascending, and their counts, with those of ``more`` pairs."""
-    fresh, times = np.unique(np.concatenate([*more, pairs[:0]]), return_counts=True)
-    together, place = np.unique(np.concatenate([pairs, fresh]), return_inverse=True)
-    return together, np.bincount(place, np.concatenate([counts, times])).astype(np.int64)
+    """The distinct pairs, ascending, and their counts, after adding ``more`` pairs."""
+    new, new_counts = np.unique(np.concatenate([*more, pairs[:0]]), return_counts=True)
+    union, place = np.unique(np.concatenate([pairs, new]), return_inverse=True)
+    return union, np.bincount(place, np.concatenate([counts, new_counts])).astype(np.int64)
 
 
 def _backed_off(
-    pairs: np.ndarray, counts: np.ndarray, asked: np.ndarray, single: np.ndarray
+    pairs: np.ndarray, counts: np.ndarray, queries: np.ndarray, single: np.ndarray
 ) -> np.ndarray:
-    """The probability of each pair that is asked, from those seen and their counts."""
+    """The probability of each pair of ``queries``, from training pairs and their counts."""
     size = len(single)
     first, second = pairs // size, pairs % size
     total = np.bincount(first, counts, size)
     kinds = np.bincount(first, minlength=size)
     covered = np.bincount(first, single[second], size)
     with np.errstate(divide="ignore", invalid="ignore"):
-        freed = np.where(total > 0, DISCOUNT * kinds / total / (1 - covered), 1.0)
-    place = np.minimum(np.searchsorted(pairs, asked), max(len(pairs) - 1, 0))
-    after, word = asked // size, asked % size
-    probability = freed[after] * single[word]
+        backoff = np.where(total > 0, DISCOUNT * kinds / total / (1 - covered), 1.0)
+    place = np.minimum(np.searchsorted(pairs, queries), max(len(pairs) - 1, 0))
+    before, word = queries // size, queries % size
+    probability = backoff[before] * single[word]
     if len(pairs):
-        seen = pairs[place] == asked
-        probability[seen] = (counts[place[seen]] - DISCOUNT) / total[after[seen]]
+        known = pairs[place] == queries
+        probability[known] = (counts[place[known]] - DISCOUNT) / total[before[known]]
     return probability

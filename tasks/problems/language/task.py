@@ -1,62 +1,78 @@
-"""Language modelling: predict each next word or character of a text (Appendix D.3)."""
+"""Language modelling: predict the next word or character of a text (Appendix D.3)."""
 
 import functools
 import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from gatecore import Batch, Mechanism, ModelSpec
+from gatecore import Batch, ModelSpec
 from gatecore.tasks.problems.base import Scores, Stream, Task, generator
-from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.language import encoding, ngrams
-from gatecore.tasks.problems.language.corpus import find, tenths
 from gatecore.tasks.problems.language.encoding import Corpus, Tokens
+from gatecore.tasks.problems.language.text_files import find, tenths
 
 _WIKITEXT103 = {Stream.TRAIN: 103_227_021, Stream.VALIDATION: 217_646, Stream.TEST: 245_569}
 
 
 class Language(Task):
-    """Predict each next word (or character) of articles; the score is the perplexity, exp(loss).
+    """Predict each next word or character of a text; the score is the perplexity, exp(loss).
 
-    ``data=pydoc`` is CPython's own help texts, ``pydoc_data.topics``: 79 articles of some 65,000
-    words in Python 3.11, others in other versions; a run's config names the version. In the order
-    of their names, the first of every ten articles is for test, the seventh for validation. A few
-    articles repeat parts of others: in Python 3.11 an eighth of the test lines are trained on.
-    ``data=files`` with ``path=FOLDER`` reads ``wiki.{train,valid,test}.tokens``; or parquet files
-    ``train*``, ``valid*`` and ``test*`` with a column ``text``, whose rows are lines; or ``.txt``
-    files: ``train``, ``valid`` and ``test.txt``, folders of those names, or ten files and more,
-    split as the help texts are. ``data=wikitext103`` reads the same and counts the tokens: they
-    must be those of WikiText-103. Files are read as streams; their ids are kept beside them, in
-    ``.gatecore``, or else in the user's cache folder, and are mapped into memory.
+    Data sets:
 
-    In ``.tokens`` and parquet files words are what spaces separate, and an article starts at a line
-    ``= Title =``. In other texts words are runs of letters and digits, and single marks; each
-    file is an article. Every line ends with ``<eos>``, also among characters.
+    - ``pydoc`` (default, embedded): CPython's help texts, ``pydoc_data.topics``; 79 articles of
+      some 65,000 words in Python 3.11, others in other versions; ``config.json`` records the
+      version. Sorted by name, the first of every ten articles is for test, the seventh for
+      validation. Some articles repeat parts of others: in Python 3.11 an eighth of the test lines
+      also occur in the training text.
+    - ``files``, with ``path=FOLDER``: ``wiki.{train,valid,test}.tokens``; or parquet files
+      ``train*``, ``valid*``, ``test*`` with a column ``text``, whose rows are lines; or ``.txt``
+      files: ``{train,valid,test}.txt``, folders of those names, or at least ten files, split as
+      the help texts are. Files are streamed. Their ids are cached in ``FOLDER/.gatecore``, or else
+      in the user's cache folder, and memory-mapped.
+    - ``wikitext103``: the same, after checking that the token counts are those of WikiText-103.
 
-    The training text is a ring that ``batch_size`` streams read from places equally far apart, the
-    first drawn from the seed, ``bptt`` steps a batch. Gradients stop where a batch starts; the
-    state goes on. It is zeroed before the step that predicts the first symbol of an article, whose
-    input is the end of the line before. A held-out text is cut into at most ``batch_size`` parts,
-    read side by side from a zero state; each of its tokens is scored once.
+    In ``.tokens`` and parquet files words are separated by spaces, and an article starts at a line
+    ``= Title =``. In other texts words are runs of letters and digits, and single punctuation
+    marks; each file is an article. Every line ends with ``<eos>``, at the character level too.
 
-    The paper does not state, and we infer: all of that but the resets themselves, truncation to
-    128 steps and WikiText-103; that the gradient is clipped by its global norm; one layer; separate
-    embeddings as wide as the hidden state (``tied`` shares one matrix, which then starts with the
-    output layer's law); a full softmax, unless ``adaptive`` gives the sizes of frequent
-    vocabularies at which clusters of torch's adaptive softmax end; no dropout; in ``paper`` 50,000
-    steps, eight epochs of WikiText-103. ``quick`` is ours.
+    Training reads the text as a ring: ``batch_size`` streams start at equal distances, the first
+    at a position drawn from the seed, and advance by ``bptt`` steps a batch. Gradients stop at the
+    start of a batch; the state is carried over. It is reset before the step that predicts the
+    first symbol of an article, whose input is the ``<eos>`` before it. A held-out text is cut into
+    at most ``batch_size`` streams that start from a zero state; each token is scored once.
+
+    The paper states the resets, truncation to 128 steps and WikiText-103. We infer the rest:
+    clipping by the gradient's global norm; one layer; separate embeddings of the hidden size
+    (``tied`` shares one matrix, with the output layer's initialization); a full softmax, unless
+    ``adaptive`` lists the cutoffs of torch's adaptive softmax; no dropout; 50,000 steps in
+    ``paper``, eight epochs of WikiText-103. ``quick`` is ours.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged or not UTF-8; or :meth:`corpus` finds a text other than
+        ``content``.
+
+    Examples
+    --------
+    >>> task = Language(level="character", bptt=20)
+    >>> batch = task.batch(seed=0, step=0, size=3)
+    >>> batch.inputs.shape, bool((batch.inputs[1:] == batch.targets[:-1]).all())
+    ((20, 3), True)
     """
 
     name: ClassVar = "language"
     score: ClassVar = "perplexity"
     carries: ClassVar = True
+    downsize: ClassVar = 32
     presets: ClassVar = {
         "quick": dict(
             hidden_size=128, batch_size=32, bptt=32, learning_rate=2e-3, clip_norm=0.1, steps=600,
@@ -69,28 +85,26 @@ class Language(Task):
     }  # fmt: skip
 
     data: Literal["pydoc", "files", "wikitext103"] = "pydoc"
-    path: str | None = Field(None, description="folder of the corpus")
+    path: str | None = Field(None, description="folder with the corpus")
     level: Literal["word", "character"] = "word"
     bptt: int = Field(128, ge=1, le=100_000, description="steps through which gradients flow")
-    min_count: int = Field(1, ge=1, description="symbols that are rarer in training are <unk>")
-    vocabulary: int | None = Field(None, ge=3, description="symbols at most, <unk> and <eos> too")
+    min_count: int = Field(1, ge=1, description="rarer symbols become <unk>")
+    vocabulary: int | None = Field(None, ge=3, description="maximum size, with <unk> and <eos>")
     embedding_size: int | None = Field(None, ge=1, description="null: the hidden size")
-    tied: bool = Field(False, description="the output layer's weight is the embedding")
+    tied: bool = Field(False, description="share the embedding with the output layer")
     adaptive: tuple[int, ...] | None = Field(
-        None, description="where clusters of torch's adaptive softmax end; null: a full softmax"
+        None, description="cutoffs of torch's adaptive softmax; null: a full softmax"
     )
-    content: str = Field("", description="what identifies the text; found, not chosen")
-    symbols: int = Field(0, ge=0, description="size of the vocabulary; found, not chosen")
+    content: str = Field("", description="identifies the text; determined from the data")
+    symbols: int = Field(0, ge=0, description="size of the vocabulary; determined from the data")
 
     @model_validator(mode="after")
-    def _know_the_text(self) -> Self:
-        if (self.data == "pydoc") != (self.path is None):
-            wanted = "no path" if self.data == "pydoc" else "a path, the corpus's folder"
-            raise ValueError(f"data={self.data!r} needs {wanted}, got path={self.path!r}")
-        if not self.content:  # a config that was recorded needs no data to be read
-            found = self._corpus()
-            object.__setattr__(self, "content", found.content)
-            object.__setattr__(self, "symbols", len(found.symbols))
+    def _identify_text(self) -> Self:
+        check_path(self.data, "pydoc", self.path)
+        if not self.content:  # a recorded config can be read without its data
+            corpus = self._corpus()
+            object.__setattr__(self, "content", corpus.content)
+            object.__setattr__(self, "symbols", len(corpus.symbols))
         return self
 
     @property
@@ -114,23 +128,21 @@ class Language(Task):
         return _window(tokens, places)
 
     def held_out(self, stream: Stream, seed: int, size: int) -> Sequence[Batch]:
-        """The seed has no part in it: the split is fixed."""
+        """The fixed split, the same for every seed."""
         return Windows(self.corpus().splits[stream], size, self.bptt)
 
     def corpus(self) -> Corpus:
-        """The text, which must be the one that this task was made for."""
-        found = self._corpus()
-        if (found.content, len(found.symbols)) != (self.content, self.symbols):
+        """The encoded text; DataError if it is another than ``content`` identifies."""
+        corpus = self._corpus()
+        if (corpus.content, len(corpus.symbols)) != (self.content, self.symbols):
             raise DataError(
                 self.path or "pydoc_data.topics",
-                f"the text {found.content} of {len(found.symbols)} symbols",
-                f"{self.content} of {self.symbols}, which this run was made for",
+                f"the text {corpus.content} of {len(corpus.symbols)} symbols",
+                f"{self.content} of {self.symbols}, which this run was made for; start another run",
             )
-        return found
+        return corpus
 
     def _corpus(self) -> Corpus:
-        if self.vocabulary is not None and self.vocabulary < 3:
-            raise ValueError(f"vocabulary must be 3 or more, got {self.vocabulary}")
         if self.path is None:
             return _topics(self.level, self.min_count, self.vocabulary)
         corpus = _files(self.path, self.level, self.min_count, self.vocabulary)
@@ -139,23 +151,19 @@ class Language(Task):
         return corpus
 
     def scores(self, metrics: Mapping[str, float]) -> Scores:
-        """With the perplexity, exp(loss)."""
+        """The learner's metrics and the perplexity, exp(loss)."""
         return {**metrics, "perplexity": _perplexity(metrics["loss"])}
 
     def baselines(self) -> dict[str, Scores]:
-        """Guesses from counts of words, and of pairs of words, in the training text."""
+        """Unigram and bigram models of the training text."""
         return _baselines(self)
-
-    def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:
-        """The paper serves 32 units by each master gate here (Appendix D)."""
-        return {"downsize": 32} if mechanism.auxiliary == "master" else {}
 
 
 class Windows(Sequence[Batch]):
-    """A held-out text as batches that continue one another, made when they are asked for.
+    """A held-out text as consecutive batches, made on access.
 
-    At most ``size`` streams, each a part of the text; every token is the target of one step. The
-    shorter last parts are filled up with steps that are not scored.
+    At most ``size`` streams, each a part of the text; every token is the target of one step. Steps
+    beyond the end of the text have the target -1, which is not scored.
     """
 
     def __init__(self, tokens: Tokens, size: int, bptt: int) -> None:
@@ -166,11 +174,7 @@ class Windows(Sequence[Batch]):
     def __len__(self) -> int:
         return -(-self.length // self.bptt)
 
-    @overload
-    def __getitem__(self, k: int) -> Batch: ...
-    @overload
-    def __getitem__(self, k: slice) -> list[Batch]: ...
-    def __getitem__(self, k: int | slice) -> Batch | list[Batch]:
+    def __getitem__(self, k: Any) -> Any:
         if isinstance(k, slice):
             return [self[i] for i in range(len(self))[k]]
         k = range(len(self))[k]
@@ -180,16 +184,12 @@ class Windows(Sequence[Batch]):
         batch = _window(self.tokens, np.where(beyond, 0, places))
         return batch._replace(targets=np.where(beyond, -1, batch.targets))
 
-    def __iter__(self) -> Iterator[Batch]:
-        return (self[k] for k in range(len(self)))
-
 
 def _window(tokens: Tokens, places: np.ndarray) -> Batch:
     """The steps that predict the tokens at ``places`` (time, batch) from those before them."""
     targets, inputs = tokens.at(places), tokens.at(places - 1)
-    inputs[places == 0] = 1  # before the text comes the end of a line
-    nearest = np.searchsorted(tokens.starts, places)
-    following = tokens.starts[np.minimum(nearest, len(tokens.starts) - 1)]
+    inputs[places == 0] = 1  # <eos> precedes the text
+    following = tokens.starts.take(np.searchsorted(tokens.starts, places), mode="clip")
     return Batch(inputs, targets, following == places)
 
 
@@ -199,7 +199,6 @@ def _perplexity(loss: float) -> float:
 
 @functools.lru_cache(maxsize=4)
 def _topics(level: str, min_count: int, limit: int | None) -> Corpus:
-    """CPython's help texts."""
     from pydoc_data.topics import topics
 
     articles = [topics[name].rstrip("\n") + "\n" for name in sorted(topics)]
@@ -217,30 +216,28 @@ def _files(path: str, level: str, min_count: int, limit: int | None) -> Corpus:
 
 def _check_wikitext103(path: str, corpus: Corpus) -> None:
     for stream, expected in _WIKITEXT103.items():
-        found = len(corpus.splits[stream])
-        if found != expected:
-            split = stream.name.lower()
+        if (count := len(corpus.splits[stream])) != expected:
             raise DataError(
                 path,
-                f"{found:,} {split} tokens",
-                f"WikiText-103's {expected:,}; other corpora are data=files",
+                f"{count:,} {stream.name.lower()} tokens",
+                f"WikiText-103's {expected:,}; use data=files for another corpus",
             )
 
 
 def _baselines(task: Language) -> dict[str, Scores]:
-    """Kept beside an encoded corpus that has a folder: a large one takes a while to count."""
+    """Cached beside an encoded corpus that has a folder, as counting a large one takes a while."""
     corpus = task.corpus()
     if corpus.folder is None:
         return _count(corpus)
-    kept = corpus.folder / "baselines.json"
+    cache = corpus.folder / "baselines.json"
     try:
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         scores = _count(corpus)
-    temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps(scores), encoding="utf-8")
-        temporary.replace(kept)
+        temporary.replace(cache)
     except OSError:  # it can be counted again
         temporary.unlink(missing_ok=True)
     return scores

@@ -1,38 +1,41 @@
-"""Two grammars of short programs, each program with the answer that Python would print.
+"""Two grammars of short programs; each program comes with the answer that Python would print.
 
-A program grows from the inside out: each of its ``nesting`` operations takes the value of the one
-before as an operand, and draws the others afresh.
+A program grows from the inside out: each of its ``nesting`` operations takes the previous result as
+an operand and draws the others.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 Draw = Callable[[], float]  # uniform in [0, 1)
-Term = tuple[int, str]  # a value and the expression that has it
+Term = tuple[int, str]  # the value of an expression, and its text
+Operations = tuple[Callable[..., Term], ...]
 
 
 class Grammar(NamedTuple):
-    """What programs look like, and how a model answers.
+    """The programs of a grammar, and how a model answers.
 
     Parameters
     ----------
     symbols, answers : str
-        The characters of its inputs and of its answers; a token is a place in them.
+        The characters of the model's inputs and of its answers; a token is an index into them.
     categories : mapping
         Sets of operations by name.
     program : callable
         ``program(draw, operations, length, nesting)`` returns a program and its answer, as text.
     longest : callable
-        ``longest(length, nesting)`` bounds the answer's characters, the end mark included.
+        ``longest(length, nesting)`` bounds the answer's characters, with the end mark.
     forced : bool
-        Whether the model reads the right answer's characters while it answers (teacher forcing);
-        otherwise it reads nothing.
+        Whether the model reads the target's characters while it answers (teacher forcing);
+        otherwise it reads zeros.
     """
 
     symbols: str
     answers: str
-    categories: Mapping[str, tuple[Callable[..., Term], ...]]
-    program: Callable[[Draw, tuple[Callable[..., Term], ...], int, int], tuple[str, str]]
+    categories: Mapping[str, Operations]
+    program: Callable[[Draw, Operations, int, int], tuple[str, str]]
     longest: Callable[[int, int], int]
     forced: bool
 
@@ -40,9 +43,7 @@ class Grammar(NamedTuple):
 # --- santoro: literals of equal length, and forms of one expression ------------------------------
 
 
-def _santoro(
-    draw: Draw, operations: tuple[Callable[..., Term], ...], length: int, nesting: int
-) -> tuple[str, str]:
+def _santoro(draw: Draw, operations: Operations, length: int, nesting: int) -> tuple[str, str]:
     lowest = 10 ** (length - 1)
 
     def literal() -> int:
@@ -56,26 +57,27 @@ def _santoro(
     return text, str(value % 10 ** (length + 1))
 
 
-def _add(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Term:
+def _binary(
+    sign: str,
+    apply: Callable[[int, int], int],
+    value: int,
+    text: str,
+    literal: Callable[[], int],
+    draw: Draw,
+) -> Term:
     other = literal()
-    return value + other, f"{text}+{other}"
+    return apply(value, other), f"{text}{sign}{other}"
 
 
-def _subtract(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Term:
-    other = literal()
-    return value - other, f"{text}-{other}"
-
-
-def _multiply(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Term:
-    other = literal()
-    return value * other, f"{text}*{other}"
+_add = functools.partial(_binary, "+", operator.add)
+_subtract = functools.partial(_binary, "-", operator.sub)
+_multiply = functools.partial(_binary, "*", operator.mul)
 
 
 def _choose(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Term:
     left, right, other = literal(), literal(), literal()
-    if draw() < 0.5:
-        return (value if left > right else other), f"{text}if{left}>{right}else{other}"
-    return (value if left < right else other), f"{text}if{left}<{right}else{other}"
+    holds, sign = (left > right, ">") if draw() < 0.5 else (left < right, "<")
+    return value if holds else other, f"{text}if{left}{sign}{right}else{other}"
 
 
 def _repeat(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Term:
@@ -87,7 +89,7 @@ def _repeat(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Te
 
 
 class _Script:
-    """A program as it grows: its lines, the variables left, and the last operation's result."""
+    """A program under construction: its lines, the unused variables, and the last result."""
 
     def __init__(self, draw: Draw, length: int) -> None:
         self.draw, self.largest, self.few = draw, 10**length, 4 * length
@@ -100,7 +102,7 @@ class _Script:
         return value, str(value)
 
     def operands(self, count: int) -> list[Term]:
-        """The last result (at first a literal) and fresh ones, in any order."""
+        """The last result (at first a literal) and new literals, in random order."""
         terms = [self.literal() for _ in range(count - 1)]
         terms.insert(int(self.draw() * count), self.top)
         return terms
@@ -111,13 +113,11 @@ class _Script:
     def name(self) -> str:
         return self.names.pop(int(self.draw() * len(self.names)))
 
-    def heads(self) -> bool:
+    def coin(self) -> bool:
         return self.draw() < 0.5
 
 
-def _zaremba(
-    draw: Draw, operations: tuple[Callable[..., Term], ...], length: int, nesting: int
-) -> tuple[str, str]:
+def _zaremba(draw: Draw, operations: Operations, length: int, nesting: int) -> tuple[str, str]:
     script = _Script(draw, length)
     for _ in range(nesting):
         script.top = operations[int(draw() * len(operations))](script)
@@ -125,14 +125,19 @@ def _zaremba(
     return "#".join([*script.lines, f"print({text})@"]), f"{value}."
 
 
+def _sum(script: _Script, left: Term, right: Term) -> Term:
+    """The sum of two terms, or their difference."""
+    apply, sign = (operator.add, "+") if script.coin() else (operator.sub, "-")
+    return apply(left[0], right[0]), f"({left[1]}{sign}{right[1]})"
+
+
 def _pair(script: _Script) -> Term:
-    (a, left), (b, right) = script.operands(2)
-    return (a + b, f"({left}+{right})") if script.heads() else (a - b, f"({left}-{right})")
+    return _sum(script, *script.operands(2))
 
 
 def _small_product(script: _Script) -> Term:
     ((a, text),), b = script.operands(1), script.small()
-    return a * b, f"({text}*{b})" if script.heads() else f"({b}*{text})"
+    return a * b, f"({text}*{b})" if script.coin() else f"({b}*{text})"
 
 
 def _same(script: _Script) -> Term:
@@ -140,21 +145,21 @@ def _same(script: _Script) -> Term:
 
 
 def _variable(script: _Script) -> Term:
-    name, ((a, left), (b, right)) = script.name(), script.operands(2)
-    script.lines.append(f"{name}={left};")
-    return (a + b, f"({name}+{right})") if script.heads() else (a - b, f"({name}-{right})")
+    name, ((value, text), right) = script.name(), script.operands(2)
+    script.lines.append(f"{name}={text};")
+    return _sum(script, (value, name), right)
 
 
 def _loop(script: _Script) -> Term:
     name, ((a, left), (b, right)) = script.name(), script.operands(2)
-    times, sign = script.small(), "+" if script.heads() else "-"
+    times, sign = script.small(), "+" if script.coin() else "-"
     script.lines += [f"{name}={left}", f"for x in range({times}):{name}{sign}={right}"]
     return a + times * b if sign == "+" else a - times * b, name
 
 
 def _if(script: _Script) -> Term:
     (a, left), (b, right), then, other = script.operands(4)
-    holds, sign = (a > b, ">") if script.heads() else (a < b, "<")
+    holds, sign = (a > b, ">") if script.coin() else (a < b, "<")
     return (then if holds else other)[0], f"({then[1]} if {left}{sign}{right} else {other[1]})"
 
 
@@ -176,7 +181,7 @@ GRAMMARS = {
         answers="0123456789-.",
         categories={"program": (_pair, _small_product, _same, _variable, _loop, _if)},
         program=_zaremba,
-        # no operation makes more than 4·length + 1 of its largest operand; a sign and an end mark
+        # an operation multiplies its largest operand by at most 4·length + 1; sign and end mark
         longest=lambda length, nesting: len(str(10**length * (4 * length + 1) ** nesting)) + 2,
         forced=True,
     ),

@@ -1,10 +1,10 @@
-"""What is raced: one recurrent layer, by training steps (forward and backward of a whole sequence).
+"""Implementations of one recurrent layer: a training step, forward and backward, of each.
 
-To add a contender, write a function that takes a :class:`Shape` and returns a function of no
-arguments that does one step in float32, and name it in ``CONTENDERS``. All are given the same
-inputs and the same cotangent of the output, and compute the gradients of the parameters; that of
-the input only where it is wide enough to be the output of another layer. ``INFERENCE`` are forward
-passes without gradients, in the same form.
+To add one, write a function that takes a :class:`Shape` and returns a function without arguments
+that runs one step in float32, and register it in ``TRAINING``. All get the same inputs and the same
+cotangent of the output, and compute the gradients of the parameters, and that of the input where
+it is wide enough to be the output of another layer. ``INFERENCE`` holds forward passes without
+gradients, in the same form.
 """
 
 import functools
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
     @property
     def wrt_input(self) -> bool:
-        """Whether the input's gradient is wanted: not for data, only for another layer's output."""
+        """Whether the input's gradient is computed: for another layer's output, not for data."""
         return self.input > 100
 
 
@@ -50,7 +50,7 @@ def data(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
 
 
 def torch_layer(make: Callable[[Shape], object], shape: Shape, training: bool = True) -> Step:
-    """A torch module with the calls of ``torch.nn.LSTM``."""
+    """A step of a torch module that is called as ``torch.nn.LSTM`` is."""
     import torch
 
     x, cotangent = map(torch.from_numpy, data(shape))
@@ -71,14 +71,14 @@ def torch_layer(make: Callable[[Shape], object], shape: Shape, training: bool = 
 
 
 def torch_own(kind: str, shape: Shape) -> object:
-    """torch's own layer: oneDNN on a CPU for the LSTM."""
+    """A layer of torch: by oneDNN on a CPU for the LSTM."""
     import torch
 
     return getattr(torch.nn, kind)(shape.input, shape.hidden)
 
 
 def gatecore_layer(kind: str, mechanism: str, impl: str, shape: Shape) -> object:
-    """gatecore's layer, by the native library or by the explicit driver in NumPy and torch."""
+    """A torch layer of gatecore."""
     from gatecore.backends import torch as adapter
 
     layer = getattr(adapter, kind)
@@ -86,7 +86,7 @@ def gatecore_layer(kind: str, mechanism: str, impl: str, shape: Shape) -> object
 
 
 def naive_layer(shape: Shape) -> object:
-    """A UR-LSTM as people write it: two linear maps, a loop over time, equations (12)-(15)."""
+    """A UR-LSTM in plain torch: two linear maps and a loop over time, equations (12)-(15)."""
     import torch
     from torch import nn
 
@@ -111,7 +111,7 @@ def naive_layer(shape: Shape) -> object:
     return Naive()
 
 
-def drawn(core: str, mechanism: str, shape: Shape) -> dict[str, np.ndarray]:
+def initial(core: str, mechanism: str, shape: Shape) -> dict[str, np.ndarray]:
     """Initial parameters of a layer, float32."""
     from gatecore import cells
 
@@ -120,11 +120,11 @@ def drawn(core: str, mechanism: str, shape: Shape) -> dict[str, np.ndarray]:
 
 
 def numpy_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
-    """The NumPy backend's function, with explicit backpropagation through time."""
+    """A step of the NumPy backend's function and its pullback."""
     from gatecore.backends import load
 
     x, cotangent = data(shape)
-    params, layer = drawn(core, mechanism, shape), getattr(load("numpy"), core)
+    params, layer = initial(core, mechanism, shape), getattr(load("numpy"), core)
 
     def step() -> object:
         _, _, pullback = layer(params, x, mechanism=mechanism, impl=impl)
@@ -134,12 +134,12 @@ def numpy_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
 
 
 def jax_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
-    """The JAX backend's function, and the gradient of it, compiled."""
+    """A compiled step of the JAX backend's function and its gradient."""
     import jax.numpy as jnp
 
     from gatecore.backends import jax as adapter
 
-    params = {k: jnp.asarray(v) for k, v in drawn(core, mechanism, shape).items()}
+    params = {k: jnp.asarray(v) for k, v in initial(core, mechanism, shape).items()}
     layer = getattr(adapter, core)
 
     def forward(params: object, x: object) -> object:
@@ -149,9 +149,9 @@ def jax_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
 
 
 def flax_lstm(shape: Shape) -> Step:
-    """``lax.scan`` of a standard LSTM written the usual way: flax's cell in its ``nnx.RNN``.
+    """A compiled step of flax's ``OptimizedLSTMCell`` in its ``nnx.RNN``.
 
-    Of flax's two cells this is the one whose four products are one, the faster one on most shapes.
+    Of flax's two LSTM cells this is the one that computes the four products as one.
     """
     import jax.numpy as jnp
     from flax import nnx
@@ -185,13 +185,13 @@ def _torch(kind: str, mechanism: str, impl: str = "auto", training: bool = True)
     return functools.partial(torch_layer, make, training=training)
 
 
-def _own(kind: str, training: bool = True) -> Any:
+def _torch_own(kind: str, training: bool = True) -> Any:
     make = functools.partial(torch_own, kind)
     return functools.partial(torch_layer, make, training=training)
 
 
-CONTENDERS: dict[str, Callable[[Shape], Step]] = {
-    REFERENCE: _own("LSTM"),
+TRAINING: dict[str, Callable[[Shape], Step]] = {
+    REFERENCE: _torch_own("LSTM"),
     "torch UR": _torch("LSTM", "UR"),
     "torch standard": _torch("LSTM", "standard"),
     "torch OM": _torch("LSTM", "OM"),
@@ -206,29 +206,29 @@ CONTENDERS: dict[str, Callable[[Shape], Step]] = {
     "JAX OM": functools.partial(jax_layer, "lstm", "OM", "auto"),
     "JAX UR, reference": functools.partial(jax_layer, "lstm", "UR", "reference"),
     "flax.nnx.OptimizedLSTMCell": flax_lstm,
-    REFERENCE_GRU: _own("GRU"),
+    REFERENCE_GRU: _torch_own("GRU"),
     "torch GRU UR": _torch("GRU", "UR"),
     "NumPy GRU UR": functools.partial(numpy_layer, "gru", "UR", "auto"),
     "JAX GRU UR": functools.partial(jax_layer, "gru", "UR", "auto"),
 }
-# a few rounds of these say enough: they are several times slower than what they stand beside
+# three rounds of these suffice: they are several times slower than the others
 SLOW = {"torch UR, reference", "NumPy UR, reference", "JAX UR, reference", "naive Python loop"}
 INFERENCE: dict[str, Callable[[Shape], Step]] = {
-    REFERENCE: _own("LSTM", training=False),
+    REFERENCE: _torch_own("LSTM", training=False),
     "torch UR": _torch("LSTM", "UR", training=False),
     "torch OM": _torch("LSTM", "OM", training=False),
-    REFERENCE_GRU: _own("GRU", training=False),
+    REFERENCE_GRU: _torch_own("GRU", training=False),
     "torch GRU UR": _torch("GRU", "UR", training=False),
 }
 
 
-def use_threads(count: int, contenders: list[str]) -> None:
-    """Give each contender that many threads, before any of them is made.
+def use_threads(count: int, names: list[str]) -> None:
+    """Limit each implementation to that many threads, before any of them is made.
 
-    NumPy's come from the environment, before import. XLA takes the cores that the process may run
-    on: so it gets as many, where the system can say so.
+    NumPy reads the environment on import. XLA uses the cores that the process may run on: so the
+    process is bound to as many, where the system can do that.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
-    if REFERENCE in contenders:
+    if REFERENCE in names:
         importlib.import_module("torch").set_num_threads(count)

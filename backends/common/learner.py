@@ -1,0 +1,278 @@
+"""The learners' common base: their contract, checks and noise, and the state that resumes a run."""
+
+import abc
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gatecore._checks import choice, integer, number, probability
+from gatecore._namespace import Array
+from gatecore.algebra import Gate
+from gatecore.backends.common.learner_checks import (
+    check_batch,
+    check_inputs,
+    check_settings,
+    check_state,
+)
+from gatecore.contracts.model import Batch, ModelSpec
+
+Metrics = dict[str, float]
+Named = dict[str, Array]
+
+
+class Trainable(abc.ABC):
+    """Parameters that Adam trains, with all that resumes a run bit for bit.
+
+    Parameters
+    ----------
+    spec : ModelSpec or AgentSpec
+    seed : int
+        At least 0.
+    betas : (float, float)
+        Decay rates of Adam's moments, in [0, 1).
+    eps : float
+        Adam's, above 0.
+    dtype : {"float32", "float64"}
+
+    Attributes
+    ----------
+    parameters : dict of name to array
+    steps : int
+        Training steps so far.
+    """
+
+    parameters: dict[str, Array]
+
+    def __init__(
+        self, spec: Any, seed: int, betas: tuple[float, float], eps: float, dtype: str
+    ) -> None:
+        self.spec, self.steps = spec, 0
+        self.seed = integer("seed", seed, at_least=0)
+        first, second = (probability("betas", beta, below_one=True) for beta in betas)
+        self.betas, self.eps = (first, second), number("eps", eps)
+        if self.eps <= 0:
+            raise ValueError(f"eps must be positive, got {eps}")
+        choice("dtype", dtype, ("float32", "float64"))
+
+    def gates(self, batch: Any) -> Gate:
+        """The effective forget gate and its complement, each averaged over time and batch.
+
+        Float64 arrays of ``spec.gate_shape``, (layers, hidden) for layers; 1/complement is a
+        timescale in steps.
+        """
+        sides = (self._copied(side) for side in self._gates(batch))
+        return Gate(*(side.astype(np.float64, copy=False) for side in sides))
+
+    def state_dict(self) -> Named:
+        """Copies of all that a resumed run needs, by flat name."""
+        state = {"steps": np.asarray(self.steps)}
+        for prefix, arrays in self._arrays().items():
+            state |= {f"{prefix}.{name}": self._copied(value) for name, value in arrays.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned, after checking all of it.
+
+        Raises
+        ------
+        ValueError
+            An entry missing, unknown, or of another shape or dtype.
+        """
+        check_state(self.state_dict(), state)
+        self._load(state)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.steps = int(state["steps"])
+        for prefix, arrays in self._arrays().items():
+            for name in arrays:
+                self._assign(arrays, name, state[f"{prefix}.{name}"])
+
+    @abc.abstractmethod
+    def _gates(self, batch: Any) -> tuple[Array, Array]:
+        """Both sides of the effective forget gate, averaged over time and batch."""
+
+    @abc.abstractmethod
+    def _arrays(self) -> dict[str, Named]:
+        """The arrays of the state: parameters, Adam's first and second moments, and others."""
+
+    @abc.abstractmethod
+    def _copied(self, value: Array) -> Array:
+        """A copy of an array, as ``state_dict`` returns it."""
+
+    @abc.abstractmethod
+    def _assign(self, arrays: Named, name: str, value: Any) -> None:
+        """Replace the values of one of ``arrays``."""
+
+
+class LearnerBase(Trainable):
+    """Trains a ``ModelSpec`` with Adam, and evaluates it.
+
+    Equal seeds give equal initial weights on every backend. Zoneout and dropout depend on nothing
+    but the seed and the number of the step, so the state that resumes a run is the parameters,
+    Adam's moments, that number, and the hidden state of a model that carries it.
+
+    A backend implements ``_measure``, ``_gates``, the arrays of the state, and either
+    ``_gradients``, ``_norm``, ``_adam`` and ``_finite`` or the whole of ``_train``.
+    """
+
+    _carried: Named
+
+    def step(
+        self, batch: Batch, *, learning_rate: float, clip_norm: float | None = None
+    ) -> Metrics:
+        """One step of Adam on one batch.
+
+        Parameters
+        ----------
+        batch : Batch
+        learning_rate : float
+            At least 0.
+        clip_norm : float, optional
+            The gradient's global norm is clipped to it. Default: no clipping.
+
+        Returns
+        -------
+        dict
+            ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
+            before clipping. If loss or norm is not finite, the parameters stay as they were; if
+            the parameters themselves have overflowed, both are NaN.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A batch that does not fit the model, or a setting out of its range.
+        """
+        check_settings(learning_rate, clip_norm)
+        batch = check_batch(self.spec, batch, self.spec.streams)
+        noise = draw(self.spec, batch, np.random.default_rng([self.seed, self.steps]))
+        metrics = self._train(batch, noise, learning_rate, clip_norm)
+        if metrics is None:
+            return {"loss": float("nan"), "gradient_norm": float("nan")}
+        self.steps += 1
+        return {name: float(value) for name, value in metrics.items() if name != "count"}
+
+    def evaluate(self, batches: Iterable[Batch]) -> Metrics:
+        """Means over all batches' scored elements; no dropout, zoneout in expectation.
+
+        A model that carries its state starts from zeros, and does so from batch to batch.
+
+        Raises
+        ------
+        ValueError, TypeError
+            No scored element, or a batch that does not fit the model.
+        """
+        totals: dict[str, float] = {}
+        carried, streams = None, None
+        for batch in batches:
+            batch = check_batch(self.spec, batch, streams)
+            with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the loss
+                metrics, final = self._measure(batch, draw(self.spec, batch), carried)
+            if self.spec.streams:
+                carried, streams = final, batch.inputs.shape[1]
+            count = float(metrics["count"])
+            for name, value in {**metrics, "count": 1.0}.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * count
+        count = totals.pop("count", 0.0)
+        if not count:
+            raise ValueError("batches must hold at least one scored element")
+        return {name: total / count for name, total in totals.items()}
+
+    def _train(
+        self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None
+    ) -> Metrics | None:
+        """One step of Adam: the metrics, or None if the parameters have overflowed."""
+        if not self._finite():
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norm
+            metrics, gradients, final = self._gradients(batch, noise, self._carried or None)
+            norm = self._norm(gradients)
+        if np.isfinite(metrics["loss"]) and np.isfinite(norm):
+            self._adam(gradients, self.steps + 1, learning_rate, clip_scale(norm, clip_norm))
+            self._carried.update(final)
+        return {**metrics, "gradient_norm": norm}
+
+    def _gates(self, batch: Batch) -> tuple[Array, Array]:
+        check_inputs(self.spec, np.asarray(batch.inputs))
+        return self._forget_gates(batch, draw(self.spec, batch))
+
+    @abc.abstractmethod
+    def _measure(
+        self, batch: Batch, noise: "Noise", carried: Named | None
+    ) -> tuple[Metrics, Named]:
+        """Metrics, with the ``count`` of scored elements, and the carried state after a batch."""
+
+    @abc.abstractmethod
+    def _forget_gates(self, batch: Batch, noise: "Noise") -> tuple[Array, Array]:
+        """Both sides of the effective forget gates, averaged over time and batch."""
+
+    def _finite(self) -> bool:
+        """Whether all parameters are finite."""
+        raise NotImplementedError
+
+    def _gradients(
+        self, batch: Batch, noise: "Noise", carried: Named | None
+    ) -> tuple[Metrics, Any, Named]:
+        """Metrics, the gradients of all parameters, and the carried state after the batch."""
+        raise NotImplementedError
+
+    def _norm(self, gradients: Any) -> float:
+        """The global norm of gradients, its squares summed in float64."""
+        raise NotImplementedError
+
+    def _adam(self, gradients: Any, count: int, learning_rate: float, scale: float) -> None:
+        """Step number ``count`` of Adam, from 1, on ``scale`` times the gradients."""
+        raise NotImplementedError
+
+
+class Noise(NamedTuple):
+    """The draws of one training step; at evaluation their expectations.
+
+    Parameters
+    ----------
+    zoneout : list
+        For each layer the probabilities that the cell and the hidden state (of an LSTM) or the
+        hidden state stay, or bool arrays (time, batch, hidden) of draws; None: all zero.
+    dropout : list of bool arrays (steps read, batch, width)
+        For each ReLU layer which outputs stay; empty: all of them.
+    """
+
+    zoneout: list[tuple[Any, ...] | None]
+    dropout: list[np.ndarray]
+
+
+def draw(spec: ModelSpec, batch: Batch, rng: np.random.Generator | None = None) -> Noise:
+    """The noise of a training step; without ``rng`` that of an evaluation."""
+    shape = (*batch.inputs.shape[:2], spec.hidden_size)
+    probabilities = spec.zoneout if spec.core == "lstm" else spec.zoneout[1:]
+    zoneout: list[tuple[Any, ...] | None] = [None] * spec.layers
+    if any(probabilities):
+        zoneout = [
+            tuple(p if rng is None or p == 0 else rng.random(shape) < p for p in probabilities)
+            for _ in range(spec.layers)
+        ]
+    if rng is None or not spec.dropout:
+        return Noise(zoneout, [])
+    steps = batch.targets.shape[:2]
+    return Noise(zoneout, [rng.random((*steps, width)) >= spec.dropout for width in spec.head])
+
+
+def clip_scale(norm: float, clip_norm: float | None) -> float:
+    """The factor that clips gradients of this global norm."""
+    return 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
+
+
+def layer_states(spec: ModelSpec, carried: Mapping[str, Array] | None) -> list[Any] | None:
+    """The carried state as whole-sequence layers take it: (h, c) or h of each layer."""
+    if carried is None:
+        return None
+    states: dict[str, list[Array]] = {}
+    for name in spec.carried():
+        states.setdefault(name.partition(".")[0], []).append(carried[name])
+    return [tuple(parts) if len(parts) > 1 else parts[0] for parts in states.values()]
+
+
+def carried_states(spec: ModelSpec, states: list[Any]) -> Named:
+    """The states of all layers by the names of :meth:`ModelSpec.carried`."""
+    parts = [p for s in states for p in (s if isinstance(s, tuple) else (s,))]
+    return dict(zip(spec.carried(), parts, strict=False))

@@ -1,0 +1,185 @@
+"""Text corpora on disk: the files of each split, and a stream of their text."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from gatecore.tasks import missing
+from gatecore.tasks.problems.base import Stream
+from gatecore.tasks.problems.data_files import DataError, readable
+
+BLOCK = 1 << 20  # characters read at a time
+_TITLE = re.compile(r"^ ?= (?!= )[^\n]*(?<! =) = *$", re.MULTILINE)
+_SPLITS = {  # the names of each split's files
+    Stream.TRAIN: ("train",),
+    Stream.VALIDATION: ("valid", "validation", "val"),
+    Stream.TEST: ("test",),
+}
+# pattern of file names, {} being the split: kind of source, regular expression
+_LAYOUTS: dict[str, tuple[Any, str]] = {
+    "wiki.{}.tokens": ("tokens", r"wiki\.{}\.tokens"),
+    "{}*.parquet": ("parquet", r"{}([-_.][^/]*)?\.parquet"),
+    "{}.txt": ("text", r"([^/]*\.)?{}\.txt"),
+    "{}/*.txt": ("text", r"{}/.*\.txt"),
+}
+_EXPECTED = (
+    "wiki.{train,valid,test}.tokens; or train*, valid* and test*.parquet with a column 'text'; or "
+    "{train,valid,test}.txt, folders of .txt of these names, or at least ten .txt files"
+)
+
+
+class Piece(NamedTuple):
+    """Whole lines of text, or a part of one very long line.
+
+    Parameters
+    ----------
+    text : str
+    starts : bool
+        Whether an article starts here.
+    """
+
+    text: str
+    starts: bool
+
+
+class Source(NamedTuple):
+    """The files of a corpus.
+
+    Parameters
+    ----------
+    kind : {"tokens", "parquet", "text"}
+        The file format, which also decides how words are separated.
+    files : mapping of Stream to list of Path
+    """
+
+    kind: Literal["tokens", "parquet", "text"]
+    files: Mapping[Stream, list[Path]]
+
+    def pieces(self, stream: Stream) -> Iterator[Piece]:
+        """The text of one split, a block at a time.
+
+        In ``.tokens`` and parquet files an article starts at a line ``= Title =``; each ``.txt``
+        file is an article. The rows of a parquet file are lines.
+        """
+        for path in self.files[stream]:
+            if self.kind == "text":
+                for number, text in enumerate(_blocks(path)):
+                    yield Piece(text, starts=number == 0)
+            else:
+                texts = _blocks(path) if self.kind == "tokens" else _rows(path)
+                yield from _articles(texts)
+
+
+def find(path: Path) -> Source:
+    """The files of the corpus in the folder ``path``.
+
+    Raises
+    ------
+    DataError
+        The folder does not exist, has no known layout, or lacks a split.
+    """
+    with readable(path, f"a folder with {_EXPECTED}"):
+        entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    for layout, (kind, pattern) in _LAYOUTS.items():
+        nested = (file for folder in entries for file in sorted(folder.rglob("*.txt")))
+        candidates = list(nested) if "/" in layout else entries
+        if files := _match(path, candidates, pattern):
+            _check_complete(path, layout, files)
+            return Source(kind, files)
+    texts = sorted(path.rglob("*.txt"))
+    if len(texts) < 10:
+        raise DataError(path, f"{len(texts)} .txt files" if texts else "none of them", _EXPECTED)
+    return Source("text", tenths(texts))
+
+
+def _match(path: Path, candidates: list[Path], pattern: str) -> dict[Stream, list[Path]]:
+    """The files of each split whose path below ``path`` has the pattern with the split's name."""
+    splits = {}
+    for stream, names in _SPLITS.items():
+        form = re.compile(pattern.replace("{}", f"({'|'.join(names)})"))
+        splits[stream] = [
+            file
+            for file in candidates
+            if form.fullmatch(file.relative_to(path).as_posix()) and file.is_file()
+        ]
+    return {stream: files for stream, files in splits.items() if files}
+
+
+def _check_complete(path: Path, layout: str, files: Mapping[Stream, list[Path]]) -> None:
+    """Raise DataError for a split without files."""
+    for stream, names in _SPLITS.items():
+        if stream not in files:
+            present = ", ".join(file.name for some in files.values() for file in some[:2])
+            expected = " or ".join(layout.replace("{}", name) for name in names)
+            raise DataError(path, f"{present}, but no {stream.name.lower()} split", expected)
+
+
+def tenths(articles: list[Any]) -> dict[Stream, list[Any]]:
+    """A split of articles: of every ten, the first for test, the seventh for validation."""
+    held_out = {0: Stream.TEST, 6: Stream.VALIDATION}
+    splits: dict[Stream, list[Any]] = {stream: [] for stream in Stream}
+    for k, article in enumerate(articles):
+        splits[held_out.get(k % 10, Stream.TRAIN)].append(article)
+    return splits
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    """A UTF-8 file's text in blocks that end with a line's end, the last one too."""
+    rest, last = "", "\n"
+    with readable(path, "UTF-8 text"), open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            while text := file.read(BLOCK):
+                rest += text
+                if end := _last_break(rest):
+                    yield rest[:end].replace("\r\n", "\n")
+                    rest, last = rest[end:], rest[end - 1]
+        except UnicodeDecodeError as error:
+            offset = file.buffer.tell() - len(error.object) + error.start
+            byte = f"byte 0x{error.object[error.start]:02x} at offset {offset}"
+            raise DataError(path, f"{byte}, which is not UTF-8", "UTF-8 text") from error
+    if not (rest or last).endswith("\n"):
+        yield rest + "\n"
+
+
+def _last_break(text: str) -> int:
+    """Where to cut: after the last line's end; within a line longer than a block, at a space."""
+    end = text.rfind("\n") + 1
+    if end or len(text) < BLOCK:
+        return end
+    return text.rfind(" ") + 1 or len(text) - 1
+
+
+def _articles(texts: Iterable[str]) -> Iterator[Piece]:
+    """Text cut where articles start: at the beginning, and before each title."""
+    first = True
+    for text in texts:
+        titles = [match.start() for match in _TITLE.finditer(text)]
+        for begin, end in itertools.pairwise(sorted({0, *titles, len(text)})):
+            yield Piece(text[begin:end], starts=first or begin in titles)
+            first = False
+
+
+def _rows(path: Path) -> Iterator[str]:
+    """The lines of a parquet file's column ``text``, some rows at a time."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise missing(error, "language") from error
+    expected = "a parquet file with a column 'text' of strings"
+    try:
+        with readable(path, expected), pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if "text" not in names:
+                raise DataError(path, f"the columns {', '.join(names)}", "a column 'text'")
+            kind = file.schema_arrow.field("text").type
+            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                raise DataError(path, f"a column 'text' of type {kind}", "strings in it")
+            for batch in file.iter_batches(batch_size=256, columns=["text"]):
+                rows = (row or "" for row in batch.column(0).to_pylist())
+                yield "".join(row if row.endswith("\n") else f"{row}\n" for row in rows)
+    except pyarrow.ArrowInvalid as error:
+        detail = str(error).splitlines()[0]
+        raise DataError(path, f"no parquet ({detail})", expected) from error
