@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import device
 
 from gatecore import _checks
-from gatecore._namespace import Array, namespace
+from gatecore._namespace import Array, is_symbolic, namespace
 from gatecore.algebra import Gate, sigmoid
 from gatecore.init import Rng
 from gatecore.mechanisms import Mechanism, mechanism
@@ -24,14 +24,37 @@ STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate
 
 
 def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = None) -> Array:
-    """The gated state update (equations 1, 5, 13) in a form that is stable at long timescales.
+    """The gated state update f̂·c + î·u (equations 1, 5, 13), accurate for every gate in [0, 1].
 
-    Tied gates (``input=None``): s + (1 − g)(u − s). Separate gates: s + (i·u − (1 − f)·s), the
-    change first: added one by one, small terms would each be lost to the state's rounding.
+    Where f̂ < ½ it is that sum; elsewhere c + (î·u − (1 − f̂)·c), the change summed first: added one
+    by one, small terms would each be lost to the state's rounding. With tied gates that is
+    c + (1 − f̂)(u − c). One form alone fails: the first at long timescales, the second where a large
+    state is forgotten.
+
+    Parameters
+    ----------
+    state, candidate : array (..., hidden)
+        c and u.
+    forget, input : Gate (..., hidden)
+        Effective gates; without ``input`` the gates are tied, î = 1 − f̂.
+
+    Examples
+    --------
+    >>> forgotten = Gate(np.float32(0), np.float32(1))
+    >>> state = np.full(1, 12345.6, np.float32)
+    >>> update(state, np.full(1, 0.3, np.float32), forgotten)
+    array([0.3], dtype=float32)
     """
+    kept = forget.value * state
     if input is None:
-        return state + forget.complement * (candidate - state)
-    return state + (input.value * candidate - forget.complement * state)
+        written = forget.complement * candidate
+        change = forget.complement * (candidate - state)
+    else:
+        written = input.value * candidate
+        change = written - forget.complement * state
+    if is_symbolic(kept):  # exact: either form will do
+        return kept + written
+    return namespace(kept).where(forget.value < 0.5, kept + written, state + change)
 
 
 def zoneout(old: Array, new: Array, kept: Any) -> Array:

@@ -43,16 +43,15 @@ class Gating:
         self._effective(take)
 
     def _effective(self, take: Any) -> None:
-        """Where the effective 1 − f and (untied, else None) i of each step are found."""
-        self.write: Any
+        """Where the effective 1 − f̂ and î of each step are found: one array if they are tied."""
         mechanism, hidden = self.plan.mechanism, self.plan.hidden_size
         if mechanism.auxiliary == "none":
             self.decay = self.complement["forget"]
-            self.write = self.value.get("input")
         else:
             self.decay = take(hidden)
-            self.write = take(hidden) if mechanism.auxiliary == "master" else None
+        self.write = self.decay if self.plan.tied else self.value.get("input")
         if mechanism.auxiliary == "master":
+            self.write = take(hidden)
             # the inner gates (time, batch, n, C) beside master gates (time, batch, n, 1)
             shape = (*self.logits.shape[:2], hidden // mechanism.downsize, mechanism.downsize)
             self.grouped = {
@@ -76,15 +75,19 @@ class Gating:
 
     # forward
 
-    def activate(self, t: int) -> None:
-        """Logits to activations, and the effective gates from them."""
+    def activate(self, t: int) -> Array:
+        """Logits to activations and effective gates; returns the effective forget gate's value.
+
+        The next step may overwrite that array (batch, hidden).
+        """
         self._sigmoid(t)
         for slot in self.plan.ordered:
             self._cumax(slot, t)
         if self.plan.mechanism.auxiliary == "refine":
-            self._refine(t)
-        elif self.plan.mechanism.auxiliary == "master":
-            self._master(t)
+            return self._refine(t)
+        if self.plan.mechanism.auxiliary == "master":
+            return self._master(t)
+        return self.value["forget"][t]
 
     def _sigmoid(self, t: int) -> None:
         xp, z, e = self.xp, self.sigmoids[t], self.exponential
@@ -117,26 +120,38 @@ class Gating:
         part = self.plan.columns[slot]
         return self.softmax[..., part.start - first : part.stop - first]
 
-    def _refine(self, t: int) -> None:
-        """ḡ = f̄(f̄ + 2 r̄ f)."""
-        xp, out = self.xp, self.decay[t]
-        complement = self.complement["forget"][t]
-        xp.multiply(self.complement["refine"][t], self.value["forget"][t], out=out)
-        xp.add(out, out, out=out)
-        xp.add(out, complement, out=out)
-        xp.multiply(out, complement, out=out)
+    def _refine(self, t: int) -> Array:
+        """ḡ = f̄(f̄ + 2 r̄ f); returns g = f(f + 2 r f̄)."""
+        forget, complement = self.value["forget"][t], self.complement["forget"][t]
+        self._refined(complement, forget, self.complement["refine"][t], self.decay[t])
+        return self._refined(forget, complement, self.value["refine"][t], self.scratch[1])
 
-    def _master(self, t: int) -> None:
-        """1 − f̂ = F̄ + F I f̄ and î = I(F̄ + i F)."""
+    def _refined(self, side: Array, other: Array, selector: Array, out: Array) -> Array:
         xp = self.xp
-        (big_f, big_f_bar), (big_i, _) = self.master_forget, self.master_input
-        decay, write = self.grouped["decay"][t], self.grouped["write"][t]
-        xp.multiply(big_f[t], big_i[t], out=self.overlap)
+        xp.multiply(selector, other, out=out)
+        xp.add(out, out, out=out)
+        xp.add(out, side, out=out)
+        return xp.multiply(out, side, out=out)
+
+    def _master(self, t: int) -> Array:
+        """1 − f̂ = F̄ + F I f̄ and î = I(F̄ + i F); returns f̂ = F(Ī + f I)."""
+        xp, decay = self.xp, self.grouped["decay"][t]
+        big_f, big_i = self._at(self.master_forget, t), self._at(self.master_input, t)
+        xp.multiply(big_f[0], big_i[0], out=self.overlap)
         xp.multiply(self.inner_forget[1][t], self.overlap, out=decay)
-        xp.add(decay, big_f_bar[t], out=decay)
-        xp.multiply(self.inner_input[0][t], big_f[t], out=write)
-        xp.add(write, big_f_bar[t], out=write)
-        xp.multiply(write, big_i[t], out=write)
+        xp.add(decay, big_f[1], out=decay)
+        forget = self.scratch[1].reshape(decay.shape)
+        self._under_masters(big_i[0], big_f, self.inner_input[0][t], self.grouped["write"][t])
+        self._under_masters(big_f[0], big_i, self.inner_forget[0][t], forget)
+        return self.scratch[1]
+
+    def _under_masters(
+        self, outer: Array, other: tuple[Array, Array], inner: Array, out: Array
+    ) -> None:
+        xp = self.xp
+        xp.multiply(inner, other[0], out=out)
+        xp.add(out, other[1], out=out)
+        xp.multiply(out, outer, out=out)
 
     # backward
 

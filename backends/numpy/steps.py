@@ -69,18 +69,21 @@ class Steps(Loop):
         """From the cotangents of the next states to those of the step's logits and old states."""
         raise TypeError("Steps is the common base")
 
-    def _update(self, t: int, old: Array, new: Array) -> None:
-        """Old s to new: s + (1 − g)(u − s), or s + (i·u − (1 − f)·s)."""
-        xp, u, decay = self.xp, self.candidate[t], self.gating.decay[t]
-        if self.plan.tied:
-            xp.subtract(u, old, out=new)
-            xp.multiply(new, decay, out=new)
-            xp.add(new, old, out=new)
-        else:
-            xp.multiply(self.gating.write[t], u, out=new)
-            xp.multiply(decay, old, out=self.scratch)
-            xp.subtract(new, self.scratch, out=new)
-            xp.add(new, old, out=new)
+    def _update(self, t: int, forget: Array, old: Array, new: Array) -> None:
+        """``gatecore.cells.update``: f̂·c + î·u, and c + (î·u − (1 − f̂)·c) where f̂ > ½.
+
+        Without a branch: with b = c where f̂ > ½, else 0, it is b + (f̂·(c − b) − (1 − f̂)·b + î·u).
+        """
+        xp, change, scratch = self.xp, self.old, self.scratch
+        xp.rint(forget, out=new)
+        xp.multiply(new, old, out=new)
+        xp.subtract(old, new, out=change)
+        xp.multiply(change, forget, out=change)
+        xp.multiply(new, self.gating.decay[t], out=scratch)
+        xp.subtract(change, scratch, out=change)
+        xp.multiply(self.candidate[t], self.gating.write[t], out=scratch)
+        xp.add(change, scratch, out=change)
+        xp.add(new, change, out=new)
 
     def _update_backward(self, t: int, old: Array, d_state: Array, d_candidate: Array) -> None:
         """d_state becomes that of the old state; the gates' go to d_forget, d_input."""
@@ -157,8 +160,7 @@ class LSTMSteps(Steps):
         xp, hidden, cell = self.xp, self.hidden[t + 1], self.cell[t + 1]
         xp.add(self.logits[t], recurrent, out=self.logits[t])
         xp.tanh(self.candidate[t], out=self.candidate[t])
-        self.gating.activate(t)
-        self._update(t, self.cell[t], cell)
+        self._update(t, self.gating.activate(t), self.cell[t], cell)
         xp.tanh(cell, out=self.tanh_cell[t])
         xp.multiply(self.output[t], self.tanh_cell[t], out=hidden)
         if self.zoneout is not None:
@@ -187,9 +189,9 @@ class MinimalSteps(Steps):
     """h' = h + (1 − g)(u − h) with u = tanh of its logits."""
 
     def forward(self, t: int, recurrent: Array) -> None:
-        self._logits(t, recurrent)
+        forget = self._activate(t, recurrent)
         self.xp.tanh(self.candidate[t], out=self.candidate[t])
-        self._update(t, self.hidden[t], self.hidden[t + 1])
+        self._update(t, forget, self.hidden[t], self.hidden[t + 1])
         if self.zoneout is not None:
             self._keep(self.zoneout, t, self.hidden[t], self.hidden[t + 1])
 
@@ -203,9 +205,10 @@ class MinimalSteps(Steps):
         if self.zoneout is not None:
             self.xp.add(self.d_hidden, self.old, out=self.d_hidden)
 
-    def _logits(self, t: int, recurrent: Array) -> None:
+    def _activate(self, t: int, recurrent: Array) -> Array:
+        """Gates and the candidate's logits; returns the effective forget gate's value."""
         self.xp.add(self.logits[t], recurrent, out=self.logits[t])
-        self.gating.activate(t)
+        return self.gating.activate(t)
 
     def _candidate_backward(self, t: int, d_candidate: Array, d_logits: Array) -> None:
         """What the candidate's logits consist of beside the input's and the state's part."""
@@ -220,13 +223,14 @@ class GRUSteps(MinimalSteps):
         self.state_candidate = logits[..., plan.columns[STATE_CANDIDATE]]
         self.both = logits[..., plan.hidden_size : plan.input_window.stop]
 
-    def _logits(self, t: int, recurrent: Array) -> None:
+    def _activate(self, t: int, recurrent: Array) -> Array:
         xp, split = self.xp, self.both.shape[-1]
         xp.add(self.both[t], recurrent[:, :split], out=self.both[t])
         xp.add(recurrent[:, split:], self.bias, out=self.state_candidate[t])
-        self.gating.activate(t)
+        forget = self.gating.activate(t)
         xp.multiply(self.reset[t], self.state_candidate[t], out=self.scratch)
         xp.add(self.candidate[t], self.scratch, out=self.candidate[t])
+        return forget
 
     def _candidate_backward(self, t: int, d_candidate: Array, d_logits: Array) -> None:
         columns = self.plan.columns
