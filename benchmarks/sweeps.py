@@ -1,8 +1,8 @@
-"""How well two local workers use a machine: a sweep beside the same trials one after the other.
+"""The efficiency of a sweep with two local workers.
 
-``python benchmarks/sweeps.py`` trains some trials of about a minute each, first in one process and
-one at a time, then as a sweep with two workers, and prints the efficiency: the time of the first,
-divided by two times the time of the second. 1 is ideal. It wants two idle cores.
+``python benchmarks/sweeps.py`` trains some trials of about a minute each, first one after the other
+in one process, then as a sweep with two workers. The efficiency is the first time divided by two
+times the second; 1 is ideal. It needs two idle cores.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from gatecore.tasks import Config, SweepConfig, sweep, train  # noqa: E402
 
 WORKERS = 2
 MECHANISMS = ("standard", "U", "R", "UR")
-RARELY = 10**6
+RARELY = 10**6  # steps
 
 
 def settings(seconds: float) -> dict[str, int]:
-    """As many steps as take so long here."""
+    """The number of steps that takes about so many seconds."""
     few = 20
     config = Config.of("copying", "UR", steps=few, threads=1, evaluate_every=RARELY)
     with tempfile.TemporaryDirectory() as out:
@@ -35,15 +35,15 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="of a trial (default: 60)")
-    chosen = parser.parse_args()
-    common = settings(chosen.seconds)
-    with tempfile.TemporaryDirectory() as place:
+    arguments = parser.parse_args()
+    common = settings(arguments.seconds)
+    with tempfile.TemporaryDirectory() as folder:
         config = SweepConfig.of(
-            "copying", mechanisms=MECHANISMS, workers=WORKERS, out=Path(place) / "sweep", **common
+            "copying", mechanisms=MECHANISMS, workers=WORKERS, out=Path(folder) / "sweep", **common
         )
         start = time.perf_counter()
         for trial in config.trials()[0]:
-            train(trial.config, Path(place) / "alone" / trial.name)
+            train(trial.config, Path(folder) / "alone" / trial.name)
         alone = time.perf_counter() - start
         start = time.perf_counter()
         swept = sweep(config)

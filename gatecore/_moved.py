@@ -48,7 +48,7 @@ MOVED = {
     "tasks.worlds.pictures": "tasks.environments.animation",
     "tasks.worlds.players": "tasks.environments.scripted_policies",
     "tasks.worlds.saving": "tasks.environments.base",
-    "tasks.runs": "tasks.training.run_folder",
+    "tasks.runs": "tasks.training.run",
     "tasks.environment": "tasks.training.provenance",
     "tasks.sweeper": "tasks.sweeps.scheduler",
     "tasks.workers": "tasks.sweeps.workers",

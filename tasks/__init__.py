@@ -1,7 +1,7 @@
-"""Tasks of the paper, their trainer, and the command line (extra ``tasks``).
+"""The paper's tasks, their trainer, sweeps, reports and the command line (extra ``tasks``).
 
-Names are looked up on first use, so that importing this package loads no third-party library, and
-a missing one is reported with the extra that installs it.
+Names are imported on first use: importing this package loads no third-party library, and the error
+about a missing one names the extra that installs it.
 """
 
 import importlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gatecore.tasks.sweeps.config import SweepConfig
     from gatecore.tasks.sweeps.scheduler import sweep
     from gatecore.tasks.training.config import TASKS, Config
-    from gatecore.tasks.training.run_folder import Run, load_run
+    from gatecore.tasks.training.run import Run, load_run
     from gatecore.tasks.training.trainer import train
 
 __all__ = [
@@ -37,16 +37,16 @@ __all__ = [
     "train",
 ]
 
-_MODULES = {  # the module that each public name is, or is defined in
+_MODULES = {  # the module of each public name, or that it is in
     "TASKS": "training.config",
     "Config": "training.config",
-    "Run": "training.run_folder",
+    "Run": "training.run",
     "SweepConfig": "sweeps.config",
     "adding": "problems.adding",
     "copying": "problems.copying",
     "forgetting": "problems.forgetting",
     "language": "problems.language.task",
-    "load_run": "training.run_folder",
+    "load_run": "training.run",
     "match": "problems.match",
     "pixels": "problems.pixels.task",
     "programs": "problems.programs.task",
@@ -67,11 +67,11 @@ def __getattr__(name: str) -> Any:
 
 
 def missing(error: ModuleNotFoundError, extra: str = "tasks") -> ModuleNotFoundError:
-    """The same error, saying which extra installs a third-party module that was not found."""
+    """The same error, with the extra that installs the third-party module."""
     if error.name is None or error.name.partition(".")[0] == "gatecore":
         return error
     return ModuleNotFoundError(
-        f"gatecore.tasks needs {error.name}, which is not installed: pip install "
-        f"'gatecore[{extra}]'",
+        f"gatecore.tasks needs {error.name}, which is not installed: in a checkout of gatecore, "
+        f"pip install -e '.[{extra}]'",
         name=error.name,
     )

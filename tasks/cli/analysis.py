@@ -1,4 +1,4 @@
-"""`gatecore verify` and `gatecore figures`: the paper's claims judged, its figures drawn."""
+"""``gatecore verify`` and ``gatecore figures``: the paper's claims and figures."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatecore.tasks.cli.errors import Refused
-from gatecore.tasks.training.run_folder import RunError, load_run
+from gatecore.tasks.cli.errors import InputError
+from gatecore.tasks.training.run import RunError, load_run
 
 if TYPE_CHECKING:
     from gatecore.analysis.figures import Canvas
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the claims as a JSON array.")
-@click.option("--evidence", is_flag=True, help="Print also what was shown for each claim.")
+@click.option("--evidence", is_flag=True, help="Also print the evidence for each claim.")
 def verify(as_json: bool, evidence: bool) -> None:
-    """Judge each claim of the paper by running the library's own functions.
+    """Check each claim of the paper with the library's functions.
 
-    One line per claim: the verdict, what the paper says, what is true, and how it was established.
-    Exit status 0 only if each verdict is the one expected of a right library.
+    Prints a line for each claim: the verdict, the paper's statement, the true one, and the method.
+    The exit status is 0 if each verdict is the expected one, else 1.
     """
     from gatecore.analysis.claims import propositions
 
@@ -38,14 +38,14 @@ def verify(as_json: bool, evidence: bool) -> None:
             )
             if evidence or not claim.ok:
                 click.echo(f"      {claim.evidence}")
-    right = sum(claim.ok for claim in claims)
+    expected = sum(claim.ok for claim in claims)
     if as_json:
         click.echo(
             json.dumps([dataclasses.asdict(c) for c in claims], indent=2, ensure_ascii=False)
         )
     else:
-        click.echo(f"{right} of {len(claims)} verdicts as expected")
-    if right < len(claims):
+        click.echo(f"{expected} of {len(claims)} verdicts as expected")
+    if expected < len(claims):
         raise SystemExit(1)
 
 
@@ -54,19 +54,19 @@ def verify(as_json: bool, evidence: bool) -> None:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for the pictures; made if need be.",
+    help="Folder of the figures; made if it does not exist.",
 )
 @click.option(
     "--run",
     "run",
     type=click.Path(path_type=Path),
-    help="A run's folder: adds its learning curve and gate histograms (Figures 3, 4, 9).",
+    help="Folder of a run: also draw its learning curve and gate histograms (Figures 3, 4, 9).",
 )
 @click.option(
     "--format", "suffix", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True
 )
 def figures(out: Path, run: Path | None, suffix: str) -> None:  # fmt: skip
-    """Draw the figures of the paper from what the library computes."""
+    """Draw the paper's figures with the library's functions."""
     from gatecore.analysis.figures import theory
 
     try:
@@ -77,11 +77,11 @@ def figures(out: Path, run: Path | None, suffix: str) -> None:  # fmt: skip
             figure.savefig(path, dpi=200)
             click.echo(path)
     except (RunError, OSError) as error:
-        raise Refused(str(error)) from error
+        raise InputError(str(error)) from error
 
 
 def _of_run(folder: Path) -> Iterator[tuple[str, "Canvas"]]:
-    """Figure 3's curve and Figures 4 and 9's histograms, as far as the run has got."""
+    """Figure 3's curve and the histograms of Figures 4 and 9."""
     from gatecore.analysis.figures import gate_histograms, learning_curves
 
     run = load_run(folder)

@@ -1,38 +1,56 @@
-"""The table of ``gatecore gates``: each mechanism, its parameters, its initial timescales."""
+"""``gatecore gates``: each mechanism, its parameters, its initial timescales."""
 
+import click
 import numpy as np
-import rich.box
+import rich.console
 import rich.table
 
 from gatecore import MECHANISMS, Mechanism, mechanism, timescale
 from gatecore.cells import CELLS
+from gatecore.mechanisms import CORES
+from gatecore.tasks.cli.errors import reported_errors
+from gatecore.tasks.cli.results import plain_table
 from gatecore.tasks.training.config import ConfigError
 
 QUANTILES = (0.05, 0.5, 0.95)
 
 
+@click.command()
+@click.option("--hidden-size", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--input-size", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--core", type=click.Choice(CORES), default="lstm", show_default=True)
+@click.option("--downsize", type=click.IntRange(1), default=16, show_default=True,
+              help="Units that share a master gate.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int) -> None:
+    """Print the mechanisms with parameter counts and initial timescales.
+
+    Timescales are in steps: quantiles over the units of one layer, of the effective forget gate
+    with its initial biases and no input.
+    """
+    with reported_errors():
+        table = gates_table(core, input_size, hidden_size, downsize, seed)
+    rich.console.Console().print(table)
+
+
 def gates_table(
     core: str, input_size: int, hidden_size: int, downsize: int, seed: int
 ) -> rich.table.Table:
-    """A row for each of the paper's mechanisms, as a layer of these sizes has them.
+    """A table with a row for each of the paper's mechanisms in a layer of these sizes.
 
     Raises
     ------
     ConfigError
-        A mechanism that a layer of ``hidden_size`` units cannot have.
+        A layer of ``hidden_size`` units cannot have one of the mechanisms.
     """
     if hidden_size < 3:
         raise ConfigError(f"hidden_size={hidden_size} is too small for this table, which needs at "
-                          "least 3 units: chrono gates draw timescales between 2 steps and as "
-                          "many as there are units")  # fmt: skip
-    table = rich.table.Table(
+                          "least 3 units: chrono gates draw timescales from 2 steps to the number "
+                          "of units")  # fmt: skip
+    table = plain_table(
         title=f"Gate mechanisms: {core} of {hidden_size} units, {input_size} inputs",
-        caption="Last columns: initial timescale 1/(1 − g), in steps, that so many of the units "
-        f"do not exceed (seed {seed}). Master gates serve {downsize} units each.",
-        box=rich.box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
+        caption="Last columns: initial timescales 1/(1 − g) in steps, quantiles over the units "
+        f"(seed {seed}). {downsize} units share a master gate.",
     )
     for column in ("name", "main gate", "initial bias", "auxiliary", "input gate"):
         table.add_column(column, min_width=len(max(column.split(), key=len)))
@@ -48,7 +66,7 @@ def gates_table(
 
 
 def initial_timescales(gating: Mechanism, core: str, hidden_size: int, seed: int) -> np.ndarray:
-    """Timescales in steps of a layer's units, (hidden_size,): biases alone, no pre-activation."""
+    """Timescales of a layer's units in steps, (hidden_size,), by their biases alone."""
     forget, _ = gating.gates(gating.biases(core, hidden_size, seed))
     return timescale(forget)
 

@@ -1,10 +1,10 @@
-"""``gatecore report``: writes the report of a folder of runs."""
+"""``gatecore report``: the report of a folder of runs."""
 
 from pathlib import Path
 
 import click
 
-from gatecore.tasks.cli.errors import refusals
+from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.reports.report import read, write
 
 
@@ -13,14 +13,14 @@ from gatecore.tasks.reports.report import read, write
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where to write.  [default: FOLDER]",
+    help="Folder of the three files.  [default: FOLDER]",
 )
 def report(folder: Path, out: Path | None) -> None:
     """Write report.html, results.json and results.csv of all runs below FOLDER.
 
-    The page needs no network. A folder that cannot be read is named there with the reason.
+    The page needs no network, and names folders that cannot be read with the reason.
     """
-    with refusals():
+    with reported_errors():
         results = read(folder)
         page = write(results, out or folder)
     for note in results.notes:

@@ -1,1 +1,1 @@
-"""Runs read, grouped, compared and written as a page."""
+"""Reports: runs read, grouped, compared, and written as a page."""

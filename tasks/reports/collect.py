@@ -1,5 +1,6 @@
 """Find the runs below a folder, and group those that can be compared."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -7,90 +8,124 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gatecore import MECHANISMS
-from gatecore.tasks.reports.aggregate import NO_RESULT, Group, Note, Report, Trial, Variant, shared
-from gatecore.tasks.training.run_folder import FILES, RunError, load_run
+from gatecore import MECHANISMS, Mechanism
+from gatecore.tasks.reports.aggregate import Group, Note, Report, Variant
+from gatecore.tasks.reports.trial import Trial
+from gatecore.tasks.training.run import load_run
+from gatecore.tasks.training.run_folder import FILES, RunError
+
+IRRELEVANT = ("preset", "threads", "log_every", "checkpoint_every", "checkpoint_seconds")
+VARIED = ("seed", "learning_rate")  # within a group, with all of the mechanism's fields
 
 
-def collect(root: str | os.PathLike[str]) -> Report:
-    """Read every run below a folder, the folder itself included.
+def read(folder: str | os.PathLike[str]) -> Report:
+    """Read all runs below a folder.
 
-    What cannot be read, or contradicts itself, becomes a note.
+    Parameters
+    ----------
+    folder : path
+        Searched recursively, except hidden folders; it may be a run's folder itself.
+
+    Returns
+    -------
+    Report
+        Its ``groups`` hold runs that differ in gates, learning rate and seed alone, its ``notes``
+        the folders that could not be read or contradict themselves, with the reason.
 
     Raises
     ------
     RunError
-        ``root`` is no folder, or cannot be listed.
+        ``folder`` is no folder, or cannot be listed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gatecore.tasks import Config, report, train
+    >>> config = Config.of("copying", length=4, hidden_size=8, steps=2, test_size=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = train(config, f"{folder}/run")
+    ...     results = report.read(folder)
+    >>> results.groups[0].title, [trial.folder for trial in results.trials]
+    ('Copy, N=4', ['run'])
     """
-    root = Path(root)
+    root = Path(folder)
     trials: list[Trial] = []
     notes: list[Note] = []
 
-    def closed(error: OSError) -> None:
+    def unreadable(error: OSError) -> None:
         name = _readable(os.path.relpath(error.filename, root))
         notes.append(Note(name, f"cannot be read: {error.strerror}"))
 
-    for folder in run_folders(root, closed):
-        name = _readable(folder.relative_to(root))
+    for path in run_folders(root, unreadable):
+        name = _readable(path.relative_to(root))
         try:
-            trials.append(Trial.of(load_run(folder), name))
+            trials.append(Trial.of(load_run(path), name))
         except RunError as error:
-            reason = str(error).replace(f"{folder}{os.sep}", "").replace(str(folder), name)
+            reason = str(error).replace(f"{path}{os.sep}", "").replace(str(path), name)
             notes.append(Note(name, reason))
-    trials, twice = _once_each(trials)
-    return Report(_readable(root.absolute().name), tuple(_groups(trials)), (*notes, *twice))
+    trials, repeated = _without_repetitions(trials)
+    return Report(_readable(root.absolute().name), tuple(_groups(trials)), (*notes, *repeated))
 
 
-def run_folders(root: Path, closed: Callable[[OSError], None] | None = None) -> list[Path]:
+def run_folders(root: Path, onerror: Callable[[OSError], None] | None = None) -> list[Path]:
     """Folders below ``root`` that hold any file of a run, in the order of their names.
 
-    ``closed`` is told of a folder that cannot be listed. Hidden folders are passed by.
+    ``onerror`` is called with the error of a folder that cannot be listed.
     """
     try:
-        os.listdir(root)  # walk() is silent about a folder that is none
+        os.listdir(root)  # walk() reports no error about it
     except OSError as error:
-        raise RunError(f"{root} cannot be read as a folder of runs: {error.strerror}") from error
-    found = []
-    for path, folders, files in os.walk(root, onerror=closed):
+        raise RunError(f"{root} cannot be read as a folder of runs: {error.strerror}; name "
+                       "another one") from error  # fmt: skip
+    paths = []
+    for path, folders, files in os.walk(root, onerror=onerror):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if set(FILES) & set(files):
-            found.append(Path(path))
-    return found
+            paths.append(Path(path))
+    return paths
 
 
-def _once_each(trials: Sequence[Trial]) -> tuple[list[Trial], list[Note]]:
-    """One run for each config; an ended one rather than an unfinished one, else the first."""
-    kept: dict[str, Trial] = {}
+def is_shared(key: str) -> bool:
+    """Whether runs of one group agree in this setting."""
+    return key not in VARIED and key not in IRRELEVANT and not key.startswith("mechanism.")
+
+
+def _without_repetitions(trials: Sequence[Trial]) -> tuple[list[Trial], list[Note]]:
+    """One run for each config: an ended one rather than an unfinished one, else the first."""
+    unique: dict[str, Trial] = {}
     notes = []
     for trial in sorted(trials, key=lambda t: t.status == "unfinished"):
-        settings = {k: v for k, v in trial.settings().items() if k not in NO_RESULT}
-        first = kept.setdefault(repr(sorted(settings.items())), trial)
+        settings = {k: v for k, v in trial.settings().items() if k not in IRRELEVANT}
+        first = unique.setdefault(repr(sorted(settings.items())), trial)
         if first is not trial:
             notes.append(Note(trial.folder, f"left out: {first.folder} has the same settings"))
-    return sorted(kept.values(), key=lambda trial: trial.folder), notes
+    return sorted(unique.values(), key=lambda trial: trial.folder), notes
 
 
 def _groups(trials: Sequence[Trial]) -> Iterator[Group]:
-    """By task title, then by the settings that differ."""
-    alike: dict[tuple[str, str], list[Trial]] = {}
+    """By the task's title, then by the settings that differ."""
+    members: dict[tuple[str, str], list[Trial]] = {}
+    settings: dict[tuple[str, str], dict[str, Any]] = {}
     for trial in trials:
-        agreed = {k: v for k, v in trial.settings().items() if shared(k)}
-        alike.setdefault((trial.config.task.title, repr(sorted(agreed.items()))), []).append(trial)
-    for (title, key), members in sorted(alike.items(), key=lambda item: item[0]):
-        settings = {k: v for k, v in members[0].settings().items() if shared(k)}
-        others = [ts[0].settings() for (name, k), ts in alike.items() if name == title and k != key]
-        differing = {k: v for k, v in settings.items() if any(o.get(k) != v for o in others)}
-        yield Group(title, settings, differing, _variants(members), _baselines(members))
+        shared = {k: v for k, v in trial.settings().items() if is_shared(k)}
+        key = trial.config.task.title, repr(sorted(shared.items()))
+        members.setdefault(key, []).append(trial)
+        settings.setdefault(key, shared)
+    for key in sorted(members):
+        others = [values for k, values in settings.items() if k[0] == key[0] and k != key]
+        differing = {k: v for k, v in settings[key].items() if any(o.get(k) != v for o in others)}
+        group = members[key]
+        yield Group(key[0], settings[key], differing, _variants(group), _baselines(group))
 
 
 def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
-    """By mechanism, in the order of the table; names are told apart by the fields that differ."""
-    alike: dict[Any, list[Trial]] = {}
+    """By mechanism, in the table's order; labels name the fields in which namesakes differ."""
+    alike: dict[Mechanism, list[Trial]] = {}
     for trial in trials:
         alike.setdefault(trial.config.mechanism, []).append(trial)
     order = [*MECHANISMS]
 
-    def place(mechanism: Any) -> tuple[int, str]:
+    def place(mechanism: Mechanism) -> tuple[int, str]:
         known = mechanism.name in order
         return (order.index(mechanism.name) if known else len(order), repr(mechanism))
 
@@ -98,22 +133,21 @@ def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
     for mechanism in sorted(alike, key=place):
         fields = dataclasses.asdict(mechanism)
         namesakes = [dataclasses.asdict(m) for m in alike if m.name == mechanism.name]
-        own = [f"{k}={v}" for k, v in fields.items() if any(n[k] != v for n in namesakes)]
-        label = mechanism.name + (f" ({', '.join(own)})" if own else "")
+        special = [f"{k}={v}" for k, v in fields.items() if any(n[k] != v for n in namesakes)]
+        label = mechanism.name + (f" ({', '.join(special)})" if special else "")
         variants.append(Variant(label, tuple(alike[mechanism])))
     return tuple(variants)
 
 
 def _baselines(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:
-    """As the first run that ended recorded them; else computed, where the task's data are here."""
+    """As the first run that ended recorded them; else computed, if the task's data are there."""
     for trial in trials:
-        recorded: Any = (trial.run.summary or {}).get("baselines")
+        recorded = trial.summary.get("baselines")
         if _are_baselines(recorded):
             return recorded
-    try:
+    with contextlib.suppress(OSError, ValueError, RunError):
         return trials[0].config.task.baselines()
-    except (OSError, ValueError, RunError):
-        return {}
+    return {}
 
 
 def _are_baselines(value: Any) -> bool:
@@ -128,5 +162,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _readable(path: str | os.PathLike[str]) -> str:
-    """A name that can be written as text, whatever its bytes."""
+    """A name as text, whatever its bytes."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Which differences exceed the noise of seeds: a bootstrap of paired differences.
+"""Paired statistics over seeds: the bootstrap interval of a difference, and a sign-flip test.
 
 Runs of one seed see equal data, whatever their gates; so two mechanisms are compared seed by seed.
 """
@@ -9,23 +9,23 @@ from collections.abc import Mapping
 import numpy as np
 
 CONFIDENCE = 0.95
-ENOUGH = 6  # seeds: with fewer, agreement of all signs is more likely than 5 % by chance
+ENOUGH = 6  # seeds: with fewer, all signs agree by chance in more than 5 % of experiments
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Scores of one set of runs less those of another, on the seeds that both have.
+    """The scores of one set of runs less those of another, on their common seeds.
 
     Parameters
     ----------
-    seeds : the common seeds
+    seeds : tuple of int
+        The common seeds.
     mean : float
-        Of the differences.
+        The mean difference, in units of the score.
     low, high : float
-        The 95 % bootstrap interval of the mean.
+        Its 95 % bootstrap interval.
     chance : float
-        How often differences of random sign would be as far from 0 on average or farther: the
-        exact sign-flip test. Never below 2^(1 − seeds).
+        The p-value of the exact sign-flip test, in [2^(1 − seeds), 1].
     """
 
     seeds: tuple[int, ...]
@@ -35,23 +35,32 @@ class Difference:
     chance: float
 
     @property
-    def exceeds(self) -> bool:
-        """Whether the interval excludes 0; two seeds are too few to say so."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0; with two seeds or one never."""
         return len(self.seeds) > 2 and (self.low > 0 or self.high < 0)
 
     @property
-    def established(self) -> bool:
-        """Whether it exceeds the noise, and would by chance in less than 5 % of experiments."""
-        return self.exceeds and self.chance < 1 - CONFIDENCE
+    def confirmed(self) -> bool:
+        """Whether it is significant by the sign-flip test as well, at the 5 % level."""
+        return self.significant and self.chance < 1 - CONFIDENCE
 
 
 def compare(scores: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
-    """The difference of two sets of runs, each given as seed -> score; None without a common seed.
+    """The difference of two sets of runs.
 
-    The interval is the percentile bootstrap of the mean paired difference: 9999 resamples of the
+    The interval is the percentile bootstrap of the mean paired difference, 9999 resamples of the
     seeds. With three seeds it reaches from the smallest to the largest difference, since a
-    resample is three times the smallest in 1 of 27 cases; so it excludes 0 where all three agree in
+    resample is three times the smallest in 1 of 27 cases. So it excludes 0 when all three agree in
     sign, which happens by chance in 1 of 4 experiments.
+
+    Parameters
+    ----------
+    scores, others : mapping of seed to score
+
+    Returns
+    -------
+    Difference or None
+        None without a common seed.
 
     Examples
     --------
@@ -67,16 +76,15 @@ def compare(scores: Mapping[int, float], others: Mapping[int, float]) -> Differe
     return Difference(seeds, float(differences.mean()), low, high, _chance(differences))
 
 
-def by_chance(seeds: int) -> float:
-    """How often the interval of so many paired differences excludes 0 where their mean is 0.
+def false_positives(seeds: int) -> float:
+    """The fraction of intervals that exclude 0 if the differences are normal with mean 0.
 
-    For normal differences, to the accuracy of taking the bootstrap's distribution as normal: the
-    bootstrap divides by n where Student's t divides by n − 1. Exact enough at three seeds, where
-    signs agree in 1 of 4 experiments.
+    An approximation: it takes the bootstrap's distribution as normal, with a variance that is
+    divided by n where Student's t divides by n − 1. At three seeds the exact value is 1/4.
 
     Examples
     --------
-    >>> [round(by_chance(n), 2) for n in (3, 5, 10, 30)]
+    >>> [round(false_positives(n), 2) for n in (3, 5, 10, 30)]
     [0.25, 0.15, 0.1, 0.06]
     """
     from scipy import stats
@@ -90,10 +98,10 @@ def _interval(differences: np.ndarray) -> tuple[float, float]:
 
     if len(differences) == 1 or np.ptp(differences) == 0:
         return float(differences.min()), float(differences.max())
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (differences,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=0
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _chance(differences: np.ndarray) -> float:

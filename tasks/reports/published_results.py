@@ -1,7 +1,6 @@
-"""The paper's own results, to stand beside ours: Tables 2 and 3, and Table 6a's perplexities.
+"""The paper's results: Tables 2 and 3, and the perplexities of Table 6a.
 
-A value is a string as it was printed: an asterisk for each of the three seeds that diverged at the
-learning rate of that value.
+Values are strings as printed, with an asterisk for each of the three seeds that diverged.
 """
 
 import dataclasses
@@ -46,8 +45,9 @@ class Reference:
     source : str
         Table, data set and kind of score.
     same : bool
-        Whether the runs beside it are of the same task; else ``note`` says how they differ.
-    values : mechanism name -> value as printed
+        Whether the runs of the report have the same task; else ``note`` says how it differs.
+    note : str
+    values : mapping of mechanism name to value as printed
     """
 
     source: str
@@ -56,7 +56,7 @@ class Reference:
     values: Mapping[str, str]
 
     def value(self, mechanism: Mechanism) -> str | None:
-        """What the paper reports of this mechanism; None for one that it did not run."""
+        """The paper's value for a mechanism; None if it has none."""
         known = MECHANISMS.get(mechanism.name)
         if known is None:
             return None
@@ -64,19 +64,19 @@ class Reference:
         if alike != mechanism:
             return None
         if mechanism.initial == "chrono" and mechanism.t_max != "hidden":
-            told = "none" if mechanism.t_max is None else f"{float(mechanism.t_max):g}"
-            return self.values.get(f"{mechanism.name}, t_max={told}")
+            t_max = "none" if mechanism.t_max is None else f"{float(mechanism.t_max):g}"
+            return self.values.get(f"{mechanism.name}, t_max={t_max}")
         return self.values.get(mechanism.name)
 
 
 def reference(config: Config) -> Reference | None:
-    """The paper's values for runs of this kind, or None where it has none.
+    """The paper's values for runs of this task, or None if it has none.
 
-    ``same`` speaks of data, core and kind of score; sizes, learning rates and training time of
-    the runs may differ still.
+    ``same`` is about data, core and kind of score; sizes, learning rates and training time may
+    differ.
     """
-    found = _COLUMNS.get(config.task.name)
-    return found(config) if found else None
+    column = _COLUMNS.get(config.task.name)
+    return column(config) if column else None
 
 
 def _pixels(config: Config) -> Reference | None:

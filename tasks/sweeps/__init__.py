@@ -1,4 +1,4 @@
-"""Sweeps: every combination of settings, trained by workers."""
+"""Sweeps: all combinations of settings, trained by workers."""
 
 from gatecore.tasks.sweeps.config import SweepConfig
 

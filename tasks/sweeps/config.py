@@ -1,5 +1,6 @@
-"""What a sweep is: every combination of mechanisms, learning rates, seeds and other settings."""
+"""The configuration of a sweep: all combinations of mechanisms, learning rates, seeds, settings."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -9,16 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from gatecore import MECHANISMS, mechanism
 from gatecore._checks import choice
 from gatecore.tasks.problems.base import Settings
-from gatecore.tasks.training.config import Config, ConfigError, explain
-from gatecore.tasks.training.run_folder import Folder, RunError, load_run, load_same
+from gatecore.tasks.training.config import Config, ConfigError, config_errors
+from gatecore.tasks.training.run import load_run, load_same
+from gatecore.tasks.training.run_folder import Folder, RunError
 
 LONGEST_NAME = 200  # of a folder, in characters; file systems take 255 bytes
-_ELSEWHERE = {  # settings of a run that are keys of a sweep themselves
+_ELSEWHERE = {  # settings of a run, and their keys in a sweep
     "learning_rate": "lr", "seed": "seeds", "mechanism": "mechanisms", "core": "core",
     "backend": "backend", "steps": "steps", "threads": "threads", "preset": "preset",
     "task": "task",
@@ -26,17 +28,17 @@ _ELSEWHERE = {  # settings of a run that are keys of a sweep themselves
 
 
 def _values(value: Any) -> Any:
-    """ "a,b" and a single value are lists, too."""
+    """A list; from text "a,b" its parts, from a single value that value."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     values = value if isinstance(value, Sequence) else [value]
     if any(isinstance(one, bool) for one in values):
-        raise ValueError("a list of numbers or names holds no true or false")
+        raise ValueError("a list should hold numbers or names, not true or false")
     return values
 
 
 def _seeds(value: Any) -> Any:
-    """A number n stands for the seeds 0 to n − 1."""
+    """A list of seeds; from a number n the seeds 0 to n − 1."""
     if isinstance(value, str):
         value = int(value) if value.strip().isdecimal() else _values(value)
     if type(value) is int:
@@ -57,21 +59,42 @@ def _settings(value: Any) -> Any:
         return value
     for name in value:
         if name in _ELSEWHERE:
-            raise ValueError(f"{name} has a key of its own: {_ELSEWHERE[name]}")
+            raise ValueError(f"{name} is set by the key {_ELSEWHERE[name]} of a sweep")
     return {name: v if isinstance(v, list | tuple) else [v] for name, v in value.items()}
 
 
 class SweepConfig(Settings):
-    """Everything that a sweep needs to know. Build one with :meth:`of`.
+    """The configuration of a sweep. Build one with :meth:`of`.
 
-    Every list is an axis, and the trials are all combinations: ``mechanisms`` ("all": the nine of
-    ``gatecore.MECHANISMS`` that the task can use), ``lr`` (empty: the preset's), ``seeds`` (a list,
-    or a number n for 0 to n − 1), ``core``, and each setting in ``set``, by the names of
-    :meth:`gatecore.tasks.Config.of`.
+    The trials are all combinations of the values in ``mechanisms``, ``lr``, ``seeds``, ``core`` and
+    ``set``. Each of these is a list, one value, or text with commas ("U,UR").
 
-    ``workers`` are processes on this machine (default: as many as its cores allow), ``threads`` the
-    BLAS threads of each (default: the preset's); ``dask`` is the address of a scheduler whose
-    workers train instead, and must see ``out`` under the same path.
+    Parameters
+    ----------
+    task : str
+    mechanisms : names
+        Default "all": those of :data:`gatecore.MECHANISMS` that the task can use.
+    lr : numbers
+        Learning rates of Adam. Default: the preset's.
+    seeds : integers
+        A single number n stands for the seeds 0 to n − 1. Default: seed 0.
+    core : names
+        Default "lstm".
+    preset : {"quick", "paper"}
+    backend : str, optional
+        Default: "numpy", or "torch" for cores that only torch has.
+    steps : int, optional
+        Training steps of each trial. Default: the preset's.
+    set : mapping
+        Further settings, by the names of :meth:`gatecore.tasks.Config.of`.
+    out : path
+        The sweep's folder, which holds a folder for each trial.
+    workers : int, optional
+        Processes on this machine. Default: by its cores.
+    threads : int, optional
+        BLAS threads of each. Default: the preset's.
+    dask : str, optional
+        The address of a scheduler whose workers train instead, and see ``out`` at the same path.
     """
 
     task: str
@@ -96,12 +119,12 @@ class SweepConfig(Settings):
 
     @classmethod
     def of(cls, task: str, /, **settings: Any) -> Self:
-        """A sweep over a task; ``out`` is by default runs/TASK-sweep.
+        """A sweep over a task; the default of ``out`` is runs/TASK-sweep.
 
         Raises
         ------
         ConfigError
-            An unknown key (the nearest is offered) or an impossible value.
+            A key is unknown (the message offers the nearest), or a value is invalid.
 
         Examples
         --------
@@ -111,39 +134,35 @@ class SweepConfig(Settings):
         >>> config.trials()[0][0].name
         'copying-U-lr0.001-seed0'
         """
-        try:
+        with config_errors():
             for name in settings:
                 choice("key", name, [name for name in cls.model_fields if name != "task"])
             return cls(**{"task": task, "out": Path("runs") / f"{task}-sweep", **settings})
-        except ValidationError as error:
-            raise ConfigError(explain(error)) from error
-        except (TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from error
 
     def trials(self) -> tuple[list["Trial"], list[str]]:
-        """All trials, seed by seed, and what was left out of "all" mechanisms, and why.
+        """All trials, seed by seed, and why mechanisms were left out of "all".
 
         Raises
         ------
         ConfigError
-            A combination cannot be (all that cannot are told), or two have the same name.
+            Combinations are invalid, or two trials have the same name.
         """
         trials, points = [], list(self._points())
-        refused: dict[str, list[str]] = {}
+        invalid: dict[str, list[str]] = {}  # mechanisms by the reason
         for point in points:
             try:
                 trials.append(Trial(_name(self, point), _config(self, point)))
             except ConfigError as error:
-                refused.setdefault(str(error), []).append(point["mechanism"])
-        told = [why if len(names) == len(points) else f"{', '.join(dict.fromkeys(names))}: {why}"
-                for why, names in refused.items()]  # fmt: skip
-        if told and (self.mechanisms != "all" or not trials):
-            raise ConfigError("; ".join(told))
+                invalid.setdefault(str(error), []).append(point["mechanism"])
+        reasons = [why if len(names) == len(points) else f"{', '.join(dict.fromkeys(names))}: {why}"
+                   for why, names in invalid.items()]  # fmt: skip
+        if reasons and (self.mechanisms != "all" or not trials):
+            raise ConfigError("; ".join(reasons))
         _check_names([trial.name for trial in trials])
-        return trials, told
+        return trials, reasons
 
     def _points(self) -> Iterator[dict[str, Any]]:
-        """A value on every axis; seeds vary last, so that what is done soon compares the rest."""
+        """A value on every axis; seeds vary last, so that the first results compare the rest."""
         axes = {
             "seed": self.seeds,
             **self.set,
@@ -157,45 +176,43 @@ class SweepConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One run of a sweep, with the name that distinguishes it among them."""
+    """One run of a sweep, and its name among them."""
 
     name: str
     config: Config
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The keys of a sweep's TOML file. Raises ConfigError if it is none."""
+    """The keys of a sweep's TOML file. Raises ConfigError if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOML's and Unicode's errors are such
+    except ValueError as error:  # of TOML and of Unicode
         raise ConfigError(f"{path} is no TOML: {error}") from error
 
 
 def place(trials: Sequence[Trial], out: Path) -> dict[str, Path]:
-    """The folder of each trial: that of a run of its config in ``out``, if there is one.
+    """The folder of each trial: where ``out`` holds a run of its config, else one of its name.
 
     Raises
     ------
     RunError
-        ``out`` cannot be the folder of a sweep, or a trial's folder holds something else.
+        ``out`` is a run's folder, or the folder of a trial holds another run.
     """
     if Folder(out).holds_run():
         raise RunError(f"{out} holds a run itself: choose another output folder for a sweep")
-    there = {trial.name: _look(out / trial.name, trial.config) for trial in trials}
-    if all(there.values()):
-        return {trial.name: out / trial.name for trial in trials}
-    others = _configs(out)
-    return {
-        trial.name: out / trial.name if there[trial.name] else
-        next((folder for folder, config in others if config == trial.config), out / trial.name)
-        for trial in trials
-    }  # fmt: skip
+    folders = {trial.name: out / trial.name for trial in trials}
+    missing = [trial for trial in trials if not _holds(out / trial.name, trial.config)]
+    others = _configs(out) if missing else []
+    for trial in missing:
+        same = (folder for folder, config in others if config == trial.config)
+        folders[trial.name] = next(same, out / trial.name)
+    return folders
 
 
-def _look(folder: Path, config: Config) -> bool:
-    """Whether the folder holds the run of this config; RunError if it holds anything else."""
+def _holds(folder: Path, config: Config) -> bool:
+    """Whether the folder holds the run of this config; RunError if it holds another."""
     if Folder(folder).holds_run():
         load_same(folder, config)
         return True
@@ -204,26 +221,25 @@ def _look(folder: Path, config: Config) -> bool:
 
 
 def _configs(out: Path) -> list[tuple[Path, Config]]:
-    """The readable runs directly below ``out``; the others are nobody's here."""
-    found = []
+    """The readable runs directly below ``out``."""
+    configs = []
     for file in sorted(out.glob("*/config.json")):
-        try:
-            found.append((file.parent, load_run(file.parent).config))
-        except RunError:
-            continue
-    return found
+        with contextlib.suppress(RunError):
+            configs.append((file.parent, load_run(file.parent).config))
+    return configs
 
 
 def _config(sweep: SweepConfig, point: Mapping[str, Any]) -> Config:
     settings = {name: value for name, value in point.items() if name != "mechanism"}
     settings |= {"backend": sweep.backend, "steps": sweep.steps, "threads": sweep.threads}
-    left = ("backend", "learning_rate", "steps", "threads")  # None: the preset's
-    chosen = {k: v for k, v in settings.items() if k not in left or v is not None}
-    return Config.of(sweep.task, point["mechanism"], sweep.preset, **chosen)
+    for name in ("backend", "learning_rate", "steps", "threads"):
+        if settings[name] is None:
+            del settings[name]  # the preset's
+    return Config.of(sweep.task, point["mechanism"], sweep.preset, **settings)
 
 
 def _name(sweep: SweepConfig, point: Mapping[str, Any]) -> str:
-    """The task, the mechanism, the seed, and between them the settings that vary."""
+    """Task, mechanism, the settings that vary, and seed."""
     parts = [sweep.task]
     if point["core"] != "lstm":
         parts.append(point["core"])
@@ -235,7 +251,7 @@ def _name(sweep: SweepConfig, point: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value in characters that every file system takes."""
+    """A value in characters that are valid in every file system."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     return re.sub(r"[^\w.,+=-]+", "_", text, flags=re.ASCII).strip("_")
 
@@ -248,4 +264,6 @@ def _check_names(names: Sequence[str]) -> None:
                               "fewer settings, or shorter values")  # fmt: skip
         if (other := seen.setdefault(name.lower(), name)) != name or names.count(name) > 1:
             both = name if other == name else f"{other} and {name}"
-            raise ConfigError(f"{both} given twice: each trial needs a folder of its own")
+            raise ConfigError(
+                f"{both} given twice: each trial needs a folder of its own; remove one"
+            )

@@ -1,4 +1,4 @@
-"""How a sweep looks while it goes on: a live table with a bar, or plain lines in a log."""
+"""The progress of a sweep on a console: a live table and a bar; without a terminal, lines."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -12,31 +12,30 @@ import rich.progress
 import rich.table
 
 from gatecore.tasks.sweeps.scheduler import Progress, Swept
-from gatecore.tasks.training.run_folder import Run
+from gatecore.tasks.training.run import Run
 
 _STYLES = {"running": "bold", "waiting": "dim", "finished": "green", "diverged": "yellow",
            "failed": "red"}  # fmt: skip
-_ORDER = ("running", "failed", "diverged", "waiting", "finished")  # what one wants to see first
+_ORDER = ("running", "failed", "diverged", "waiting", "finished")  # of the table
 
 
 class Display:
-    """Shows a sweep on a console; a context, in which the table is redrawn in place."""
+    """Shows a sweep on a console: a context manager, and a ``Watcher``."""
 
     def __init__(self, console: rich.console.Console) -> None:
         self.console = console
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.fields[said]}"),
+            rich.progress.TextColumn("{task.fields[trials]}"),
             rich.progress.BarColumn(),
             rich.progress.TaskProgressColumn(),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(compact=True),
             console=console,
-            speed_estimate_period=1800,  # trials of several lengths and workers: look far back
+            speed_estimate_period=1800,  # seconds: trials differ in length and in their workers
         )
         self._task: rich.progress.TaskID | None = None
         self._live = rich.live.Live(console=console, auto_refresh=False, transient=True)
-        self._told = 0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -50,49 +49,49 @@ class Display:
         self._live.stop()
 
     def update(self, progress: Sequence[Progress]) -> None:
-        """Redraw; nothing where there is no terminal."""
+        """Redraw the table, on a terminal."""
         self._advance(progress)
         if self.console.is_terminal:
             self._live.update(rich.console.Group(self._table(progress), self._bar), refresh=True)
 
     def event(self, one: Progress, what: str) -> None:
-        """A line for what ended, above the table."""
-        said = f"{one.trial.name}: {what}"
+        """Print a line above the table."""
+        line = f"{one.trial.name}: {what}"
         if what in ("died", "failed"):
-            said += f" ({one.reason})"
-        elif one.told is not None:
-            said += f", test {one.trial.config.task.shown} {one.told:.4f}"
+            line += f" ({one.reason})"
+        elif one.metric is not None:
+            line += f", test {one.trial.config.task.shown} {one.metric:.4f}"
         if what == "died":
-            said += f"; death {one.deaths}, it goes on from its last checkpoint"
+            line += f"; death {one.deaths}, it continues from its last checkpoint"
         left = None if self._task is None else self._bar.tasks[0].time_remaining
         if left is not None and what != "died" and not self.console.is_terminal:
-            said += f" [{self._bar.tasks[0].fields['said']}, about {_time(left)} left]"
-        self.console.print(said, soft_wrap=True, highlight=False, markup=False)
+            line += f" [{self._bar.tasks[0].fields['trials']}, about {_time(left)} left]"
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _advance(self, progress: Sequence[Progress]) -> None:
-        """The bar counts steps; those that were there at the start say nothing about the speed."""
+        """The bar counts steps; those done before the sweep do not enter its speed."""
         total = sum(one.trial.config.steps for one in progress)
         done = sum(one.trial.config.steps if one.ended else one.step for one in progress)
         ended = sum(one.ended for one in progress)
-        said = f"{ended}/{len(progress)} trials"
+        trials = f"{ended}/{len(progress)} trials"
         if self._task is None:
-            self._task = self._bar.add_task("", total=total, completed=done, said=said)
-        self._bar.update(self._task, completed=done, said=said)
+            self._task = self._bar.add_task("", total=total, completed=done, trials=trials)
+        self._bar.update(self._task, completed=done, trials=trials)
 
     def _table(self, progress: Sequence[Progress]) -> rich.table.Table:
-        """As many trials as the window has lines for, those that are running first."""
+        """As many trials as the window has lines for, in the order of their status."""
         rows = max(3, self.console.height - 6)
-        shown = sorted(progress, key=lambda one: _ORDER.index(one.status))
+        ordered = sorted(progress, key=lambda one: _ORDER.index(one.status))
         table = rich.table.Table(box=rich.box.SIMPLE, show_edge=False, pad_edge=False)
         table.add_column("trial", overflow="fold")
-        for column in ("", "step", shown[0].trial.config.task.shown):
+        for column in ("", "step", ordered[0].trial.config.task.shown):
             table.add_column(column, justify="right", no_wrap=True)
-        for one in shown[:rows]:
+        for one in ordered[:rows]:
             table.add_row(
                 one.trial.name, one.status, f"{one.step}/{one.trial.config.steps}",
-                "" if one.told is None else f"{one.told:.4f}", style=_STYLES[one.status],
+                "" if one.metric is None else f"{one.metric:.4f}", style=_STYLES[one.status],
             )  # fmt: skip
-        if hidden := shown[rows:]:
+        if hidden := ordered[rows:]:
             counts = {s: sum(one.status == s for one in hidden) for s in _ORDER}
             more = ", ".join(f"{count} {s}" for s, count in counts.items() if count)
             table.add_row(f"… and {more}", style="dim")
@@ -100,7 +99,7 @@ class Display:
 
 
 def results_table(swept: Swept) -> rich.table.Table:
-    """A row for each combination of settings: its seeds, and the median of their scores."""
+    """A table with a row for each combination of settings, and the median score of its seeds."""
     groups: dict[str, list[Run]] = {}
     for name, run in swept.runs.items():
         groups.setdefault(_without_seed(name), []).append(run)
@@ -121,9 +120,9 @@ def results_table(swept: Swept) -> rich.table.Table:
 
 
 def _median(runs: Sequence[Run], score: str) -> str:
-    found = [run.summary["test"][score] for run in runs
-             if run.status == "finished" and run.summary]  # fmt: skip
-    values = [value for value in found if value is not None]
+    scores = [run.summary["test"][score] for run in runs
+              if run.status == "finished" and run.summary]  # fmt: skip
+    values = [value for value in scores if value is not None]
     if not values:
         return "–"
     return f"{np.median(values):.1%}" if score == "accuracy" else f"{np.median(values):.4f}"

@@ -1,4 +1,4 @@
-"""Running a sweep: trials go to workers until each has ended; what is done is never done again."""
+"""The scheduler of a sweep: it gives trials to workers until each has ended."""
 
 import concurrent.futures
 import contextlib
@@ -14,50 +14,61 @@ import joblib
 
 from gatecore.tasks.sweeps.config import SweepConfig, Trial, place
 from gatecore.tasks.sweeps.workers import Cluster, Local, Order, Outcome, Pool, connected
-from gatecore.tasks.training import atomic_files
-from gatecore.tasks.training.run_folder import Busy, Run, RunError, load_run
-from gatecore.tasks.training.trainer import Interrupted, signals
+from gatecore.tasks.training.atomic_files import RunError, output_folder, write_json
+from gatecore.tasks.training.folder_lock import Busy, lock
+from gatecore.tasks.training.run import Run, load_run
+from gatecore.tasks.training.signals import Interrupted, signals
 
-DEATHS = 3  # after so many a trial has failed
+DEATHS = 3  # of its process, after which a trial has failed
 RECORD = "sweep.jsonl"
-_PATIENCE = 2.0  # seconds before a trial is tried again that another process had
-_POLL = 0.5
+_PATIENCE = 2.0  # seconds between two attempts at a trial that another process trains
+_POLL = 0.5  # seconds
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a trial is; read from its folder, so that it does not matter who trains it.
+    """The progress of a trial, read from its folder, so that any process may train it.
 
-    ``status`` is "waiting", "running", "finished", "diverged" or "failed".
+    ``status`` is "waiting", "running", "finished", "diverged" or "failed"; ``metric`` the value
+    that the task shows in training, then on the test set.
     """
 
     trial: Trial
     folder: Path
     status: str = "waiting"
     step: int = 0
-    told: float | None = None  # the metric that its task shows
+    metric: float | None = None
     deaths: int = 0
     reason: str = ""
 
     @property
     def ended(self) -> bool:
-        """Whether there is no more to do for it."""
+        """Whether there is nothing left to train."""
         return self.status in ("finished", "diverged", "failed")
 
 
 class Watcher(Protocol):
-    """Who is told how a sweep goes on."""
+    """Receives the progress of a sweep."""
 
     def update(self, progress: Sequence[Progress]) -> None:
         """Called about twice a second."""
 
     def event(self, one: Progress, what: str) -> None:
-        """A trial ended, or its worker died."""
+        """Called when a trial "finished", "diverged" or "failed", or its process "died"."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Swept:
-    """What a sweep left: the runs that finished or diverged, and why others failed, by trial."""
+    """The results of a sweep, by the names of its trials.
+
+    Parameters
+    ----------
+    out : Path
+    runs : dict
+        The runs that finished or diverged.
+    failed : dict
+        The reasons why others failed.
+    """
 
     out: Path
     runs: dict[str, Run]
@@ -67,11 +78,11 @@ class Swept:
 def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
     """Train all trials of a sweep that have not ended yet, on several workers.
 
-    Each trial is a run's folder below ``config.out``. A run of the same config that is there,
-    finished or not, is taken as it is, or gone on with. A trial whose worker dies is continued from
-    its last checkpoint by another, and has failed after three deaths; the next sweep over the
-    folder tries it again. Deaths and ends are recorded in ``sweep.jsonl``, the config in
-    ``sweep.json``. Several sweeps may share a folder: each trial is trained by one of them.
+    Each trial is a run in a folder of its own below ``config.out``, where runs of the same config
+    are reused or continued. A trial whose process dies is continued from its last checkpoint, and
+    has failed after three deaths; the next sweep tries it again. ``sweep.jsonl`` records deaths and
+    ends, ``sweep.json`` the config. Several sweeps may share a folder: one of them trains each
+    trial.
 
     Parameters
     ----------
@@ -86,10 +97,10 @@ def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
     Raises
     ------
     ConfigError
-        A combination cannot be, or no scheduler answers. Nothing has been trained then.
+        A combination is invalid, or no scheduler answers. Nothing has been trained.
     RunError
-        The folder, or that of a trial, cannot be used. Nothing has been trained then, unless the
-        scheduler went away.
+        The folder, or that of a trial, cannot be used, and nothing has been trained; or the
+        scheduler was lost.
     Interrupted
         After SIGINT or SIGTERM: the runs in progress have a checkpoint.
 
@@ -108,7 +119,7 @@ def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
     folders = place(trials, out)
     progress = [Progress(trial, folders[trial.name]) for trial in trials]
     for one in progress:
-        _look(one)
+        _read(one)
     with contextlib.ExitStack() as stack:
         if all(one.ended for one in progress):
             _create(out, config)
@@ -133,7 +144,7 @@ class _Sweep:
         self.progress, self.out, self.pool, self.threads = progress, out, pool, threads
         self.watcher = watcher
         self.attempts: dict[concurrent.futures.Future[Outcome], Progress] = {}
-        self.later: list[tuple[float, Progress]] = []  # when to try again what another one had
+        self.later: list[tuple[float, Progress]] = []  # trials of other processes: when to retry
 
     def run(self) -> None:
         with signals() as received:
@@ -158,49 +169,48 @@ class _Sweep:
         self.attempts[self.pool.submit(Order(config, str(one.folder), self.threads))] = one
 
     def _turn(self) -> None:
-        """See which attempts ended, and begin those that are due."""
+        """Wait for attempts to end, begin those that are due, and report the progress."""
         done, _ = concurrent.futures.wait(
             self.attempts, _POLL, return_when=concurrent.futures.FIRST_COMPLETED
         )
         if not self.attempts:
             time.sleep(_POLL)
         for future in done:
-            self._take(self.attempts.pop(future), future)
+            self._ended(self.attempts.pop(future), _result(future))
         due = [one for when, one in self.later if when <= time.monotonic()]
         self.later = [(when, one) for when, one in self.later if one not in due]
         for one in due:
             if one.ended:
-                self._tell(one, one.status)
+                self._report(one, one.status)
             else:
                 self._submit(one)
         for one in self.progress:
             if not one.ended:
-                _look(one)
+                _read(one)
         if self.watcher:
             self.watcher.update(self.progress)
 
-    def _take(self, one: Progress, future: "concurrent.futures.Future[Outcome]") -> None:
-        outcome = _result(future)
+    def _ended(self, one: Progress, outcome: Outcome) -> None:
         if outcome.kind == "busy":
             self.later.append((time.monotonic() + _PATIENCE, one))
         elif outcome.kind == "done":
-            _look(one)
-            self._tell(one, one.status)
-        else:  # a process that was told to stop by somebody else is a death as well
+            _read(one)
+            self._report(one, one.status)
+        else:  # also where another process stopped it
             self._died(one, outcome)
 
     def _died(self, one: Progress, outcome: Outcome) -> None:
         one.deaths = DEATHS if outcome.kind == "lost" else one.deaths + 1
         one.reason = outcome.reason
         if one.deaths < DEATHS:
-            self._tell(one, "died")
+            self._report(one, "died")
             self._submit(one)
             return
         one.status = "failed"
-        self._tell(one, "failed")
+        self._report(one, "failed")
 
-    def _tell(self, one: Progress, what: str) -> None:
-        """Keep it in the record. What cannot be written there is known from the runs themselves."""
+    def _report(self, one: Progress, what: str) -> None:
+        """Record an event, if that can be written: the runs' folders hold the results anyway."""
         line = {"trial": one.trial.name, "folder": one.folder.name, "event": what,
                 "deaths": one.deaths, "reason": one.reason, "time": time.time()}  # fmt: skip
         with contextlib.suppress(OSError), open(self.out / RECORD, "a", encoding="utf-8") as stream:
@@ -210,18 +220,18 @@ class _Sweep:
 
 
 def _result(future: "concurrent.futures.Future[Outcome]") -> Outcome:
-    """What an attempt came to; a cluster may have lost it."""
+    """The outcome of an attempt; RunError if the scheduler was lost."""
     try:
         return future.result()
     except concurrent.futures.CancelledError as error:
-        raise RunError("the Dask scheduler is gone; the same command goes on with the "
+        raise RunError("the Dask scheduler is gone; the same command continues the "
                        "sweep") from error  # fmt: skip
-    except Exception as error:  # noqa: BLE001 - Dask's KilledWorker, or what a worker lacks
+    except Exception as error:  # noqa: BLE001 - Dask's KilledWorker, or a worker's own error
         return Outcome("lost", f"{type(error).__name__}: {error}")
 
 
-def _look(one: Progress) -> None:
-    """Read from its folder where a trial is."""
+def _read(one: Progress) -> None:
+    """Update the progress of a trial from its folder."""
     if (one.folder / "summary.json").exists():
         try:
             run = load_run(one.folder)
@@ -230,33 +240,32 @@ def _look(one: Progress) -> None:
             return
         test = run.summary["test"] if run.summary else None
         one.status, one.step = run.status, run.config.steps
-        one.told = test and test[run.config.task.shown]
+        one.metric = test and test[run.config.task.shown]
         return
     one.status = "running" if (one.folder / ".lock").exists() else "waiting"
     with contextlib.suppress(OSError, ValueError, IndexError, KeyError, TypeError):
         last = json.loads(_last_line(one.folder / "metrics.jsonl"))
-        one.step, one.told = int(last["step"]), last[one.trial.config.task.shown]
+        one.step, one.metric = int(last["step"]), last[one.trial.config.task.shown]
 
 
-def _last_line(path: Path, enough: int = 4096) -> bytes:
-    """The last whole line of a file that may be long and growing."""
+def _last_line(path: Path, longest: int = 4096) -> bytes:
+    """The last complete line of a file that may be long and growing."""
     with open(path, "rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - enough))
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - longest))
         return stream.read().split(b"\n")[-2]
 
 
 def _create(out: Path, config: SweepConfig) -> None:
-    """Make the folder and record the config; another sweep may be doing so at the same moment."""
+    """Make the folder and record the config; another sweep may do so at the same time."""
     while True:
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            with atomic_files.lock(out):
-                atomic_files.write_json(out / "sweep.json", config.model_dump(mode="json"))
+            with output_folder(out):
+                out.mkdir(parents=True, exist_ok=True)
+                with lock(out):
+                    write_json(out / "sweep.json", config.model_dump(mode="json"))
             return
         except Busy:
             time.sleep(0.05)
-        except OSError as error:
-            raise RunError(f"{out} cannot be an output folder: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -273,14 +282,14 @@ def _workers(config: SweepConfig) -> int:
 
 
 def _threads(config: SweepConfig) -> int:
-    """Of a trial whose preset leaves the number open: its share of the machine."""
+    """The BLAS threads of a trial whose preset sets no number: its share of the machine."""
     if config.threads or config.dask:
         return config.threads or 1
     return max(1, joblib.cpu_count() // _workers(config))
 
 
 def describe(config: SweepConfig) -> dict[str, Any]:
-    """Who will train, for people."""
+    """The workers of a sweep, to be printed."""
     if config.dask:
         return {"dask": config.dask}
     return {"workers": _workers(config), "threads": _threads(config)}

@@ -1,11 +1,10 @@
-"""A trial in a process of its own, here or on a Dask cluster.
+"""Workers: each attempt at a trial is a process of its own, here or on a Dask cluster.
 
-Every attempt is a fresh process, watched by a thread: of this process, or of a Dask worker. A pool
-of lasting processes would be shorter, but joblib's (loky) breaks as a whole when one of them is
-killed, and takes the others' unsaved minutes with it. So a death costs one trial alone; the
-process's memory and threads are its own; and a worker of a cluster survives a trial that ran out of
-memory. The process trains for as long as its standard input is open: it stops with a checkpoint
-when told so, or when whoever started it is gone.
+A thread watches the process: of this process, or of a Dask worker. A pool of lasting processes
+would be shorter, but joblib's (loky) breaks when one of them is killed, and the others lose what
+they did since their checkpoints. Here a death affects one trial, and a worker of a cluster
+survives a trial that runs out of memory. The process trains while its standard input is open: it
+stops with a checkpoint when that is closed, or when the process that started it is gone.
 """
 
 import concurrent.futures
@@ -25,16 +24,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from gatecore.tasks.training.atomic_files import is_locked
+from gatecore.tasks import missing
+from gatecore.tasks.training.atomic_files import RunError
 from gatecore.tasks.training.config import Config, ConfigError
-from gatecore.tasks.training.run_folder import Busy, RunError
-from gatecore.tasks.training.trainer import Interrupted, train
+from gatecore.tasks.training.folder_lock import Busy, is_locked
+from gatecore.tasks.training.signals import Interrupted
+from gatecore.tasks.training.trainer import train
 
-GRACE = 60.0  # seconds that a trial has for its step in progress when it is to stop
-ANSWER = 10.0  # seconds that a scheduler has to answer
+GRACE = 60.0  # seconds in which a trial must stop
+ANSWER = 10.0  # seconds in which a scheduler must answer
 _BUSY, _STOPPED = 75, 76  # exit statuses of a trial's process
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_SHARED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # torchrun's: a trial shares its batches with nobody
+_SHARED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")  # of torchrun; a trial does not share its batches
 
 
 class Outcome(NamedTuple):
@@ -45,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What an attempt needs; plain values, since it may travel."""
+    """The arguments of an attempt, in values that can be sent to another machine."""
 
     config: Mapping[str, Any]
     folder: str
@@ -53,17 +54,17 @@ class Order(NamedTuple):
 
 
 class Pool(Protocol):
-    """Where attempts run."""
+    """Runs attempts."""
 
     def submit(self, order: Order) -> "concurrent.futures.Future[Outcome]":
         """Begin an attempt as soon as a worker is free."""
 
     def stop(self) -> None:
-        """Have all attempts stop with a checkpoint; those not begun are dropped."""
+        """Stop all attempts with a checkpoint, and cancel those that have not begun."""
 
 
 def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
-    """Train a trial, or go on with it, in a process of its own until it ends or ``stop()``."""
+    """Train a trial, or continue it, in a process of its own, until it ends or ``stop()``."""
     if is_locked(Path(order.folder)):
         return Outcome("busy")
     if stop():
@@ -73,11 +74,11 @@ def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
             env=_environment(order.threads),
-            start_new_session=True,  # Ctrl-C in the terminal reaches the sweep alone
+            start_new_session=True,  # so that Ctrl-C in the terminal reaches the sweep alone
         )  # fmt: skip
         assert process.stdin is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it died already
+            with contextlib.suppress(BrokenPipeError):  # it has died
                 process.stdin.write(json.dumps(order).encode() + b"\n")
                 process.stdin.flush()
             while process.poll() is None and not stop():
@@ -91,7 +92,7 @@ def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Tell it to stop, and see that it does."""
+    """Stop a process, and wait until it has ended."""
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()  # type: ignore[union-attr]
     try:
@@ -101,8 +102,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _outcome(status: int, said: str) -> Outcome:
-    lines = said.strip().splitlines() or ["it said nothing"]
+def _outcome(status: int, errors: str) -> Outcome:
+    lines = errors.strip().splitlines() or ["it printed no error"]
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
@@ -117,7 +118,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 class Local:
-    """Attempts on this machine."""
+    """Runs attempts on this machine."""
 
     def __init__(self, workers: int) -> None:
         self._stop = threading.Event()
@@ -128,13 +129,13 @@ class Local:
         return self._threads.submit(attempt, order, self._stop.is_set)
 
     def stop(self) -> None:
-        """Have all attempts stop with a checkpoint, and wait for them."""
+        """Stop all attempts with a checkpoint, and wait for them."""
         self._stop.set()
         self._threads.shutdown(cancel_futures=True)
 
 
 class Cluster:
-    """Attempts on the workers of a Dask scheduler, as many on each as it has threads."""
+    """Runs attempts on the workers of a Dask scheduler, as many on each as it has threads."""
 
     def __init__(self, client: Any) -> None:
         import distributed
@@ -146,44 +147,42 @@ class Cluster:
 
     def submit(self, order: Order) -> "concurrent.futures.Future[Outcome]":
         """Begin an attempt as soon as a worker is free; Dask moves it when its worker dies."""
-        future = self._futures.submit(_attempt_there, order, self._event)
+        future = self._futures.submit(_attempt_on_worker, order, self._event)
         self._submitted.append(future)
         return future
 
     def stop(self) -> None:
-        """Have all attempts stop with a checkpoint."""
-        with contextlib.suppress(OSError):  # the scheduler may be what is gone
+        """Stop all attempts with a checkpoint."""
+        with contextlib.suppress(OSError):  # the scheduler may be gone
             self._stop.set()
             concurrent.futures.wait(self._submitted, timeout=GRACE)
 
 
-def _attempt_there(order: Order, event: str) -> Outcome:
-    """On a worker of a cluster: stops when the event is set."""
+def _attempt_on_worker(order: Order, event: str) -> Outcome:
+    """On a worker of a cluster: stops when the event is set, which it looks up once a second."""
     import distributed
 
-    asked, answer = -math.inf, False
+    stopping, looked_up, answer = distributed.Event(event), -math.inf, False
 
     def stop() -> bool:
-        nonlocal asked, answer
-        if not answer and time.monotonic() - asked > 1:
-            asked, answer = time.monotonic(), bool(stopped.is_set())
+        nonlocal looked_up, answer
+        if not answer and time.monotonic() - looked_up > 1:
+            looked_up, answer = time.monotonic(), bool(stopping.is_set())
         return answer
 
-    stopped = distributed.Event(event)
     if not Path(order.folder).parent.is_dir():
         return Outcome("died", f"a worker on {os.uname().nodename} sees no folder "
-                       f"{Path(order.folder).parent}: all must share it")  # fmt: skip
+                       f"{Path(order.folder).parent}: all workers must share it")  # fmt: skip
     return attempt(order, stop)
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """A Dask client. Raises ConfigError if Dask is missing or no scheduler answers."""
+    """A Dask client. Raises ConfigError if Dask is not installed or no scheduler answers."""
     try:
         import distributed
     except ModuleNotFoundError as error:
-        raise ConfigError("a sweep on a cluster needs dask.distributed, which is not installed: "
-                          "pip install 'gatecore[sweeps]'") from error  # fmt: skip
+        raise ConfigError(str(missing(error, "sweeps"))) from error
     try:
         client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
@@ -191,7 +190,7 @@ def connected(address: str) -> Iterator[Any]:
                           "tcp://host:8786") from error  # fmt: skip
     logger = logging.getLogger("distributed.client")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it tells a lost scheduler by tracebacks; we by a message
+    logger.setLevel(logging.CRITICAL)  # it logs a lost scheduler with tracebacks
     try:
         yield client
     finally:
@@ -201,7 +200,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def main() -> None:
-    """The process of one attempt: an order comes as a line on standard input."""
+    """Run one attempt, whose order is a line on standard input."""
     with open(0, "rb", buffering=0, closefd=False) as stream:
         order = Order(*json.loads(stream.readline()))
     threading.Thread(target=_watch, daemon=True).start()
@@ -216,7 +215,7 @@ def main() -> None:
 
 
 def _watch() -> None:
-    """Stop the training when standard input ends; a step that takes too long is torn."""
+    """Stop the training when standard input ends, after ``GRACE`` seconds even within a step."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)

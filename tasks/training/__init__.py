@@ -1,1 +1,1 @@
-"""A run: its configuration, the training loop and its folder."""
+"""Runs: configuration, training loop, folder."""

@@ -1,18 +1,14 @@
-"""Files that a kill cannot tear and that tell when they were damaged.
+"""Files that are replaced atomically and carry a checksum of their content.
 
-Each is replaced in one step, and carries a checksum of its content: a file that was cut, edited or
-hit by a bad disk is refused, never read as something else. Nothing is executed when one is loaded.
+A process that is killed leaves the old file or the new one. Reading a truncated, edited or damaged
+file is an error, and executes nothing.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
-import socket
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,25 +19,47 @@ import safetensors.numpy
 
 CHECKSUM = "sha256"
 _ENTRY = "gatecore"  # in the metadata of safetensors
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system
 
 
 class RunError(Exception):
-    """A run's folder that cannot be used; the message names it and says what to do."""
+    """A run's folder cannot be used; the message names the file and says what to do."""
 
 
-class Busy(RunError):
-    """Another process trains in this folder."""
+class DamagedError(RunError):
+    """A file was changed, is damaged, or belongs to another run."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} {problem}; restore the file, or train in a new folder")
 
 
 class WriteError(RunError):
-    """A file that cannot be written: a full disk, a lost permission."""
+    """A file cannot be written: a full disk, a missing permission."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise the operating system's errors as a WriteError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}; check the disk's free space and "
+                         "the permissions there") from error  # fmt: skip
+
+
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """Raise the operating system's errors as a RunError about an output folder."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be an output folder: {error.strerror}; choose another "
+                       "one") from error  # fmt: skip
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Replace a file in one step: a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.part")  # what a killed run left is written over
-    try:
+    """Replace a file atomically. Raises WriteError if it cannot be written."""
+    temporary = path.with_name(f".{path.name}.part")  # overwrites one of a killed process
+    with writing(path):
         try:
             with open(temporary, "wb") as stream:
                 stream.write(data)
@@ -50,58 +68,59 @@ def replace(path: Path, data: bytes) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}") from error
+        sync(path.parent)  # the renaming must reach the disk, too
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a file by a JSON object and its checksum; what is not finite becomes null."""
-    signed = signature(value)
+    """Replace a file by a JSON object with its checksum; NaN and infinity become null."""
+    plain = finite(value)
+    signed = plain | {CHECKSUM: digest(plain)}
     replace(path, (json.dumps(signed, indent=2) + "\n").encode())
 
 
-def signature(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The same object with its checksum, in values that JSON knows."""
-    plain = finite(value)
-    return plain | {CHECKSUM: digest(plain)}
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object without its checksum.
+    """The JSON object of a file, with its checksum unverified.
 
     Raises
     ------
-    RunError
-        The file cannot be read, or holds no object.
+    DamagedError
+        The file cannot be read, or does not hold an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(path, f"cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise RunError(f"{path} should hold a JSON object, not {type(value).__name__}")
+        raise DamagedError(path, f"should hold a JSON object, not {type(value).__name__}")
     return value
 
 
 def verify(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The object without its checksum, if that fits it or there is none; RunError otherwise."""
-    rest = {name: item for name, item in value.items() if name != CHECKSUM}
-    if CHECKSUM in value and value[CHECKSUM] != digest(rest):
-        raise RunError(f"{path} was changed or damaged: its content has another {CHECKSUM} than "
-                       "it says")  # fmt: skip
-    return rest
+    """The object without its checksum. Raises DamagedError if that does not match."""
+    content = {name: item for name, item in value.items() if name != CHECKSUM}
+    if CHECKSUM in value:
+        _compare(path, value[CHECKSUM], digest(content))
+    return content
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a value that JSON knows, whatever the order of its names."""
+    """The SHA-256 of a JSON value, independent of the order of its names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Replace a safetensors file that carries an object about it and a checksum of both.
+    """Replace a safetensors file; its metadata holds ``about`` and a checksum of everything.
 
-    They are one entry of the metadata: safetensors writes several in no fixed order.
+    One entry of the metadata holds both: safetensors writes several in no fixed order.
     """
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     plain = finite(about)
@@ -112,9 +131,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, An
 def read_tensors(
     path: Path, *, unsigned: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors, and the object about them, of a safetensors file. Raises RunError if damaged.
+    """The tensors of a safetensors file, and the object about them.
 
-    ``unsigned``: a file without metadata, as gatecore once wrote them, is taken as well.
+    Parameters
+    ----------
+    path : Path
+    unsigned : bool
+        Accept a file without metadata, as early versions of gatecore wrote it.
+
+    Raises
+    ------
+    DamagedError
+        The file cannot be read, is damaged, or was written by another program.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -122,99 +150,37 @@ def read_tensors(
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError,
             ValueError) as error:  # the last four: tensors of a type that NumPy lacks  # fmt: skip
-        raise RunError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(path, f"cannot be read: {error}") from error
     if unsigned and not metadata:
         return tensors, {}
     try:
         about = json.loads(metadata[_ENTRY])
-        claimed = about.pop(CHECKSUM)
+        checksum = about.pop(CHECKSUM)
     except (KeyError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise RunError(f"{path} was not written by this version of gatecore, or is damaged: it "
-                       f"carries no {CHECKSUM}") from error  # fmt: skip
-    if claimed != _digest(tensors, about):
-        raise RunError(f"{path} was changed or damaged: its content has another {CHECKSUM} than "
-                       "it says")  # fmt: skip
+        problem = f"was not written by this version of gatecore: it has no {CHECKSUM}"
+        raise DamagedError(path, problem) from error
+    _compare(path, checksum, _digest(tensors, about))
     return tensors, about
 
 
+def _compare(path: Path, recorded: Any, computed: str) -> None:
+    if recorded != computed:
+        raise DamagedError(path, f"was changed or damaged: its {CHECKSUM} does not match")
+
+
 def _digest(tensors: Mapping[str, np.ndarray], about: Any) -> str:
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    checksum = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         array = tensors[name]
-        found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        checksum.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        checksum.update(array.tobytes())
+    return checksum.hexdigest()
 
 
 def finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
+    """The value with null for NaN and infinity, which JSON lacks, and lists for tuples."""
     if isinstance(value, Mapping):
         return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder. The lock dies with its process.
-
-    Raises
-    ------
-    Busy
-        Another process, perhaps on another machine, has it.
-    """
-    path = folder / ".lock"
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _locked(descriptor, folder):
-                continue  # who had it removed the file meanwhile: there may be a new one
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{socket.gethostname()}, process {os.getpid()}".encode())
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-        finally:
-            os.close(descriptor)
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether another process trains in a folder now."""
-    if not (folder / ".lock").exists():
-        return False
-    try:
-        with lock(folder):
-            return False
-    except Busy:
-        return True
-
-
-def _locked(descriptor: int, folder: Path) -> bool:
-    """Lock the open file; False if it is no longer the one in the folder."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(descriptor, 200, 0).decode(errors="replace")
-        raise Busy(f"{folder} is being trained by another process ({owner}): wait for it, or "
-                   "choose another output folder") from error  # fmt: skip
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        warnings.warn(f"the file system of {folder} has no locks: see that no two processes train "
-                      "there", stacklevel=5)  # fmt: skip
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(folder / ".lock"))
-    except FileNotFoundError:
-        return False
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename itself must reach the disk, too."""
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,7 +1,8 @@
 """The complete, validated configuration of a run, and the table of tasks."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -36,7 +37,7 @@ TASKS: dict[str, type[Task]] = {
         TMaze, MemoryChain, CartPole,
     )
 }  # fmt: skip
-ELSEWHERE = {  # what is no setting, and where it is given
+ELSEWHERE = {  # names that are no settings, and where their values belong
     "task": "name it first, as in `gatecore train copying`",
     "mechanism": "use --mechanism (in Python the second argument); its fields are mechanism.FIELD",
     "preset": "use --preset (in Python the third argument)",
@@ -44,17 +45,26 @@ ELSEWHERE = {  # what is no setting, and where it is given
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown or cannot be; the message says which, and what would do."""
+    """A setting is unknown or invalid; the message names it and the values that are valid."""
+
+
+@contextlib.contextmanager
+def config_errors() -> Iterator[None]:
+    """Raise errors of validation and of missing libraries as a ConfigError of one line."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+    except (ImportError, TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _read_task(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     fields = dict(value)
-    try:
+    with config_errors():
         return TASKS[choice("task", fields.pop("name", None), TASKS)](**fields)
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from error
 
 
 def _write_task(task: Task) -> dict[str, Any]:
@@ -62,22 +72,32 @@ def _write_task(task: Task) -> dict[str, Any]:
 
 
 def _read_mechanism(value: Any) -> Any:
-    try:
+    with config_errors():  # pydantic reports ValueErrors alone
         if not isinstance(value, Mapping):
             return gatecore.mechanism(value)
         fields = dict(value)
         if fields.keys() == {field.name for field in dataclasses.fields(Mechanism)}:
-            return Mechanism(**fields)  # complete, as a run records it: the name may be any
+            return Mechanism(**fields)  # complete, as a run records it: any name is valid
         return gatecore.mechanism(fields.pop("name", None), **fields)
-    except TypeError as error:  # pydantic reports ValueErrors alone
-        raise ConfigError(str(error)) from error
 
 
 class Config(Settings):
-    """Everything that determines a run, but for the versions of the software.
+    """Everything that determines a run, except the versions of the software.
 
-    Build one with :meth:`of`, which starts from a task's preset. The task and its settings are one
-    value, the mechanism with all its fields another.
+    Build one with :meth:`of`, which starts from a task's preset. Its fields are the task with the
+    task's settings, the mechanism with all its fields, and the settings of the run: model sizes in
+    units and layers, optimization, and intervals in training steps.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A field is missing, unknown or invalid. :meth:`of` raises a ConfigError of one line.
+
+    Examples
+    --------
+    >>> config = Config.of("adding", "standard", seed=3)
+    >>> config.mechanism.name, config.learning_rate, config.clip_norm
+    ('standard', 0.003, 1.0)
     """
 
     task: Annotated[InstanceOf[Task], BeforeValidator(_read_task), PlainSerializer(_write_task)]
@@ -92,11 +112,9 @@ class Config(Settings):
     dtype: Literal["float32", "float64"] = "float32"
     hidden_size: int = Field(ge=1, le=1_000_000, description="units of a recurrent layer")
     layers: int = Field(1, ge=1, le=1000)
-    memory_slots: int | None = Field(None, ge=1, description="of rmc, dnc, rma; null: the core's")
-    memory_width: int | None = Field(None, ge=1, description="of a slot of dnc, rma; null: its own")
-    memory_heads: int | None = Field(
-        None, ge=1, description="of attention, or reads; null: its own"
-    )
+    memory_slots: int | None = Field(None, ge=1, description="of rmc, dnc, rma; null: default")
+    memory_width: int | None = Field(None, ge=1, description="of a dnc, rma slot; null: default")
+    memory_heads: int | None = Field(None, ge=1, description="attention or read; null: default")
     gate_style: Literal["unit", "memory", "none"] | None = Field(
         None, description="of rmc: gates of each unit, of each slot, or none; null: unit"
     )
@@ -106,14 +124,14 @@ class Config(Settings):
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
     )
-    clip_norm: float | None = Field(1.0, gt=0, description="of the whole gradient; null: no clip")
+    clip_norm: float | None = Field(1.0, gt=0, description="of the whole gradient; null: none")
     batch_size: int = Field(ge=1, le=1_000_000)
     steps: int = Field(ge=1)
     log_every: int = Field(10, ge=1, description="steps averaged into a line of metrics")
     evaluate_every: int = Field(ge=1, description="steps between two validations")
     checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
-    checkpoint_seconds: float = Field(300.0, gt=0, description="longest time between two, too")
-    threads: int | None = Field(None, ge=1, description="of BLAS; null: all that it finds")
+    checkpoint_seconds: float = Field(300.0, gt=0, description="most seconds between them")
+    threads: int | None = Field(None, ge=1, description="of BLAS; null: its default")
     seed: int = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
@@ -131,14 +149,15 @@ class Config(Settings):
         /,
         **settings: Any,
     ) -> Self:
-        """A task's preset, with any fields of this class and of the task set otherwise.
+        """A task's preset, with some fields set otherwise.
 
         Parameters
         ----------
         task : str
+            A name in :data:`gatecore.tasks.TASKS`.
         mechanism : str or Mechanism
-        preset : str
-            By position, as the two before, so that any name is free to be a (wrong) setting.
+        preset : {"quick", "paper"}
+            The three are positional, so that their names can be reported as wrong settings.
         **settings
             Fields of this class and of the task by name; fields of the mechanism as
             ``mechanism.FIELD``.
@@ -146,7 +165,7 @@ class Config(Settings):
         Raises
         ------
         ConfigError
-            An unknown name (the nearest are offered) or an impossible value.
+            A name is unknown (the message offers the nearest), or a value is invalid.
 
         Examples
         --------
@@ -154,21 +173,17 @@ class Config(Settings):
         >>> config.task.length, config.mechanism.downsize, config.hidden_size
         (100, 8, 128)
         """
-        try:
+        with config_errors():
             kind = TASKS[choice("task", task, TASKS)]
             values = {**kind.preset(choice("preset", preset, kind.presets), settings), **settings}
             if values.get("core") in MEMORY_CORES:
                 values.setdefault("backend", "torch")  # which alone has them
-            its, run, gates = _sort(kind, values)
-            built = kind(**its)
-            gates = built.mechanism_defaults(gatecore.mechanism(mechanism, **gates)) | gates
-            chosen = gatecore.mechanism(mechanism, **gates)
-            backends.load(run.get("backend", "numpy"))
-            return cls(task=built, preset=preset, mechanism=chosen, **run)
-        except ValidationError as error:
-            raise ConfigError(explain(error)) from error
-        except (ImportError, TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from error
+            of_task, of_run, of_mechanism = _sort(kind, values)
+            built = kind(**of_task)
+            gates = gatecore.mechanism(mechanism, **of_mechanism)
+            gates = gatecore.mechanism(gates, **built.mechanism_defaults(gates) | of_mechanism)
+            backends.load(of_run.get("backend", "numpy"))
+            return cls(task=built, preset=preset, mechanism=gates, **of_run)
 
     def spec(self) -> ModelSpec | AgentSpec:
         """The model that this run trains."""
@@ -196,56 +211,53 @@ class Config(Settings):
         )  # fmt: skip
 
     def differences(self, other: "Config") -> list[str]:
-        """Names of the fields in which two configurations differ, with both values."""
-        mine, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
+        """The fields in which two configurations differ, with both values."""
+        here, there = (flat(config.model_dump(mode="json")) for config in (self, other))
         return [
-            f"{name} ({theirs.get(name, 'none')} there, {mine.get(name, 'none')} here)"
-            for name in mine | theirs
-            if mine.get(name) != theirs.get(name)
+            f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)"
+            for name in here | there
+            if here.get(name) != there.get(name)
         ]
 
 
 def explain(error: ValidationError) -> str:
-    """One line for each thing that pydantic found wrong."""
-    lines = []
-    for found in error.errors():
-        message = found["msg"].removeprefix("Value error, ")
-        name = ".".join(map(str, found["loc"]))
-        if found["type"] == "missing":
-            lines.append(f"{name} is missing")
+    """Pydantic's errors in one line."""
+    parts = []
+    for detail in error.errors():
+        message = detail["msg"].removeprefix("Value error, ")
+        name = ".".join(map(str, detail["loc"]))
+        if detail["type"] == "missing":
+            parts.append(f"{name} is missing")
         elif not name:
-            lines.append(message)
+            parts.append(message)
         else:
-            lines.append(f"{name}={found['input']!r}: {message[0].lower()}{message[1:]}")
-    return "; ".join(lines)
+            parts.append(f"{name}={detail['input']!r}: {message[0].lower()}{message[1:]}")
+    return "; ".join(parts)
 
 
-def _sort(
-    kind: type[Task], values: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = isinstance(value, Mapping)
+        values |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return values
+
+
+def _sort(kind: type[Task], values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """The values that belong to the task, to the run, and to the mechanism."""
     fields = [field.name for field in dataclasses.fields(Mechanism) if field.name != "name"]
-    own = [name for name in Config.model_fields if name not in ("task", "preset", "mechanism")]
-    known = [*kind.model_fields, *own, *(f"mechanism.{field}" for field in fields)]
-    its, run, gates = {}, {}, {}
+    run_fields = [name for name in Config.model_fields if name not in ELSEWHERE]
+    known = [*kind.model_fields, *run_fields, *(f"mechanism.{field}" for field in fields)]
+    of_task, of_run, of_mechanism = {}, {}, {}
     for key, value in values.items():
         if key in ELSEWHERE:
             raise ConfigError(f"unknown setting {key!r}: {ELSEWHERE[key]}")
         choice("setting", key, known)
         if key in kind.model_fields:
-            its[key] = value
-        elif key in own:
-            run[key] = value
+            of_task[key] = value
+        elif key in run_fields:
+            of_run[key] = value
         else:
-            gates[key.removeprefix("mechanism.")] = value
-    return its, run, gates
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+            of_mechanism[key.removeprefix("mechanism.")] = value
+    return of_task, of_run, of_mechanism

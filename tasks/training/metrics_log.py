@@ -1,17 +1,17 @@
-"""The metrics of a run: lines of JSON, each with a checksum that covers the lines before it.
+"""The metrics of a run: lines of JSON, each with a checksum over itself and the lines before it.
 
-So a changed digit, a missing line and another run's file are all noticed; half a last line, which a
-killed run may leave, is not read. A :class:`Mark` says how far the log was at a checkpoint.
+So a changed digit, a missing line and a file of another run are detected. An incomplete last line,
+which a killed process may leave, is ignored. A :class:`Mark` records the log's length at a
+checkpoint.
 """
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gatecore.tasks.training.atomic_files import RunError, WriteError, finite, replace
+from gatecore.tasks.training.atomic_files import DamagedError, finite, replace, sync, writing
 
 CHECK = "check"
 
@@ -24,7 +24,7 @@ class Mark(NamedTuple):
 
 
 class Log:
-    """The writing side of a run's metrics. ``identity`` is the checksum of the run's config."""
+    """Writes a run's metrics. ``identity`` is the checksum of the run's config."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
@@ -35,48 +35,38 @@ class Log:
         """Add a line, and flush it."""
         body = json.dumps(finite(line))
         mark = Mark(self.mark.lines + 1, _chain(body, self.mark.check))
-        try:
-            with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(f'{body[:-1]}, "{CHECK}": "{mark.check:08x}"}}\n')
-        except OSError as error:
-            raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(f'{body[:-1]}, "{CHECK}": "{mark.check:08x}"}}\n')
         self.mark, self._synced = mark, False
 
     def sync(self) -> None:
-        """Bring all lines to the disk: a checkpoint must not get there before them."""
-        if self._synced:
-            return
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
-        self._synced = True
+        """Flush all lines to the disk, which they must reach before a checkpoint does."""
+        if not self._synced:
+            with writing(self.path):
+                sync(self.path)
+            self._synced = True
 
     def rewind(self, mark: Mark | None) -> None:
-        """Forget the lines after a mark (None: all of them): they will come again."""
-        kept = []
+        """Remove the lines after a mark (None: all lines): the resumed run writes them again."""
+        lines = []
         if mark is not None:
-            kept = _lines(self.path)[: mark.lines]
-            _, marks = _parse(self.path, kept, self.identity)
+            lines = _lines(self.path)[: mark.lines]
+            _, marks = _parse(self.path, lines, self.identity)
             check_mark(self.path, marks, mark)
-        replace(self.path, "".join(f"{line}\n" for line in kept).encode())
+        replace(self.path, "".join(f"{line}\n" for line in lines).encode())
         self.mark = Mark(0, _chain(self.identity, 0)) if mark is None else mark
 
 
 def read(path: Path, identity: str) -> tuple[list[dict[str, Any]], list[Mark]]:
-    """The lines that were written completely, without their checksums, and a mark after each."""
+    """The complete lines, without their checksums, and the mark after each."""
     return _parse(path, _lines(path), identity)
 
 
 def check_mark(path: Path, marks: list[Mark], mark: Mark) -> None:
-    """Raise RunError unless the log went through ``mark``."""
+    """Raise DamagedError unless ``mark`` is one of the log's."""
     if mark.lines and (len(marks) < mark.lines or marks[mark.lines - 1] != mark):
-        raise RunError(f"{path} lacks some of the {mark.lines} lines that the run wrote there, or "
-                       "is of another run")  # fmt: skip
+        raise DamagedError(path, f"lacks some of the {mark.lines} lines that the run wrote there, "
+                           "or is of another run")  # fmt: skip
 
 
 def _lines(path: Path) -> list[str]:
@@ -85,7 +75,7 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(path, f"cannot be read: {error}") from error
 
 
 def _parse(path: Path, lines: list[str], identity: str) -> tuple[list[dict[str, Any]], list[Mark]]:
@@ -94,16 +84,16 @@ def _parse(path: Path, lines: list[str], identity: str) -> tuple[list[dict[str, 
         try:
             line = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{path} cannot be read: line {number}: {error}") from error
-        told = line.pop(CHECK, None) if isinstance(line, dict) else None
+            raise DamagedError(path, f"cannot be read: line {number}: {error}") from error
+        recorded = line.pop(CHECK, None) if isinstance(line, dict) else None
         if not _is_metrics(line):
-            raise RunError(f"{path}, line {number}, should be an object with step, split and "
-                           f"numbers, not {str(line)[:80]}")  # fmt: skip
+            raise DamagedError(path, f"line {number} should be an object with step, split and "
+                               f"numbers, not {str(line)[:80]}")  # fmt: skip
         check = _chain(json.dumps(line), check)
-        checked = checked or told is not None
-        if checked and told != f"{check:08x}":
-            raise RunError(f"{path}, line {number}, was changed or damaged, or does not follow "
-                           "the line before it")  # fmt: skip
+        checked = checked or recorded is not None
+        if checked and recorded != f"{check:08x}":
+            raise DamagedError(path, f"line {number} was changed or damaged, or does not follow "
+                               "the line before it")  # fmt: skip
         metrics.append(line)
         marks.append(Mark(number, check))
     return metrics, marks
@@ -114,7 +104,7 @@ def _chain(text: str, before: int) -> int:
 
 
 def _is_metrics(line: Any) -> bool:
-    """Whether it has an integer step, a split, and else numbers or null."""
+    """Whether it has an integer step, a split, and otherwise numbers or null."""
     if not isinstance(line, dict) or line.get("split") not in ("train", "validation"):
         return False
     values = [value for name, value in line.items() if name != "split"]

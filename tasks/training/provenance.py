@@ -1,4 +1,4 @@
-"""What else determines a run's last bits: versions, BLAS, thread count, the code's commit."""
+"""The environment of a run: versions, BLAS, threads and commits, which determine its last bits."""
 
 import contextlib
 import importlib
@@ -20,16 +20,16 @@ _GIT = ("git", "-C")
 
 
 def environment(backend: str) -> dict[str, Any]:
-    """The software and hardware at hand, as recorded beside a run's config.
+    """Software and hardware, as recorded beside a run's config.
 
-    ``commit`` is that of gatecore's own code, ``project_commit`` that of the current folder, each
-    None where it is in no repository; ``threads`` is what BLAS and OpenMP may use.
+    ``commit`` is that of gatecore's code, ``project_commit`` that of the current folder, each None
+    outside a repository; ``threads`` is the number that BLAS and OpenMP may use.
     """
     libraries = threadpoolctl.threadpool_info()
     return {
         "gatecore": importlib.metadata.version("gatecore"),
         "commit": commit(Path(gatecore.__file__)),
-        "project_commit": _described(Path.cwd()),
+        "project_commit": _describe(Path.cwd()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
@@ -46,20 +46,20 @@ def environment(backend: str) -> dict[str, Any]:
 
 
 def commit(file: Path) -> str | None:
-    """The git commit that ``file`` belongs to, with "-dirty" if anything there was changed.
+    """The git commit that ``file`` belongs to, with "-dirty" if the repository has changes.
 
-    None outside a repository, for a file that is not tracked (a package installed into somebody's
-    project), and where git is not installed.
+    None outside a repository, for an untracked file (a package installed into another project),
+    and without git.
     """
     try:
         tracked = [*_GIT, str(file.parent), "ls-files", "--error-unmatch", file.name]
         subprocess.run(tracked, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return _described(file.parent)
+    return _describe(file.parent)
 
 
-def _described(folder: Path) -> str | None:
+def _describe(folder: Path) -> str | None:
     describe = [*_GIT, str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(describe, capture_output=True, check=True, text=True)
@@ -69,13 +69,13 @@ def _described(folder: Path) -> str | None:
 
 
 def _versions(backend: str) -> dict[str, str]:
-    """Versions of the libraries that gatecore asks for: always, for tasks, and for the backend."""
-    found = {}
+    """Versions of the libraries that gatecore requires for tasks and for the backend."""
+    versions = {}
     for requirement in importlib.metadata.requires("gatecore") or ():
         needed, _, marker = requirement.partition(";")
         extra = re.search(r"extra == .(\w+)", marker)
         name = re.match(r"[\w.-]+", needed)
         if name and (extra is None or extra[1] in ("tasks", backend)):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name[0]] = importlib.metadata.version(name[0])
-    return found
+                versions[name[0]] = importlib.metadata.version(name[0])
+    return versions

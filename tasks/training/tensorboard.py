@@ -1,7 +1,4 @@
-"""A run's metrics for TensorBoard: event files in its folder (extra ``tensorboard``).
-
-They are written by tensorboardX, which needs no framework; the run does not depend on them.
-"""
+"""Event files of a run for TensorBoard, written by tensorboardX (extra ``tensorboard``)."""
 
 import os
 from collections.abc import Mapping
@@ -11,20 +8,22 @@ from typing import Any
 import numpy as np
 
 from gatecore import timescale
+from gatecore.tasks import missing
+from gatecore.tasks.training.atomic_files import writing
 from gatecore.tasks.training.config import ConfigError
-from gatecore.tasks.training.run_folder import Run, RunError
+from gatecore.tasks.training.run import Run
 
 
 class TensorBoard:
-    """Write metrics as they come, and at the end histograms of the gates.
+    """Writes a run's metrics as scalars, and its gates as histograms.
 
-    A context manager, which closes the files. Scalars are named "train/loss", "validation/loss"
-    and so on; histograms "gates/forget" and "gates/log10_timescale", before training at step 0.
+    A context manager, which closes the file. Scalars are named "train/loss", "validation/loss"
+    and so on; histograms "gates/forget" and "gates/log10_timescale", at step 0 before training.
 
     Parameters
     ----------
     folder : path
-        The run's folder; the event file is made there with the first line of metrics.
+        The run's folder, where the first line of metrics makes the event file.
 
     Raises
     ------
@@ -36,21 +35,18 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"--tensorboard needs {error.name}, which is not installed: "
-                "pip install 'gatecore[tensorboard]'"
-            ) from error
+            raise ConfigError(str(missing(error, "tensorboard"))) from error
         self._open, self._folder, self._writer = SummaryWriter, folder, None
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics; what an earlier part of the run wrote from its step on is undone."""
+        """Add a line of metrics. The first one removes what came from its step on."""
         step, split = line["step"], line["split"]
         for name, value in line.items():
             if name not in ("step", "split") and value is not None:
                 self._at(step).add_scalar(f"{split}/{name}", value, step)
 
     def add_gates(self, run: Run) -> None:
-        """Histograms of the units of a run that has just ended, if metrics came before."""
+        """Add histograms of a run's gates, unless it had ended before any line was added."""
         if self._writer is None:
             return
         for when, step in (("before", 0), ("after", len(run.metrics) and run.metrics[-1]["step"])):
@@ -63,13 +59,13 @@ class TensorBoard:
                 self._writer.add_histogram("gates/log10_timescale", finite, step)
 
     def _at(self, step: int) -> Any:
-        """The writer, which begins with the first step that it hears of."""
+        """The writer; the first call opens it."""
         if self._writer is None:
-            own = f".{os.getpid()}.{step}"  # beside a name of seconds, which may come again
-            try:
-                self._writer = self._open(str(self._folder), purge_step=step, filename_suffix=own)
-            except OSError as error:
-                raise RunError(f"cannot write {self._folder}: {error.strerror}") from error
+            suffix = f".{os.getpid()}.{step}"  # the name's time in seconds may not be unique
+            with writing(self._folder):
+                self._writer = self._open(
+                    str(self._folder), purge_step=step, filename_suffix=suffix
+                )
         return self._writer
 
     def __enter__(self) -> "TensorBoard":

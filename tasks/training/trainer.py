@@ -11,9 +11,7 @@ import json
 import math
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,31 +23,26 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gatecore import Batch, Gate, backends, timescale
 from gatecore.tasks.problems.base import Stream
-from gatecore.tasks.training import atomic_files
+from gatecore.tasks.training.atomic_files import DamagedError, RunError, WriteError
 from gatecore.tasks.training.config import Config, explain
-from gatecore.tasks.training.run_folder import Folder, Run, RunError, load_run, load_same
+from gatecore.tasks.training.run import Run, load_run, load_same
+from gatecore.tasks.training.run_folder import Folder
+from gatecore.tasks.training.signals import Interrupted, signals
 
 OnStep = Callable[[int, float], None]
 OnMetrics = Callable[[dict[str, Any]], None]
 EXPLOSION = 10.0  # a training loss so many times the untrained model's counts as diverged
-_LACK_OF_MEMORY = ("out of memory", "allocate memory", "resource_exhausted")
 SHARING = ("torch",)  # backends whose processes share each batch
-
-
-class Interrupted(Exception):
-    """The run was told to stop, and has: its last step is kept in a checkpoint."""
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.signum = signum
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "resource_exhausted")
 
 
 @dataclasses.dataclass
 class State:
-    """Where a run is, beyond what the learner knows; kept with every checkpoint.
+    """The trainer's part of a checkpoint.
 
-    ``untrained`` is the validation loss before the first step, whatever the batches: a small one
-    may happen to be easy. ``recent`` are the metrics of the steps since the last line of the log.
+    ``untrained`` is the validation loss before the first step, which does not depend on a batch:
+    a small one may happen to be easy. ``recent`` are the metrics of the steps since the last line
+    of the log, ``best`` those of the best validation, ``seconds`` the training time.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -69,7 +62,7 @@ def train(
     on_step: OnStep | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> Run:
-    """Train one model and leave a run's folder.
+    """Train one model, and write a run's folder.
 
     Parameters
     ----------
@@ -80,33 +73,43 @@ def train(
         Continue the run of this config in ``out`` from its last checkpoint, to the same result, or
         return it if it has ended. Without a run there, start one.
     on_step : callable, optional
-        Called with the number of steps done and the metric ``task.shown`` of the last one, the
-        training loss or the score of the games.
+        Called after each training step with the number of steps done and the metric of the last
+        one that its task names: the training loss, or the score of the episodes.
     on_metrics : callable, optional
         Called with each line of metrics.jsonl as it is written: a mapping with "step", "split" and
-        values. After a resumption lines may come again.
+        values. After a resumption lines may be repeated.
 
     Returns
     -------
     Run
         Its ``status`` is "finished", or "diverged" if the loss or the gradient became infinite or
-        NaN, or the training loss grew to ten times the validation loss before the first step.
+        NaN, or the training loss exceeded ten times the validation loss before the first step.
 
     Raises
     ------
     RunError
-        ``out`` holds another run, or a damaged one, or cannot be written (then its last checkpoint
-        is whole), or another process trains there (``runs.Busy``); or the sizes of config ask for
+        ``out`` holds another run or a damaged one, cannot be written (its last checkpoint is
+        complete then), or another process trains there (``folder_lock.Busy``); or the model needs
         more memory than there is.
     Interrupted
-        After SIGINT or SIGTERM: the step in progress was finished and a checkpoint kept.
+        After SIGINT or SIGTERM: the step in progress was finished, and a checkpoint holds it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gatecore.tasks import Config, train
+    >>> config = Config.of("copying", "UR", length=4, hidden_size=8, steps=2, test_size=8)
+    >>> out, steps = tempfile.mkdtemp(), []
+    >>> run = train(config, out, on_step=lambda step, loss: steps.append(step))
+    >>> run.status, steps
+    ('finished', [1, 2])
     """
-    backends.load(config.backend)  # now: the limit reaches the libraries that are there
+    backends.load(config.backend)  # before the limit, which reaches loaded libraries alone
     # on small models a second BLAS thread gains little, and loses much where a core is busy
     with threadpoolctl.threadpool_limits(config.threads):
-        own = _own_folder(config, out, resume)
-        heard = on_metrics if own == out else None  # of processes that share a run, by the first
-        return _train(config, Folder(own), resume, on_step, heard)
+        folder = _folder_of_process(config, out, resume)
+        on_metrics = on_metrics if folder == out else None  # of the process that keeps the run
+        return _train(config, Folder(folder), resume, on_step, on_metrics)
 
 
 def _train(
@@ -116,52 +119,61 @@ def _train(
     on_step: OnStep | None,
     on_metrics: OnMetrics | None,
 ) -> Run:
-    """Claims the folder only when all that the run needs is there."""
-    if not (resume and folder.holds_run()):
-        folder.check_free()
-    elif (run := load_same(folder.path, config)).summary:
-        return run
-    try:
+    """Claims the folder only when everything that the run needs exists."""
+    former = _former_run(config, folder, resume)
+    if former and former.summary:
+        return former
+    with _memory_errors(config):
         trainer = _Trainer(config, folder)
         with folder.claimed():
-            if not (resume and folder.holds_run()):
+            former = _former_run(config, folder, resume)  # another process may have trained it
+            if former is None:
                 folder.create(config)
-            elif (run := load_same(folder.path, config)).summary:  # another process was faster
-                return run
+            elif former.summary:
+                return former
             return trainer.run(on_step, on_metrics)
+
+
+def _former_run(config: Config, folder: Folder, resume: bool) -> Run | None:
+    """The run to resume; None if the folder is free for a new one."""
+    if resume and folder.holds_run():
+        return load_same(folder.path, config)
+    folder.check_free()
+    return None
+
+
+@contextlib.contextmanager
+def _memory_errors(config: Config) -> Iterator[None]:
+    """Raise a lack of memory as a RunError; torch and JAX report it as a RuntimeError."""
+    try:
+        yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
+        message = str(error).lower()
+        if isinstance(error, RuntimeError) and not any(w in message for w in _OUT_OF_MEMORY):
             raise
-        sizes = ("hidden_size", "layers", "batch_size")
-        chosen = {name: getattr(config, name) for name in sizes} | config.task.model_dump()
-        told = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        raise RunError(f"not enough memory: choose smaller sizes than {told}") from error
+        sizes = {name: getattr(config, name) for name in ("hidden_size", "layers", "batch_size")}
+        sizes |= config.task.model_dump()
+        listed = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise RunError(f"not enough memory: choose smaller sizes than {listed}") from error
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    """torch and JAX report it as a RuntimeError, and differ by device in their words."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error).lower() for words in _LACK_OF_MEMORY
-    )
-
-
-def _own_folder(
+def _folder_of_process(
     config: Config, out: str | os.PathLike[str], resume: bool
 ) -> str | os.PathLike[str]:
-    """``out``; for all but the first process of ``torchrun`` a copy of it to throw away.
+    """``out``; for all but the first process of ``torchrun`` a temporary copy of it.
 
-    They compute what the first one does, on their share of each batch; it alone keeps the run.
+    They compute the same as the first one, each on its share of a batch; it alone keeps the run.
     """
-    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
-    follows = rank.isdecimal() and int(rank) > 0 and world.isdecimal() and int(world) > 1
+    rank, processes = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    follows = rank.isdecimal() and int(rank) > 0 and processes.isdecimal() and int(processes) > 1
     if not follows or config.backend not in SHARING:  # others may inherit these variables
         return out
-    aside = tempfile.mkdtemp(prefix="gatecore-")
-    atexit.register(shutil.rmtree, aside, ignore_errors=True)
+    copy = tempfile.mkdtemp(prefix="gatecore-")
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
     for name in ("config.json", "checkpoint.safetensors", "metrics.jsonl", "summary.json"):
-        if resume and (kept := Path(out) / name).exists():
-            shutil.copy(kept, aside)
-    return aside
+        if resume and (file := Path(out) / name).exists():
+            shutil.copy(file, copy)
+    return copy
 
 
 class _Trainer:
@@ -172,32 +184,33 @@ class _Trainer:
         self.learner = config.learner()
         self.validation = self._held_out(Stream.VALIDATION)
         self.before = self._gates()
-        self.kept = time.monotonic()  # when the last checkpoint began
+        self.last_checkpoint = time.monotonic()
 
-    def run(self, on_step: OnStep | None, on_metrics: OnMetrics | None = None) -> Run:
+    def run(self, on_step: OnStep | None, on_metrics: OnMetrics | None) -> Run:
         healthy, self.on_metrics = True, on_metrics
-        with self._torn(), signals() as received:
+        with self._stops_explained(), signals() as received:
             self._restore()
             while healthy and self.state.step < self.config.steps:
                 if received:
                     self._checkpoint()
-                    self._interrupted(received[0])
-                healthy, loss = self._step()
+                    raise self._interrupted(received[0])
+                healthy, metric = self._step()
                 if on_step:
-                    on_step(self.state.step, loss)
+                    on_step(self.state.step, metric)
             self.folder.save_summary(self._summary(healthy))
             if received:
-                self._interrupted(received[0])
+                raise self._interrupted(received[0])
         return load_run(self.folder.path)
 
     def _restore(self) -> None:
-        kept = self.folder.load_checkpoint()
-        if kept is None:
+        """Continue from the last checkpoint, or validate the untrained model."""
+        checkpoint = self.folder.load_checkpoint()
+        if checkpoint is None:
             self.folder.metrics.rewind(None)
             self.folder.save_gates(before=self.before)
             self.state.untrained = self._validate().get("loss")
             return
-        tensors, state, metrics = kept
+        tensors, state, metrics = checkpoint
         path = self.folder.path / "checkpoint.safetensors"
         expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
         try:
@@ -206,14 +219,14 @@ class _Trainer:
             TypeAdapter(State).validate_json(json.dumps(state), strict=True)
             self.learner.load_state_dict(tensors)
         except ValidationError as error:
-            raise RunError(f"{path} has a state that is no run's: {explain(error)}") from error
+            raise DamagedError(path, f"has an invalid state: {explain(error)}") from error
         except ValueError as error:
-            raise RunError(f"{path} belongs to another model: {error}") from error
+            raise DamagedError(path, f"belongs to another model: {error}") from error
         self.state = State(**state)
         self.folder.metrics.rewind(metrics)
 
     def _step(self) -> tuple[bool, float]:
-        """One training step and what is due after it: whether all is well, and what is shown."""
+        """One training step, and what is due after it: whether the run is healthy, its metric."""
         config, state, start = self.config, self.state, time.perf_counter()
         batch = config.task.batch(config.seed, state.step, config.batch_size)
         metrics = self.learner.step(
@@ -228,25 +241,26 @@ class _Trainer:
         if healthy and (last or state.step % config.evaluate_every == 0):
             self._validate()
         state.seconds += time.perf_counter() - start
-        if last or state.step % config.checkpoint_every == 0 or self._overdue():
+        overdue = time.monotonic() - self.last_checkpoint >= config.checkpoint_seconds
+        if last or state.step % config.checkpoint_every == 0 or overdue:
             self._checkpoint()
         return healthy, metrics[config.task.shown]
 
     def _record(self, line: dict[str, Any]) -> None:
-        self.folder.append(line)
+        self.folder.metrics.append(line)
         if self.on_metrics:
             self.on_metrics(line)
 
     def _log(self) -> None:
-        """A line of the means since the last one."""
+        """Record the means over the steps since the last line."""
         recent = self.state.recent
         means = {name: float(np.mean([m[name] for m in recent])) for name in recent[0]}
         self._record({"step": self.state.step, "split": "train", **means})
         self.state.recent = []
 
     def _validate(self) -> dict[str, float]:
-        found = self.config.task.scores(self.learner.evaluate(self.validation))
-        scores = {"step": self.state.step, **found}
+        metrics = self.config.task.scores(self.learner.evaluate(self.validation))
+        scores = {"step": self.state.step, **metrics}
         self._record({"split": "validation", **scores})
         if self.state.best is None or self._better(scores, self.state.best):
             self.state.best = scores
@@ -258,15 +272,12 @@ class _Trainer:
             return scores[metric] > best[metric]
         return scores[metric] < best[metric]
 
-    def _overdue(self) -> bool:
-        return time.monotonic() - self.kept >= self.config.checkpoint_seconds
-
     def _checkpoint(self) -> None:
-        self.kept = time.monotonic()
+        self.last_checkpoint = time.monotonic()
         self.folder.save_checkpoint(self.learner.state_dict(), dataclasses.asdict(self.state))
 
-    def _interrupted(self, signum: int) -> None:
-        raise Interrupted(
+    def _interrupted(self, signum: int) -> Interrupted:
+        return Interrupted(
             f"stopped at step {self.state.step} of {self.config.steps}; the checkpoint is in "
             f"{self.folder.path}",
             signum,
@@ -297,15 +308,15 @@ class _Trainer:
         return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)
 
     @contextlib.contextmanager
-    def _torn(self) -> Iterator[None]:
-        """Whoever stops the run at once, by a second Ctrl-C or a full disk, learns what is kept."""
-        kept = f"{self.folder.path} keeps the run as of its last checkpoint, if it had one"
+    def _stops_explained(self) -> Iterator[None]:
+        """Add to a second Ctrl-C and to a full disk that the last checkpoint is complete."""
+        remains = f"{self.folder.path} keeps the run as of its last checkpoint, if it had one"
         try:
             yield
         except KeyboardInterrupt as stopped:
-            raise KeyboardInterrupt(kept) from stopped
-        except atomic_files.WriteError as error:
-            raise RunError(f"{error}; {kept}. With room there, --resume continues it") from error
+            raise KeyboardInterrupt(remains) from stopped
+        except WriteError as error:
+            raise RunError(f"{error}; {remains}. With room there, --resume continues it") from error
 
 
 def _healthy(metrics: dict[str, float], untrained: float | None) -> bool:
@@ -318,24 +329,3 @@ def _timescales(gate: Gate) -> dict[str, float]:
     steps = timescale(gate)
     return {"smallest": float(steps.min()), "median": float(np.median(steps)),
             "largest": float(steps.max())}  # fmt: skip
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step in progress is not torn; a second one tears."""
-    received: list[int] = []
-
-    def remember(signum: int, frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
-        yield received
-        return
-    old = {signum: signal.signal(signum, remember) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)

@@ -7,7 +7,7 @@ import pytest
 
 from gatecore.tasks import Config, SweepConfig, load_run, sweep, train
 from gatecore.tasks.reports import report
-from gatecore.tasks.reports.summary import findings
+from gatecore.tasks.reports.summary import summarize
 from gatecore.tasks.training.config import ConfigError
 from tests.tasks.test_cli import run
 from tests.tasks.test_trainer import Killed, die_at, remains
@@ -143,7 +143,7 @@ def test_a_report_shows_scores_and_takes_perfect_for_no_answer_without_memory(sw
     assert group["score"] == {"name": "score", "higher_is_better": True}
     assert set(group["baselines"]) == {"random walk", "always choosing", "perfect"}
     assert "always choosing" in page
-    said = " ".join(findings(report.read(folder).groups[0]))
+    said = " ".join(summarize(report.read(folder).groups[0]))
     assert "perfect" not in said
     assert "score (higher is better)" in said
 

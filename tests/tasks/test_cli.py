@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from gatecore import MECHANISMS, mechanism, timescale
 from gatecore.cells import LSTM
 from gatecore.tasks import load_run
-from gatecore.tasks.cli import commands, compare
+from gatecore.tasks.cli import compare
 from gatecore.tasks.cli.commands import main
 from gatecore.tasks.training.run_folder import Folder
 from tests.tasks.tiny import arguments
@@ -144,7 +144,7 @@ def test_ctrl_c_outside_the_loop_exits_with_130_too(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "train_with_progress", interrupt)
+    monkeypatch.setattr("gatecore.tasks.cli.progress.train", interrupt)
     result = run("train", "copying", "--out", "never")
     assert (result.exit_code, "Traceback" in result.output) == (130, False)
     assert result.output == "Stopped.\n"
@@ -179,7 +179,7 @@ def test_ctrl_c_in_the_first_validation_can_be_resumed(tmp_path, monkeypatch):
 
 def test_the_help_says_how_runs_end_and_go_on():
     words = " ".join(run("train", "--help").output.split())
-    assert "diverged; that is a result, and exits with 0" in words
+    assert "recorded as diverged. That is a result: the exit status is 0" in words
     assert "Several mechanisms always do" in words
 
 
@@ -254,7 +254,7 @@ def test_a_missing_library_is_reported_with_its_extra():
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert "gatecore.tasks needs pydantic" in done.stderr
-        assert "pip install 'gatecore[tasks]'" in done.stderr
+        assert "pip install -e '.[tasks]'" in done.stderr
         assert ("Traceback" in done.stderr) == ("train" in statement)
 
 

@@ -9,10 +9,11 @@ import rich.console
 from gatecore import Gate
 from gatecore.analysis import figures
 from gatecore.tasks import Config, load_run, train
-from gatecore.tasks.cli import compare
+from gatecore.tasks.cli import compare, progress
+from gatecore.tasks.cli.results import results_table
+from gatecore.tasks.training.atomic_files import RunError
 from gatecore.tasks.training.config import ConfigError
-from gatecore.tasks.training.run_folder import RunError
-from gatecore.tasks.training.trainer import Interrupted
+from gatecore.tasks.training.signals import Interrupted
 from tests.tasks.tiny import tiny
 
 
@@ -80,7 +81,7 @@ def test_the_table_sets_results_beside_the_baselines(done):
 def test_the_table_fits_eighty_columns_and_cuts_nothing(done):
     _, runs, _ = done
     recorder = Recorder()
-    recorder.console.print(compare.results_table(runs))
+    recorder.console.print(results_table(runs))
     assert "…" not in recorder.text()
     assert max(len(line.rstrip()) for line in recorder.text().splitlines()) <= 80
     assert all(word in recorder.text() for word in ("parameters", "shortest", "longest", "∞"))
@@ -107,7 +108,7 @@ def test_an_interrupted_job_goes_on_where_it_was(done, tmp_path, monkeypatch):
 
         return train(config, folder, on_step=watch, **settings)
 
-    monkeypatch.setattr(compare, "train", stop_the_second)
+    monkeypatch.setattr(progress, "train", stop_the_second)
     with pytest.raises(Interrupted, match="stopped at step 7 of 12"):
         compare.compare(job(), tmp_path, Recorder().console)
     again = compare.compare(job(), tmp_path, Recorder().console)
@@ -124,7 +125,7 @@ def test_a_folder_with_runs_of_another_config_is_refused_and_left_alone(done):
 
 
 def never_trained(monkeypatch):
-    monkeypatch.setattr(compare, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(progress, "train", lambda *_, **__: pytest.fail("it trained"))
 
 
 def test_a_folder_that_does_not_fit_is_refused_before_any_training(done, tmp_path, monkeypatch):

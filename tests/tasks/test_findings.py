@@ -11,8 +11,9 @@ from gatecore import mechanism
 from gatecore.analysis import figures
 from gatecore.tasks import Config
 from gatecore.tasks.reports import paired_statistics, published_results
-from gatecore.tasks.reports.aggregate import Group, Score, Variant
-from gatecore.tasks.reports.summary import findings
+from gatecore.tasks.reports.aggregate import Group, Variant
+from gatecore.tasks.reports.summary import summarize
+from gatecore.tasks.reports.trial import Score
 
 
 def by_seed(*values):
@@ -33,7 +34,7 @@ def test_the_interval_is_that_of_all_resamples(differences):
     found = paired_statistics.compare(by_seed(*differences), by_seed(*[0.0] * len(differences)))
     scale = max(differences) - min(differences)
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * scale)
-    assert found.exceeds == (min(differences) > 0)
+    assert found.significant == (min(differences) > 0)
 
 
 @pytest.mark.parametrize("size", [2, 3, 6, 12])
@@ -55,20 +56,20 @@ def test_intervals_of_equal_gates_exclude_zero_as_often_as_is_said():
         resampled = drawn[:, rng.integers(0, size, (400, size))].mean(axis=2)
         low, high = np.quantile(resampled, [0.025, 0.975], axis=1)
         often = np.mean((low > 0) | (high < 0))
-        assert often == pytest.approx(paired_statistics.by_chance(size), abs=0.05)
+        assert often == pytest.approx(paired_statistics.false_positives(size), abs=0.05)
 
 
 def test_two_seeds_never_tell_a_difference_and_six_may_establish_one():
-    assert not paired_statistics.compare(by_seed(1.0, 1.1), by_seed(0.0, 0.0)).exceeds
+    assert not paired_statistics.compare(by_seed(1.0, 1.1), by_seed(0.0, 0.0)).significant
     six = paired_statistics.compare(by_seed(*[1.0, 1.1, 1.2, 0.9, 0.8, 1.3]), by_seed(*[0.0] * 6))
-    assert (six.exceeds, six.established, six.chance) == (True, True, 2 / 64)
+    assert (six.significant, six.confirmed, six.chance) == (True, True, 2 / 64)
     three = paired_statistics.compare(by_seed(1.0, 1.1, 1.2), by_seed(0.0, 0.0, 0.0))
-    assert (three.exceeds, three.established) == (True, False)
+    assert (three.significant, three.confirmed) == (True, False)
 
 
 def test_equal_scores_are_no_difference():
     found = paired_statistics.compare(by_seed(1.0, 2.0, 3.0), by_seed(1.0, 2.0, 3.0))
-    assert (found.mean, found.low, found.high, found.exceeds) == (0, 0, 0, False)
+    assert (found.mean, found.low, found.high, found.significant) == (0, 0, 0, False)
 
 
 # ---- sentences -------------------------------------------------------------------------------
@@ -104,29 +105,29 @@ def group(**scores):
 
 
 def told(**scores):
-    return " ".join(findings(group(**scores))).replace("\N{NO-BREAK SPACE}", " ")
+    return " ".join(summarize(group(**scores))).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_one_seed_claims_nothing():
     text = told(standard=[0.5], UR=[0.9])
     assert "one seed each: UR 90.00 %, standard 50.00 %" in text
     assert "Too few seeds in common with standard (at most 1)" in text
-    assert "noise" not in text
+    assert "ignificant" not in text
 
 
 def test_three_seeds_that_agree_are_a_hint():
     text = told(standard=[0.5, 0.6, 0.55], UR=[0.7, 0.75, 0.8], U=[0.5, 0.65, 0.5])
-    assert "better than standard: UR +20.0 points (+15.0 to +25.0, 3 seeds)" in text
-    assert "Not told apart from standard: U." in text
-    assert "about 25 % of such comparisons (about 0.5 of these 2)" in text
-    assert "hint and no proof" in text
+    assert "better than standard across seeds: UR +20.0 points (+15.0 to +25.0, 3 seeds)" in text
+    assert "Not significantly different from standard: U." in text
+    assert "about 25 % (about 0.5 of these 2) are significant by chance" in text
+    assert "weak evidence" in text
 
 
 def test_six_seeds_can_establish_a_difference():
     text = told(standard=[0.5] * 6, UR=[0.7, 0.71, 0.72, 0.73, 0.74, 0.75])
-    assert "better than standard: UR" in text
+    assert "Significantly better than standard across seeds: UR" in text
     assert "sign-flip test: UR" in text
-    assert "no proof" not in text
+    assert "weak evidence" not in text
 
 
 def test_a_lower_loss_is_better():
@@ -137,10 +138,12 @@ def test_a_lower_loss_is_better():
         for label, values in runs.items()
     )
     copy = Group("Copy", {}, {}, variants, {"any symbol alike": {"loss": 2.0794}})
-    text = " ".join(findings(copy))
-    assert "better than standard: UR −1.07" in text
-    assert "Better than an answer without memory (any symbol alike, 2.079) by at least 1 %: UR; " \
-        "not so: standard" in text  # fmt: skip
+    text = " ".join(summarize(copy))
+    assert "better than standard across seeds: UR −1.07" in text
+    assert (
+        "Better by at least 1 % than the best memoryless baseline (any symbol alike, 2.079): UR; "
+        "not: standard" in text
+    )
 
 
 def test_diverged_seeds_are_counted_and_left_out():

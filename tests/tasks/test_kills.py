@@ -10,8 +10,9 @@ import time
 import pytest
 
 from gatecore.tasks import load_run, train
-from gatecore.tasks.training import atomic_files
-from gatecore.tasks.training.run_folder import Busy, RunError
+from gatecore.tasks.training import folder_lock
+from gatecore.tasks.training.atomic_files import RunError
+from gatecore.tasks.training.folder_lock import Busy
 from tests.tasks.killing import config
 from tests.tasks.test_trainer import remains
 from tests.tasks.tiny import arguments, tiny
@@ -99,16 +100,16 @@ def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path):
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as other:
         while not (tmp_path / "state.json").exists():
             time.sleep(0.02)
-        assert atomic_files.is_locked(tmp_path)
+        assert folder_lock.is_locked(tmp_path)
         again = tiny(steps=1_000_000, evaluate_every=100_000)
         with pytest.raises(Busy, match=rf"trained by another process \(.*, process {other.pid}\)"):
             train(again, tmp_path, resume=True)
         assert load_run(tmp_path).status == "unfinished"
         other.kill()
     assert (tmp_path / ".lock").exists()
-    assert not atomic_files.is_locked(tmp_path)
-    with atomic_files.lock(tmp_path):
-        assert atomic_files.is_locked(tmp_path)
+    assert not folder_lock.is_locked(tmp_path)
+    with folder_lock.lock(tmp_path):
+        assert folder_lock.is_locked(tmp_path)
     assert not (tmp_path / ".lock").exists()
 
 
@@ -124,17 +125,17 @@ def test_the_lock_is_that_of_the_file_in_the_folder(tmp_path, monkeypatch):
         return descriptor
 
     monkeypatch.setattr(os, "open", remove_meanwhile)
-    with atomic_files.lock(tmp_path):
+    with folder_lock.lock(tmp_path):
         assert (tmp_path / ".lock").exists()
-        assert atomic_files.is_locked(tmp_path)
+        assert folder_lock.is_locked(tmp_path)
 
 
 def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
     def refuse(*_):
-        raise OSError(atomic_files.errno.ENOLCK, "No locks available")
+        raise OSError(folder_lock.errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(atomic_files.fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="has no locks"), atomic_files.lock(tmp_path):
+    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="has no locks"), folder_lock.lock(tmp_path):
         pass
 
 

@@ -12,7 +12,7 @@ from gatecore.contracts.memory import Memory
 from gatecore.tasks import Config, train
 from gatecore.tasks.reports.aggregate import Trial
 from gatecore.tasks.training.config import ConfigError
-from gatecore.tasks.training.run_folder import RunError, load_run
+from gatecore.tasks.training.run import RunError, load_run
 
 SMALL = dict(
     backend="torch", length=1, nesting=1, hidden_size=8, batch_size=4, steps=6, evaluate_every=3,

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from gatecore.tasks import train
 from gatecore.tasks.cli.commands import main
-from gatecore.tasks.reports import report
+from gatecore.tasks.reports import export, report
 from gatecore.tasks.reports.aggregate import Note
-from gatecore.tasks.reports.summary import findings
+from gatecore.tasks.reports.summary import summarize
 from gatecore.tasks.training.run_folder import FILES, RunError
 from tests.tasks.tiny import tiny
 
@@ -85,14 +85,14 @@ def test_the_page_shows_the_same_numbers(folder, written):
     row = re.search(r'<tr><th scope="row">standard</th>(.*?)</tr>', page, re.DOTALL).group(1)
     cells = re.findall(r'<td class="(\w+) ?\w*">(?:<strong>)?(.*?)(?:</strong>)?</td>', row)
     shown = dict(cells)
-    assert shown["test"] == f"{np.median(tests):#.4g}"
+    assert shown["median_test"] == f"{np.median(tests):#.4g}"
     assert shown["seeds"] == ", ".join(f"{value:#.4g}" for value in tests)
     assert f"{json.loads((folder / 'copy/UR-0/summary.json').read_text())['parameters']:,}" in page
     assert "2.079" in page  # without memory: ln 8
 
 
 def test_bands_are_percentiles_over_seeds_as_far_as_each_got(folder):
-    from gatecore.tasks.reports.html import band_of
+    from gatecore.tasks.reports.plots import band_of
 
     variant = report.read(folder).groups[1].variants[0]
     curves = [losses(folder / "copy" / f"standard-{seed}") for seed in SEEDS]
@@ -217,11 +217,9 @@ def test_a_diverged_seed_has_an_asterisk_and_no_test_score(written):
 
 
 def test_the_curves_in_the_data_are_thinned_and_keep_their_ends():
-    from gatecore.tasks.reports.aggregate import thinned
-
-    assert thinned(0).tolist() == []
-    assert thinned(1).tolist() == [0]
-    kept = thinned(5000)
+    assert export.thinned(0).tolist() == []
+    assert export.thinned(1).tolist() == [0]
+    kept = export.thinned(5000)
     assert (kept[0], kept[-1], len(kept)) == (0, 4999, 100)
 
 
@@ -239,7 +237,7 @@ def test_an_empty_folder_gives_a_page_that_says_so(tmp_path):
 def test_one_run_gives_a_page_that_compares_nothing(folder, tmp_path):
     shutil.copytree(folder / "copy" / "UR-0", tmp_path / "run")
     (only,) = report.read(tmp_path / "run").groups
-    assert any("nothing to compare" in sentence for sentence in findings(only))
+    assert any("nothing to compare" in sentence for sentence in summarize(only))
     page = report.write(report.read(tmp_path / "run"), tmp_path / "out").read_text()
     assert "1 run in 1 group" in page
     assert "One seed each: no band." in page
@@ -247,7 +245,7 @@ def test_one_run_gives_a_page_that_compares_nothing(folder, tmp_path):
 
 def test_an_unfinished_run_is_named_as_such_and_counts_in_no_number(folder):
     copy = report.read(folder).groups[1]
-    assert "One run has not finished, and counts in no number above." in findings(copy)
+    assert "One run has not finished, and is excluded from all statistics." in summarize(copy)
     ur = copy.variants[1]
     assert [trial.seed for trial in ur.unfinished] == [2]
     assert ur.tests.keys() == {0, 1}
@@ -321,7 +319,7 @@ def test_a_damaged_run_is_left_out_or_told_as_it_was(folder, tmp_path_factory, d
     """Whatever happens to one of its files: no traceback, and no other number than before."""
     root = tmp_path_factory.mktemp("damaged")
     shutil.copytree(folder / "copy" / "UR-0", root / "run")
-    before = report.read(root).groups[0].trials[0].record()
+    before = export.record(report.read(root).trials[0])
     names = [name for name in FILES if (root / "run" / name).exists()]
     path = root / "run" / data.draw(st.sampled_from(names))
     path.write_bytes(damaged(path.read_bytes(), data))
@@ -332,7 +330,7 @@ def test_a_damaged_run_is_left_out_or_told_as_it_was(folder, tmp_path_factory, d
         assert [note.folder for note in found.notes] == ["run"]
         assert after["groups"] == []
     else:
-        assert found.trials[0].record() == before
+        assert export.record(found.trials[0]) == before
     shutil.rmtree(root)
 
 

@@ -233,10 +233,10 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         ("config.json", "{}", r"config\.json is no config: task is missing"),
         ("config.json", b"\xff\xfe\x00", r"config\.json cannot be read"),
         ("metrics.jsonl", "nonsense\n", r"metrics\.jsonl cannot be read"),
-        ("metrics.jsonl", "[]\n", r"metrics\.jsonl, line 1, should be an object with step"),
+        ("metrics.jsonl", "[]\n", r"metrics\.jsonl line 1 should be an object with step"),
         ("metrics.jsonl", b"\xff\n", r"metrics\.jsonl cannot be read"),
-        ("metrics.jsonl", '{"step": "a", "split": "train"}\n', r"metrics\.jsonl, line 1, should"),
-        ("metrics.jsonl", '{"step": 1, "split": "test"}\n', r"metrics\.jsonl, line 1, should"),
+        ("metrics.jsonl", '{"step": "a", "split": "train"}\n', r"metrics\.jsonl line 1 should"),
+        ("metrics.jsonl", '{"step": 1, "split": "test"}\n', r"metrics\.jsonl line 1 should"),
         (
             "metrics.jsonl",
             '{"step": 1, "split": "train", "loss": "x"}\n',

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gatecore.tasks import load_run, train
-from gatecore.tasks.reports.aggregate import flat
 from gatecore.tasks.training import atomic_files
+from gatecore.tasks.training.config import flat
 from gatecore.tasks.training.provenance import environment
 from tests.packaging.layout import ROOT
 from tests.tasks.saved_runs import BACKENDS, CHECKPOINT, RUNS, SETTINGS, config, processor

@@ -202,7 +202,7 @@ def test_no_scheduler_at_an_address_is_an_error_before_any_work(tmp_path):
 
 def test_a_missing_dask_is_reported_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match=r"pip install 'gatecore\[sweeps\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[sweeps\]'"):
         sweep(tiny_sweep(tmp_path / "out", dask="tcp://127.0.0.1:8786"))
     assert list(tmp_path.iterdir()) == []
 
@@ -349,7 +349,7 @@ def test_a_toml_file_gives_what_the_flags_do_not(tmp_path, pool):
         (["copying", "--set", "length"], "--set 'length' should be KEY=VALUE or KEY=V1,V2"),
         (["copying", "--set", "length="], "should be KEY=VALUE or KEY=V1,V2"),
         (["copying", "--set", "length=5", "--set", "length=6"], "length is given twice"),
-        (["copying", "--set", "seed=1,2"], "seed has a key of its own: seeds"),
+        (["copying", "--set", "seed=1,2"], "seed is set by the key seeds of a sweep"),
         (["forgetting", "--mechanisms", "U,OM"], "cannot run forgetting"),
         (["copying", "--out", __file__], "is a file"),
         (["copying", "--config", "missing.toml"], "does not exist"),
@@ -406,11 +406,11 @@ def test_without_a_terminal_there_is_a_line_for_each_event():
         display.update([one])
         one.deaths, one.reason = 1, "killed"
         display.event(one, "died")
-        one.status, one.told = "finished", 0.5
+        one.status, one.metric = "finished", 0.5
         display.event(one, "finished")
     lines = shown.file.getvalue().splitlines()
     assert lines == [
-        "copying-U-seed0: died (killed); death 1, it goes on from its last checkpoint",
+        "copying-U-seed0: died (killed); death 1, it continues from its last checkpoint",
         "copying-U-seed0: finished, test loss 0.5000",
     ]
 

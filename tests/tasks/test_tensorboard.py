@@ -115,5 +115,5 @@ def test_a_missing_library_is_named_before_anything_is_trained(tmp_path, monkeyp
     out = tmp_path / "run"
     result = run("copying", "--tensorboard", *arguments("--out", str(out)))
     assert (result.exit_code, result.output.count("Error:")) == (2, 1)
-    assert "pip install 'gatecore[tensorboard]'" in result.output
+    assert "pip install -e '.[tensorboard]'" in result.output
     assert not out.exists()

@@ -12,8 +12,8 @@ import safetensors.numpy
 from gatecore import ModelSpec
 from gatecore.tasks import load_run, train
 from gatecore.tasks.training import atomic_files, trainer
-from gatecore.tasks.training.run_folder import RunError
-from gatecore.tasks.training.trainer import Interrupted
+from gatecore.tasks.training.atomic_files import RunError
+from gatecore.tasks.training.signals import Interrupted
 from tests.tasks.tiny import tiny
 
 
@@ -256,7 +256,7 @@ def test_a_state_of_wrong_types_is_refused(tmp_path, state):
     path = tmp_path / "checkpoint.safetensors"
     tensors, about = atomic_files.read_tensors(path)
     atomic_files.write_tensors(path, tensors, {**about, "state": state})
-    with pytest.raises(RunError, match=r"checkpoint\.safetensors has a state that is no run's"):
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors has an invalid state"):
         train(tiny(), tmp_path, resume=True)
 
 

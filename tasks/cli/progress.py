@@ -1,0 +1,55 @@
+"""A run under a progress bar."""
+
+import contextlib
+from pathlib import Path
+
+import rich.console
+import rich.progress
+
+from gatecore.tasks.training.config import Config
+from gatecore.tasks.training.run import Run
+from gatecore.tasks.training.tensorboard import TensorBoard
+from gatecore.tasks.training.trainer import train
+
+
+def train_with_progress(
+    config: Config,
+    folder: Path,
+    console: rich.console.Console,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> Run:
+    """:func:`gatecore.tasks.train` under a progress bar that shows the loss or the score.
+
+    ``tensorboard``: write event files in the folder, too.
+    """
+    events = TensorBoard(folder) if tensorboard else None
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[name]} {task.fields[value]:.4f}"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal  # a bar in a log is blank lines
+    bar = rich.progress.Progress(*columns, console=console, transient=True, disable=hidden)
+    with events or contextlib.nullcontext(), bar:
+        task = bar.add_task(
+            label(config), total=config.steps, name=config.task.shown, value=float("nan")
+        )
+        run = train(
+            config,
+            folder,
+            resume=resume,
+            on_step=lambda step, value: bar.update(task, completed=step, value=value),
+            on_metrics=events.add if events else None,
+        )
+        if events:
+            events.add_gates(run)
+    return run
+
+
+def label(config: Config) -> str:
+    """The task and the mechanism of a run."""
+    return f"{config.task.title}, {config.mechanism.name}"

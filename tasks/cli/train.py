@@ -1,0 +1,100 @@
+"""``gatecore train``: one run, or one for each of several mechanisms."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import rich.console
+
+from gatecore.tasks.cli.compare import compare
+from gatecore.tasks.cli.errors import reported_errors
+from gatecore.tasks.cli.progress import train_with_progress
+from gatecore.tasks.cli.results import results_table
+from gatecore.tasks.cli.settings import read_assignments
+from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("task", metavar="TASK")
+@click.option(
+    "--mechanism",
+    default="UR",
+    show_default=True,
+    help="Gate mechanism. Several, separated by commas, are trained in folders below OUT.",
+)
+@click.option("--preset", default="quick", show_default=True, help="quick or paper.")
+@click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
+@click.option("--core", help="lstm, gru, minimal, rmc, dnc, rma, ...  [default: lstm]")
+@click.option("--seed", type=int, help="Seed of weights and data.  [default: 0]")
+@click.option("--steps", type=int, help="Training steps.  [default: by preset]")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other setting, e.g. length=500, learning_rate=1e-3, mechanism.downsize=8.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in OUT from its last checkpoint, or print its results if it has ended. "
+    "Several mechanisms always do.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
+@click.pass_context
+def train(
+    context: click.Context, /, task: str, mechanism: str, preset: str, assignments: tuple[str, ...],
+    out: Path | None, resume: bool, tensorboard: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Train a model on TASK, and write a folder with the results.
+
+    Tasks: copying, adding, forgetting, pixels, language, programs, match;
+    and, to test the agent, tmaze, chain, cartpole.
+
+    Every setting is also an option: `--length 500` is `--set length=500`.
+
+    A run whose loss explodes is recorded as diverged. That is a result: the exit status is 0.
+    """
+    console = rich.console.Console()
+    with reported_errors():
+        settings = read_assignments((*assignments, *_further(task, context.args)), options)
+        configs = [Config.of(task, name.strip(), preset, **settings)
+                   for name in mechanism.split(",")]  # fmt: skip
+        if len(configs) > 1:
+            compare(configs, out or Path("runs"), console, tensorboard=tensorboard)
+            return
+        folder = out or Path("runs") / f"{task}-{configs[0].mechanism.name}-seed{configs[0].seed}"
+        run = train_with_progress(
+            configs[0], folder, console, resume=resume, tensorboard=tensorboard
+        )
+    console.print(results_table([run]))
+    console.print(f"Run: {folder}", soft_wrap=True)
+
+
+def _further(task: str, words: Sequence[str]) -> Iterator[str]:
+    """Options named as settings of the task or the run, as KEY=VALUE; a lone ``--permute`` is true.
+
+    Raises click's error for any other option.
+    """
+    of_task = TASKS[task].model_fields if task in TASKS else ()  # Config.of reports another task
+    known = [*of_task, *(name for name in Config.model_fields if name not in ELSEWHERE)]
+    rest = list(words)
+    while rest:
+        word, has_value, value = rest.pop(0).partition("=")
+        name = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--"):
+            raise click.UsageError(f"Got unexpected extra argument ({word})")
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *(str(p.name) for p in train.params)])
+            options = [f"--{option.replace('_', '-')}" for option in near]
+            raise click.NoSuchOption(word, possibilities=options)
+        if not has_value:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        yield f"{name}={value}"

@@ -1,0 +1,137 @@
+"""The figures of a report as inline SVG, each with a description in words and a caption."""
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import markupsafe
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from gatecore import Gate, timescale
+from gatecore.analysis import figures
+from gatecore.analysis.figures import Band
+from gatecore.tasks.reports.aggregate import Group, Variant
+
+_BANDS = {
+    (20, 80): "The line is the median of the seeds, the band holds the middle 60 % of them "
+    "(as in the paper's Figure 3).",
+    (25, 75): "The line is the median of the seeds, the band reaches from quartile to quartile "
+    "(as in the paper's Figure 5).",
+    None: "The line is the mean over the last 1 % of the data, the band its 95 % confidence "
+    "interval (as in the paper's Figure 6).",
+}
+
+Drawn = tuple[Any, str, str]  # a figure, its description, its caption
+
+
+class Picture(NamedTuple):
+    """A figure in the page."""
+
+    svg: markupsafe.Markup
+    caption: str
+
+
+def pictures(group: Group, anchor: str) -> list[Picture]:
+    """Learning curves and gate histograms of a group; ``anchor`` makes their identifiers unique."""
+    drawn = [*_curves(group), *_histograms(group)]
+    return [
+        Picture(_svg(figure, f"{anchor}f{k}", description), caption)
+        for k, (figure, description, caption) in enumerate(drawn, start=1)
+    ]
+
+
+def band_of(variant: Variant) -> Band:
+    """The validation curves of a variant's chosen runs, as the paper draws such a task."""
+    curves = [trial.curve for trial in variant.chosen]
+    percentiles = variant.score.band
+    if percentiles:
+        band = figures.quantile_band(curves, *percentiles)
+    else:
+        band = figures.trailing_band(curves, 0.01 * variant.chosen[0].config.steps)
+    ends = tuple((float(steps[-1]), float(values[-1]))
+                 for steps, values in (trial.curve for trial in variant.diverged)
+                 if len(steps))  # fmt: skip
+    return band._replace(ends=ends)
+
+
+def _curves(group: Group) -> Iterator[Drawn]:
+    """All variants in one plot; if they are many, also each in one of its own."""
+    score, bands = group.score, {v.label: band_of(v) for v in group.variants}
+    content = bands, group.baseline_scores(), f"validation {score.name}"
+    ends = "; ".join(
+        f"{label} {score.show(float(band.middle[-1]))}"
+        for label, band in bands.items()
+        if len(band.steps)
+    )
+    description = f"{group.title}: {content[2]} against training steps. "
+    description += f"At the end: {ends or 'no values'}."
+    single = all(len(variant.chosen) == 1 for variant in group.variants)
+    meaning = "One seed each: no band." if single else _BANDS[score.band]
+    further = ""
+    if any(len(variant.rates) > 1 for variant in group.variants):
+        further += " Each at its learning rate of the best validation score."
+    if any(band.ends for band in bands.values()):
+        further += " A cross marks the last validation of a seed that diverged."
+    many = len(bands) > figures.FEW
+    first = "The lines alone; their bands are in the next figure." if many else meaning
+    yield figures.learning_bands(*content), description, f"Learning curves. {first}{further}"
+    if many:
+        caption = f"The same, one kind of gates at a time, the others in grey. {meaning}"
+        yield figures.learning_grid(*content), description, caption
+
+
+def _histograms(group: Group) -> Iterator[Drawn]:
+    gates = {v.label: (_units(v, "before"), _units(v, "after")) for v in group.variants}
+    if any(gate for pair in gates.values() for gate in pair):
+        yield (
+            figures.gate_rows(gates),
+            _quartiles(gates, "value"),
+            "Forget gates of the units, means over time and batch, before training (grey outline) "
+            "and after; all seeds together (as in the paper's Figures 4 and 9).",
+        )
+        yield (
+            figures.timescale_rows(gates),
+            _quartiles(gates, "timescale"),
+            "The same as timescales 1/(1 − g), in steps; the last bin includes longer ones.",
+        )
+
+
+def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
+    """A figure as an SVG element, its identifiers unlike those of any other in the page."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+        assert isinstance(figure, Figure)
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", text)
+    role = f'role="img" aria-labelledby="{prefix}-description"'
+    words = f'<desc id="{prefix}-description">{markupsafe.escape(description)}</desc>'
+    head, rest = text.split(">", 1)
+    return markupsafe.Markup(f"{head} {role}>{words}{rest}")
+
+
+def _units(variant: Variant, when: str) -> Gate | None:
+    """The gates of all units of the chosen runs, in one row."""
+    gates = [gate for trial in variant.chosen if (gate := trial.run.gates(when))]
+    if not gates:
+        return None
+    return Gate(*(np.concatenate([np.ravel(side) for side in sides])
+                  for sides in zip(*gates, strict=True)))  # fmt: skip
+
+
+def _quartiles(gates: Mapping[str, tuple[Gate | None, Gate | None]], quantity: str) -> str:
+    """The histograms in words."""
+    parts = []
+    for label, pair in gates.items():
+        for when, gate in zip(("before", "after"), pair, strict=True):
+            if gate:
+                values = gate.value if quantity == "value" else timescale(gate)
+                spread = np.quantile(values, [0.25, 0.5, 0.75], method="nearest")
+                parts.append(f"{label} {when}: {', '.join(f'{v:.3g}' for v in spread)}")
+    return f"Histograms of {quantity}s. Quartiles: {'; '.join(parts)}."

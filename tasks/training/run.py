@@ -1,0 +1,205 @@
+"""A run as its folder records it, read and verified."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from gatecore import Gate
+from gatecore.tasks.training import atomic_files, metrics_log
+from gatecore.tasks.training.atomic_files import DamagedError
+from gatecore.tasks.training.config import Config, explain
+from gatecore.tasks.training.folder_lock import Busy
+from gatecore.tasks.training.run_folder import (
+    FILES,
+    MARK,
+    UNIDENTIFIED,
+    Folder,
+    RunError,
+    check_identity,
+    identity,
+)
+
+__all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run as its folder records it.
+
+    Parameters
+    ----------
+    folder : Path
+    config : Config
+    environment : mapping
+        Versions, hardware and commits under which it was started.
+    metrics : list of dict
+        The lines of metrics.jsonl: "step", "split" ("train" or "validation") and values by name;
+        None for a value that was not finite.
+    summary : dict or None
+        The results: status, test scores, baselines, timescales in steps, training time in
+        seconds. None until the run has ended.
+    identity : str
+        The checksum of the recorded config.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gatecore.tasks import Config, train
+    >>> config = Config.of("copying", length=4, hidden_size=8, steps=2, test_size=8)
+    >>> run = train(config, tempfile.mkdtemp())
+    >>> run.curve("validation", "loss")[0], run.gates("after").value.shape
+    (array([0, 2]), (1, 8))
+    """
+
+    folder: Path
+    config: Config
+    environment: Mapping[str, Any]
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    identity: str = ""
+
+    @property
+    def status(self) -> str:
+        """ "finished", "diverged", or "unfinished"."""
+        return self.summary["status"] if self.summary else "unfinished"
+
+    def curve(self, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """The steps at which a metric was finite, and its values there, both (points,)."""
+        points = [(line["step"], line[metric]) for line in self.metrics
+                  if line["split"] == split and line.get(metric) is not None]  # fmt: skip
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        return np.array(steps), np.array(values, dtype=float)
+
+    def gates(self, when: str) -> Gate | None:
+        """The mean effective forget gate of each unit, (layers, hidden), or None without a record.
+
+        Parameters
+        ----------
+        when : {"before", "after"}
+            Training.
+
+        Raises
+        ------
+        RunError
+            The file is damaged, or belongs to another run.
+        """
+        path = self.folder / "gates.safetensors"
+        if not path.exists():
+            return None
+        tensors, about = atomic_files.read_tensors(path, unsigned=True)
+        if about:
+            check_identity(path, about.get("config"), self.identity)
+        sides = [tensors.get(f"{when}.{side}") for side in Gate._fields]
+        return Gate(*sides) if all(side is not None for side in sides) else None
+
+
+class _Summary(BaseModel):
+    """The fields of summary.json that are required; null stands for a number not finite."""
+
+    status: Literal["finished", "diverged"]
+    step: int
+    parameters: int
+    seconds: float
+    test: dict[str, float | None] | None
+    metrics: list[int] | None = None
+    timescales: dict[
+        Literal["before", "after"], dict[Literal["smallest", "median", "largest"], float | None]
+    ]
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run's folder.
+
+    Parameters
+    ----------
+    path : path
+        The folder that :func:`gatecore.tasks.train` or ``gatecore train`` wrote.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunError
+        The folder holds no run, or one whose files are invalid, damaged, or of different runs.
+        Values that the run did not write are never returned.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gatecore.tasks import Config, load_run, train
+    >>> config = Config.of("copying", length=4, hidden_size=8, steps=2, test_size=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = train(config, folder)
+    ...     run = load_run(folder)
+    >>> run.status, sorted(run.summary["test"])
+    ('finished', ['accuracy', 'loss'])
+    """
+    folder = Path(path)
+    if not Folder(folder).holds_run():
+        raise RunError(f"{folder} holds no run: there is no config.json; name the folder that "
+                       "gatecore train wrote")  # fmt: skip
+    file = folder / "config.json"
+    record = atomic_files.read_json(file)
+    environment = record.get("environment", {})
+    if not isinstance(environment, dict):
+        raise DamagedError(file, "should hold an object as environment")
+    try:
+        config = Config.model_validate({k: v for k, v in record.items() if k not in UNIDENTIFIED})
+    except ValidationError as error:
+        raise DamagedError(file, f"is no config: {explain(error)}") from error
+    atomic_files.verify(file, record)
+    checksum = identity(record)
+    reached = _checkpoint_mark(folder)  # before the metrics: a run in progress writes it after them
+    summary, end = _read_summary(folder, checksum, config.task.score)
+    metrics, marks = metrics_log.read(folder / "metrics.jsonl", checksum)
+    for mark in (reached, end):
+        if mark is not None:
+            metrics_log.check_mark(folder / "metrics.jsonl", marks, mark)
+    return Run(folder, config, environment, metrics, summary, checksum)
+
+
+def load_same(path: str | os.PathLike[str], config: Config) -> Run:
+    """:func:`load_run` for a run of this config. Raises RunError if its config differs."""
+    run = load_run(path)
+    if differences := config.differences(run.config):
+        raise RunError(f"{path} holds a run of another config: {', '.join(differences)}; remove "
+                       "that folder, or choose another output folder")  # fmt: skip
+    return run
+
+
+def _checkpoint_mark(folder: Path) -> metrics_log.Mark | None:
+    """The length of the metrics at the last checkpoint, by state.json if that can be read."""
+    try:
+        state = atomic_files.read_json(folder / "state.json")
+        return MARK.validate_python(atomic_files.verify(folder / "state.json", state)["metrics"])
+    except (KeyError, RunError, ValidationError):
+        return None  # state.json is a copy: nothing else is read from it
+
+
+def _read_summary(
+    folder: Path, checksum: str, score: str
+) -> tuple[dict[str, Any] | None, metrics_log.Mark | None]:
+    path = folder / "summary.json"
+    if not path.exists():
+        return None, None
+    summary = atomic_files.read_json(path)
+    try:
+        read = _Summary.model_validate(summary, strict=True)
+    except ValidationError as error:
+        raise DamagedError(path, f"is no summary: {explain(error)}") from error
+    if len(read.timescales) < 2 or any(len(steps) < 3 for steps in read.timescales.values()):
+        raise DamagedError(path, "lacks timescales from before or after the training")
+    if read.status == "finished" and score not in (read.test or {}):
+        raise DamagedError(path, f"calls the run finished, but lacks the {score} on the test set")
+    summary = atomic_files.verify(path, summary)
+    if "config" in summary:
+        check_identity(path, summary.pop("config"), checksum)
+    mark = summary.pop("metrics", None)
+    return summary, None if mark is None else MARK.validate_python(mark)
