@@ -1,4 +1,4 @@
-"""A state says its mechanism; layers take what they would compute alike, and refuse the rest."""
+"""A state_dict records its mechanism; layers refuse that of a mechanism with other equations."""
 
 import copy
 import io
@@ -10,7 +10,15 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 
 from gatecore import Mechanism, mechanism  # noqa: E402
-from gatecore.backends.torch import GRU, LSTM, GateUnit, GRUCell, LSTMCell, Minimal  # noqa: E402
+from gatecore.backends.torch import (  # noqa: E402
+    GRU,
+    LSTM,
+    GateUnit,
+    GRUCell,
+    LSTMCell,
+    Minimal,
+    convert,
+)
 
 OURS = [LSTM, GRU, Minimal, LSTMCell, GRUCell]
 
@@ -40,36 +48,44 @@ def test_what_differs_in_its_bias_only_interchanges_too():
 
 
 @pytest.mark.parametrize(
-    ("said", "own"),
+    ("saved", "loaded"),
     [("UR", "standard"), ("UR", "OR"), ("OM", mechanism("OM", downsize=2)), ("UM", "OM")],
 )
-def test_another_computation_is_refused_with_what_to_do(said, own):
-    state = nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=said)}).state_dict()
-    model = nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=own)})
-    with pytest.raises(RuntimeError, match=f"rnn: the state belongs to mechanism '{said}'.*make"):
+def test_another_mechanism_is_refused_with_what_to_do(saved, loaded):
+    state = nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=saved)}).state_dict()
+    model = nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=loaded)})
+    with pytest.raises(RuntimeError, match=f"rnn: the state_dict is of mechanism '{saved}'.*make"):
         model.load_state_dict(state)
-    with pytest.raises(RuntimeError, match="belongs to mechanism"):
+    with pytest.raises(RuntimeError, match="is of mechanism"):
         model.load_state_dict(state, strict=False)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "way"),
-    [(LSTM, nn.LSTM, "LSTM.from_lstm"), (GRU, nn.GRU, "GRU.from_gru")],
-)
-def test_torchs_bare_state_is_refused_with_what_to_do(ours, theirs, way):
-    with pytest.raises(RuntimeError, match=f"names no mechanism.*{way}"):
-        ours(3, 4, mechanism="UR").load_state_dict(theirs(3, 4).state_dict())
+@pytest.mark.parametrize("kind", [LSTM, GRU, LSTMCell, GRUCell])
+def test_the_state_of_torchs_layer_is_refused_with_what_to_do(kind):
+    other = getattr(nn, kind.__name__)(3, 4)
+    advice = r"records no mechanism.*use convert\(module, mechanism='UR', keep_weights=True\)"
+    with pytest.raises(RuntimeError, match=advice):
+        kind(3, 4, mechanism="UR").load_state_dict(other.state_dict())
+    convert(other, keep_weights=True)
+
+
+@pytest.mark.parametrize("kind", [Minimal, lambda *sizes: GateUnit(8)])
+def test_a_state_without_a_record_is_refused_where_torch_has_no_such_layer(kind):
+    state = kind(3, 4).state_dict()
+    del state["_extra_state"]
+    with pytest.raises(RuntimeError, match=r"records no mechanism.*load one that"):
+        kind(3, 4).load_state_dict(state)
 
 
 def test_a_later_version_and_an_unreadable_entry_are_refused():
     layer = LSTM(3, 4, mechanism="UR")
-    for said, message in [
+    for record, message in [
         (b'{"version": 99, "computation": "x"}', "update gatecore"),
-        (b"{}", "does not name a mechanism"),
+        (b"{}", "records no mechanism"),
         (b"\x01\x02", "can't be read"),
     ]:
         state = layer.state_dict()
-        state["_extra_state"] = torch.tensor(list(said), dtype=torch.uint8)
+        state["_extra_state"] = torch.tensor(list(record), dtype=torch.uint8)
         with pytest.raises(RuntimeError, match=message):
             layer.load_state_dict(state)
 

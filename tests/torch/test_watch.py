@@ -308,7 +308,7 @@ def test_training_is_bit_for_bit_what_it_is_without():
     (plain, _), (watched, gates) = trained(False), trained(True)
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     assert gates.counts() == {"0.l0": 3 * T * B, "0.l1": 3 * T * B}
-    assert not any(t.requires_grad for t in (gates._seen["0.l0"].value,))
+    assert not any(t.requires_grad for t in (gates._sums["0.l0"].value,))
 
 
 def test_every_so_manieth_call_is_taken_and_clear_starts_anew():

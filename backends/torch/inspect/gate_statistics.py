@@ -1,4 +1,4 @@
-"""The gates of a sequence that has been run."""
+"""The forget gates of a sequence, computed again from its hidden states."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from gatecore.algebra import Gate
 from gatecore.backends.torch.nn.parameters import slot_rows
 from gatecore.cells import Cell
 
-# what the effective forget gate is made of: an input gate's own slot has no part in it
+# the effective forget gate depends on these slots alone
 _SLOTS = ("forget", "refine", "master_forget", "master_input")
 
 
@@ -19,7 +19,10 @@ def forget_gates(
     hidden: Tensor,
     resets: Tensor | None = None,
 ) -> Gate:
-    """Effective forget gates (time, batch, hidden), all at once from the hidden states."""
+    """Effective forget gates (time, batch, hidden) of all steps.
+
+    From the inputs ``x``, the hidden states, and the hidden state before the first step.
+    """
     before = torch.cat([start.unsqueeze(0), hidden[:-1]])
     if resets is not None:
         before = before.masked_fill(resets.unsqueeze(-1), 0)

@@ -1,8 +1,8 @@
-"""States that say which mechanism they belong to, and layers that refuse any other.
+"""The mechanism in a module's state_dict, and the refusal of another mechanism's state.
 
-A layer that computes what torch's own does (standard, U, C) has exactly torch's state. Any other
-adds one entry, ``_extra_state``: the mechanism's fields as JSON in a tensor of bytes, which every
-format of tensors can hold. The metadata of a ``state_dict`` name the mechanism in both cases.
+A torch-compatible layer (mechanism "standard", "U" or "C") has the state_dict of torch's layer. Any
+other has one more entry, ``_extra_state``: the mechanism's fields as JSON in a tensor of bytes,
+which every tensor format can hold. The state_dict's metadata name the mechanism in both cases.
 """
 
 import dataclasses
@@ -19,41 +19,42 @@ VERSION = 1
 _KEY = "_extra_state"
 
 
+def torch_compatible(core: str, mechanism: Mechanism) -> bool:
+    """Whether the layer computes what that of ``torch.nn`` does, and has the same state."""
+    return signature(core, mechanism) == TORCH_SIGNATURES.get(core)
+
+
 def encode(core: str, mechanism: Mechanism) -> Tensor:
-    """The entry that says what a state belongs to."""
-    said = {
+    """The entry that records a mechanism: JSON as uint8."""
+    record = {
         "version": VERSION,
         "computation": signature(core, mechanism),
         "mechanism": dataclasses.asdict(mechanism),
     }
-    return torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
+    return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
 
 
 def decode(entry: Tensor) -> dict[str, Any]:
-    """What :func:`encode` wrote.
+    """The record that :func:`encode` wrote.
 
     Raises
     ------
     ValueError
-        The entry is not one, or of a later version than this library knows.
+        The entry is no such record, or of a later version than this library reads.
     """
-    said = json.loads(bytes(entry.tolist()))
-    if not isinstance(said, dict) or "computation" not in said:
-        raise ValueError("it does not name a mechanism")
-    if said["version"] > VERSION:
+    record = json.loads(bytes(entry.tolist()))
+    if not isinstance(record, dict) or "computation" not in record:
+        raise ValueError("it records no mechanism; load a state_dict that gatecore saved")
+    if record["version"] > VERSION:
         raise ValueError(
-            f"it has version {said['version']}, this library reads up to {VERSION}: update gatecore"
+            f"it has version {record['version']}, this library reads up to {VERSION}: "
+            "update gatecore"
         )
-    return said
-
-
-def torch_compatible(core: str, mechanism: Mechanism) -> bool:
-    """Whether such a layer computes what the layer of ``torch.nn`` does."""
-    return signature(core, mechanism) == TORCH_SIGNATURES.get(core)
+    return record
 
 
 class Stateful(nn.Module):
-    """A module with a ``core`` and a ``mechanism`` that its state names."""
+    """A module with a ``core`` and a ``mechanism``, which its state_dict records."""
 
     _version = VERSION
     core: str
@@ -63,7 +64,7 @@ class Stateful(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1], {})
         metadata["mechanism"] = self.mechanism.name
-        if signature(self.core, self.mechanism) != TORCH_SIGNATURES.get(self.core):
+        if not torch_compatible(self.core, self.mechanism):
             destination[prefix + _KEY] = encode(self.core, self.mechanism)
 
     def _load_from_state_dict(
@@ -77,50 +78,41 @@ class Stateful(nn.Module):
         error_msgs: list[str],
     ) -> None:
         entry = state_dict.get(prefix + _KEY)
-        own = [name for name, _ in self.named_parameters(recurse=False)]
-        if entry is None and not any(prefix + name in state_dict for name in own):
-            missing_keys += [prefix + name for name in own if strict]
-            return
-        if refusal := self._refusal(entry):
-            error_msgs.append(f"{prefix[:-1] or type(self).__name__}: {refusal}")
-            return
-        rest = {k: v for k, v in state_dict.items() if k != prefix + _KEY}
-        super()._load_from_state_dict(
-            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _refusal(self, entry: Tensor | None) -> str | None:
-        """Why a state with this entry (None: it has none) does not belong here."""
-        mine = signature(self.core, self.mechanism)
-        said, name = TORCH_SIGNATURES.get(self.core), "its own"
-        if entry is not None:
-            try:
-                found = decode(entry)
-            except ValueError as error:
-                return f"the state's {_KEY} can't be read: {error}"
-            said, name = found["computation"], found["mechanism"]["name"]
-        if said == mine:
-            return None
-        kind = type(self).__name__
-        if entry is None:
-            source = f"torch.nn.{kind}" if said else "another kind of layer"
-            return (
-                f"the state names no mechanism, so it is taken for that of {source}; this layer "
-                f"has mechanism {self.mechanism.name!r} and would compute something else with it. "
-                + self._what_to_do()
+        names = [prefix + name for name, _ in self.named_parameters(recurse=False)]
+        if entry is None and not any(name in state_dict for name in names):
+            missing_keys += names if strict else []
+        elif reason := self._unsupported(entry):
+            error_msgs.append(f"{prefix[:-1] or type(self).__name__}: {reason}")
+        else:
+            rest = {k: v for k, v in state_dict.items() if k != prefix + _KEY}
+            super()._load_from_state_dict(
+                rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
             )
+
+    def _unsupported(self, entry: Tensor | None) -> str | None:
+        """Why a state with this entry, or without one, cannot be loaded; else None."""
+        name, expected = self.mechanism.name, signature(self.core, self.mechanism)
+        if entry is None:
+            return None if torch_compatible(self.core, self.mechanism) else self._needs_entry()
+        try:
+            record = decode(entry)
+        except ValueError as error:
+            return f"the state_dict's {_KEY} can't be read: {error}"
+        if record["computation"] == expected:
+            return None
+        recorded = record["mechanism"]["name"]
         return (
-            f"the state belongs to mechanism {name!r} ({said}), this layer has "
-            f"{self.mechanism.name!r} ({mine}): make the layer with mechanism={name!r}, or load "
-            "weights that were trained with this one"
+            f"the state_dict is of mechanism {recorded!r} ({record['computation']}), this layer "
+            f"has {name!r} ({expected}): make the layer with mechanism={recorded!r}, or load "
+            f"weights that were trained with {name!r}"
         )
 
-    def _what_to_do(self) -> str:
-        kind = type(self).__name__
-        make = "from_lstm" if self.core == "lstm" else "from_gru"
+    def _needs_entry(self) -> str:
+        kind, name = type(self).__name__, self.mechanism.name
+        text = f"the state_dict records no mechanism, this {kind} has {name!r}: "
         if self.core not in TORCH_SIGNATURES:
-            return "Load a state that was saved by such a layer"
-        return (
-            f"Use {kind}.{make}(module, mechanism={self.mechanism.name!r}), which keeps what "
-            f"carries over, or mechanism='standard'"
+            return text + f"load one that a {kind} of gatecore saved"
+        return text + (
+            f"for weights of torch.nn.{kind} use convert(module, mechanism={name!r}, "
+            "keep_weights=True), which copies those that both have, or mechanism='standard'"
         )

@@ -1,14 +1,14 @@
-"""Rewrite the recurrent layers of any model."""
+"""The replacement of torch's recurrent layers in a model."""
 
 from torch import nn
 
+from gatecore import mechanisms
 from gatecore.backends.torch.nn.cells import GRUCell, LSTMCell
 from gatecore.backends.torch.nn.from_torch import from_torch
 from gatecore.backends.torch.nn.layers import GRU, LSTM
-from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.mechanisms import Mechanism
 
-_mechanism = mechanism
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
+_COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
     nn.LSTM: LSTM,
     nn.GRU: GRU,
     nn.LSTMCell: LSTMCell,
@@ -19,28 +19,30 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
 def convert(
     module: nn.Module, mechanism: str | Mechanism = "UR", keep_weights: bool = False
 ) -> nn.Module:
-    """Replace every LSTM, GRU, LSTMCell and GRUCell of torch inside a model, in place.
+    """Replace every LSTM, GRU, LSTMCell and GRUCell of torch in a model, in place.
 
-    Make optimizers afterwards: the parameters are new ones. Both biases stay trained, as the
-    model's author knew them.
+    The new layers train both biases, as torch's do. Create optimizers afterwards: the parameters
+    are new tensors.
 
     Parameters
     ----------
     module : nn.Module
-        If it is such a layer itself, the new layer is returned in its stead.
     mechanism : str or Mechanism
+        Of the new layers.
     keep_weights : bool
-        Copy the weights of the slots that both have; else all weights are drawn anew.
+        Whether to copy the weights of the slots that the old and new layers have in common. All
+        others are initialized as in a new layer; ``initialised`` of each new layer names them.
 
     Returns
     -------
     nn.Module
-        The same model, converted.
+        ``module``; if it is such a layer itself, the new layer.
 
     Raises
     ------
     TypeError
-        A subclass of those layers (a parametrized one, for example): it may compute anything.
+        The model has a subclass of these layers, for example a parametrized one, which may compute
+        something else.
 
     Examples
     --------
@@ -50,19 +52,19 @@ def convert(
       (0): LSTM(3, 8, mechanism='UR')
     )
     """
-    mechanism = _mechanism(mechanism)
-    known: dict[nn.Module, nn.Module] = {}
-    for name, child in module.named_modules():
-        if isinstance(child, tuple(_OURS)) and type(child) not in _OURS:
+    mechanism = mechanisms.mechanism(mechanism)
+    new: dict[nn.Module, nn.Module] = {}
+    for name, old in module.named_modules():
+        if type(old) in _COUNTERPARTS:
+            kind = _COUNTERPARTS[type(old)]
+            new[old] = from_torch(kind, old, mechanism, keep_weights, two_biases=True)
+        elif isinstance(old, tuple(_COUNTERPARTS)):
             raise TypeError(
-                f"{name or 'module'} is a {type(child).__name__}, a subclass of torch's layer that "
+                f"{name or 'module'} is a {type(old).__name__}, a subclass of torch's layer that "
                 "may compute something else: replace it by hand, or remove its parametrizations"
             )
-        if type(child) in _OURS:
-            ours = _OURS[type(child)]
-            known[child] = from_torch(ours, child, mechanism, keep_weights, two_biases=True)
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
-            if child in known:
-                setattr(parent, name, known[child])
-    return known.get(module, module)
+            if child in new:
+                setattr(parent, name, new[child])
+    return new.get(module, module)

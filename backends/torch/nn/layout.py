@@ -1,14 +1,12 @@
 """The layouts of a layer's input, and the conversions to (time, batch, features) and back.
 
-``Dense`` and ``Packed`` have the same attributes and methods:
+``Dense`` and ``Packed`` have the same methods, and the attributes
 
 data : Tensor
     The input as torch's checks take it.
 x : Tensor (time, batch, features)
-batch_sizes : Tensor or None
-    Those of a packed sequence.
-lengths : Lengths or None
-    None where all sequences have the same length.
+batch_sizes, lengths
+    Those of packed sequences, else None.
 """
 
 import torch
@@ -28,7 +26,7 @@ class Dense:
     def __init__(self, input: Tensor, batch_first: bool) -> None:
         self._batched, self._batch_first = input.dim() == 3, batch_first
         self.data = input if self._batched else input.unsqueeze(0 if batch_first else 1)
-        self.x = self.time_first(input)
+        self.x = self.data.transpose(0, 1) if batch_first else self.data
 
     def time_first(self, tensor: Tensor) -> Tensor:
         """A tensor in this layout as (time, batch, ...)."""
@@ -48,21 +46,15 @@ class Dense:
         return self.time_first(_checked_resets(resets, tuple(shape)))
 
     def states(self, parts: Tensors) -> Tensors:
-        """Initial states as (layers, batch, width).
-
-        Raises
-        ------
-        RuntimeError
-            They have a batch axis and the input has none, or the reverse; in torch's words.
-        """
+        """Initial states as (layers, batch, width), or torch's error for other axes."""
         expected, kind = (3, "batched") if self._batched else (2, "unbatched")
         dims = [f"{part.dim()}-D" for part in parts]
-        if any(part.dim() != expected for part in parts):
-            pair = len(parts) > 1
+        if dims.count(f"{expected}-D") != len(dims):
+            names, got = "hx", f"{dims[0]} tensor"
+            if len(dims) > 1:
+                names, got = "hx and cx", f"({', '.join(dims)}) tensors"
             raise RuntimeError(
-                f"For {kind} {expected}-D input, {'hx and cx' if pair else 'hx'} should also be "
-                f"{expected}-D but got "
-                + (f"({', '.join(dims)}) tensors" if pair else f"{dims[0]} tensor")
+                f"For {kind} {expected}-D input, {names} should also be {expected}-D but got {got}"
             )
         return parts if self._batched else tuple(part.unsqueeze(1) for part in parts)
 
@@ -80,24 +72,20 @@ class Packed:
         self.x, self.lengths = Lengths.unpack(input)
 
     def time_first(self, packed: PackedSequence) -> Tensor:
-        """Another sequence packed in the same way as (time, batch, ...)."""
         return Lengths.unpack(packed)[0]
 
     def restore(self, padded: Tensor) -> PackedSequence:
-        """The inverse of :meth:`time_first`."""
         return self.lengths.pack(padded, self._input)
 
     def resets(self, resets: Tensor) -> Tensor:
         """Resets (time, batch), in the batch's order before packing, in the order of ``x``."""
-        shape = tuple(self.x.shape[:2])
-        return _permute(_checked_resets(resets, shape), self._input.sorted_indices)
+        checked = _checked_resets(resets, tuple(self.x.shape[:2]))
+        return _permute(checked, self._input.sorted_indices)
 
     def states(self, parts: Tensors) -> Tensors:
-        """States (layers, batch, width) in the order of ``x``."""
         return tuple(_permute(part, self._input.sorted_indices) for part in parts)
 
     def restore_states(self, parts: Tensors) -> Tensors:
-        """The inverse of :meth:`states`."""
         return tuple(_permute(part, self._input.unsorted_indices) for part in parts)
 
 

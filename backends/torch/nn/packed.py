@@ -1,6 +1,7 @@
-"""Sequences of different lengths in one batch, and reversed time."""
+"""The sequences of a batch: their lengths, the resets between them, and reversed time."""
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,26 +32,34 @@ class Lengths:
         """Boolean (time, batch): whether a step is within its sequence."""
         return self.steps < self.index
 
-    def reverse(self, padded: Tensor) -> Tensor:
-        """Each sequence in reversed order within its length. Its own inverse."""
-        index = torch.where(self.valid(), self.index - 1 - self.steps, self.steps)
-        if padded.dim() == 3:
-            index = index.unsqueeze(-1).expand_as(padded)
-        return padded.gather(0, index)
-
     def last(self, padded: Tensor) -> Tensor:
         """The values (1, batch, width) at each sequence's last step."""
         index = (self.index - 1).view(1, -1, 1).expand(1, *padded.shape[1:])
         return padded.gather(0, index)
 
 
-def reverse(x: Tensor, lengths: Lengths | None) -> Tensor:
-    """x (time, batch, ...) in reversed time; the sequences' lengths are None if all are equal."""
-    return x.flip(0) if lengths is None else lengths.reverse(x)
+class Sequences(NamedTuple):
+    """Where the sequences of a batch (time, batch, ...) begin and end.
 
+    resets : bool (time, batch), or None; new sequences begin before these steps
+    lengths : Lengths, or None where all are as long as the batch
+    """
 
-def reverse_resets(resets: Tensor, lengths: Lengths | None) -> Tensor:
-    """Resets of the reversed direction: those before step t come after it in reversed time."""
-    end = torch.zeros_like(resets[:1])
-    reversed_ = reverse(torch.cat([resets[1:], end]), lengths)
-    return torch.cat([end, reversed_[1:]])
+    resets: Tensor | None = None
+    lengths: Lengths | None = None
+
+    def reverse(self, x: Tensor) -> Tensor:
+        """Each sequence in reversed time within its length. Its own inverse."""
+        if self.lengths is None:
+            return x.flip(0)
+        steps, lengths = self.lengths.steps, self.lengths.index
+        index = torch.where(self.lengths.valid(), lengths - 1 - steps, steps)
+        return x.gather(0, index.unsqueeze(-1).expand_as(x) if x.dim() == 3 else index)
+
+    def reversed(self) -> "Sequences":
+        """The same in reversed time, where a reset before step t comes after it."""
+        if self.resets is None:
+            return self
+        end = torch.zeros_like(self.resets[:1])
+        after = self.reverse(torch.cat([self.resets[1:], end]))
+        return self._replace(resets=torch.cat([end, after[1:]]))

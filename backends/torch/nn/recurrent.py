@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
 from gatecore.backends.torch.nn.layout import Dense, Packed
-from gatecore.backends.torch.nn.packed import Lengths, reverse, reverse_resets
+from gatecore.backends.torch.nn.packed import Sequences
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
@@ -188,8 +188,8 @@ class Recurrent(RecurrentModule[State]):
         layout = self._layout(input)
         states = None if hx is None else layout.states(self._cells[0].parts(hx))
         self._check(layout, states)
-        steps = None if resets is None else layout.resets(resets)
-        outputs, last = self._run_layers(layout.x, states, steps, layout.lengths, cells)
+        bounds = Sequences(None if resets is None else layout.resets(resets), layout.lengths)
+        outputs, last = self._run_layers(layout.x, states, bounds, cells)
         final = self._cells[0].state(layout.restore_states(last))
         results = tuple(map(layout.restore, outputs))
         return (results if cells else results[0]), final
@@ -233,12 +233,7 @@ class Recurrent(RecurrentModule[State]):
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
 
     def _run_layers(
-        self,
-        x: Tensor,
-        states: Tensors | None,
-        resets: Tensor | None,
-        lengths: Lengths | None,
-        cells: bool,
+        self, x: Tensor, states: Tensors | None, bounds: Sequences, cells: bool
     ) -> tuple[Tensors, Tensors]:
         """Outputs of the last layer and last states of all, from x (time, batch, input)."""
         compute, dtype = dtypes(self._parameter("weight_ih_l0"))
@@ -252,7 +247,7 @@ class Recurrent(RecurrentModule[State]):
                 results = []
                 for k in range(layer * directions, (layer + 1) * directions):
                     start = None if states is None else tuple(s[k].to(compute) for s in states)
-                    results.append(self._run_direction(k, x, start, resets, lengths, cells))
+                    results.append(self._run_direction(k, x, start, bounds, cells))
                 outputs = _concatenate([output for output, _ in results], -1)
                 last += [final for _, final in results]
                 x = outputs[0]
@@ -262,19 +257,13 @@ class Recurrent(RecurrentModule[State]):
         return (outputs[0].to(dtype), *outputs[1:]), round_states(finals, dtype)
 
     def _run_direction(
-        self,
-        k: int,
-        x: Tensor,
-        states: Tensors | None,
-        resets: Tensor | None,
-        lengths: Lengths | None,
-        cells: bool,
+        self, k: int, x: Tensor, states: Tensors | None, bounds: Sequences, cells: bool
     ) -> tuple[Tensors, Tensors]:
         """Outputs (time, batch, width) and last states (1, batch, width) of direction ``k``."""
         backward = self.bidirectional and k % 2
         if backward:
-            x = reverse(x, lengths)
-            resets = None if resets is None else reverse_resets(resets, lengths)
+            x, bounds = bounds.reverse(x), bounds.reversed()
+        resets, lengths = bounds
         cell = self._cells[k]
         params = parameters.layer_params(cell, self._weights(k), self.two_biases, x.dtype)
         # with lengths, the last states are looked up among those of all steps
@@ -286,7 +275,7 @@ class Recurrent(RecurrentModule[State]):
             observe(k, add_biases(params), x, start, result.outputs[0], resets, lengths)
         last = result.states if lengths is None else tuple(map(lengths.last, result.outputs))
         outputs = result.outputs[: 2 if cells else 1]
-        return tuple(reverse(o, lengths) for o in outputs) if backward else outputs, last
+        return tuple(map(bounds.reverse, outputs)) if backward else outputs, last
 
     def _zoneout(self, x: Tensor) -> tuple[Any, ...] | None:
         """Masks while training, else probabilities; in the order (cell, hidden) of an LSTM."""
