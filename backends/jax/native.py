@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from gatecore.backends.jax import host_callback, scan
 from gatecore.backends.native import library
-from gatecore.backends.native.layer import Shape, shape_of
+from gatecore.backends.native.call import LayerCall, by_state, layer_call, of_states
 
 Array = jax.Array
 Params = dict[str, Array]
@@ -26,16 +25,13 @@ Params = dict[str, Array]
 # against .30 at 460,000
 CALLBACK_PAYS = 1e5
 _FORWARD, _BACKWARD = "gatecore_jax_forward", "gatecore_jax_backward"
-_FIELDS = 19  # of the library's struct, before the pointers
 
 
 def obstacle(dtype: Any) -> str | None:
     """Why the library cannot run arrays of this type here, None if it can."""
-    if jnp.dtype(dtype) != jnp.float32:
-        return f"it computes in float32, not {jnp.dtype(dtype)}"
     if jax.default_backend() != "cpu":
         return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
-    return library.missing()
+    return library.unsupported(jnp.dtype(dtype).name)
 
 
 def automatic(dtype: Any, sizes: tuple[int, int, int, int] | None = None) -> bool:
@@ -117,7 +113,7 @@ explicit.defvjp(_explicit_forward, _explicit_backward, symbolic_zeros=True)
 def _saving(
     layer: scan.Layer, shown: int, wants_x: bool, params: Params, start: scan.State,
     sequence: scan.Sequence,
-) -> tuple[scan.State, scan.State, tuple[Array, ...]]:  # fmt: skip
+) -> tuple[scan.State, scan.State, dict[str, Array]]:  # fmt: skip
     """The forward call that keeps what backward reads. What it keeps is taken for a constant."""
     return _forward(layer, shown, params, start, sequence, saves=True)
 
@@ -157,21 +153,15 @@ def _pull(
     sequence: scan.Sequence, saved: Any, cotangents: Any,
 ) -> tuple[Params, scan.State, Array]:  # fmt: skip
     """Cotangents of the parameters, of the initial state, and of x (zeros unless wanted)."""
-    shape, threads = _shape(layer, sequence)
-    d_outputs, d_last = cotangents
-    results = {
-        "d_hidden": start[0].shape, "d_cell": start[1].shape if len(start) == 2 else (0,),
-        "d_x": sequence.x.shape if wants_x else (0,),
-        **{f"d_{name}": params[name].shape if name in params else (0,) for name in _NAMES},
-        "scratch": (shape.backward_scratch[wants_x],),
-    }  # fmt: skip
-    found = _call(
-        _BACKWARD, layer, shape, threads, results,
-        [*_arguments(params, sequence), *saved, *_two(d_outputs), *_two(d_last)],
-    )  # fmt: skip
+    call = _layer_call(layer, sequence, saves=True)
+    d_outputs, d_final = cotangents
+    read = {**_read(params, sequence), **saved, **by_state("d_output", d_outputs),
+            **by_state("d_final", d_final)}  # fmt: skip
+    scratch = {"scratch": (call.backward_scratch[wants_x],)}
+    found = _run(call, _BACKWARD, read, call.backward_shapes(wants_x) | scratch)
     d_params = {name: found[f"d_{name}"] for name in params}
     d_x = found["d_x"] if wants_x else jnp.zeros_like(sequence.x)
-    return d_params, (found["d_hidden"], found["d_cell"])[: len(start)], d_x
+    return d_params, tuple(of_states("d_initial", found)), d_x
 
 
 def _pull_forward(
@@ -206,69 +196,49 @@ def _pull_backward(
 
 _pull.defvjp(_pull_forward, _pull_backward)
 
-_NAMES = ("weight_ih", "weight_hh", "bias", "bias_n")
-
 
 def _forward(
     layer: scan.Layer, shown: int, params: Params, start: scan.State, sequence: scan.Sequence,
     saves: bool,
-) -> tuple[scan.State, scan.State, tuple[Array, ...]]:  # fmt: skip
+) -> tuple[scan.State, scan.State, dict[str, Array]]:  # fmt: skip
     """The states after each step, the last one, and what backward reads."""
-    shape, threads = _shape(layer, sequence)
-    time, batch, _ = sequence.x.shape
-    full, kept = (time, batch, layer.hidden_size), (time + 1 if saves else 2)
-    states = (kept, batch, layer.hidden_size)
-    results = {
-        "hidden": full, "cell": full if shown == 2 else (0,), "hiddens": states,
-        "cells": states if len(start) == 2 else (0,),
-        "gates": (time if saves else 1, batch, shape.stride), "scratch": (shape.forward_scratch,),
-    }  # fmt: skip
-    found = _call(
-        _FORWARD, layer, shape, threads, results, [*_arguments(params, sequence), *_two(start)],
-        saves=np.int32(saves),
-    )  # fmt: skip
-    at = time if saves else time % 2
-    last = tuple(found[name][at] for name in ("hiddens", "cells")[: len(start)])
-    saved = (found["gates"], found["hiddens"], found["cells"])
-    return (found["hidden"], found["cell"])[:shown], last, saved
+    call = _layer_call(layer, sequence, saves)
+    read = _read(params, sequence) | by_state("initial", start)
+    saved = call.saved_shapes
+    shapes = {**call.forward_shapes(shown == 2), **saved, "scratch": (call.forward_scratch,)}
+    found = _run(call, _FORWARD, read, shapes)
+    outputs, final = (tuple(of_states(name, found)) for name in ("output", "final"))
+    return outputs, final, {name: found[name] for name in saved}
 
 
-def _call(
-    name: str, layer: scan.Layer, shape: Shape, threads: int, results: dict[str, Any],
-    arguments: list[Array], **further: Any,
-) -> dict[str, Array]:  # fmt: skip
-    """The call's results by name, from their shapes; ``further`` are its other numbers."""
-    made = [jax.ShapeDtypeStruct(size, jnp.float32) for size in results.values()]
+def _run(
+    call: LayerCall, target: str, read: dict[str, Array], written: dict[str, tuple[int, ...]]
+) -> dict[str, Array]:
+    """The results of one of the library's calls, by field name, from their shapes."""
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in written.values()]
     if native_call() == "callback":
-        time, batch, _ = arguments[0].shape
-        saves = bool(further.get("saves", True))
-        host = host_callback.Host(layer, (time, batch), threads, name == _BACKWARD, saves)
-        return dict(zip(results, host_callback.call(host, made, arguments), strict=True))
-    fields = np.frombuffer(bytes(shape.struct), np.int32, _FIELDS)
-    rows = dict(zip(("input_rows", "state_rows"), shape.orders, strict=True))
-    call = jax.ffi.ffi_call(name, made, vmap_method="sequential")
-    found = call(*arguments, fields=fields, **rows, threads=np.int32(threads), **further)
-    return dict(zip(results, found, strict=True))
+        host = host_callback.Host(call, target == _BACKWARD, tuple(read), tuple(written))
+        found = host_callback.call(host, results, list(read.values()))
+    else:
+        ffi = jax.ffi.ffi_call(target, results, vmap_method="sequential")
+        found = ffi(*read.values(), **call.ffi_attributes(read, written))
+    return dict(zip(written, found, strict=True))
 
 
-def _shape(layer: scan.Layer, sequence: scan.Sequence) -> tuple[Shape, int]:
-    threads, chosen = library.cores(), library.best_instruction_set()
-    sizes, steps = (layer.input_size, layer.hidden_size), sequence.x.shape[:2]
-    shape = shape_of(layer.core, layer.mechanism, sizes, steps, threads, chosen, "auto")
-    return shape, threads
+def _layer_call(layer: scan.Layer, sequence: scan.Sequence, saves: bool) -> LayerCall:
+    time, batch, _ = sequence.x.shape
+    return layer_call(layer.cell, time, batch, threads=library.cores(), saves=saves)
 
 
-def _arguments(params: Params, sequence: scan.Sequence) -> list[Array]:
-    """What both calls begin with."""
+def _read(params: Params, sequence: scan.Sequence) -> dict[str, Array]:
+    """The fields that both calls read."""
     x, resets, zoneout = sequence
-    absent = jnp.zeros((0,), jnp.float32)
-    parts = (None, None, *(zoneout or ()))[-2:]
-    full = (*x.shape[:2], params["weight_hh"].shape[1])
-    draws = [absent if part is None else jnp.broadcast_to(part, full) for part in parts]
-    flags = jnp.zeros((0,), bool) if resets is None else resets[..., 0]
-    return [x, *(params.get(name, absent) for name in _NAMES), flags, *draws]
-
-
-def _two(parts: tuple[Array, ...]) -> list[Array]:
-    """A pair, of which the second may be absent."""
-    return [*parts, jnp.zeros((0,), jnp.float32)][:2]
+    fields = {"x": x, **params}
+    if resets is not None:
+        fields["resets"] = resets[..., 0]
+    if zoneout is not None:
+        parts = zoneout if isinstance(zoneout, tuple) else (zoneout,)
+        full = (*x.shape[:2], params["weight_hh"].shape[1])
+        masks = [jnp.broadcast_to(part, full) for part in reversed(parts)]
+        fields |= by_state("zoneout_mask", masks)
+    return fields

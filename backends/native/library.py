@@ -1,4 +1,4 @@
-"""The C++ library through ctypes: whether it is there, its structs, its calls, its threads."""
+"""The loaded C++ library: whether it is there, its instruction sets and its threads."""
 
 import ctypes
 import functools
@@ -8,62 +8,29 @@ from pathlib import Path
 from typing import Any
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 1
-_STATUS = {
-    1: "the processor lacks the instruction set",
-    2: "sizes or kinds that the library does not know",
-}
-_pointer, _int, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_VERSION = 2  # of the structs in interface.h
+_pointer = ctypes.c_void_p
 
 
-class LayerStruct(ctypes.Structure):
-    """``gatecore_layer`` of interface.h."""
+def unsupported(dtype: str = "float32") -> str | None:
+    """Why the library cannot compute in this dtype here; None if it can.
 
-    _fields_ = [
-        *((name, _int) for name in (
-            "core", "auxiliary", "activation", "downsize", "time", "batch", "input", "hidden",
-            "width", "rows", "state_offset", "candidate", "forget", "input_gate", "refine",
-            "output", "reset", "master_forget", "master_input",
-        )),
-        ("input_rows", _pointer), ("state_rows", _pointer),
-        ("threads", _int), ("instruction_set", _int), ("split", _int),
-    ]  # fmt: skip
-
-
-class ForwardStruct(ctypes.Structure):
-    """``gatecore_forward`` of interface.h."""
-
-    _fields_ = [
-        *((name, _pointer) for name in (
-            "x", "weight_ih", "weight_hh", "bias", "bias_n", "resets", "keep_cell", "keep_hidden",
-        )),
-        ("kept_cell", _float), ("kept_hidden", _float),
-        *((name, _pointer) for name in (
-            "gates", "hidden", "cell", "output", "output_cell", "scratch",
-        )),
-        ("saves", _int),
-    ]  # fmt: skip
-
-
-class BackwardStruct(ctypes.Structure):
-    """``gatecore_backward`` of interface.h."""
-
-    _fields_ = [("forward", ctypes.POINTER(ForwardStruct))] + [
-        (name, _pointer) for name in (
-            "d_output", "d_output_cell", "d_hidden", "d_cell", "d_x", "d_weight_ih", "d_weight_hh",
-            "d_bias", "d_bias_n", "scratch",
-        )
-    ]  # fmt: skip
-
-
-def missing() -> str | None:
-    """Why the library cannot be used here, None if it can."""
+    Examples
+    --------
+    >>> unsupported("float64")
+    'it computes in float32, not float64'
+    """
+    if dtype != "float32":
+        return f"it computes in float32, not {dtype}"
     return _loaded()[1]
+
+
+missing = unsupported  # its former name
 
 
 def available() -> bool:
     """Whether the library can be used here."""
-    return missing() is None
+    return unsupported() is None
 
 
 def library() -> Any:
@@ -78,19 +45,6 @@ def library() -> Any:
     if loaded is None:
         raise RuntimeError(f"gatecore's native CPU library cannot be used: {reason}")
     return loaded
-
-
-def call(function: str, layer: LayerStruct, given: ctypes.Structure) -> None:
-    """Run ``gatecore_run_forward`` or ``_backward``; the interpreter's lock is free meanwhile.
-
-    Raises
-    ------
-    RuntimeError
-        If the library refuses, with what it says.
-    """
-    status = getattr(library(), function)(ctypes.byref(layer), ctypes.byref(given))
-    if status:
-        raise RuntimeError(f"{function} failed: {_STATUS.get(status, f'status {status}')}")
 
 
 @functools.cache
@@ -115,7 +69,7 @@ def _loaded() -> tuple[Any, str | None]:
     for name, arguments in (
         ("gatecore_stride", [_pointer]),
         ("gatecore_forward_scratch", [_pointer]),
-        ("gatecore_backward_scratch", [_pointer, _int]),
+        ("gatecore_backward_scratch", [_pointer, ctypes.c_int32]),
     ):
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, ctypes.c_size_t
@@ -133,7 +87,7 @@ def use_openmp_of(pattern: str) -> bool:
     pattern : str
         A regular expression for the file's path.
     """
-    if missing() is not None:
+    if not available():
         return False
     for path in _mapped(pattern):
         try:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gatecore.backends.native.layer import NativeLayer, obstacle
+from gatecore.backends.native import library
+from gatecore.backends.native.layer import NativeLayer
 from gatecore.backends.numpy.bptt import Engine, Layer
 
 
@@ -18,7 +19,7 @@ class NativeEngine(Engine):
 
     def obstacle(self, dtype: Any) -> str | None:
         """Why the library can't run layers of this dtype; None if it can."""
-        return obstacle(dtype)
+        return library.unsupported(np.dtype(dtype).name)
 
     def layer(self, impl: str, *arguments: Any) -> NativeLayer | Layer:
         """The native layer where it serves, or the driver's own."""

@@ -19,7 +19,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from gatecore.backends import jax as adapter  # noqa: E402
 from gatecore.backends.jax import host_callback, native  # noqa: E402
-from gatecore.backends.native import library  # noqa: E402
+from gatecore.backends.native.call import LayerCall  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -187,10 +187,10 @@ def test_equal_calls_through_the_host_are_compiled_once(rng):
 def test_what_the_library_refuses_is_raised(rng, monkeypatch):
     params, x, state = problem("lstm", GATINGS["UR"], rng)
 
-    def refuse(name, *_):
-        raise RuntimeError(f"{name} failed: for this test")
+    def refuse(call, **fields):
+        raise RuntimeError("run_forward failed: for this test")
 
-    monkeypatch.setattr(library, "call", refuse)
+    monkeypatch.setattr(LayerCall, "forward", refuse)
     raised = (RuntimeError, ValueError)  # which of them, is up to JAX
     with calling("callback"), pytest.raises(raised, match="run_forward failed: for this"):
         jax.block_until_ready(adapter.lstm(params, x, state, impl="native"))

@@ -38,7 +38,7 @@ struct Layout {
     l.auxiliary = auxiliary;
     l.activation = activation;
     l.downsize = downsize;
-    l.hidden = hidden;
+    l.hidden_size = hidden;
     int next = 0;
     auto slot = [&](bool there, int width) {
       const int first = next;
@@ -48,7 +48,7 @@ struct Layout {
     const bool refine = auxiliary == REFINE, master = auxiliary == MASTER;
     l.candidate = slot(true, hidden);
     l.forget = slot(true, hidden);
-    l.input_gate = slot(core == LSTM && !refine, hidden);
+    l.input = slot(core == LSTM && !refine, hidden);
     l.refine = slot(refine, hidden);
     l.output = slot(core == LSTM, hidden);
     l.reset = slot(core == GRU, hidden);
@@ -76,72 +76,79 @@ static void check(int status) {
   if (status) std::exit((std::printf("status %d\n", status), 2));
 }
 
-static Results run(const gatecore_layer& l, bool resets, bool draws, bool saves, bool wants_d_x) {
-  const size_t T = l.time, B = l.batch, I = l.input, H = l.hidden, steps = T * B;
+static Results run(gatecore_layer l, bool resets, bool draws, bool saves, bool wants_d_x) {
+  l.saves = saves;
+  const size_t T = l.time, B = l.batch, I = l.input_size, H = l.hidden_size, steps = T * B;
   const bool lstm = l.core == LSTM, gru = l.core == GRU;
   state = 1;
   Buffer x = random_buffer(steps * I), weight_ih = random_buffer(l.rows * I);
   Buffer weight_hh = random_buffer(l.rows * H), bias = random_buffer(l.rows);
-  Buffer bias_n = random_buffer(H), keep_cell = random_buffer(steps * H);
-  Buffer keep_hidden = random_buffer(steps * H);
+  Buffer bias_n = random_buffer(H), mask_cell = random_buffer(steps * H);
+  Buffer mask_hidden = random_buffer(steps * H);
   std::unique_ptr<uint8_t[]> zero(new uint8_t[steps]);
   for (size_t i = 0; i < steps; i++) zero[i] = random_float() > 0.6f;
   const size_t kept = saves ? T : 1, states = saves ? T + 1 : 2, BH = B * H;
   Buffer gates = plain_buffer(kept * B * gatecore_stride(&l));
   Buffer hidden = plain_buffer(states * BH), cell = plain_buffer(states * BH);
-  for (size_t i = 0; i < BH; i++) hidden[i] = random_float(), cell[i] = random_float();
+  Buffer initial_hidden = random_buffer(BH), initial_cell = random_buffer(BH);
+  Buffer final_hidden = plain_buffer(BH), final_cell = plain_buffer(BH);
   Buffer output = plain_buffer(steps * H), output_cell = plain_buffer(steps * H);
   Results results;
 
-  gatecore_forward f = {};
-  f.x = x.get();
-  f.weight_ih = weight_ih.get();
-  f.weight_hh = weight_hh.get();
-  f.bias = bias.get();
-  f.bias_n = gru ? bias_n.get() : nullptr;
-  f.resets = resets ? zero.get() : nullptr;
-  f.keep_cell = draws && lstm ? keep_cell.get() : nullptr;
-  f.keep_hidden = draws ? keep_hidden.get() : nullptr;
-  f.kept_hidden = resets ? 0.1f : 0.0f;
-  f.gates = gates.get();
-  f.hidden = hidden.get();
-  f.cell = lstm ? cell.get() : nullptr;
-  f.output = output.get();
-  f.output_cell = lstm ? output_cell.get() : nullptr;
-  f.saves = saves;
+  gatecore_arguments a = {};
+  a.x = x.get();
+  a.weight_ih = weight_ih.get();
+  a.weight_hh = weight_hh.get();
+  a.bias = bias.get();
+  a.bias_n = gru ? bias_n.get() : nullptr;
+  a.resets = resets ? zero.get() : nullptr;
+  a.zoneout_mask_cell = draws && lstm ? mask_cell.get() : nullptr;
+  a.zoneout_mask_hidden = draws ? mask_hidden.get() : nullptr;
+  a.zoneout_hidden = resets ? 0.1f : 0.0f;
+  a.saved_gates = gates.get();
+  a.saved_hidden = hidden.get();
+  a.saved_cell = lstm ? cell.get() : nullptr;
+  a.initial_hidden = initial_hidden.get();
+  a.initial_cell = lstm && !resets ? initial_cell.get() : nullptr;
+  a.output_hidden = output.get();
+  a.output_cell = lstm ? output_cell.get() : nullptr;
+  a.final_hidden = final_hidden.get();
+  a.final_cell = lstm ? final_cell.get() : nullptr;
   {
     Buffer scratch = plain_buffer(gatecore_forward_scratch(&l));
-    f.scratch = scratch.get();
-    check(gatecore_run_forward(&l, &f));
+    a.scratch = scratch.get();
+    check(gatecore_run_forward(&l, &a));
   }
   results.add(output, steps * H);
-  if (lstm) results.add(output_cell, steps * H);
+  results.add(final_hidden, BH);
+  if (lstm) results.add(output_cell, steps * H), results.add(final_cell, BH);
   results.sums = results.all.size();
-  if (!saves) return results;
+  if (!l.saves) return results;
 
   Buffer d_output = random_buffer(steps * H), d_output_cell = random_buffer(steps * H);
-  Buffer d_hidden = random_buffer(BH), d_cell = random_buffer(BH);
+  Buffer d_final_hidden = random_buffer(BH), d_final_cell = random_buffer(BH);
+  Buffer d_initial_hidden = plain_buffer(BH), d_initial_cell = plain_buffer(BH);
   Buffer d_x = plain_buffer(steps * I), d_weight_ih = plain_buffer(l.rows * I);
   Buffer d_weight_hh = plain_buffer(l.rows * H), d_bias = plain_buffer(l.rows);
   Buffer d_bias_n = plain_buffer(H);
   Buffer scratch = plain_buffer(gatecore_backward_scratch(&l, wants_d_x));
-  gatecore_backward b = {};
-  b.forward = &f;
-  b.d_output = d_output.get();
-  b.d_output_cell = lstm && draws ? d_output_cell.get() : nullptr;
-  // without d_x nobody wants the states' cotangents either
-  b.d_hidden = wants_d_x ? d_hidden.get() : nullptr;
-  b.d_cell = wants_d_x && lstm ? d_cell.get() : nullptr;
-  b.d_x = wants_d_x ? d_x.get() : nullptr;
-  b.d_weight_ih = d_weight_ih.get();
-  b.d_weight_hh = d_weight_hh.get();
-  b.d_bias = d_bias.get();
-  b.d_bias_n = gru ? d_bias_n.get() : nullptr;
-  b.scratch = scratch.get();
-  check(gatecore_run_backward(&l, &b));
+  a.d_output_hidden = d_output.get();
+  a.d_output_cell = lstm && draws ? d_output_cell.get() : nullptr;
+  a.d_final_hidden = wants_d_x ? d_final_hidden.get() : nullptr;
+  a.d_final_cell = wants_d_x && lstm ? d_final_cell.get() : nullptr;
+  // without d_x the initial states' cotangents are not wanted either
+  a.d_initial_hidden = wants_d_x ? d_initial_hidden.get() : nullptr;
+  a.d_initial_cell = wants_d_x && lstm ? d_initial_cell.get() : nullptr;
+  a.d_x = wants_d_x ? d_x.get() : nullptr;
+  a.d_weight_ih = d_weight_ih.get();
+  a.d_weight_hh = d_weight_hh.get();
+  a.d_bias = d_bias.get();
+  a.d_bias_n = gru ? d_bias_n.get() : nullptr;
+  a.scratch = scratch.get();
+  check(gatecore_run_backward(&l, &a));
   if (wants_d_x) {
-    results.add(d_hidden, BH);
-    if (lstm) results.add(d_cell, BH);
+    results.add(d_initial_hidden, BH);
+    if (lstm) results.add(d_initial_cell, BH);
     results.add(d_x, steps * I);
   }
   results.sums = results.all.size();
@@ -189,7 +196,7 @@ int main(int arguments, char** argument) {
       gatecore_layer& l = layout.layer;
       l.time = size.time;
       l.batch = size.batch;
-      l.input = size.input;
+      l.input_size = size.input;
       l.instruction_set = set;
       Results first;
       for (int split = 1; split <= 2; split++)

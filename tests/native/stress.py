@@ -3,6 +3,7 @@
 python stress.py [seconds]
 """
 
+import dataclasses
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 
 import numpy as np
 
-from gatecore.backends.native import layer, library
+from gatecore.backends.native import layer
 from tests.native.layers import HERE, Case, identical
 
 CASES = [
@@ -37,10 +38,10 @@ def refused(k):
         native.backward([np.zeros((1, 1, 1), np.float32)], None, scratch)
     except ValueError:
         errors += 1
-    unknown = library.LayerStruct.from_buffer_copy(native._shape.struct)
-    unknown.instruction_set = 99
+    unknown = dataclasses.replace(native.call)
+    unknown.struct.instruction_set = 99
     try:
-        library.call("gatecore_run_forward", unknown, native._forward_struct())
+        unknown.forward()
     except RuntimeError:
         errors += 1
     return errors == 2

@@ -1,12 +1,15 @@
 """Installing without a compiler: it succeeds, says what is missing, and layers run without."""
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from gatecore.backends.native.call import ArgumentsStruct, LayerStruct
 from tests.packaging.layout import FOLDERS, ROOT
 
 SOURCES = FOLDERS["gatecore.backends"] / "native" / "src"
@@ -79,3 +82,17 @@ def test_it_can_be_left_out(copy):
     assert done.returncode == 0, done.stderr
     assert "not built" not in done.stderr
     assert not list(built(copy).rglob("_native*"))
+
+
+@pytest.mark.parametrize("struct", [LayerStruct, ArgumentsStruct])
+def test_a_struct_has_the_fields_of_the_header(struct):
+    text = (SOURCES / "interface.h").read_text(encoding="utf-8")
+    name = {LayerStruct: "layer", ArgumentsStruct: "arguments"}[struct]
+    body = re.search(rf"struct gatecore_{name} {{\n(.*?)\n}};", text, re.DOTALL)[1]
+    kinds = {"int32_t": ctypes.c_int32, "float": ctypes.c_float}
+    declared = [
+        (field.strip("* "), ctypes.c_void_p if "*" in kind + field else kinds[kind])
+        for kind, fields in re.findall(r"^  (?:const )?(\w+\*?) (.*?);", body, re.MULTILINE)
+        for field in fields.split(",")
+    ]
+    assert declared == struct._fields_

@@ -47,6 +47,6 @@ def test_a_choice_that_cannot_be_had_is_refused_when_it_is_made(monkeypatch):
         backend.Learner(SPEC, impl="quick")
     with pytest.raises(ValueError, match="impl='native' can't be taken: it works on NumPy's"):
         ExplicitLearner(Engine(np), SPEC, impl="native")
-    monkeypatch.setattr(library, "missing", lambda: "it was not built")
+    monkeypatch.setattr(library, "unsupported", lambda dtype: "it was not built")
     with pytest.raises(ValueError, match="impl='native' can't be taken: it was not built"):
         backend.Learner(SPEC, impl="native")

@@ -1,5 +1,6 @@
 """The native library against the explicit driver in float64: all cells, mechanisms, vectors."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -59,15 +60,13 @@ def test_without_inputs_it_is_as_with_inputs_of_zero(instruction_set, core, spli
     layer.given["x"][...] = 0
     expected = layer.results(instruction_set, split, 2)
     none, _ = layer.native(instruction_set, split, 2)
-    none._shape.struct.input = 0
-    try:
-        given = layer.given
-        outputs, final = none.forward(given["x"], layer.packed(given["state"]), layer.cells)
-        scratch = np.full(none.scratch_shape(False), np.nan, np.float32)
-        d_state = layer.packed(given["d_state"])
-        gradients, _, d_start = none.backward(given["d_output"], d_state, scratch, False)
-    finally:
-        none._shape.struct.input = 1  # shapes are shared
+    none.call = dataclasses.replace(none.call)
+    none.call.struct.input_size = 0
+    given = layer.given
+    outputs, final = none.forward(given["x"], layer.packed(given["state"]), layer.cells)
+    scratch = np.full(none.scratch_shape(False), np.nan, np.float32)
+    d_state = layer.packed(given["d_state"])
+    gradients, _, d_start = none.backward(given["d_output"], d_state, scratch, False)
     assert worst([outputs, final, d_start], [expected[0], expected[1], expected[4]]) < 1e-6
     for name in set(gradients) - {"weight_ih"}:
         assert worst([gradients[name]], [expected[2][name]]) < 1e-6
@@ -141,17 +140,17 @@ def test_equal_calls_give_equal_bits_and_leave_what_they_read():
 def refused(message, **fields):
     """A call with some of the layer's sizes replaced, which must raise."""
     layer, _ = Case("lstm", "UR", 2, 2, 1, 3).native()
-    struct = library.LayerStruct.from_buffer_copy(layer._shape.struct)
+    call = dataclasses.replace(layer.call)
     for name, value in fields.items():
-        setattr(struct, name, value)
-    for function in ("gatecore_run_forward", "gatecore_run_backward"):
-        with pytest.raises(RuntimeError, match=f"{function} failed: {message}"):
-            library.call(function, struct, layer._forward_struct())
+        setattr(call.struct, name, value)
+    for direction in (call.forward, call.backward):
+        with pytest.raises(RuntimeError, match=f"run_{direction.__name__} failed: {message}"):
+            direction()
 
 
 def test_what_cannot_be_is_refused_and_the_next_call_works():
     refused("the processor lacks the instruction set", instruction_set=9)
-    for name in ("hidden", "downsize", "threads", "core", "auxiliary", "activation", "time"):
+    for name in ("hidden_size", "downsize", "threads", "core", "auxiliary", "activation", "time"):
         refused("sizes or kinds that the library does not know", **{name: -1})
     refused("sizes or kinds that the library does not know", downsize=2)
     layer = Case("lstm", "UR", 2, 2, 1, 3)

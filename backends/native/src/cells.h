@@ -35,7 +35,7 @@ template <class F> INLINE void for_units(long count, F f) {
 }
 
 enum { BUFFERS = 12 };
-INLINE long buffer_floats(const gatecore_layer& l) { return rounded(l.hidden, VL) + VL; }
+INLINE long buffer_floats(const gatecore_layer& l) { return rounded(l.hidden_size, VL) + VL; }
 
 INLINE void spread(const float* groups, float* units, long n, long times) {
   for (long g = 0; g < n; g++)
@@ -78,16 +78,16 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     return g;
   }
   static long row_gate_size(const gatecore_layer& l) {
-    return AUXILIARY == MASTER ? l.hidden / l.downsize : l.hidden;
+    return AUXILIARY == MASTER ? l.hidden_size / l.downsize : l.hidden_size;
   }
   static int row_gate_column(const gatecore_layer& l, int k) {
     if (AUXILIARY == MASTER) return k ? l.master_input : l.master_forget;
-    return k ? l.input_gate : l.forget;
+    return k ? l.input : l.forget;
   }
 
   // Activates a row gate: forward from its logits, backward from what forward left.
   static void form(const Step& s, RowGate g, float* row, bool forward) {
-    const long n = row_gate_size(*s.layer), times = s.layer->hidden / n;
+    const long n = row_gate_size(*s.layer), times = s.layer->hidden_size / n;
     if (ORDERED) {
       if (forward) softmax(row, n);
       cumax(row, g.value, g.complement, n);
@@ -127,7 +127,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     Gates g = {};
     const bool row_main = ORDERED && AUXILIARY != MASTER;
     g.forget = row_main ? from(0) : own(l.forget);
-    if (OWN_INPUT) g.input = row_main ? from(1) : own(l.input_gate);
+    if (OWN_INPUT) g.input = row_main ? from(1) : own(l.input);
     else g.input = {g.forget.complement, g.forget.value};
     if (AUXILIARY == REFINE) g.refine = own(l.refine);
     if (AUXILIARY == MASTER) {
@@ -160,7 +160,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
 
   static void forward(const Step& s, long first, long last) {
     const gatecore_layer& l = *s.layer;
-    const long H = l.hidden;
+    const long H = l.hidden_size;
     RowGate outer[2] = {row_gate(s, 0), row_gate(s, 1)};
     const bool zones = s.keep_cell || s.keep_hidden || s.kept_cell != 0 || s.kept_hidden != 0;
     for (long r = first; r < last; r++) {
@@ -224,14 +224,14 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       if (PAIR) store(outer[1].cotangent + j, d_input);
     } else {
       store(d_row + l.forget + j, d_forget * slope(f), n);
-      if (OWN_INPUT) store(d_row + l.input_gate + j, d_input * slope(i), n);
+      if (OWN_INPUT) store(d_row + l.input + j, d_input * slope(i), n);
     }
   }
 
   // The logits' cotangents of one row gate.
   static void finish(const Step& s, const RowGate& g, int k, const float* row, float* d_row) {
     const gatecore_layer& l = *s.layer;
-    const long n = row_gate_size(l), times = l.hidden / n, room = buffer_floats(l);
+    const long n = row_gate_size(l), times = l.hidden_size / n, room = buffer_floats(l);
     float* scratch = s.buffers + 10 * room;
     if (times > 1) gathered(g.cotangent, g.cotangent, n, times);
     const int column = row_gate_column(l, k);
@@ -249,7 +249,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
 
   static void backward(const Step& s, long first, long last) {
     const gatecore_layer& l = *s.layer;
-    const long H = l.hidden;
+    const long H = l.hidden_size;
     RowGate outer[2] = {row_gate(s, 0), row_gate(s, 1)};
     const bool zones = s.keep_cell || s.keep_hidden || s.kept_cell != 0 || s.kept_hidden != 0;
     for (long r = first; r < last; r++) {

@@ -31,8 +31,8 @@ int status_of(const gatecore_layer* l) {
     return NO_INSTRUCTION_SET;
   const bool fits = l->core >= LSTM && l->core <= MINIMAL && l->auxiliary >= NONE &&
                     l->auxiliary <= MASTER && l->activation >= SIGMOID && l->activation <= CUMAX &&
-                    l->time >= 0 && l->batch >= 0 && l->input >= 0 && l->hidden >= 1 &&
-                    l->downsize >= 1 && l->hidden % l->downsize == 0 && l->threads >= 1;
+                    l->time >= 0 && l->batch >= 0 && l->input_size >= 0 && l->hidden_size >= 1 &&
+                    l->downsize >= 1 && l->hidden_size % l->downsize == 0 && l->threads >= 1;
   return fits ? OK : BAD_SHAPE;
 }
 
@@ -41,26 +41,32 @@ int status_of(const gatecore_layer* l) {
 bool by_columns(const gatecore_layer* l, int members) {
   if (members == 1) return false;
   if (l->split) return l->split == 2;
-  const long rows = l->batch / members, bytes = 4L * l->rows * (l->hidden + l->input);
+  const long rows = l->batch / members, bytes = 4L * l->rows * (l->hidden_size + l->input_size);
   return (rows <= 16 && bytes > (2L << 20)) || (rows < 6 && bytes > 400L * 1024);
 }
 
-struct ForwardJob {
-  const gatecore_layer* layer;
-  const gatecore_forward* given;
-  Kernels kernels;
-};
-struct BackwardJob {
-  const gatecore_layer* layer;
-  const gatecore_backward* given;
-  Kernels kernels;
-};
+typedef void (*Run)(const gatecore_layer&, const gatecore_arguments&, const Member&, bool);
+
+// Runs one of the calls on the layer's threads.
+int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Kernels::*direction) {
+  if (int status = status_of(layer)) return status;
+  struct Job {
+    const gatecore_layer& layer;
+    const gatecore_arguments& arguments;
+    Run run;
+  } job = {*layer, *arguments, kernels_of(layer).*direction};
+  run_team(layer->threads, [](void* data, const Member& member) {
+    const Job& j = *(const Job*)data;
+    j.run(j.layer, j.arguments, member, by_columns(&j.layer, member.size));
+  }, &job);
+  return OK;
+}
 
 }  // namespace
 
 extern "C" {
 
-int32_t gatecore_version() { return 1; }
+int32_t gatecore_version() { return 2; }
 int32_t gatecore_best_instruction_set() { return best_instruction_set(); }
 size_t gatecore_stride(const gatecore_layer* l) { return kernels_of(l).stride(*l); }
 size_t gatecore_forward_scratch(const gatecore_layer* l) { return kernels_of(l).forward_scratch(*l); }
@@ -68,25 +74,11 @@ size_t gatecore_backward_scratch(const gatecore_layer* l, int32_t wants_d_x) {
   return kernels_of(l).backward_scratch(*l, wants_d_x);
 }
 
-int32_t gatecore_run_forward(const gatecore_layer* layer, const gatecore_forward* given) {
-  if (int status = status_of(layer)) return status;
-  ForwardJob job = {layer, given, kernels_of(layer)};
-  run_team(layer->threads, [](void* data, const Member& member) {
-    const ForwardJob& j = *(ForwardJob*)data;
-    j.kernels.forward(*j.layer, *j.given, member, by_columns(j.layer, member.size));
-  }, &job);
-  return OK;
+int32_t gatecore_run_forward(const gatecore_layer* layer, const gatecore_arguments* arguments) {
+  return run(layer, arguments, &Kernels::forward);
 }
-
-int32_t gatecore_run_backward(const gatecore_layer* layer, const gatecore_backward* given) {
-  if (int status = status_of(layer)) return status;
-  BackwardJob job = {layer, given, kernels_of(layer)};
-  run_team(layer->threads, [](void* data, const Member& member) {
-    const BackwardJob& j = *(BackwardJob*)data;
-    j.kernels.backward(*j.layer, *j.given, member, by_columns(j.layer, member.size));
-  }, &job);
-  return OK;
+int32_t gatecore_run_backward(const gatecore_layer* layer, const gatecore_arguments* arguments) {
+  return run(layer, arguments, &Kernels::backward);
 }
-
 void gatecore_use_openmp(void* parallel, void* num_threads) { use_openmp(parallel, num_threads); }
 }

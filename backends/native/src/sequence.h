@@ -21,14 +21,14 @@ INLINE long stride_of(const gatecore_layer& l) {
 // Time steps between two updates of the weights' gradients: what these read was just written, and of
 // small layers is still in the L2 cache.
 INLINE long chunk_steps(const gatecore_layer& l) {
-  const long rows = l.hidden >= 512 ? 1024 : l.hidden >= 128 ? 256 : 512;
+  const long rows = l.hidden_size >= 512 ? 1024 : l.hidden_size >= 128 ? 256 : 512;
   const long steps = rows / (l.batch > 0 ? l.batch : 1);
   return steps < 1 ? 1 : least(steps, l.time > 0 ? l.time : 1);
 }
 
 // Floats of the weights' gradients: columns by rows of [h, 1, x].
 INLINE long gradient_floats(const gatecore_layer& l) {
-  return rounded(l.width, VL) * rounded(l.hidden + 1 + l.input, HEIGHT);
+  return rounded(l.width, VL) * rounded(l.hidden_size + 1 + l.input_size, HEIGHT);
 }
 // Whether each member forms sums of its own, and so waits for nobody: where they fit the cache once
 // more, and all have about as many sequences.
@@ -57,7 +57,7 @@ struct Sequence {
   const gatecore_layer& l;
   const Member& member;
   const bool by_columns, alone = false;
-  const long T = l.time, B = l.batch, IN = l.input, H = l.hidden, WIDTH = l.width, ROWS = l.rows;
+  const long T = l.time, B = l.batch, IN = l.input_size, H = l.hidden_size, WIDTH = l.width, ROWS = l.rows;
   const long STRIDE = stride_of(l), H_STRIDE = rounded(H, VL);
   // Who forms the weights' gradients of a chunk together, and from which sequences: all members from
   // all, or one alone from its own.
@@ -80,24 +80,24 @@ struct Sequence {
     float* bias;        // (width,)
     float* buffers;     // BUFFERS rows for each member
     ForwardScratch(const gatecore_layer& l, Arena& arena, int members) {
-      weights = {nullptr, (long)l.input + l.hidden, l.width};
+      weights = {nullptr, (long)l.input_size + l.hidden_size, l.width};
       weights.data = arena.take(Packed::floats(weights.depth, weights.columns));
       bias = arena.take(rounded(l.width, VL));
       buffers = arena.take(members * BUFFERS * buffer_floats(l));
     }
   };
 
-  void pack_forward(const gatecore_forward& f, const ForwardScratch& s) const {
+  void pack_forward(const gatecore_arguments& a, const ForwardScratch& s) const {
     const Packed& w = s.weights;
     for (long p = member.begin(w.panels()); p < member.end(w.panels()); p++) {
       const long lanes = w.vectors(p) * VL;
       for (long i = 0; i < lanes; i++) {
         const long column = p * PANEL + i;
-        s.bias[column] = column < ROWS ? f.bias[l.input_rows[column]]
-                       : column < WIDTH ? f.bias_n[column - ROWS] : 0.0f;
+        s.bias[column] = column < ROWS ? a.bias[l.input_rows[column]]
+                       : column < WIDTH ? a.bias_n[column - ROWS] : 0.0f;
       }
-      transpose(f.weight_ih, IN, l.input_rows, p * PANEL, w.panel(p), lanes);
-      transpose(f.weight_hh, H, l.state_rows, p * PANEL - l.state_offset, w.panel(p) + IN * lanes,
+      transpose(a.weight_ih, IN, l.input_rows, p * PANEL, w.panel(p), lanes);
+      transpose(a.weight_hh, H, l.state_rows, p * PANEL - l.state_offset, w.panel(p) + IN * lanes,
                 lanes);
     }
   }
@@ -129,10 +129,12 @@ struct Sequence {
     if (array) ahead.add(array + member.begin(B) * length, (member.end(B) - member.begin(B)) * length);
   }
 
-  void forward(const gatecore_forward& f, CellStep cell_forward) const {
-    Arena arena(f.scratch);
+  void forward(const gatecore_arguments& a, CellStep cell_forward) const {
+    Arena arena(a.scratch);
     ForwardScratch s(l, arena, l.threads);
-    pack_forward(f, s);
+    pack_forward(a, s);
+    copy_state(a.initial_hidden, H, a.saved_hidden, H);
+    if (a.saved_cell) copy_state(a.initial_cell, H, a.saved_cell, H);
     member.wait();
     const Packed& w = s.weights;
     const long r0 = first_row(), begin = first_panel(w), end = last_panel(w);
@@ -143,14 +145,14 @@ struct Sequence {
     step.stride = STRIDE;
     step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
     for (long t = 0; t < T; t++) {
-      place(f, t, step);
-      reset(f, t, (float*)step.hidden_before, (float*)step.cell_before);
+      place(a, t, step);
+      reset(a, t, (float*)step.hidden_before, (float*)step.cell_before);
       step_barrier();
       float* z = step.gates;
-      const Left parts[] = {{f.x + (t * B + r0) * IN, IN, IN},
+      const Left parts[] = {{a.x + (t * B + r0) * IN, IN, IN},
                             {step.hidden_before + r0 * H, H, H}};
       Ahead ahead;
-      if (f.saves && t + 1 < T) {
+      if (l.saves && t + 1 < T) {
         rows_ahead(ahead, z + B * STRIDE, STRIDE);
         rows_ahead(ahead, step.hidden + B * H, H);
         rows_ahead(ahead, step.cell ? step.cell + B * H : nullptr, H);
@@ -168,6 +170,9 @@ struct Sequence {
       clear_padding(z);
       cell_forward(step, member.begin(B), member.end(B));
     }
+    const long last = l.saves ? T : T % 2;
+    copy_state(a.saved_hidden + last * B * H, H, a.final_hidden, H);
+    if (a.saved_cell) copy_state(a.saved_cell + last * B * H, H, a.final_cell, H);
   }
 
   // What is saved is written to the last float: equal calls leave equal memory.
@@ -178,24 +183,32 @@ struct Sequence {
   }
 
   // Where step t stands in memory. Without a backward to come, one step's gates and two states do.
-  void place(const gatecore_forward& f, long t, Step& step) const {
-    const long now = f.saves ? t : 0, before = f.saves ? t : t % 2;
-    const long after = f.saves ? t + 1 : 1 - before, steps = t * B * H;
-    step.gates = f.gates + now * B * STRIDE;
-    step.hidden_before = f.hidden + before * B * H;
-    step.hidden = f.hidden + after * B * H;
-    step.cell_before = f.cell ? f.cell + before * B * H : nullptr;
-    step.cell = f.cell ? f.cell + after * B * H : nullptr;
-    step.output = f.output + steps;
-    step.output_cell = f.output_cell ? f.output_cell + steps : nullptr;
-    step.keep_cell = f.keep_cell ? f.keep_cell + steps : nullptr;
-    step.keep_hidden = f.keep_hidden ? f.keep_hidden + steps : nullptr;
-    step.kept_cell = f.kept_cell;
-    step.kept_hidden = f.kept_hidden;
+  void place(const gatecore_arguments& a, long t, Step& step) const {
+    const long now = l.saves ? t : 0, before = l.saves ? t : t % 2;
+    const long after = l.saves ? t + 1 : 1 - before, steps = t * B * H;
+    step.gates = a.saved_gates + now * B * STRIDE;
+    step.hidden_before = a.saved_hidden + before * B * H;
+    step.hidden = a.saved_hidden + after * B * H;
+    step.cell_before = a.saved_cell ? a.saved_cell + before * B * H : nullptr;
+    step.cell = a.saved_cell ? a.saved_cell + after * B * H : nullptr;
+    step.output = a.output_hidden + steps;
+    step.output_cell = a.output_cell ? a.output_cell + steps : nullptr;
+    step.keep_cell = a.zoneout_mask_cell ? a.zoneout_mask_cell + steps : nullptr;
+    step.keep_hidden = a.zoneout_mask_hidden ? a.zoneout_mask_hidden + steps : nullptr;
+    step.kept_cell = a.zoneout_cell;
+    step.kept_hidden = a.zoneout_hidden;
+  }
+
+  // This thread's rows of a state (batch, hidden), `stride` floats from row to row: zeros from null,
+  // nothing to null.
+  void copy_state(const float* from, long from_stride, float* to, long to_stride) const {
+    if (!to) return;
+    for (long r = member.begin(B); r < member.end(B); r++)
+      for (long j = 0; j < H; j++) to[r * to_stride + j] = from ? from[r * from_stride + j] : 0.0f;
   }
 
   // Zeroes the rows of this member that are reset before step t.
-  void reset(const gatecore_forward& f, long t, float* a, float* b, long stride = 0) const {
+  void reset(const gatecore_arguments& f, long t, float* a, float* b, long stride = 0) const {
     if (!f.resets) return;
     for (long r = member.begin(B); r < member.end(B); r++) {
       if (!f.resets[t * B + r]) continue;
@@ -218,16 +231,16 @@ struct Sequence {
     float* d_x;         // for each member, X_ROWS rows of padded x
     float* buffers;
     BackwardScratch(const gatecore_layer& l, Arena& arena, int members, bool wants_x) {
-      const long H = l.hidden, B = l.batch, rows = chunk_steps(l) * B;
+      const long H = l.hidden_size, B = l.batch, rows = chunk_steps(l) * B;
       recurrent = {arena.take(Packed::floats(l.rows, H)), l.rows, H};
-      inputs = {nullptr, l.rows, l.input};
-      if (wants_x) inputs.data = arena.take(Packed::floats(l.rows, l.input));
+      inputs = {nullptr, l.rows, l.input_size};
+      if (wants_x) inputs.data = arena.take(Packed::floats(l.rows, l.input_size));
       d_gates = arena.take(rows * stride_of(l));
       d_hidden = arena.take(B * rounded(H, VL));
       d_cell = arena.take(B * rounded(H, VL));
-      left = arena.take(rounded(H + 1 + l.input, HEIGHT) * rows);
+      left = arena.take(rounded(H + 1 + l.input_size, HEIGHT) * rows);
       gradient = arena.take(gradient_floats(l) * (own_sums(l) ? members : 1));
-      d_x = wants_x ? arena.take(members * X_ROWS * rounded(l.input, VL)) : nullptr;
+      d_x = wants_x ? arena.take(members * X_ROWS * rounded(l.input_size, VL)) : nullptr;
       buffers = arena.take(members * BUFFERS * buffer_floats(l));
     }
   };
@@ -247,42 +260,30 @@ struct Sequence {
     }
   }
 
-  // The running cotangents of a state, from and to the caller's array, if there is one.
-  void take_state(const float* given, float* running) const {
-    for (long r = member.begin(B); r < member.end(B); r++)
-      for (long j = 0; j < H; j++) running[r * H_STRIDE + j] = given ? given[r * H + j] : 0.0f;
-  }
-  void give_state(const float* running, float* wanted) const {
-    if (!wanted) return;
-    for (long r = member.begin(B); r < member.end(B); r++)
-      for (long j = 0; j < H; j++) wanted[r * H + j] = running[r * H_STRIDE + j];
-  }
-
-  void backward(const gatecore_backward& b, CellStep cell_backward) const {
-    const gatecore_forward& f = *b.forward;
-    Arena arena(b.scratch);
-    const BackwardScratch s(l, arena, l.threads, b.d_x);
-    pack_rows(s.recurrent, f.weight_hh, l.state_rows, member);
-    if (b.d_x) pack_rows(s.inputs, f.weight_ih, l.input_rows, member);
-    take_state(b.d_hidden, s.d_hidden);
-    take_state(b.d_cell, s.d_cell);
+  void backward(const gatecore_arguments& a, CellStep cell_backward) const {
+    Arena arena(a.scratch);
+    const BackwardScratch s(l, arena, l.threads, a.d_x);
+    pack_rows(s.recurrent, a.weight_hh, l.state_rows, member);
+    if (a.d_x) pack_rows(s.inputs, a.weight_ih, l.input_rows, member);
+    copy_state(a.d_final_hidden, H, s.d_hidden, H_STRIDE);
+    copy_state(a.d_final_cell, H, s.d_cell, H_STRIDE);
     member.wait();
     if (own_sums(l)) {
       // as many groups as threads were asked for: sums do not depend on how many were granted
       for (int id = member.begin(l.threads); id < member.end(l.threads); id++)
-        Sequence{l, {id, l.threads, nullptr}, false, true}.through(b, s, cell_backward);
+        Sequence{l, {id, l.threads, nullptr}, false, true}.through(a, s, cell_backward);
       member.wait();
       add_up(s);
     } else {
-      through(b, s, cell_backward);
+      through(a, s, cell_backward);
     }
-    give_state(s.d_hidden, b.d_hidden);
-    give_state(s.d_cell, b.d_cell);
-    hand_out(b, s);
+    copy_state(s.d_hidden, H_STRIDE, a.d_initial_hidden, H);
+    copy_state(s.d_cell, H_STRIDE, a.d_initial_cell, H);
+    hand_out(a, s);
   }
 
   // All steps from the last to the first, and with them the columns' gradients and d_x.
-  void through(const gatecore_backward& b, BackwardScratch s, CellStep cell_backward) const {
+  void through(const gatecore_arguments& a, BackwardScratch s, CellStep cell_backward) const {
     const long steps = chunk_steps(l);
     s.d_gates += group * steps * STRIDE;
     s.left += group * steps * rounded(features(), HEIGHT);
@@ -290,28 +291,28 @@ struct Sequence {
     for (long last = T; last > 0;) {
       const long first = (last - 1) / steps * steps;
       for (long t = last - 1; t >= first; t--)
-        step_back(b, s, t, first, cell_backward);
+        step_back(a, s, t, first, cell_backward);
       sharing.wait();
       accumulate(s, (last - first) * group_size, steps * group_size, last == T);
-      if (b.d_x) input_cotangents(b, s, first, last);
+      if (a.d_x) input_cotangents(a, s, first, last);
       sharing.wait();
       last = first;
     }
   }
 
-  void step_back(const gatecore_backward& b, const BackwardScratch& s, long t, long first,
+  void step_back(const gatecore_arguments& a, const BackwardScratch& s, long t, long first,
                  CellStep cell_backward) const {
     float* d_gates = s.d_gates + ((t - first) * group_size - group) * STRIDE;
     Step step = {};
-    place(*b.forward, t, step);
+    place(a, t, step);
     step.layer = &l;
     step.stride = STRIDE;
     step.d_gates = d_gates;
     step.d_hidden = s.d_hidden;
     step.d_cell = s.d_cell;
     step.d_stride = H_STRIDE;
-    step.d_output = b.d_output ? b.d_output + t * B * H : nullptr;
-    step.d_output_cell = b.d_output_cell ? b.d_output_cell + t * B * H : nullptr;
+    step.d_output = a.d_output_hidden ? a.d_output_hidden + t * B * H : nullptr;
+    step.d_output_cell = a.d_output_cell ? a.d_output_cell + t * B * H : nullptr;
     step.buffers = s.buffers + member.id * BUFFERS * buffer_floats(l);
     Ahead ahead;
     if (t > 0) {
@@ -319,12 +320,12 @@ struct Sequence {
       rows_ahead(ahead, step.gates - B * STRIDE, STRIDE);
       rows_ahead(ahead, step.cell ? step.cell_before - B * H : nullptr, H);
       rows_ahead(ahead, step.hidden_before - B * H, H);
-      rows_ahead(ahead, b.forward->x + (t - 1) * B * IN, IN);
+      rows_ahead(ahead, a.x + (t - 1) * B * IN, IN);
       rows_ahead(ahead, step.d_output ? step.d_output - B * H : nullptr, H);
       rows_ahead(ahead, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
     }
     cell_backward(step, member.begin(B), member.end(B));
-    transpose_features(*b.forward, s, t, first);
+    transpose_features(a, s, t, first);
     step_barrier();
     const Packed& w = s.recurrent;
     const long r0 = first_row(), r1 = last_row(), begin = first_panel(w), end = last_panel(w);
@@ -333,7 +334,7 @@ struct Sequence {
     multiply(r1 - r0, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
              ahead);
     step_barrier();
-    reset(*b.forward, t, s.d_hidden, s.d_cell, H_STRIDE);
+    reset(a, t, s.d_hidden, s.d_cell, H_STRIDE);
   }
 
   // Where row k of the group's rows in a chunk stands in arrays (time, batch).
@@ -343,11 +344,11 @@ struct Sequence {
 
   // [h of the step before, 1, x] of this member's rows at step t, to the features of the chunk from step
   // `first` on, with time and batch as the inner index.
-  void transpose_features(const gatecore_forward& f, const BackwardScratch& s, long t,
+  void transpose_features(const gatecore_arguments& a, const BackwardScratch& s, long t,
                           long first) const {
     const long depth = chunk_steps(l) * group_size, count = features();
     for (long r = member.begin(B); r < member.end(B); r++) {
-      const float *h = f.hidden + (t * B + r) * H, *x = f.x + (t * B + r) * IN;
+      const float *h = a.saved_hidden + (t * B + r) * H, *x = a.x + (t * B + r) * IN;
       float* to = s.left + ((t - first) * group_size + r - group) * HEIGHT;
       long m = 0;
       auto tiles = [&](const float* from, long offset, long end) ALWAYS_INLINE {
@@ -380,7 +381,7 @@ struct Sequence {
     }
   }
 
-  void input_cotangents(const gatecore_backward& b, const BackwardScratch& s, long first,
+  void input_cotangents(const gatecore_arguments& a, const BackwardScratch& s, long first,
                         long last) const {
     static const float zeros[PANEL] = {};
     const long rows = (last - first) * group_size, padded = rounded(IN, VL);
@@ -393,7 +394,7 @@ struct Sequence {
         multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL,
                  ahead);
       for (long r = 0; r < count; r++)
-        for (long i = 0; i < IN; i++) b.d_x[row_of(first, k + r) * IN + i] = out[r * padded + i];
+        for (long i = 0; i < IN; i++) a.d_x[row_of(first, k + r) * IN + i] = out[r * padded + i];
     }
   }
 
@@ -407,7 +408,7 @@ struct Sequence {
   }
 
   // From the columns' gradients to the packed weights' rows.
-  void hand_out(const gatecore_backward& b, const BackwardScratch& s) const {
+  void hand_out(const gatecore_arguments& a, const BackwardScratch& s) const {
     const Packed shape = {nullptr, 0, WIDTH};
     for (long p = member.begin(shape.panels()); p < member.end(shape.panels()); p++) {
       const long lanes = shape.vectors(p) * VL, count = least(lanes, WIDTH - p * PANEL);
@@ -415,11 +416,11 @@ struct Sequence {
       if (T == 0 || B == 0) __builtin_memset(from, 0, features() * lanes * sizeof(float));
       for (long i = 0; i < count; i++) {
         const long column = p * PANEL + i;
-        float* to = column < ROWS ? b.d_bias + l.input_rows[column] : b.d_bias_n + (column - ROWS);
+        float* to = column < ROWS ? a.d_bias + l.input_rows[column] : a.d_bias_n + (column - ROWS);
         *to = from[H * lanes + i];
       }
-      untranspose(from, H, l.state_rows, p * PANEL - l.state_offset, b.d_weight_hh, lanes, count);
-      untranspose(from + (H + 1) * lanes, IN, l.input_rows, p * PANEL, b.d_weight_ih, lanes, count);
+      untranspose(from, H, l.state_rows, p * PANEL - l.state_offset, a.d_weight_hh, lanes, count);
+      untranspose(from + (H + 1) * lanes, IN, l.input_rows, p * PANEL, a.d_weight_ih, lanes, count);
     }
   }
 

@@ -26,14 +26,14 @@ static CellSteps steps_of(const gatecore_layer& l) {
   return {};  // not reached: library.cpp checks the fields
 }
 
-static void run_forward(const gatecore_layer& l, const gatecore_forward& f, const Member& member,
+static void run_forward(const gatecore_layer& l, const gatecore_arguments& a, const Member& member,
                         bool by_columns) {
-  Sequence{l, member, by_columns}.forward(f, steps_of(l).forward);
+  Sequence{l, member, by_columns}.forward(a, steps_of(l).forward);
 }
 
-static void run_backward(const gatecore_layer& l, const gatecore_backward& b, const Member& member,
+static void run_backward(const gatecore_layer& l, const gatecore_arguments& a, const Member& member,
                          bool by_columns) {
-  Sequence{l, member, by_columns}.backward(b, steps_of(l).backward);
+  Sequence{l, member, by_columns}.backward(a, steps_of(l).backward);
 }
 
 static long forward_floats(const gatecore_layer& l) {
