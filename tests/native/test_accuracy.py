@@ -12,7 +12,7 @@ from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, equations
 
 if not library.available():
-    pytest.skip(library.missing(), allow_module_level=True)
+    pytest.skip(library.unsupported(), allow_module_level=True)
 
 
 def gated(core, gating, biases, time=2000):

@@ -19,7 +19,7 @@ from gatecore.backends import load
 from gatecore.backends.native import library
 import gatecore
 
-print(library.missing())
+print(library.unsupported())
 params = gatecore.cells.LSTM(2, 4, mechanism="UR").init(rng=0)
 single = {name: value.astype(np.float32) for name, value in params.items()}
 _, _, pullback = load("numpy").lstm(single, np.ones((3, 2, 2), np.float32), mechanism="UR")

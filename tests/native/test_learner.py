@@ -11,7 +11,7 @@ from gatecore.backends.numpy.bptt import Engine
 from gatecore.backends.numpy.learner import ExplicitLearner
 
 SPEC = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=7, layers=2)
-needs_library = pytest.mark.skipif(not library.available(), reason=str(library.missing()))
+needs_library = pytest.mark.skipif(not library.available(), reason=str(library.unsupported()))
 
 
 def trained(**settings):

@@ -11,7 +11,7 @@ from tests.native.layers import HERE, Case, identical, worst
 from tests.support import CORES, GATINGS
 
 if not library.available():
-    pytest.skip(library.missing(), allow_module_level=True)
+    pytest.skip(library.unsupported(), allow_module_level=True)
 
 # (time, batch, inputs, hidden), the split and the threads: sizes that are multiples of nothing,
 # no steps, no sequences, more than one chunk of steps, every height of a tile of rows, and groups

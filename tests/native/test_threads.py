@@ -15,7 +15,7 @@ from gatecore.backends.native import library
 from tests.native.layers import Case, identical
 
 if not library.available():
-    pytest.skip(library.missing(), allow_module_level=True)
+    pytest.skip(library.unsupported(), allow_module_level=True)
 
 ROOT = Path(__file__).resolve().parents[2]
 

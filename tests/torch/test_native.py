@@ -16,7 +16,7 @@ from gatecore.backends.torch.sequence.run import run  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 from tests.torch.test_operation import arguments  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not library.available(), reason=str(library.missing()))
+pytestmark = pytest.mark.skipif(not library.available(), reason=str(library.unsupported()))
 T, B, X, H = 7, 5, 3, 18
 
 

@@ -27,7 +27,11 @@ from gatecore.backends.torch.sequence.implementation import Gradients, OperatorI
 from gatecore.backends.torch.sequence.pooled_tensors import empty
 
 _SINGLE = np.dtype(np.float32)
-_library_unsupported = torch.compiler.assume_constant_result(library.unsupported)
+
+
+@torch.compiler.assume_constant_result
+def _library_unsupported(dtype: str) -> str | None:
+    return library.unsupported(dtype)
 
 
 class Native(OperatorImplementation):
