@@ -5,7 +5,6 @@ run once to the end, and once interrupted after a checkpoint and a line of metri
 """
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ RUNS = {
     "copying-standard": ("copying", "standard", {}),
     "copying-UR": ("copying", "UR", {}),
     "copying-OM": ("copying", "OM", {"mechanism.downsize": 5}),
+    "copying-UR-float64": ("copying", "UR", {"dtype": "float64"}),
     "adding-gru-UR": ("adding", "UR", {"core": "gru", "layers": 2, "zoneout": [0.0, 0.1]}),
 }
 BACKENDS = ("numpy", "torch")
@@ -35,20 +35,6 @@ def config(name, backend):
     return Config.of(task, mechanism, **SETTINGS, **settings, backend=backend)
 
 
-def processor(backend):
-    """The vector instructions in use, which the environment of a run does not record."""
-    if backend != "torch":
-        return {}
-    import torch
-
-    try:
-        from gatecore.backends.native import library
-    except ModuleNotFoundError:  # the version that made the data
-        from gatecore.backends.kernels.cpu import library
-    instructions = library.best_instruction_set() if library.available() else "not built"
-    return {"torch": torch.backends.cpu.get_cpu_capability(), "native": instructions}
-
-
 def die(step, _):
     """Stop a run after the step of its death."""
     if step == DEATH:
@@ -58,11 +44,10 @@ def die(step, _):
 def main(folder):
     for backend in BACKENDS:
         for name in RUNS:
-            place = Path(folder) / f"{name}-{backend}"
-            train(config(name, backend), place / "finished")
+            run = Path(folder) / f"{name}-{backend}"
+            train(config(name, backend), run / "finished")
             with contextlib.suppress(Died):
-                train(config(name, backend), place / "interrupted", on_step=die)
-            (place / "processor.json").write_text(json.dumps(processor(backend)) + "\n")
+                train(config(name, backend), run / "interrupted", on_step=die)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ import pytest
 from gatecore.tasks import load_run, train
 from gatecore.tasks.training import atomic_files
 from gatecore.tasks.training.config import flat
-from gatecore.tasks.training.provenance import environment
 from tests.packaging.layout import ROOT
-from tests.tasks.saved_runs import BACKENDS, CHECKPOINT, RUNS, SETTINGS, config, processor
+from tests.tasks.saved_runs import BACKENDS, CHECKPOINT, RUNS, SETTINGS, config
 
 SAVED = ROOT / "tests" / "data" / "runs-before"
 
@@ -43,17 +42,6 @@ def results(folder):
     return {k: np.asarray(v) for k, v in (values | infinite).items() if type(v) is not str}
 
 
-def differences(saved):
-    """What determines the last bits of a run and is different on this machine."""
-    backend = saved.name.rpartition("-")[2]
-    recorded, here = load_run(saved / "finished").environment, environment(backend)
-    instructions = json.loads((saved / "processor.json").read_text())
-    names = [name for name in ("numpy", "backend") if recorded[name] != here[name]]
-    if not set(recorded["blas"]) <= set(here["blas"]):
-        names.append("blas")
-    return names + ["processor"] * (instructions != processor(backend))
-
-
 def test_an_interrupted_run_of_that_version_can_be_read(saved):
     run = load_run(saved / "interrupted")
     assert run.status == "unfinished"
@@ -62,17 +50,10 @@ def test_an_interrupted_run_of_that_version_can_be_read(saved):
 
 
 def test_a_resumed_run_has_the_results_of_the_unbroken_one(saved, resumed):
+    """Up to rounding, which changed when the state update took the side of the smaller gate."""
     assert (resumed.status, resumed.summary["step"]) == ("finished", SETTINGS["steps"])
-    expected, resumed = results(saved / "finished"), results(resumed.folder)
-    assert resumed.keys() == expected.keys()
-    for name, value in resumed.items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-def test_a_resumed_run_has_the_bits_of_the_unbroken_one(saved, resumed):
-    if names := differences(saved):
-        pytest.skip(f"the last bits depend on what differs here: {', '.join(names)}")
-    expected, resumed = results(saved / "finished"), results(resumed.folder)
-    assert {name: value.tobytes() for name, value in resumed.items()} == {
-        name: value.tobytes() for name, value in expected.items()
-    }
+    expected, values = results(saved / "finished"), results(resumed.folder)
+    rtol, atol = (1e-12, 1e-13) if resumed.config.dtype == "float64" else (1e-5, 1e-6)
+    assert values.keys() == expected.keys()
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], rtol, atol, err_msg=name)
