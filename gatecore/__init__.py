@@ -1,9 +1,8 @@
-"""Gates that remember: uniform gate initialization, refine gates, and the gate algebra.
+"""The gates of *Improving the Gating Mechanism of Recurrent Neural Networks* (Gu et al., 2020).
 
-The paper is *Improving the Gating Mechanism of Recurrent Neural Networks* (Gu et al., 2020). This
-package holds what is common to all frameworks: the algebra of gates that carry their complement,
-its derivatives, the initial biases, the table of mechanisms, and the cells. ``gatecore.backends``
-trains them.
+This package has the parts that all frameworks share: the algebra of gates that carry their
+complement, its derivatives, the initial biases, the table of mechanisms, and the cells.
+``gatecore.backends`` trains them.
 """
 
 from gatecore import _moved as _moved  # registers the former import paths

@@ -1,8 +1,8 @@
-"""Which array library an argument belongs to.
+"""The Array API namespace of an argument: of any array library, or of SymPy expressions.
 
-A framework is looked for only among those already imported, so importing gatecore loads none of
-them; NumPy scalars and Python numbers become NumPy arrays; SymPy expressions get a namespace of
-their own, so that the proofs of ``gatecore.analysis`` run on the functions that train.
+Only frameworks that are already imported are considered, so importing gatecore loads none of them.
+SymPy expressions have a namespace too, so that the proofs of ``gatecore.analysis`` run on the
+functions that train.
 """
 
 import functools
@@ -13,11 +13,11 @@ import numpy as np
 from array_api_compat import array_namespace, is_jax_namespace
 
 _TORCH = "array_api_compat.torch"
-Array = Any  # an array of any framework: none of them can be named in the core
+Array = Any  # an array of any framework: the core imports none whose type it could name
 
 
 def asarray(name: str, value: Any) -> Any:
-    """``value`` unchanged if it is a floating array or expression, Python numbers as float64."""
+    """A floating array or an expression as it is, a Python number as a float64 array."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return np.asarray(value, dtype=np.float64)
     if is_symbolic(value):
@@ -30,7 +30,7 @@ def asarray(name: str, value: Any) -> Any:
 
 
 def namespace(*arrays: Any) -> Any:
-    """The Array API namespace that all ``arrays`` belong to (SymPy's stand-in for expressions)."""
+    """The Array API namespace that all ``arrays`` belong to, or that of SymPy expressions."""
     if any(is_symbolic(a) for a in arrays):
         return _symbolic()
     torch, compat = sys.modules.get("torch"), sys.modules.get(_TORCH)
@@ -48,7 +48,7 @@ def is_symbolic(value: Any) -> bool:
 
 
 def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
-    """σ(x) and σ(−x), each by a form whose relative error stays at a few ulp far from 0.
+    """σ(x) and σ(−x), each to a few ulp at any x.
 
     torch and JAX have a sigmoid whose derivative is right everywhere too: a ``where`` over
     exp(−|x|) would have derivative 0 at 0, and 1 / (1 + exp(−x)) none (NaN) at −100 in float32.
@@ -74,9 +74,9 @@ def _symbolic() -> Any:
 
 
 class _Symbolic:
-    """The few namespace functions that the algebra calls, on SymPy expressions.
+    """The namespace functions that the algebra calls, on SymPy expressions.
 
-    Vectors of expressions are NumPy object arrays, for which NumPy's own sums and flips work.
+    Vectors of expressions are NumPy object arrays, for which NumPy's functions of shape work.
     """
 
     exp: Any

@@ -1,9 +1,11 @@
 """The gate algebra: a gate is a number in [0, 1] that carries its complement.
 
 A unit whose forget gate is g remembers for 1/(1 − g) steps, so gates must come extremely close to
-1, where ``1 - g`` in floating point is rounding error. A :class:`Gate` therefore keeps both sides,
-and everything here is a sum or product of non-negative numbers: nothing is subtracted, nothing
-cancels. The same functions take NumPy, CuPy, torch and JAX arrays, and SymPy expressions.
+1, where ``1 - g`` in floating point is rounding error. A :class:`Gate` therefore has both sides,
+and every function here sums and multiplies non-negative numbers: nothing cancels. Arguments are
+arrays of NumPy, CuPy, torch or JAX, or SymPy expressions, and their shapes (...) broadcast. Where a
+gate is expected, an array a in [0, 1] stands for ``Gate(a, 1 - a)``. What is neither an array nor a
+number, or not real floating, raises TypeError.
 """
 
 from typing import Any, NamedTuple
@@ -30,24 +32,51 @@ class Gate(NamedTuple):
 
 
 def negate(a: Gate | Array) -> Gate:
-    """NOT: the gate with its two sides exchanged."""
+    """The complementary gate 1 − a (NOT): the two sides (...) exchanged.
+
+    Examples
+    --------
+    >>> negate(np.array([0.25]))
+    Gate(value=array([0.75]), complement=array([0.25]))
+    """
     a = _gate("a", a)
     return Gate(a.complement, a.value)
 
 
 def both(a: Gate | Array, b: Gate | Array) -> Gate:
-    """AND of two independent gates: a·b, with complement ā + a·b̄. Shapes broadcast."""
+    """The product a·b of two gates (...) (AND), with complement ā + a·b̄.
+
+    Examples
+    --------
+    >>> both(np.array([0.5]), 0.25)
+    Gate(value=array([0.125]), complement=array([0.875]))
+    >>> almost = sigmoid(40.0)
+    >>> float(both(almost, almost).complement)  # 1 - value would be 0
+    8.496708510583178e-18
+    """
     a, b = _gate("a", a), _gate("b", b)
     return Gate(a.value * b.value, a.complement + a.value * b.complement)
 
 
 def either(a: Gate | Array, b: Gate | Array) -> Gate:
-    """OR of two independent gates: a + ā·b, with complement ā·b̄. Shapes broadcast."""
+    """The probabilistic sum a + ā·b of two gates (...) (OR), with complement ā·b̄.
+
+    Examples
+    --------
+    >>> either(np.array([0.5]), 0.25)
+    Gate(value=array([0.625]), complement=array([0.375]))
+    """
     return negate(both(negate(a), negate(b)))
 
 
 def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
-    """The selector's choice between two gates: s·high + s̄·low, and so for the complements."""
+    """The interpolation s·high + s̄·low of two gates (...) by a third, s, and of the complements.
+
+    Examples
+    --------
+    >>> mix(np.array([0.25]), 1.0, 0.5)
+    Gate(value=array([0.625]), complement=array([0.375]))
+    """
     s, high, low = _gate("selector", selector), _gate("high", high), _gate("low", low)
     return Gate(
         s.value * high.value + s.complement * low.value,
@@ -56,23 +85,24 @@ def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
 
 
 def timescale(gate: Gate | Array) -> Array:
-    """Characteristic timescale 1/(1 − g) in steps, in [1, ∞] (Section 2.2).
+    """The characteristic timescale 1/(1 − g) of a gate (...) in steps, in [1, ∞] (Section 2.2).
 
     Examples
     --------
     >>> round(float(timescale(sigmoid(6.0))), 9)
     404.428793493
     """
-    with np.errstate(divide="ignore", over="ignore"):  # a gate at 1 remembers for ever
+    with np.errstate(divide="ignore", over="ignore"):  # infinite at 1
         return 1 / _gate("gate", gate).complement
 
 
 def sigmoid(logit: Array) -> Gate:
-    """The logistic gate: (σ(x), σ(−x)), accurate to a few ulp at any logit.
+    """The logistic gate (σ(x), σ(−x)) of logits (...), accurate to a few ulp (equations 2, 10).
 
-    Parameters
-    ----------
-    logit : array (...), real floating
+    Examples
+    --------
+    >>> sigmoid(np.array([0.0, -40.0])).value
+    array([5.00000000e-01, 4.24835426e-18])
     """
     logit = asarray("logit", logit)
     return Gate(*logistic(namespace(logit), logit))
@@ -81,8 +111,8 @@ def sigmoid(logit: Array) -> Gate:
 def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
     """The ordered gate cumsum(softmax(x)) of the ON-LSTM (equations 19, 28).
 
-    Its values rise along ``axis`` and never exceed 1; the complement is the sum of what lies
-    beyond, not ``1 - value``. The last value is exactly 1: that unit is never forgotten, and with
+    Its values rise along ``axis`` and never exceed 1; the complement is the sum of the later
+    entries, not ``1 - value``. The last value is exactly 1: that unit is never forgotten, and with
     a tied input gate it is never written.
 
     Parameters
@@ -92,6 +122,18 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
     downsize : int
         C of Appendix B.4: each entry is repeated C times, so the result has n·C entries along
         ``axis``, and unit k takes entry k // C.
+
+    Raises
+    ------
+    ValueError
+        ``logit`` is a scalar or has no entries along ``axis``, or ``downsize`` is below 1.
+
+    Examples
+    --------
+    >>> cumax(np.zeros(4)).value
+    array([0.25, 0.5 , 0.75, 1.  ])
+    >>> cumax(np.zeros(2), downsize=2).complement
+    array([0.5, 0.5, 0. , 0. ])
     """
     logit = _vector(logit, axis)
     downsize = _checks.integer("downsize", downsize)
@@ -103,7 +145,7 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
 
 
 def spread(gate: Gate, downsize: int, axis: int = -1) -> Gate:
-    """Each entry ``downsize`` times along ``axis``: unit k takes master gate k // C (B.4)."""
+    """The gate with each entry repeated ``downsize`` times along ``axis`` (Appendix B.4)."""
     if downsize == 1:
         return gate
     xp = namespace(*gate)
@@ -111,7 +153,7 @@ def spread(gate: Gate, downsize: int, axis: int = -1) -> Gate:
 
 
 def logit(gate: Gate | Array) -> Array:
-    """The inverse sigmoid log(g / (1 − g)), accurate at ½ and at both ends.
+    """The inverse sigmoid log(g / (1 − g)) of a gate (...), accurate at ½ and at both ends.
 
     Examples
     --------
@@ -138,7 +180,7 @@ def refine(forget: Gate | Array, refine: Gate | Array) -> Gate:
 
     Parameters
     ----------
-    forget, refine : Gate or array in [0, 1], broadcastable
+    forget, refine : Gate or array (...)
 
     Examples
     --------
@@ -164,13 +206,19 @@ def master(
 
     Parameters
     ----------
-    master_forget, master_input, forget, input : Gate or array in [0, 1], broadcastable
+    master_forget, master_input, forget, input : Gate or array (...)
         F, I and the inner f, i.
 
     Returns
     -------
     (Gate, Gate)
         Effective forget gate f̂ and effective input gate î.
+
+    Examples
+    --------
+    >>> forget, input = master(0.75, 0.5, 1.0, 0.0)
+    >>> float(forget.value), float(input.value)
+    (0.75, 0.125)
     """
     big_f, big_i = _gate("master_forget", master_forget), _gate("master_input", master_input)
     return (
@@ -182,11 +230,16 @@ def master(
 def _vector(logit: Array, axis: int) -> Array:
     logit = asarray("logit", logit)
     if not getattr(logit, "ndim", 0):
-        raise ValueError("cumax needs a logit array with at least one axis, got a scalar")
+        raise ValueError("logit must have an axis to sum along, got a scalar: pass an array")
     if not -logit.ndim <= axis < logit.ndim:
-        raise ValueError(f"axis must be one of the logits' {logit.ndim}, got {axis}")
+        raise ValueError(
+            f"axis={axis} is no axis of logit, of shape {tuple(logit.shape)}: pass one from "
+            f"{-logit.ndim} to {logit.ndim - 1}"
+        )
     if not logit.shape[axis]:
-        raise ValueError(f"cumax needs at least one logit along axis {axis}, got none")
+        raise ValueError(
+            f"logit must have at least one entry along axis {axis}, got shape {tuple(logit.shape)}"
+        )
     return logit
 
 

@@ -1,4 +1,4 @@
-"""The three recurrent cells, one step each, for arrays of any framework.
+"""The three recurrent cells for arrays of any framework: LSTM, GRU and the minimal gated cell.
 
 Parameters are a mapping of arrays packed in the order of ``Mechanism.slots``: ``weight_ih``
 (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,).
@@ -57,34 +57,39 @@ def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = No
     return namespace(kept).where(forget.value < 0.5, kept + written, state + change)
 
 
-def zoneout(old: Array, new: Array, kept: Any) -> Array:
-    """d·old + (1 − d)·new, with d = ``kept`` the amount of the old value (Krueger et al. 2016)."""
-    return new + kept * (old - new)
+def zoneout(old: Array, new: Array, probability: Any) -> Array:
+    """Zoneout p·old + (1 − p)·new of a state (Krueger et al. 2016).
+
+    p is the probability of keeping the old value, for evaluation, or a mask of ones and zeros.
+    """
+    return new + probability * (old - new)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Cell:
-    """A recurrent cell as a value: hashable, and equal to another of the same class and fields.
-
-    The base of :class:`LSTM`, :class:`GRU` and :class:`Minimal`, which are used. In what follows
-    "states" is the tuple of a state's parts, each (batch, hidden), and "zoneout" the tuple of the
-    zoneout probabilities or masks, that of the hidden state last.
+    """Base of the recurrent cells: a value, hashable, and equal by class and fields.
 
     Parameters
     ----------
     input_size, hidden_size : int
+        At least 1.
     mechanism : str or Mechanism
 
     Attributes
     ----------
     core : str
-        Name of the class of cells: "lstm", "gru" or "minimal".
+        Name of the class: "lstm", "gru" or "minimal".
     state_names : tuple of str
         Names of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",).
     slots : tuple of (str, int)
-        The projections and their widths, in packed order.
+        ``mechanism.slots`` of the cell.
     rows : int
-        Rows of the packed weights.
+        The number of rows of the packed weights.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A size or a mechanism out of range, or a size that the mechanism cannot have.
     """
 
     core: ClassVar[str]
@@ -111,7 +116,7 @@ class Cell:
         return f"{type(self).__name__}({sizes}, mechanism={self.mechanism.name!r})"
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the parameters by name, in the order of :meth:`init`."""
+        """The shapes of the parameters by name."""
         return {
             "weight_ih": (self.rows, self.input_size),
             "weight_hh": (self.rows, self.hidden_size),
@@ -119,7 +124,12 @@ class Cell:
         }
 
     def init(self, rng: Rng) -> dict[str, np.ndarray]:
-        """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0."""
+        """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator or int
+        """
         rng = _checks.generator(rng)
         bound = self.hidden_size**-0.5
         params = {
@@ -130,7 +140,7 @@ class Cell:
         return {**params, "bias": np.concatenate(list(biases.values()))}
 
     def parts(self, state: Any) -> tuple[Any, ...]:
-        """The parts of a state as a tuple, in the order of ``state_names``.
+        """The parts of a state (h, c) or h as a tuple, in the order of ``state_names``.
 
         Raises
         ------
@@ -141,7 +151,7 @@ class Cell:
             return (state,)
         if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
             raise ValueError(
-                f"state must be a pair ({', '.join(self.state_names)}), got {type(state).__name__}"
+                f"state must be a tuple ({', '.join(self.state_names)}), got {type(state).__name__}"
             )
         return tuple(state)
 
@@ -155,7 +165,7 @@ class Cell:
         return product + _row(params["bias"], product.ndim)
 
     def split(self, packed: Array) -> dict[str, Array]:
-        """The slots (..., width) of a packed array (..., rows)."""
+        """The slots (..., width) of a packed array (..., rows), by name."""
         slots, start = {}, 0
         for name, width in self.slots:
             slots[name] = packed[..., start : start + width]
@@ -168,10 +178,16 @@ class Cell:
         return self.mechanism.gates(self.split(self.project(params, x) + recurrent))
 
     def step(self, params: Params, x: Array, state: Any, zoneout: Any = None) -> tuple[Array, Any]:
-        """One step: x (batch, input) and a state to the output (batch, hidden) and next state.
+        """One step: the output (batch, hidden) and the next state.
 
-        ``zoneout`` is the amount of the old state that is kept: for the LSTM a pair (cell,
-        hidden), else that of the hidden state; a number, or an array (batch, hidden) of draws.
+        Parameters
+        ----------
+        params : mapping of arrays, as :meth:`init` returns them
+        x : array (batch, input)
+        state : (h, c) or h, each (batch, hidden)
+        zoneout : float or array (batch, hidden), optional
+            Probability of keeping the old state, or a mask of ones and zeros; for the LSTM a pair,
+            of the cell state and the hidden state.
         """
         if zoneout is not None and len(self.state_names) == 1:
             zoneout = (zoneout,)
@@ -179,7 +195,10 @@ class Cell:
         return states[0], self.state(states)
 
     def scan(self, params: Params, xs: Array, state: Any = None) -> tuple[Array, Any]:
-        """All steps: xs (time, batch, input) to outputs (time, batch, hidden), last state."""
+        """All steps from xs (time, batch, input): the outputs (time, batch, hidden), last state.
+
+        The initial state is zero by default.
+        """
         states = self.parts(self.initial_state(xs) if state is None else state)
         outputs = []
         projected = self.project(params, xs)
@@ -189,7 +208,7 @@ class Cell:
         return namespace(xs).stack(outputs), self.state(states)
 
     def initial_state(self, xs: Array) -> Any:
-        """Zeros (batch, hidden), of the type of xs (time, batch, input) and where it lives."""
+        """The zero state, of the dtype and on the device of xs (time, batch, input)."""
         shape = (xs.shape[1], self.hidden_size)
         zeros = functools.partial(namespace(xs).zeros, shape, dtype=xs.dtype, device=device(xs))
         return self.state([zeros() for _ in self.state_names])
@@ -197,14 +216,17 @@ class Cell:
     def advance(
         self, params: Params, projected: Array, states: States, zoneout: Any = None
     ) -> States:
-        """The next states, from the projected input (batch, rows) and the states."""
+        """One step from the projected input (batch, rows) and the parts of a state to new parts.
+
+        ``zoneout`` has a probability or mask for each part, that of the hidden state last.
+        """
         logits = self._logits(params, projected, states[0])
         return self.complete(logits, self.mechanism.gates(logits), states, zoneout)
 
     def complete(
         self, logits: Params, gates: tuple[Gate, Gate], states: States, zoneout: Any = None
     ) -> States:
-        """The elementwise part of a step: the next states from logits and effective gates."""
+        """The elementwise rest of :meth:`advance`, from the logits and the effective gates."""
         new = self._next(logits, gates, states)
         if zoneout is None:
             return new
@@ -222,7 +244,9 @@ class Cell:
 
 
 class LSTM(Cell):
-    """Long short-term memory with any gate mechanism (equations 2-7, 9-15). State (h, c).
+    """Long short-term memory with any gate mechanism (equations 2-7, 9-15), of state (h, c).
+
+    Parameters, attributes and errors are those of :class:`Cell`.
 
     Examples
     --------
@@ -243,10 +267,15 @@ class LSTM(Cell):
 
 
 class GRU(Cell):
-    """Gated recurrent unit, reset after the product as in torch and cuDNN. State h.
+    """Gated recurrent unit, reset after the product as in torch and cuDNN, of state h.
 
-    n = tanh(Wx + b + q∘(Uh + b_n)), h' = h + (1 − g)(n − h): the update gate is the mechanism's
-    forget gate.
+    n = tanh(Wx + b + q∘(Uh + b_n)), h' = g·h + (1 − g)·n: the update gate is the mechanism's
+    forget gate. Parameters, attributes and errors are those of :class:`Cell`.
+
+    Examples
+    --------
+    >>> GRU(3, 8, mechanism="OR").parameter_shapes()["bias_n"]
+    (8,)
     """
 
     core = "gru"
@@ -268,7 +297,15 @@ class GRU(Cell):
 
 
 class Minimal(Cell):
-    """The simplest gated cell (footnote 4; JANET): h' = h + (1 − g)(tanh(Wx + Uh + b) − h)."""
+    """The minimal gated cell h' = g·h + (1 − g)·tanh(Wx + Uh + b), of state h (footnote 4; JANET).
+
+    Parameters, attributes and errors are those of :class:`Cell`.
+
+    Examples
+    --------
+    >>> Minimal(3, 8, mechanism="standard").rows
+    16
+    """
 
     core = "minimal"
 
@@ -277,7 +314,7 @@ class Minimal(Cell):
 
 
 def _row(vector: Array, ndim: int) -> Array:
-    """(width,) as (1, ..., width) of ``ndim`` axes: JAX can be told to refuse implicit ranks."""
+    """(width,) as (1, ..., width) of ``ndim`` axes: JAX can be set to refuse rank promotion."""
     return vector[(None,) * (ndim - 1) + (slice(None),)]
 
 

@@ -1,7 +1,8 @@
-"""Initial gate biases as distributions: UGI, chrono with and without T_max, constants.
+"""Initial gate biases: uniform gate initialization (UGI), chrono, and constants.
 
-A draw is the inverse CDF of a uniform number; the inverse CDFs are public beside the draws. All
-biases are float64 NumPy arrays of logits.
+All biases are float64 NumPy arrays of logits, drawn by the inverse CDFs named ``…_quantile``. In
+every function ``size`` is the number of biases, at least 1, and ``rng`` a numpy.random.Generator or
+an integer seed; an argument out of range raises ValueError, one of another type TypeError.
 """
 
 import functools
@@ -20,16 +21,10 @@ _TABLE_LENGTH = 1 << 14
 
 
 def uniform(size: int, rng: Rng, width: int | None = None) -> Floats:
-    """Uniform gate initialization: σ⁻¹(U[1/d, 1 − 1/d]) (equation 9, Listing 2).
+    """Biases of uniform gate initialization, σ⁻¹(U[1/d, 1 − 1/d]) (equation 9, Listing 2).
 
-    Parameters
-    ----------
-    size : int
-        How many biases to draw.
-    rng : numpy.random.Generator or int
-    width : int, optional
-        The hidden size d of the range where it differs from ``size``, as for downsized master
-        gates. Default ``size``. Width 1 has no such range and is refused; width 2 gives b ≡ 0.
+    ``width`` is the hidden size d, at least 2, where it differs from ``size``, as for downsized
+    master gates. Width 2 gives zeros.
 
     Examples
     --------
@@ -42,11 +37,17 @@ def uniform(size: int, rng: Rng, width: int | None = None) -> Floats:
 
 
 def uniform_quantile(u: ArrayLike, width: int) -> Floats:
-    """Inverse CDF of the UGI bias: σ⁻¹(1/d + u(1 − 2/d)), for u in [0, 1]."""
+    """The inverse CDF of the UGI bias: σ⁻¹(1/d + u(1 − 2/d)), for u in [0, 1], d = ``width``.
+
+    Examples
+    --------
+    >>> uniform_quantile([0, 0.5, 1], width=4).round(3)
+    array([-1.099,  0.   ,  1.099])
+    """
     if _checks.integer("width", width) < 2:
         raise ValueError(
-            "uniform gate initialization needs a width of at least 2: U[1/d, 1 - 1/d] is empty "
-            f"for d = {width}"
+            f"uniform gate initialization needs a width of at least 2, got {width}, for which "
+            "U[1/d, 1 - 1/d] is empty: take a wider layer, or a constant or chrono bias"
         )
     u = _unit_interval(u)
     centred = (2 * u - 1) * (1 - 2 / width)
@@ -58,55 +59,80 @@ def uniform_quantile(u: ArrayLike, width: int) -> Floats:
 
 
 def chrono(size: int, t_max: float, rng: Rng) -> Floats:
-    """Chrono initialization: log U[1, T_max − 1] (equation 17): timescales U[2, T_max] steps.
+    """Biases of chrono initialization, log U[1, T_max − 1]: timescales U[2, T_max] (equation 17).
 
-    Parameters
-    ----------
-    t_max : float
-        The longest dependency in steps, above 2.
+    ``t_max`` is the longest dependency in steps, above 2.
+
+    Examples
+    --------
+    >>> chrono(3, t_max=100, rng=0).round(3)
+    array([4.15 , 3.312, 1.613])
     """
     draws = _checks.generator(rng).random(_checks.integer("size", size))
     return chrono_quantile(draws, t_max)
 
 
 def chrono_quantile(u: ArrayLike, t_max: float) -> Floats:
-    """Inverse CDF of the chrono bias: log(1 + u(T_max − 2)), for u in [0, 1]."""
+    """The inverse CDF of the chrono bias: log(1 + u(T_max − 2)), for u in [0, 1].
+
+    Examples
+    --------
+    >>> chrono_quantile([0, 1], t_max=100).round(3)
+    array([0.   , 4.595])
+    """
     if _checks.number("t_max", t_max) <= 2:
         raise ValueError(
-            f"t_max must be above 2 steps: biases are log U[1, t_max - 1], got {t_max}"
+            f"t_max must be above 2 steps, for biases log U[1, t_max - 1], got {t_max}"
         )
     return np.log1p(_unit_interval(u) * (t_max - 2))
 
 
 def chrono_unbounded(size: int, rng: Rng) -> Floats:
-    """Chrono initialization without T_max: log T, P(T = k) ∝ 1/(k ln²(k + 1)) (Appendix B.3).
+    """Biases of chrono initialization without T_max (Appendix B.3).
 
-    The law has no mean: log T is kept, since T itself overflows float32 once in 300 draws.
+    They are log T with P(T = k) ∝ 1/(k ln²(k + 1)), a distribution without a mean: T itself
+    overflows float32 once in 300 draws.
+
+    Examples
+    --------
+    >>> chrono_unbounded(3, rng=0).round(3)
+    array([0.693, 0.   , 0.   ])
     """
     return chrono_unbounded_quantile(_checks.generator(rng).random(_checks.integer("size", size)))
 
 
 def chrono_unbounded_quantile(u: ArrayLike) -> Floats:
-    """Inverse CDF of log T, P(T = k) = 1/(Z k ln²(k + 1)), k ≥ 1; u in [0, 1), infinite at 1.
+    """The inverse CDF of log T, P(T = k) = 1/(Z k ln²(k + 1)), k ≥ 1; u in [0, 1], infinite at 1.
 
     Exact by table for the first 2¹⁴ values of T. Beyond, the tail of the sum is an integral, to
     3e-6 of one term: with L = ln(k + 3/2), Σ_{j>k} 1/(j ln²(j + 1)) = 1/L +
     ∫_L^∞ t⁻²/(eᵗ − 1) dt.
+
+    Examples
+    --------
+    >>> np.exp(chrono_unbounded_quantile([0.5, 0.7, 0.9])).round()
+    array([ 1.,  2., 19.])
     """
     u = _unit_interval(u)
     steps = np.searchsorted(_chrono_cdf(), u) + 1
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         tail = CHRONO_NORMALISER * (1 - u)
         level = 1 / tail
-        for _ in range(3):  # the correction is below 1e-6: each round gains that factor
+        for _ in range(3):  # the correction is below 1e-6: each iteration gains that factor
             level = 1 / (tail - _tail_correction(level))
         exact = np.log(np.ceil(np.exp(level) - 1.5))
-    far = np.where(level < 36, exact, level)  # beyond 2^52 the integers are no grid any more
+    far = np.where(level < 36, exact, level)  # beyond 2^52 doubles no longer tell integers apart
     return np.where(steps <= _TABLE_LENGTH, np.log(steps), far)
 
 
 def constant(size: int, value: float) -> Floats:
-    """The same bias for each of ``size`` units."""
+    """The bias ``value`` for each of ``size`` units, float64.
+
+    Examples
+    --------
+    >>> constant(2, 1.0)
+    array([1., 1.])
+    """
     return np.full(_checks.integer("size", size), _checks.number("value", value))
 
 
@@ -132,5 +158,5 @@ def _exponential_integral(x: Floats) -> Floats:
 def _unit_interval(u: ArrayLike) -> Floats:
     u = np.asarray(u, dtype=np.float64)
     if not np.all((u >= 0) & (u <= 1)):
-        raise ValueError("u must lie in [0, 1]")
+        raise ValueError(f"u must lie in [0, 1], got values from {u.min()} to {u.max()}")
     return u

@@ -1,8 +1,9 @@
 """The gate mechanisms of the paper as data: two axes and their consequences (Table 1).
 
-One axis is the main gate (its activation and the law of its initial bias), the other its auxiliary
-gate (none, refine, master). A mechanism is a value of :class:`Mechanism`; code branches on its
-fields, never on its name, so a new mechanism is a new row.
+One axis is the main gate (its activation and the distribution of its initial bias), the other its
+auxiliary gate (none, refine, master). A mechanism is a value of :class:`Mechanism`; code branches
+on its fields, never on its name. A slot is a gate projection of a cell: the rows of the packed
+weights that give the logits of one gate, or of the candidate.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ from gatecore.algebra import Gate, cumax, master, negate, refine, sigmoid, sprea
 
 CORES = ("lstm", "gru", "minimal")
 
-# Packed order of the projections that every mechanism of a core has, and what an auxiliary adds.
-_OWN_SLOTS = {
+# Packed order of the slots that every mechanism of a core has, and those of master gates.
+_CORE_SLOTS = {
     "lstm": ("input", "forget", "candidate", "output"),
     "gru": ("reset", "forget", "candidate"),
     "minimal": ("forget", "candidate"),
@@ -35,23 +36,24 @@ class Mechanism:
     Parameters
     ----------
     name : str
-        For people; no code depends on it.
+        For display; no code depends on it.
     activation : {"sigmoid", "cumax"}
-        Of the main gate. With ``cumax`` an input gate of its own is 1 − cumax (equations 20, 29).
+        Of the main gate. With "cumax" a separate input gate is 1 − cumax (equations 20, 29).
     initial : {"constant", "chrono", "uniform"}
-        Law of the main gate's initial bias b; sampled laws give an own input gate −b (equation
-        18). Ordered gates start at zero logits: only "constant" fits them.
+        Distribution of the main gate's initial bias b. If b is drawn, a separate input gate has
+        −b (equation 18). Ordered gates start at zero logits: they require "constant".
     auxiliary : {"none", "refine", "master"}
-        What modulates the main gate: nothing; a refine gate (equations 11-12), the input gate
-        tied to 1 − g; or inner gates under a pair of master gates (equations 21-23).
+        The gate that modulates the main gate: none; a refine gate (equations 11-12), with the input
+        gate tied to 1 − g; or a pair of master gates over inner gates (equations 21-23).
     forget_bias : float
         The constant bias b.
     t_max : "hidden", float or None
-        Longest dependency in steps of the chrono law, above 2; "hidden" takes the hidden size,
-        None the law without T_max.
+        Longest dependency of the chrono bias in steps, above 2; "hidden" is the hidden size, None
+        the distribution without T_max.
     refine_bias : {"neutral", "opposed", "uniform"}
         Initial bias of the refine gate: 0; −b (Listing 2: then r = 1 − f and the initial g is
-        2f − 3f² + 2f³); or a uniform-gate draw of its own. They start with different timescales.
+        2f − 3f² + 2f³); or a separate draw of uniform gate initialization. The three start with
+        different timescales.
     downsize : int
         C: a master gate serves C consecutive units; must divide the hidden size.
 
@@ -59,6 +61,11 @@ class Mechanism:
     ------
     ValueError, TypeError
         A field out of range, or fields that contradict each other.
+
+    Examples
+    --------
+    >>> Mechanism(name="slow refine", forget_bias=5.0, auxiliary="refine").tied("lstm")
+    True
     """
 
     name: str
@@ -81,15 +88,15 @@ class Mechanism:
             init.chrono_quantile(0.0, _t_max(self.t_max))
         if self.activation == "cumax" and self.initial != "constant":
             raise ValueError(
-                f"initial={self.initial!r} does not fit activation='cumax': an ordered gate's "
-                "values are set by cumax itself, so its initial bias is 'constant'"
+                f"initial={self.initial!r} does not fit activation='cumax', which sets the initial "
+                "gates itself: use initial='constant'"
             )
 
     def __str__(self) -> str:
         return self.name
 
     def slots(self, core: str, hidden_size: int) -> tuple[tuple[str, int], ...]:
-        """The projections of a cell as (slot name, width), in the order they are packed.
+        """The slots of a cell as (name, width), in packed order.
 
         Examples
         --------
@@ -98,7 +105,7 @@ class Mechanism:
         """
         _checks.choice("core", core, CORES)
         self.validate(hidden_size)
-        names = _OWN_SLOTS[core]
+        names = _CORE_SLOTS[core]
         if self.auxiliary == "refine":
             replaced = tuple("refine" if name == "input" else name for name in names)
             names = replaced if "input" in names else (*names, "refine")
@@ -108,31 +115,31 @@ class Mechanism:
         return slots
 
     def rows(self, core: str, hidden_size: int) -> int:
-        """Rows of the packed weights: the sum of the slots' widths."""
+        """The number of rows of the packed weights: the sum of the slots' widths."""
         return sum(width for _, width in self.slots(core, hidden_size))
 
     def validate(self, hidden_size: int) -> None:
-        """Raise ValueError if a layer of ``hidden_size`` units cannot have this mechanism."""
+        """Raise ValueError if a layer of ``hidden_size`` units cannot have the mechanism."""
         _checks.integer("hidden_size", hidden_size)
         if self.auxiliary == "master" and hidden_size % self.downsize:
             raise ValueError(
-                f"hidden_size={hidden_size} is not divisible by downsize={self.downsize}: each "
-                "master gate serves that many units"
+                f"hidden_size={hidden_size} is not divisible by downsize={self.downsize}, the "
+                "number of units that a master gate serves: change one of them"
             )
         drawn = self.auxiliary == "refine" and self.refine_bias == "uniform"
         if (self.initial == "uniform" or drawn) and hidden_size < 2:
             raise ValueError(
-                f"mechanism {self.name!r} draws biases from U[1/d, 1 - 1/d], which needs "
-                f"hidden_size >= 2, got {hidden_size}"
+                f"hidden_size must be at least 2 for mechanism {self.name!r}, which draws biases "
+                f"from U[1/d, 1 - 1/d], got {hidden_size}"
             )
         if self.initial == "chrono" and self.t_max == "hidden" and hidden_size <= 2:
             raise ValueError(
-                f"mechanism {self.name!r} takes t_max from hidden_size, which must be above 2, "
-                f"got {hidden_size}; give t_max a number or None"
+                f"hidden_size must be above 2 for mechanism {self.name!r}, whose t_max it is, got "
+                f"{hidden_size}: set t_max to a number above 2 or to None"
             )
 
     def biases(self, core: str, hidden_size: int, rng: init.Rng) -> dict[str, np.ndarray]:
-        """Initial bias of each slot, in packed order: float64 arrays of the slots' widths."""
+        """The initial bias of each slot by name, in packed order: float64 arrays (width,)."""
         rng = _checks.generator(rng)
         biases = {name: np.zeros(width) for name, width in self.slots(core, hidden_size)}
         main, opposite = self.main_slots
@@ -146,11 +153,18 @@ class Mechanism:
         return biases
 
     def gates(self, logits: Mapping[str, Array]) -> tuple[Gate, Gate]:
-        """Effective forget and input gates (..., hidden) from the slots' logits (..., width)."""
+        """The effective forget and input gates (..., hidden) from the slots' logits (..., width).
+
+        Examples
+        --------
+        >>> forget, input = mechanism("UR").gates({"forget": 0.0, "refine": np.zeros(2)})
+        >>> forget.value
+        array([0.5, 0.5])
+        """
         return self.combine(self.activate(logits))
 
     def activate(self, logits: Mapping[str, Array]) -> dict[str, Gate]:
-        """Each gate slot's own activation, cumax or sigmoid, by slot name."""
+        """The activation of each gate slot, cumax or sigmoid, by slot name."""
         return {
             name: self._activated(name, logit)
             for name, logit in logits.items()
@@ -163,7 +177,7 @@ class Mechanism:
         return negate(cumax(logit)) if self.negated(name) else cumax(logit)
 
     def combine(self, gates: Mapping[str, Gate]) -> tuple[Gate, Gate]:
-        """Effective forget and input gates from the slots' gates.
+        """The effective forget and input gates from the gates of the slots.
 
         Without an input slot or master gates the input gate is tied: 1 − the forget gate.
         """
@@ -180,7 +194,8 @@ class Mechanism:
 
     def tied(self, core: str) -> bool:
         """Whether the effective input gate is the complement of the forget gate."""
-        return self.auxiliary == "refine" or (self.auxiliary == "none" and core != "lstm")
+        separate = self.auxiliary == "none" and "input" in _CORE_SLOTS[core]
+        return self.auxiliary != "master" and not separate
 
     @property
     def ordered_slots(self) -> tuple[str, ...]:
@@ -188,12 +203,12 @@ class Mechanism:
         return self.main_slots if self.activation == "cumax" else ()
 
     def negated(self, slot: str) -> bool:
-        """Whether the slot's gate is 1 − cumax: an ordered input gate (equations 20, 29)."""
+        """Whether the gate of a slot is 1 − cumax: an ordered input gate (equations 20, 29)."""
         return slot in self.ordered_slots[1:]
 
     @property
     def main_slots(self) -> tuple[str, str]:
-        """The main gate's slots: that of the forget gate, and where there is one its input's."""
+        """The slots of the main gate: of the forget gate and, where it exists, the input gate."""
         return _MASTER_SLOTS if self.auxiliary == "master" else ("forget", "input")
 
     def _main_bias(self, size: int, hidden_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -216,7 +231,7 @@ _AUXILIARY = {"": "none", "R": "refine", "M": "master"}
 _REFINE_BIAS = {"U": "opposed", "O": "uniform"}
 
 
-def _row(main: str, auxiliary: str) -> Mechanism:
+def _crossing(main: str, auxiliary: str) -> Mechanism:
     return Mechanism(
         name=main + auxiliary or "standard",
         auxiliary=_AUXILIARY[auxiliary],
@@ -225,29 +240,29 @@ def _row(main: str, auxiliary: str) -> Mechanism:
     )
 
 
-_CROSSINGS = {row.name: row for row in (_row(m, a) for m in _MAIN for a in _AUXILIARY)}
+_CROSSINGS = {one.name: one for one in (_crossing(m, a) for m in _MAIN for a in _AUXILIARY)}
 
-# The paper's Table 1, in its order; the other crossings (M, CR, CM) are taken by name as well.
+# The paper's Table 1, in its order; `mechanism` takes the names of the others (M, CR, CM) as well.
 MECHANISMS: Mapping[str, Mechanism] = MappingProxyType(
     {n: _CROSSINGS[n] for n in ("standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR")}
 )
 
 
 def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
-    """The mechanism of that name, with fields of the table overridden.
+    """The mechanism registered under a name, with fields overridden.
 
     Parameters
     ----------
     name : str or Mechanism
-        One of ``MECHANISMS``, its alias "-" for "standard", another crossing of the two axes
-        ("M", "CR", "CM"), or a Mechanism.
+        One of ``MECHANISMS``, "-" for "standard", another crossing of the two axes ("M", "CR",
+        "CM"), or a Mechanism.
     **overrides
         Fields of :class:`Mechanism`.
 
     Raises
     ------
     ValueError, TypeError
-        Unknown name (the nearest ones are offered), unknown field, or a value out of range.
+        Unknown name or field (the message offers the nearest ones), or a value out of range.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Explicit vector-Jacobian products of the gate algebra.
+"""Vector-Jacobian products of the gate algebra, in closed form.
 
-Each function takes the arguments of the function it differentiates, then the cotangent of its
-result, and returns the cotangents of the arguments. Since the complement is 1 − value, a cotangent
-of a gate is one number: that of the value. Where the two sides received cotangents (a, b) of their
-own, as a ``Gate(a, b)``, they count as a − b.
+Each function takes the arguments of the function that it differentiates, then the cotangent of its
+result, and returns the cotangents of the arguments, of equal shapes (...). Since the complement is
+1 − value, the cotangent of a gate is one array: that of the value. Cotangents (a, b) of the two
+sides, as a ``Gate(a, b)``, count as a − b.
 """
 
 from typing import Any
@@ -23,13 +23,19 @@ from gatecore.algebra import (
 
 
 def sigmoid_vjp(logit: Array, cotangent: Gate | Array) -> Array:
-    """Cotangent of the logit of :func:`gatecore.sigmoid`: v·σ(x)·σ(−x)."""
+    """The cotangent v·σ(x)·σ(−x) of the logit of :func:`gatecore.sigmoid`.
+
+    Examples
+    --------
+    >>> sigmoid_vjp(np.array([0.0, 20.0]), np.ones(2))
+    array([2.50000000e-01, 2.06115361e-09])
+    """
     gate = sigmoid(logit)
     return _of_value(cotangent) * gate.value * gate.complement
 
 
 def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: int = 1) -> Array:
-    """Cotangent of the logits of :func:`gatecore.cumax`.
+    """The cotangent of the logits of :func:`gatecore.cumax`.
 
     dz_k = p_k (Σ_{j≥k} v_j (1 − f_j) − Σ_{j<k} v_j f_j), with p the softmax, f the gate, and v
     summed over the C = ``downsize`` units that share an entry.
@@ -38,13 +44,23 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
     ----------
     logit : array with n entries along ``axis``
     cotangent : Gate or array with n·C entries along ``axis``
+
+    Raises
+    ------
+    ValueError
+        As :func:`gatecore.cumax`, or the cotangent does not have n·C entries.
+
+    Examples
+    --------
+    >>> cumax_vjp(np.zeros(2), np.array([1.0, 0.0]))
+    array([ 0.25, -0.25])
     """
     logit, downsize = _vector(logit, axis), _checks.integer("downsize", downsize)
     xp, v = namespace(logit), _of_value(cotangent)
     if not getattr(v, "ndim", 0) or v.shape[axis] != logit.shape[axis] * downsize:
         raise ValueError(
-            f"cotangent must have {logit.shape[axis] * downsize} entries along axis {axis}, "
-            f"got shape {getattr(v, 'shape', ())}"
+            f"cotangent must have {logit.shape[axis] * downsize} entries along axis {axis}, one "
+            f"for each unit of the gate, got shape {tuple(getattr(v, 'shape', ()))}"
         )
     z, v = xp.moveaxis(logit, axis, -1), xp.moveaxis(v, axis, -1)
     if downsize != 1:
@@ -59,10 +75,15 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
 def refine_vjp(
     forget: Gate | Array, refine: Gate | Array, cotangent: Gate | Array
 ) -> tuple[Array, Array]:
-    """Cotangents of the two arguments' values of :func:`gatecore.refine`.
+    """The cotangents (df, dr) of the values of the arguments of :func:`gatecore.refine`.
 
     ∂g/∂f = 2(r f̄ + r̄ f) and ∂g/∂r = 2 f f̄; chained with :func:`sigmoid_vjp` they are the
     derivatives of Appendix C.
+
+    Examples
+    --------
+    >>> refine_vjp(np.array([0.5]), np.array([1.0]), np.array([1.0]))
+    (array([1.]), array([0.5]))
     """
     f, r, v = _gate("forget", forget), _gate("refine", refine), _of_value(cotangent)
     return (
@@ -79,10 +100,15 @@ def master_vjp(
     forget_cotangent: Gate | Array,
     input_cotangent: Gate | Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """Cotangents of the four arguments' values of :func:`gatecore.master`.
+    """The cotangents (dF, dI, df, di) of the values of the arguments of :func:`gatecore.master`.
 
     With a and b the cotangents of f̂ and î: dF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄,
     df = a F I, di = b F I.
+
+    Examples
+    --------
+    >>> [float(d) for d in master_vjp(0.75, 0.5, 1.0, 0.0, 1.0, 0.0)]
+    [1.0, 0.0, 0.375, 0.0]
     """
     big_f, big_i = _gate("master_forget", master_forget), _gate("master_input", master_input)
     f, i = _gate("forget", forget), _gate("input", input)

@@ -225,7 +225,7 @@ def test_a_value_of_the_wrong_type_is_named(bad, complaint):
 @pytest.mark.parametrize(
     ("bad", "complaint"),
     [
-        (lambda: cumax(0.5), "at least one axis"),
+        (lambda: cumax(0.5), "logit must have an axis"),
         (lambda: cumax(np.zeros(3), downsize=0), "downsize must be at least 1"),
         (lambda: cumax(np.zeros((2, 3)), axis=2), "axis"),
         (lambda: refine(np.zeros(3), np.zeros(4)), "shape|broadcast"),
