@@ -13,6 +13,7 @@ import numpy as np
 
 from gatecore import _checks
 from gatecore.backends.common.layout import plan
+from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.common.validation import cell_of
 from gatecore.backends.cuda import launch
 from gatecore.backends.cuda.engine import KERNELS, KernelEngine
@@ -129,4 +130,4 @@ def _engine(kernels: str) -> KernelEngine:
     return launch.engine(cupy.cuda.runtime.getDevice(), _checks.choice("kernels", kernels, KERNELS))
 
 
-__all__ = ["Learner", "gru", "lstm", "minimal", "release", "why_not_fused"]
+__all__ = ["Learner", "gru", "lstm", "minimal", "release", "unsupported", "why_not_fused"]

@@ -43,6 +43,15 @@ def probability(name: str, value: Any, below_one: bool = False) -> float:
     return float(value)
 
 
+def entries(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
+    """A tuple or list as a tuple, of ``length`` entries where that is given."""
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be a tuple, got {type(value).__name__} {value!r}")
+    if length is not None and len(value) != length:
+        raise ValueError(f"{name} must have {length} entries, got {len(value)}")
+    return tuple(value)
+
+
 def generator(rng: Any) -> np.random.Generator:
     """A Generator as it is; an integer seed as a fresh one."""
     if isinstance(rng, np.random.Generator):

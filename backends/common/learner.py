@@ -244,11 +244,10 @@ class Noise(NamedTuple):
 def draw(spec: ModelSpec, batch: Batch, rng: np.random.Generator | None = None) -> Noise:
     """The noise of a training step; without ``rng`` that of an evaluation."""
     shape = (*batch.inputs.shape[:2], spec.hidden_size)
-    probabilities = spec.zoneout if spec.core == "lstm" else spec.zoneout[1:]
     zoneout: list[tuple[Any, ...] | None] = [None] * spec.layers
-    if any(probabilities):
+    if any(spec.state_zoneout):
         zoneout = [
-            tuple(p if rng is None or p == 0 else rng.random(shape) < p for p in probabilities)
+            tuple(p if rng is None or p == 0 else rng.random(shape) < p for p in spec.state_zoneout)
             for _ in range(spec.layers)
         ]
     if rng is None or not spec.dropout:
@@ -266,10 +265,8 @@ def layer_states(spec: ModelSpec, carried: Mapping[str, Array] | None) -> list[A
     """The carried state as whole-sequence layers take it: (h, c) or h of each layer."""
     if carried is None:
         return None
-    states: dict[str, list[Array]] = {}
-    for name in spec.carried():
-        states.setdefault(name.partition(".")[0], []).append(carried[name])
-    return [tuple(parts) if len(parts) > 1 else parts[0] for parts in states.values()]
+    states = [tuple(carried[f"{k}.{n}"] for n in spec.state_names) for k in range(spec.layers)]
+    return [state if len(state) > 1 else state[0] for state in states]
 
 
 def carried_states(spec: ModelSpec, states: list[Any]) -> Named:

@@ -6,20 +6,27 @@ from typing import Any
 import numpy as np
 
 from gatecore._checks import number
-from gatecore.contracts.memory import MEMORY_CORES
+from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.model import Batch, ModelSpec
 
 Array = Any
 
 
-def check_model(spec: ModelSpec) -> None:
-    """Whether a backend that is not torch's can build the model."""
-    if spec.core in MEMORY_CORES:
-        raise ValueError(f"core={spec.core!r} is torch's: choose the torch backend")
+def unsupported(spec: ModelSpec | AgentSpec) -> str | None:
+    """Why a backend other than torch's cannot train the model; None if it can."""
+    if isinstance(spec, AgentSpec):
+        return "an agent is torch's: choose the torch backend"
+    if spec.memory is not None:
+        return f"core={spec.core!r} is torch's: choose the torch backend"
     if spec.adaptive:
-        raise ValueError(
-            f"adaptive={spec.adaptive} is torch's own softmax: choose the torch backend, or None"
-        )
+        return f"adaptive={spec.adaptive} is torch's own softmax: choose the torch backend, or None"
+    return None
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Raise ValueError if a backend other than torch's cannot train the model."""
+    if reason := unsupported(spec):
+        raise ValueError(reason)
 
 
 def check_batch(spec: ModelSpec, batch: Batch, streams: int | None) -> Batch:

@@ -7,6 +7,7 @@ a cell, of ``GateUnit``, of ``Learner``.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.jax.native import native_call
 from gatecore.backends.jax.parallel_scan import minimal_parallel
 from gatecore.backends.jax.sequence import gru, implementation, init, lstm, minimal
@@ -36,6 +37,7 @@ __all__ = [
     "minimal",
     "minimal_parallel",
     "native_call",
+    "unsupported",
 ]
 
 

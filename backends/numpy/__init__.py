@@ -5,6 +5,7 @@ float32 and float64; a call returns arrays that the caller owns, and the memory 
 holds goes back to a pool when the pullback is dropped.
 """
 
+from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.numpy.functional import Learner, gru, lstm, minimal, release
 
-__all__ = ["Learner", "gru", "lstm", "minimal", "release"]
+__all__ = ["Learner", "gru", "lstm", "minimal", "release", "unsupported"]

@@ -17,7 +17,7 @@ from gatecore.backends.torch.nn.gate_unit import GateUnit, gate
 from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
 from gatecore.backends.torch.rl.agent import Agent
 from gatecore.backends.torch.sequence.dispatch import release
-from gatecore.backends.torch.training.learner import Learner
+from gatecore.backends.torch.training.learner import Learner, unsupported
 
 __all__ = [
     "DNC",
@@ -42,5 +42,6 @@ __all__ = [
     "lstm",
     "minimal",
     "release",
+    "unsupported",
     "watch",
 ]

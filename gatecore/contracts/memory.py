@@ -1,33 +1,44 @@
 """Recurrent cores and the sizes of their memory, as data."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 from gatecore import _checks
-from gatecore.mechanisms import CORES, Mechanism
+from gatecore.cells import CELLS
+from gatecore.mechanisms import CORES, Mechanism, mechanism
 
 GATE_STYLES = ("unit", "memory", "none")
-_SIZES = ("slots", "width", "heads", "blocks")
+RMA_LAYERS = 2  # of its controller
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """How large the memory of a core is; None is the core's default.
+    """Sizes of a core's memory; None stands for the core's default.
 
     Parameters
     ----------
     slots : int, optional
         Rows of the memory. "rmc": 4, "dnc": 16, "rma": 1000.
     width : int, optional
-        Numbers in a row. "rmc": the hidden size, and nothing else; "dnc": 16; "rma": 200, the
-        latents that it writes.
+        Width of a row. "dnc": 16, "rma": 200; "rmc" has rows of the hidden size.
     heads : int, optional
-        Heads of the attention, which divide the hidden size ("rmc": 4), or reads ("dnc": 4,
-        "rma": 3).
+        "rmc": heads of the attention, which divide the hidden size, 4. Reads at each step of
+        "dnc": 4, and of "rma": 3.
     gate_style : {"unit", "memory", "none"}, optional
-        "rmc" alone: "unit".
+        Of "rmc" alone: "unit".
     blocks : int, optional
-        "rmc" alone: 1.
+        Of "rmc" alone: 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the size, what came, and what was expected.
+
+    Examples
+    --------
+    >>> Core(core="dnc", hidden_size=64, memory=Memory(slots=32)).memory
+    Memory(slots=32, width=16, heads=4, gate_style=None, blocks=None)
     """
 
     slots: int | None = None
@@ -37,109 +48,119 @@ class Memory:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        for name in _SIZES:
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name))
+        for name, value in dataclasses.asdict(self).items():
+            if value is not None and name != "gate_style":
+                _checks.integer(name, value)
         if self.gate_style is not None:
             _checks.choice("gate_style", self.gate_style, GATE_STYLES)
 
-    def of(self, core: str, hidden_size: int) -> "Memory":
-        """This with the defaults of a core in place of None.
 
-        Raises
-        ------
-        ValueError
-            A size is given that the core does not have, or that does not fit ``hidden_size``.
-        """
-        defaults = _DEFAULTS[_checks.choice("core", core, _DEFAULTS)]
-        for name, value in dataclasses.asdict(self).items():
-            if value is not None and name not in defaults:
-                raise ValueError(f"memory's {name}={value!r} is none of core={core!r}")
-        found = dataclasses.replace(
-            self,
-            **{name: value for name, value in defaults.items() if getattr(self, name) is None},
-        )
-        if core == "rmc" and hidden_size % (heads := found.heads or 1):
-            raise ValueError(f"hidden_size={hidden_size} is not divisible by heads={heads}")
-        return found
+class _Kind(NamedTuple):
+    """A core with a memory: its sizes' defaults, and the shapes that follow from d units and m."""
+
+    defaults: dict[str, Any]
+    gate_shape: Callable[[int, Any], tuple[int, int]]
+    output_size: Callable[[int, Any], int]
+    divisor: str | None = None  # the size that divides d
 
 
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "rmc": {"slots": 4, "heads": 4, "gate_style": "unit", "blocks": 1},
-    "dnc": {"slots": 16, "width": 16, "heads": 4},
-    "rma": {"slots": 1000, "width": 200, "heads": 3},
+_KINDS = {
+    "rmc": _Kind(
+        {"slots": 4, "heads": 4, "gate_style": "unit", "blocks": 1},
+        lambda d, m: (m.slots, d if m.gate_style == "unit" else 1),
+        lambda d, m: m.slots * d,
+        divisor="heads",
+    ),
+    "dnc": _Kind({"slots": 16, "width": 16, "heads": 4}, lambda d, m: (1, d), lambda d, m: d),
+    "rma": _Kind(
+        {"slots": 1000, "width": 200, "heads": 3},
+        lambda d, m: (RMA_LAYERS, d),
+        lambda d, m: m.width * (1 + m.heads) + RMA_LAYERS * d,
+    ),
 }
-MEMORY_CORES = tuple(_DEFAULTS)
-RMA_LAYERS = 2
+MEMORY_CORES = tuple(_KINDS)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Core:
-    """A recurrent core by name, and its sizes.
+    """The part of a specification that names a recurrent core and its sizes.
 
     Parameters
     ----------
-    name : str
-        One of ``CORES`` or ``MEMORY_CORES``.
     hidden_size : int
         Units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
-    mechanism : Mechanism
+    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
+    mechanism : str or Mechanism
     layers : int
-        Of "lstm", "gru" and "minimal".
+        Of the first three.
     memory : Memory, optional
-        Of the others. Its sizes are filled in.
+        Of the last three. Its sizes are filled in.
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         Sizes that do not fit the core, each other, or the mechanism.
     """
 
-    name: str
+    cores: ClassVar[tuple[str, ...]] = (*CORES, *MEMORY_CORES)
+
     hidden_size: int
-    mechanism: Mechanism
+    core: str = "lstm"
+    mechanism: Mechanism | str = "UR"
     layers: int = 1
     memory: Memory | None = None
 
     def __post_init__(self) -> None:
-        _checks.choice("core", self.name, (*CORES, *MEMORY_CORES))
-        if self.name in CORES:
-            if self.memory is not None:
-                known = ", ".join(MEMORY_CORES)
-                raise ValueError(f"a memory's sizes are for core {known}, not {self.name!r}")
-        else:
-            if self.layers != 1:
-                raise ValueError(
-                    f"layers={self.layers} is for core {', '.join(CORES)}, not {self.name!r}"
-                )
-            sizes = (self.memory or Memory()).of(self.name, self.hidden_size)
-            object.__setattr__(self, "memory", sizes)
+        _checks.choice("core", self.core, self.cores)
+        for name in ("hidden_size", "layers"):
+            _checks.integer(name, getattr(self, name))
+        object.__setattr__(self, "mechanism", mechanism(self.mechanism))
+        if self.core in _KINDS:
+            object.__setattr__(self, "memory", self._filled(_KINDS[self.core]))
+        elif self.memory is not None:
+            known = ", ".join(MEMORY_CORES)
+            raise ValueError(f"a memory's sizes are for core {known}, not {self.core!r}")
         if self._gate_width:
-            self.mechanism.validate(self._gate_width)
+            self.mechanism.validate(self._gate_width)  # type: ignore[union-attr]
+
+    def _filled(self, kind: _Kind) -> Memory:
+        if self.layers != 1:
+            known = ", ".join(CORES)
+            raise ValueError(f"layers={self.layers} is for core {known}, not {self.core!r}")
+        sizes = {k: v for k, v in vars(self.memory or Memory()).items() if v is not None}
+        for name, value in sizes.items():
+            if name not in kind.defaults:
+                raise ValueError(f"memory's {name}={value!r} is none of core={self.core!r}")
+        sizes = kind.defaults | sizes
+        if kind.divisor and self.hidden_size % (parts := sizes[kind.divisor]):
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by {kind.divisor}={parts}"
+            )
+        return Memory(**sizes)
 
     @property
     def _gate_width(self) -> int | None:
-        """How many gates are drawn together; None: it has none."""
-        if self.memory is None or self.memory.gate_style in (None, "unit"):
-            return self.hidden_size
-        return self.memory.slots if self.memory.gate_style == "memory" else None
+        """How many gates are drawn together; None: there are none."""
+        style = self.core if self.memory is None else self.memory.gate_style
+        if style == "none":
+            return None
+        return self.memory.slots if self.memory and style == "memory" else self.hidden_size
 
     @property
     def gate_shape(self) -> tuple[int, int]:
-        """Rows and units of its effective forget gates."""
+        """Rows and units of the effective forget gates: (layers, hidden) of layers."""
         if self.memory is None:
-            return self.layers, self.hidden_size
-        if self.name == "rmc":
-            units = self.hidden_size if self.memory.gate_style == "unit" else 1
-            return self.memory.slots or 0, units
-        return RMA_LAYERS if self.name == "rma" else 1, self.hidden_size
+            return (self.layers, self.hidden_size) if self._gate_width else (1, 1)
+        return _KINDS[self.core].gate_shape(self.hidden_size, self.memory)
 
     @property
-    def output_size(self) -> int:
-        """Width of what it gives at each step."""
-        sizes: Any = self.memory
-        if self.name == "rmc":
-            return sizes.slots * self.hidden_size
-        if self.name == "rma":
-            return sizes.width * (1 + sizes.heads) + RMA_LAYERS * self.hidden_size
-        return self.hidden_size
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the parts of a layer's state; none of a core with a memory."""
+        return CELLS[self.core].state_names if self.memory is None else ()
+
+    @property
+    def core_output_size(self) -> int:
+        """Width of the core's output at each step."""
+        if self.memory is None:
+            return self.hidden_size
+        return _KINDS[self.core].output_size(self.hidden_size, self.memory)

@@ -9,8 +9,7 @@ import numpy as np
 from gatecore import _checks
 from gatecore._namespace import Array
 from gatecore.cells import CELLS, Cell
-from gatecore.contracts.memory import MEMORY_CORES, Core, Memory
-from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.contracts.memory import Core
 
 INPUTS = ("one_hot", "embedding", "dense")
 LOSSES = ("cross_entropy", "squared_error")
@@ -37,7 +36,64 @@ class Batch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class Input:
+    """The part of a model that it reads: symbols, one-hot or embedded, or features."""
+
+    input: str
+    input_size: int
+    embedding_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _checks.choice("input", self.input, INPUTS)
+        _checks.integer("input_size", self.input_size)
+        if self.embedding_size is not None:
+            _checks.integer("embedding_size", self.embedding_size)
+            if self.input != "embedding":
+                raise ValueError(f"embedding_size is for input='embedding', not {self.input!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+    """The part of a model between its core and its output: ReLU layers and an output layer."""
+
+    output_size: int
+    head: tuple[int, ...] = ()
+    dropout: float = 0.0
+    read: int | None = None
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.integer("output_size", self.output_size)
+        object.__setattr__(self, "head", _checks.entries("head", self.head))
+        for width in self.head:
+            _checks.integer("head", width)
+        _checks.probability("dropout", self.dropout, below_one=True)
+        if self.read is not None:
+            _checks.integer("read", self.read)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss:
+    """The part of a model that scores its output; an adaptive softmax is an output layer, too."""
+
+    loss: str = "cross_entropy"
+    adaptive: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _checks.choice("loss", self.loss, LOSSES)
+        if self.adaptive is None:
+            return
+        object.__setattr__(self, "adaptive", _checks.entries("adaptive", self.adaptive))
+        for end in self.adaptive:
+            _checks.integer("adaptive", end)
+        if self.loss != "cross_entropy":
+            raise ValueError(
+                f"adaptive is an output and a loss of its own: loss={self.loss!r} cannot be too"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSpec(Loss, Head, Core, Input):
     """Input, recurrent layers, head and loss: a model that every backend can build.
 
     Parameters
@@ -81,97 +137,53 @@ class ModelSpec:
         Naming the field, what came, and what was expected.
     """
 
-    input: str
-    input_size: int
-    output_size: int
-    hidden_size: int
-    core: str = "lstm"
-    mechanism: Mechanism | str = "UR"
-    layers: int = 1
-    memory: Memory | None = None
-    embedding_size: int | None = None
     zoneout: tuple[float, float] = (0.0, 0.0)
-    head: tuple[int, ...] = ()
-    dropout: float = 0.0
-    read: int | None = None
-    loss: str = "cross_entropy"
     streams: int | None = None
-    tied: bool = False
-    adaptive: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _checks.choice("input", self.input, INPUTS)
-        _checks.choice("loss", self.loss, LOSSES)
-        for name in ("input_size", "output_size", "hidden_size", "layers"):
-            _checks.integer(name, getattr(self, name))
-        for name in ("embedding_size", "read", "streams"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name))
-        object.__setattr__(self, "mechanism", mechanism(self.mechanism))
-        object.__setattr__(self, "memory", self.recurrent.memory)
-        for width in _tuple("head", self.head):
-            _checks.integer("head", width)
-        for amount in _tuple("zoneout", self.zoneout, length=2):
+        for part in (Input, Core, Head, Loss):
+            part.__post_init__(self)
+        object.__setattr__(self, "zoneout", _checks.entries("zoneout", self.zoneout, length=2))
+        for amount in self.zoneout:
             _checks.probability("zoneout", amount)
-        if self.core in MEMORY_CORES and any(self.zoneout):
+        if self.memory is not None and any(self.zoneout):
             raise ValueError(f"zoneout={self.zoneout}: core={self.core!r} has none")
-        _checks.probability("dropout", self.dropout, below_one=True)
-        if self.embedding_size is not None and self.input != "embedding":
-            raise ValueError(f"embedding_size is for input='embedding', not {self.input!r}")
+        if self.streams is not None:
+            _checks.integer("streams", self.streams)
         if self.tied:
             self._check_tied()
         if self.adaptive is not None:
-            object.__setattr__(self, "adaptive", _tuple("adaptive", self.adaptive))
             self._check_adaptive(self.adaptive)
-        object.__setattr__(self, "zoneout", tuple(self.zoneout))
-        object.__setattr__(self, "head", tuple(self.head))
-
-    @property
-    def recurrent(self) -> Core:
-        """The core with its sizes."""
-        return Core(self.core, self.hidden_size, self.mechanism, self.layers, self.memory)  # type: ignore[arg-type]
-
-    @property
-    def gate_shape(self) -> tuple[int, int]:
-        """Rows and units of the effective forget gates, (layers, hidden) for layers."""
-        return self.recurrent.gate_shape
-
-    @property
-    def only_torch(self) -> str:
-        """What no backend but torch has of this model; empty if there is nothing."""
-        if self.core in MEMORY_CORES:
-            return f"core={self.core!r}"
-        return "adaptive" if self.adaptive else ""
 
     @property
     def features(self) -> int:
-        """Width of what the first recurrent layer receives."""
-        return (
-            (self.embedding_size or self.hidden_size)
-            if self.input == "embedding"
-            else (self.input_size)
-        )
+        """Width of the first recurrent layer's input."""
+        if self.input == "embedding":
+            return self.embedding_size or self.hidden_size
+        return self.input_size
+
+    @property
+    def state_zoneout(self) -> tuple[float, ...]:
+        """The probabilities of a layer's state: of the cell and hidden state, or of the latter."""
+        return self.zoneout[-len(self.state_names) :]
 
     def _check_tied(self) -> None:
         if self.input != "embedding":
             raise ValueError(f"tied is for input='embedding', not {self.input!r}")
-        for name, own, other in (
+        for name, size, needed in (
             ("output_size", self.output_size, self.input_size),
             ("embedding_size", self.features, self._last),
         ):
-            if own != other:
-                raise ValueError(f"tied needs {name}={other} for one shared matrix, got {own}")
+            if size != needed:
+                raise ValueError(f"tied needs {name}={needed} for one shared matrix, got {size}")
 
     def _check_adaptive(self, ends: tuple[int, ...]) -> None:
-        for end in ends:
-            _checks.integer("adaptive", end)
         if not ends or list(ends) != sorted(set(ends)) or ends[-1] >= self.output_size:
             raise ValueError(
                 f"adaptive must be ascending sizes below output_size={self.output_size}, got {ends}"
             )
-        if self.tied or self.loss != "cross_entropy":
-            other = "tied" if self.tied else f"loss={self.loss!r}"
-            raise ValueError(f"adaptive is an output and a loss of its own: {other} cannot be too")
+        if self.tied:
+            raise ValueError("adaptive is an output and a loss of its own: tied cannot be too")
         if self._last // 4 ** len(ends) < 1:
             raise ValueError(
                 f"adaptive={ends} needs {4 ** len(ends)} units or more before it, got {self._last}"
@@ -179,12 +191,12 @@ class ModelSpec:
 
     @property
     def _last(self) -> int:
-        """Width of what the output layer receives."""
-        return [self.recurrent.output_size, *self.head][-1]
+        """Width of the output layer's input."""
+        return [self.core_output_size, *self.head][-1]
 
     def cells(self) -> list[Cell]:
         """The recurrent layers, first to last; none of a core with a memory, which torch builds."""
-        if self.core in MEMORY_CORES:
+        if self.memory is not None:
             return []
         widths = [self.features] + [self.hidden_size] * (self.layers - 1)
         return [CELLS[self.core](w, self.hidden_size, self.mechanism) for w in widths]
@@ -195,7 +207,7 @@ class ModelSpec:
         Where the output is adaptive, there is no output layer here.
         """
         output = () if self.adaptive else (self.output_size,)
-        return list(itertools.pairwise([self.recurrent.output_size, *self.head, *output]))
+        return list(itertools.pairwise([self.core_output_size, *self.head, *output]))
 
     def head_names(self) -> list[tuple[str, str]]:
         """Names of weight and bias of each linear layer of the head, the output layer last."""
@@ -226,11 +238,10 @@ class ModelSpec:
         Layer k has ``k.h``, and ``k.c`` if it is an LSTM. Empty unless ``streams`` is given, and
         for a core with a memory, whose state torch's learner knows.
         """
-        if self.streams is None or self.core in MEMORY_CORES:
+        if self.streams is None or self.memory is not None:
             return {}
-        parts = ("h", "c") if self.core == "lstm" else ("h",)
         shape = (self.streams, self.hidden_size)
-        return {f"{k}.{part}": shape for k in range(self.layers) for part in parts}
+        return {f"{k}.{name}": shape for k in range(self.layers) for name in self.state_names}
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
         """Initial parameters by name, float64: the same draw on every backend.
@@ -255,11 +266,3 @@ class ModelSpec:
             bound = inputs**-0.5
             params[f"adaptive.{name}"] = rng.uniform(-bound, bound, (outputs, inputs))
         return params
-
-
-def _tuple(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
-    if not isinstance(value, tuple | list):
-        raise TypeError(f"{name} must be a tuple, got {type(value).__name__} {value!r}")
-    if length is not None and len(value) != length:
-        raise ValueError(f"{name} must have {length} entries, got {len(value)}")
-    return tuple(value)

@@ -1,6 +1,7 @@
 """Tasks of reinforcement learning: batches are games, and the model plays them."""
 
 import abc
+import dataclasses
 import functools
 from types import ModuleType
 from typing import Any, ClassVar
@@ -10,6 +11,13 @@ from pydantic import Field
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.environment import Games, World
 from gatecore.tasks.problems.base import Stream, Task
+
+SETTINGS = {field.name: field for field in dataclasses.fields(AgentSpec) if field.metadata}
+
+
+def _setting(name: str) -> Any:
+    """A field of ``AgentSpec``, with its default, as a setting of a task."""
+    return Field(SETTINGS[name].default, **SETTINGS[name].metadata)
 
 
 class AgentTask(Task):
@@ -31,15 +39,15 @@ class AgentTask(Task):
 
     validation_size: int = Field(256, ge=1, description="games of a validation")
     test_size: int = Field(1024, ge=1, description="games of the test")
-    discount: float = Field(0.96, ge=0, lt=1, description="γ, and λ of TD(λ)")
-    entropy_cost: float = Field(0.01, ge=0)
-    value_cost: float = Field(0.2, ge=0)
+    discount: float = _setting("discount")
+    entropy_cost: float = _setting("entropy_cost")
+    value_cost: float = _setting("value_cost")
     betas: tuple[float, float] = Field((0.0, 0.95), description="of Adam")
-    unroll: int | None = Field(None, ge=1, description="steps between updates; null: whole games")
-    channels: tuple[int, ...] = Field((16, 32), description="of the convolutions")
-    features: int = Field(500, ge=1, description="of the encoder's linear layer")
-    gain: float = Field(1.0, gt=0, description="of that layer's initial weights")
-    heads: tuple[int, ...] = Field((200,), description="widths of policy's and value's layers")
+    unroll: int | None = _setting("unroll")
+    channels: tuple[int, ...] = _setting("channels")
+    features: int = _setting("features")
+    gain: float = _setting("gain")
+    heads: tuple[int, ...] = _setting("heads")
 
     @abc.abstractmethod
     def world(self, size: int) -> World:
@@ -50,11 +58,10 @@ class AgentTask(Task):
             if (given := model.pop(name, none)) != none:
                 raise ValueError(f"{name}={given!r}: an agent has none")
         world = shared_world(self, 1)
+        settings = {name: getattr(self, name) for name in SETTINGS}
         return AgentSpec(
-            shape=world.shape, actions=world.actions, channels=self.channels,
-            features=self.features, gain=self.gain, background=self.background, heads=self.heads,
-            discount=self.discount, value_cost=self.value_cost, entropy_cost=self.entropy_cost,
-            unroll=self.unroll, **model,
+            shape=world.shape, actions=world.actions, background=self.background, **settings,
+            **model,
         )  # fmt: skip
 
     def learner(

@@ -136,8 +136,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _model_exists(self) -> Self:
-        if (why := self.spec().only_torch) and self.backend != "torch":
-            raise ValueError(f"{why} is of backend='torch', not of {self.backend!r}")
+        self.spec()
         return self
 
     @classmethod
@@ -182,8 +181,11 @@ class Config(Settings):
             built = kind(**of_task)
             gates = gatecore.mechanism(mechanism, **of_mechanism)
             gates = gatecore.mechanism(gates, **built.mechanism_defaults(gates) | of_mechanism)
-            backends.load(of_run.get("backend", "numpy"))
-            return cls(task=built, preset=preset, mechanism=gates, **of_run)
+            backend = backends.load(of_run.get("backend", "numpy"))
+            config = cls(task=built, preset=preset, mechanism=gates, **of_run)
+            if reason := backend.unsupported(config.spec()):
+                raise ValueError(f"backend={config.backend!r}: {reason}")
+            return config
 
     def spec(self) -> ModelSpec | AgentSpec:
         """The model that this run trains."""

@@ -18,12 +18,14 @@ PUBLIC = {
     """,
     "gatecore.cells": "LSTM GRU Minimal",
     "gatecore.backends": "load",
-    "gatecore.backends.numpy": "lstm gru minimal Learner",
+    "gatecore.backends.numpy": "lstm gru minimal Learner unsupported",
     "gatecore.backends.torch": """
         LSTM GRU Minimal LSTMCell GRUCell MinimalCell GateUnit convert watch Learner
-        RelationalMemory DNC RMA Agent
+        RelationalMemory DNC RMA Agent unsupported
     """,
-    "gatecore.backends.jax": "lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit Learner",
+    "gatecore.backends.jax": """
+        lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit Learner unsupported
+    """,
     "gatecore.analysis": """
         verify Claim timescales ordered equivalence gradients saturation figures
         gradient_bounds expected_gates ExpectedGates timescale_quantile initial_gate_density

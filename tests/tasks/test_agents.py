@@ -103,13 +103,13 @@ def test_the_discount_goes_with_the_apples():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "numpy"}, "backend='torch', not of 'numpy'"),
+        ({"backend": "numpy"}, "backend='numpy': an agent is torch's: choose the torch backend"),
         ({"zoneout": [0.1, 0.1]}, "zoneout="),
         ({"dropout": 0.5}, "dropout=0.5"),
         ({"core": "lstmm"}, "core='lstmm'"),
         ({"pads": 5}, "pads=5"),
-        ({"unroll": 0}, "unroll=0"),
-        ({"discount": 1.0}, "discount=1.0"),
+        ({"unroll": 0}, "unroll must be at least 1, got 0"),
+        ({"discount": 1.0}, "discount must lie in [0, 1), got 1.0"),
     ],
 )
 def test_what_an_agent_cannot_be_is_refused(settings, message):

@@ -70,7 +70,7 @@ def test_the_paper_preset_is_the_papers_rmc():
 @pytest.mark.parametrize(
     ("core", "changes", "message"),
     [
-        ("rmc", {"backend": "numpy"}, "core='rmc' is of backend='torch', not of 'numpy'"),
+        ("rmc", {"backend": "numpy"}, "backend='numpy': core='rmc' is torch's: choose the torch"),
         ("rmc", {"memory_heads": 3}, "hidden_size=8 is not divisible by heads=3"),
         ("rmc", {"gate_style": "units"}, "gate_style='units'"),
         ("dnc", {"gate_style": "unit"}, "gate_style='unit' is none of core='dnc'"),

@@ -7,10 +7,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from gatecore import MECHANISMS, Batch, ModelSpec, backends  # noqa: E402
 from gatecore.backends.torch import LSTM, Learner  # noqa: E402
-from gatecore.backends.torch.memory_cores.factory import memory_core  # noqa: E402
+from gatecore.backends.torch.memory_cores.factory import recurrent_core  # noqa: E402
 from gatecore.backends.torch.training.backbone import leaves, shaped  # noqa: E402
 from gatecore.contracts.agent import AgentSpec  # noqa: E402
-from gatecore.contracts.memory import MEMORY_CORES, Memory  # noqa: E402
+from gatecore.contracts.memory import MEMORY_CORES, Core, Memory  # noqa: E402
 
 SMALL = {
     "rmc": Memory(slots=3, heads=2),
@@ -133,7 +133,7 @@ def test_defaults_are_filled_in():
 @pytest.mark.parametrize("core", MEMORY_CORES)
 def test_the_head_has_the_cores_output(core):
     chosen = spec(core, head=(7,))
-    module = memory_core(core, 5, 6, "UR", memory=SMALL[core])
+    module = recurrent_core(chosen, 5)
     assert chosen.head_widths() == [(module.output_size, 7), (7, 4)]
     assert module.gate_shape == chosen.gate_shape
     output, _ = module(torch.zeros(2, 3, 5))
@@ -142,7 +142,7 @@ def test_the_head_has_the_cores_output(core):
 
 @pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
 def test_layers_are_cores_too(core):
-    module, x = memory_core(core, 5, 6, "UR", layers=2), torch.randn(7, 3, 5)
+    module, x = recurrent_core(Core(core=core, hidden_size=6, layers=2), 5), torch.randn(7, 3, 5)
     resets = torch.rand(7, 3) < 0.3
     output, _ = module(x, None, resets)
     expected, _ = module.layer(x, resets=resets)
@@ -166,7 +166,7 @@ def test_layers_are_cores_too(core):
     batch = Batch(x.numpy(), np.zeros((7, 3, 1), "f4"), resets.numpy())
     for side, its in zip(mine, learner.gates(batch), strict=True):
         np.testing.assert_allclose(side, its, rtol=0, atol=1e-6)
-    assert isinstance(memory_core("lstm", 5, 6).layer, LSTM)
+    assert isinstance(recurrent_core(Core(hidden_size=6), 5).layer, LSTM)
 
 
 REFUSED = [

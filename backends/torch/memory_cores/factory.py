@@ -11,11 +11,7 @@ from gatecore.backends.torch.memory_cores.dnc import DNC
 from gatecore.backends.torch.memory_cores.relational import RelationalMemory
 from gatecore.backends.torch.memory_cores.rma import RMA
 from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
-from gatecore.contracts.memory import RMA_LAYERS, Core, Memory
-from gatecore.mechanisms import Mechanism, mechanism
-
-_mechanism = mechanism
-_LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
+from gatecore.contracts.memory import RMA_LAYERS, Core
 
 
 class Layers(nn.Module):
@@ -60,47 +56,43 @@ class Layers(nn.Module):
         return Gate(*(torch.stack(side) for side in zip(*found, strict=True)))
 
 
-def memory_core(
-    core: str,
-    input_size: int,
-    hidden_size: int,
-    mechanism: str | Mechanism = "UR",
-    layers: int = 1,
-    memory: Memory | None = None,
-    dtype: Any = None,
-) -> Any:
-    """A core of that name: a module with ``output_size``, ``gate_shape`` and ``forget_gates``.
+def _relational(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:
+    return RelationalMemory(
+        input_size, sizes.slots, core.hidden_size // sizes.heads, sizes.heads,
+        blocks=sizes.blocks, gate_style=sizes.gate_style, **settings,
+    )  # fmt: skip
+
+
+def _dnc(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:
+    return DNC(
+        input_size, core.hidden_size, slots=sizes.slots, width=sizes.width, reads=sizes.heads,
+        **settings,
+    )  # fmt: skip
+
+
+def _rma(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:
+    return RMA(
+        input_size, core.hidden_size, layers=RMA_LAYERS, latents=sizes.width, slots=sizes.slots,
+        reads=sizes.heads, **settings,
+    )  # fmt: skip
+
+
+_LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
+_MEMORY_CORES = {"rmc": _relational, "dnc": _dnc, "rma": _rma}
+
+
+def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
+    """The module of a core, with ``output_size``, ``gate_shape`` and ``forget_gates``.
 
     Parameters
     ----------
-    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
+    core : Core
+        Also a ``ModelSpec`` or an ``AgentSpec``.
     input_size : int
-    hidden_size : int
-        Units of a layer; of a slot of "rmc"; of the controller of "dnc" and of each of "rma"'s.
-    mechanism : str or Mechanism
-    layers : int
-        Of "lstm", "gru" and "minimal".
-    memory : Memory, optional
-        Sizes of the others.
     dtype : torch.dtype, optional
         Of the parameters.
     """
-    chosen = Core(core, hidden_size, _mechanism(mechanism), layers, memory)
-    sizes: Any = chosen.memory
-    gates: dict[str, Any] = {"mechanism": chosen.mechanism, "dtype": dtype}
-    if core == "rmc":
-        return RelationalMemory(
-            input_size, sizes.slots, hidden_size // sizes.heads, sizes.heads, blocks=sizes.blocks,
-            gate_style=sizes.gate_style, **gates,
-        )  # fmt: skip
-    if core == "dnc":
-        return DNC(
-            input_size, hidden_size, slots=sizes.slots, width=sizes.width, reads=sizes.heads,
-            **gates,
-        )  # fmt: skip
-    if core == "rma":
-        return RMA(
-            input_size, hidden_size, layers=RMA_LAYERS, latents=sizes.width, slots=sizes.slots,
-            reads=sizes.heads, **gates,
-        )  # fmt: skip
-    return Layers(_LAYERS[core](input_size, hidden_size, layers, **gates))
+    settings: dict[str, Any] = {"mechanism": core.mechanism, "dtype": dtype}
+    if core.memory is not None:
+        return _MEMORY_CORES[core.core](core, core.memory, input_size, **settings)
+    return Layers(_LAYERS[core.core](input_size, core.hidden_size, core.layers, **settings))

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gatecore.algebra import Gate
-from gatecore.backends.torch.memory_cores.factory import memory_core
+from gatecore.backends.torch.memory_cores.factory import recurrent_core
+from gatecore.backends.torch.memory_cores.rma import RMA
 from gatecore.backends.torch.rl.reconstruction import Reconstruction
 from gatecore.contracts.agent import AgentSpec
 
@@ -40,11 +41,9 @@ class Network(nn.Module):
         self.core: Any = None
         self.reconstruction: Any = None
         if spec.core != "none":
-            self.core = memory_core(
-                spec.core, width, spec.hidden_size, spec.mechanism, spec.layers, spec.memory
-            )
+            self.core = recurrent_core(spec, width)
             width = self.core.output_size
-        if spec.core == "rma":
+        if isinstance(self.core, RMA):
             self.reconstruction = Reconstruction(spec, self.core.latents)
         self.policy = _perceptron(width, spec.heads, spec.actions)
         self.value = _perceptron(width, spec.heads, 1)

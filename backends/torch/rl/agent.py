@@ -171,7 +171,7 @@ class Agent(Trainable):
         actions, rewards, ended, counted = self.network.tensors(
             played.actions, played.rewards, played.ended, alive.astype(np.float32)
         )
-        wanted = returns(rewards, ended, after, spec.discount, spec.decay)
+        wanted = returns(rewards, ended, after, spec.discount, spec.td_lambda)
         seen = returns(rewards, ended, torch.zeros_like(after), spec.discount, 1.0)
         self._largest = max(self._largest, float((seen.abs() * counted).max()))
         error = wanted - said.values

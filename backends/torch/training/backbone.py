@@ -8,11 +8,10 @@ from torch import Tensor
 
 from gatecore.algebra import Gate
 from gatecore.backends.torch.inspect.gate_statistics import forget_gates
-from gatecore.backends.torch.memory_cores.factory import memory_core
+from gatecore.backends.torch.memory_cores.factory import recurrent_core
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.run import run
-from gatecore.contracts.memory import MEMORY_CORES
 from gatecore.contracts.model import ModelSpec
 
 PREFIX = "core."  # of the names of a memory core's parameters and carried tensors
@@ -27,7 +26,7 @@ def backbone(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
         ``impl`` asks for a path that this model can't take.
     """
     dispatch.checked(impl)
-    return (MemoryBackbone if spec.core in MEMORY_CORES else LayerBackbone)(spec, seed, impl, like)
+    return (MemoryBackbone if spec.memory else LayerBackbone)(spec, seed, impl, like)
 
 
 class LayerBackbone:
@@ -43,7 +42,7 @@ class LayerBackbone:
     def state(self, size: int, like: Tensor) -> Any:
         """The state of new sequences: of each layer (h,) or (h, c), all (size, hidden)."""
         zeros = like.new_zeros(size, self.spec.hidden_size)
-        return ((zeros,) * (2 if self.spec.core == "lstm" else 1),) * len(self._cells)
+        return ((zeros,) * len(self.spec.state_names),) * len(self._cells)
 
     def run(
         self, parameters: Mapping[str, Tensor], x: Tensor, state: Any, resets: Tensor | None,
@@ -84,10 +83,7 @@ class MemoryBackbone:
             )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            core = memory_core(
-                spec.core, spec.features, spec.hidden_size, spec.mechanism, memory=spec.memory,
-                dtype=torch.float64,
-            )  # fmt: skip
+            core = recurrent_core(spec, spec.features, dtype=torch.float64)
         self._core = core.to(like.device, like.dtype)
         self.parameters = {
             f"{PREFIX}{k}": v for k, v in self._core.named_parameters() if v.requires_grad

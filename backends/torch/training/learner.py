@@ -11,6 +11,7 @@ from torch.nn import functional
 from gatecore.backends.common.learner import LearnerBase, Noise
 from gatecore.backends.torch.training import adam, distributed
 from gatecore.backends.torch.training.backbone import backbone, leaves, shaped
+from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.model import Batch, ModelSpec
 
 Tensors = dict[str, Tensor]
@@ -207,6 +208,11 @@ def _adaptive(spec: ModelSpec) -> nn.Module | None:
     """The adaptive softmax's computation; its matrices are among the learner's parameters."""
     if spec.adaptive is None:
         return None
-    width = [spec.recurrent.output_size, *spec.head][-1]
+    width = [spec.core_output_size, *spec.head][-1]
     ends = list(spec.adaptive)
     return nn.AdaptiveLogSoftmaxWithLoss(width, spec.output_size, ends, device="meta")
+
+
+def unsupported(spec: ModelSpec | AgentSpec) -> str | None:
+    """Why torch cannot train the model: None, since it trains all."""
+    return None
