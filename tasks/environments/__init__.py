@@ -1,8 +1,8 @@
-"""Games: a batch of them is stepped at once in NumPy."""
+"""Environments: vectorised in NumPy, with state that can be saved and restored."""
 
 
 def register() -> None:
-    """Make ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` known to gymnasium.
+    """Register ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` with gymnasium.
 
     Importing :mod:`gatecore.tasks.environments.gym` does it.
     """

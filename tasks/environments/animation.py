@@ -1,4 +1,4 @@
-"""Games to look at: animated GIFs."""
+"""Episodes of Match as animated GIFs."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,47 +12,55 @@ from gatecore.tasks.environments.scripted_policies import Act
 def film(
     world: Match, player: Callable[..., Act], rng: np.random.Generator | int, scale: int = 16
 ) -> list[np.ndarray]:
-    """Pictures of one game from its first sight to its last, each uint8 (height, width, 3).
+    """Frames of one episode, from the first state to the last, each uint8 (height, width, 3).
 
     Parameters
     ----------
     world : Match
-        It is reset; the pictures are those of its first game.
+        It is reset; the frames are those of its first episode.
     player : callable
-        As :func:`gatecore.tasks.environments.scripted_policies.play` takes it.
+        A policy, as for :func:`gatecore.tasks.environments.scripted_policies.play`.
     rng : numpy.random.Generator or int
-        What the world draws from, and the player.
+        The source of the environment's and the policy's random numbers.
     scale : int
-        Pixels of a cell.
+        Pixels per cell.
+
+    Examples
+    --------
+    >>> from gatecore.tasks.environments.scripted_policies import perfect
+    >>> frames = film(Match(1, phases=(2, 3, 15)), perfect, rng=0)
+    >>> len(frames), frames[0].shape
+    (21, (112, 176, 3))
     """
     rng = np.random.default_rng(rng)
     world.reset(rng)
     act = player(world)
-    pictures, over = [world.render(scale=scale)], False
+    frames, over = [world.render(scale=scale)], False
     while not over:
         ended = world.advance(act(rng))[1]
-        pictures.append(world.render(scale=scale))
+        frames.append(world.render(scale=scale))
         over = bool(ended[0])
         world.renew(np.flatnonzero(ended))
-    return pictures
+    return frames
 
 
 def save_gif(
     path: str | os.PathLike[str], pictures: Sequence[np.ndarray], seconds: float = 0.12
 ) -> None:
-    """Write an animated GIF that shows each picture for ``seconds``, in their exact colours.
-
-    Needs pillow.
+    """Write an animated GIF in the exact colours of its frames. Needs pillow.
 
     Parameters
     ----------
+    path : path
     pictures : sequence of uint8 arrays (height, width, 3)
-        With at most 256 colours altogether.
+        Frames of one shape, with at most 256 colours altogether.
+    seconds : float
+        Duration of a frame.
 
     Raises
     ------
     ValueError
-        No pictures, pictures of different shapes, or too many colours.
+        No frames, frames of different shapes, or too many colours.
     """
     from PIL import Image
 
@@ -65,8 +73,8 @@ def save_gif(
     if len(colours) > 256:
         raise ValueError(f"pictures must have at most 256 colours, got {len(colours)}")
     frames = []
-    for picture in indices.reshape(stack.shape[:3]).astype(np.uint8):
-        frames.append(Image.fromarray(picture))
+    for indexed in indices.reshape(stack.shape[:3]).astype(np.uint8):
+        frames.append(Image.fromarray(indexed))
         frames[-1].putpalette(colours.astype(np.uint8).tobytes())
     frames[0].save(
         path, save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0

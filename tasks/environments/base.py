@@ -1,4 +1,4 @@
-"""What all worlds share: actions are checked, and the games can be kept and taken up again."""
+"""The base of all environments: actions are checked, and the state can be saved and restored."""
 
 import abc
 from collections.abc import Mapping
@@ -8,63 +8,111 @@ import numpy as np
 
 from gatecore import _checks
 from gatecore._namespace import Array
-from gatecore.contracts.environment import World, generator_state, set_generator_state
+from gatecore.contracts.environment import Turn as StepResult
+from gatecore.contracts.environment import World as Environment
+from gatecore.contracts.environment import generator_state, set_generator_state
 
 _GENERATOR = "generator"
 
 
-class SavedWorld(World):
-    """A world whose games are a generator and a few arrays, its attributes named in ``kept``.
+class ArrayEnvironment(Environment):
+    """An environment whose state is a random generator and a few arrays.
 
-    A new world stands as after ``reset(0)``.
+    A subclass sets the attributes of :class:`gatecore.contracts.environment.Environment`, names its
+    arrays in ``state_names``, and defines :meth:`advance`, :meth:`renew` and :meth:`observe`. A new
+    environment is in the state after ``reset(0)``.
+
+    Examples
+    --------
+    >>> from gatecore.tasks.environments.memory_chain import MemoryChain
+    >>> environment = MemoryChain(3, length=5)
+    >>> state = environment.state_dict()
+    >>> sorted(state)
+    ['context', 'frame', 'generator', 'query']
     """
 
-    kept: ClassVar[tuple[str, ...]]
+    state_names: ClassVar[tuple[str, ...]]
     _rng: np.random.Generator
 
     def reset(self, rng: np.random.Generator | int) -> Array:
-        """Begin new games, drawn from ``rng`` (a PCG64) or a seed. Returns what is seen first."""
+        """Start new episodes, now and later drawn from ``rng``; return the first observations.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator or int
+            A seed, or a generator of the PCG64 kind, as ``numpy.random.default_rng`` makes.
+
+        Raises
+        ------
+        TypeError
+            Another kind of generator, whose state could not be saved.
+        """
         rng = _checks.generator(rng)
         if not isinstance(rng.bit_generator, np.random.PCG64):
             kind = type(rng.bit_generator).__name__
-            raise TypeError(f"rng must draw from a PCG64 bit generator, as default_rng: got {kind}")
+            raise TypeError(
+                f"rng must have a PCG64 bit generator, as default_rng: got {kind}; "
+                "use numpy.random.default_rng(seed)"
+            )
         self._rng = rng
         self.renew(np.arange(self.size))
         return self.observe()
 
+    def step(self, actions: Array) -> StepResult:
+        """Take one action per episode; episodes that end are followed by new ones.
+
+        Parameters
+        ----------
+        actions : int array (size,), in 0..actions-1
+
+        Raises
+        ------
+        TypeError, ValueError
+            Actions that are not integers; another shape, or out of range.
+        """
+        reward, ended, score = self.advance(actions)
+        self.renew(np.flatnonzero(ended))
+        return StepResult(self.observe(), reward, ended, score)
+
     @abc.abstractmethod
-    def renew(self, games: np.ndarray) -> None:
-        """Replace games, given by their indices, by new ones."""
+    def advance(self, actions: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Take actions (size,) without replacing ended episodes: reward, ended, score."""
+
+    @abc.abstractmethod
+    def renew(self, episodes: np.ndarray) -> None:
+        """Replace the episodes with these indices by new ones."""
 
     @abc.abstractmethod
     def observe(self) -> Array:
-        """What is seen now."""
+        """The current observations, (size, *shape)."""
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of the arrays in ``kept``, and the generator's state."""
-        state = {name: getattr(self, name).copy() for name in self.kept}
+        """Copies of the arrays in ``state_names``, and the generator's state."""
+        state = {name: getattr(self, name).copy() for name in self.state_names}
         return state | {_GENERATOR: generator_state(self._rng)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Array:
-        """Go on from what :meth:`state_dict` returned. Returns what is seen now.
+        """Continue from what :meth:`state_dict` returned; return the current observations.
 
-        The generator that was given to :meth:`reset` is left alone: the games go on with one of
-        their own.
+        The generator passed to :meth:`reset` is not changed: a new one continues.
 
         Raises
         ------
         ValueError
-            An entry missing, unknown, or of another shape or type.
+            A missing or unknown entry, or one of another shape or dtype.
         """
-        present = self.state_dict()
-        if unlike := sorted(set(present) ^ set(state)):
-            raise ValueError(f"state must hold {sorted(present)}: missing or unknown are {unlike}")
+        expected = self.state_dict()
+        if different := sorted(set(expected) ^ set(state)):
+            raise ValueError(
+                f"state must have the entries {sorted(expected)}; missing or unknown: {different}"
+            )
         arrays = {name: np.asarray(part) for name, part in state.items()}
-        for name, now in present.items():
-            told, wanted = ((part.dtype, part.shape) for part in (arrays[name], now))
-            if told != wanted:
+        for name, like in expected.items():
+            part = arrays[name]
+            if (part.dtype, part.shape) != (like.dtype, like.shape):
                 raise ValueError(
-                    f"state[{name!r}] must be {wanted[0]} {wanted[1]}, got {told[0]} {told[1]}"
+                    f"state[{name!r}] must be {like.dtype} {like.shape}, got {part.dtype} "
+                    f"{part.shape}; load it into an environment with the same settings"
                 )
         self._rng = np.random.default_rng(0)
         set_generator_state(self._rng, arrays.pop(_GENERATOR))
@@ -72,21 +120,21 @@ class SavedWorld(World):
             setattr(self, name, part.copy())
         return self.observe()
 
-    def _checked(self, actions: Any) -> np.ndarray:
-        """Actions (size,) as integers of 0..actions-1."""
-        chosen = np.asarray(actions)
-        if chosen.dtype.kind not in "iu":
-            raise TypeError(f"actions must be integers, got dtype {chosen.dtype}")
-        if chosen.shape != (self.size,):
-            raise ValueError(f"actions must have shape ({self.size},), got {chosen.shape}")
-        if chosen.min() < 0 or chosen.max() >= self.actions:
-            raise ValueError(f"actions must be 0..{self.actions - 1}, got {np.unique(chosen)}")
-        return chosen
+    def _check_actions(self, actions: Any) -> np.ndarray:
+        """Actions (size,) as integers in 0..actions-1."""
+        array = np.asarray(actions)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"actions must be integers, got dtype {array.dtype}")
+        if array.shape != (self.size,):
+            raise ValueError(f"actions must have shape ({self.size},), got {array.shape}")
+        if array.min() < 0 or array.max() >= self.actions:
+            raise ValueError(f"actions must be 0..{self.actions - 1}, got {np.unique(array)}")
+        return array
 
 
-def drawn(rng: np.random.Generator, size: int, options: int, count: int) -> np.ndarray:
-    """``size`` independent draws of ``count`` different integers below ``options``, in any order.
+SavedWorld = ArrayEnvironment  # the former name
 
-    Returns integers (size, count).
-    """
+
+def distinct_draws(rng: np.random.Generator, size: int, options: int, count: int) -> np.ndarray:
+    """``size`` draws of ``count`` distinct integers below ``options``, int64 (size, count)."""
     return rng.random((size, options)).argsort(axis=1)[:, :count]

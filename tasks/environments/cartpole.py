@@ -6,39 +6,58 @@ import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from gatecore import _checks
-from gatecore.contracts.environment import Turn
-from gatecore.tasks.environments.base import SavedWorld
+from gatecore.tasks.environments.base import ArrayEnvironment
 
-_SEEN = (0, 2)  # position and angle, of position, velocity, angle, angular velocity
+_OBSERVED = (0, 2)  # position and angle, of position, velocity, angle, angular velocity
 
 
-class CartPole(SavedWorld):
-    """Push a cart left or right (0 or 1) so that the pole on it stays up, without seeing speeds.
+def _delegated(name: str) -> Any:
+    """An attribute of gymnasium's environment."""
+    return property(
+        lambda self: getattr(self._physics, name),
+        lambda self, value: setattr(self._physics, name, value),
+    )
 
-    gymnasium's batched CartPole does the physics; this class hides the velocities, begins a new
-    game in the step in which one ends, and can be saved. A game ends when the cart is more than 2.4
-    from the middle, the pole leans more than 12°, or after ``horizon`` steps. Each step brings 1,
-    and the score is the reward. What is seen is the cart's position and the pole's angle, each
-    divided by the limit at which a game ends.
+
+class CartPole(ArrayEnvironment):
+    """Balance a pole by pushing its cart left or right (0 or 1), without observing velocities.
+
+    The physics is that of gymnasium's batched CartPole. An episode ends when the cart is more than
+    2.4 from the middle, when the pole leans more than 12°, or after ``horizon`` steps. Each step
+    has the reward 1, and the score is the reward. An observation is the cart's position and the
+    pole's angle, each divided by the limit at which an episode ends.
 
     Parameters
     ----------
     size : int
-        Games side by side.
+        Number of episodes in parallel.
     horizon : int
+        Maximum number of steps of an episode, at least 1.
 
     Attributes
     ----------
     state : float64 array (4, size)
         Position, velocity, angle (radians) and angular velocity.
     steps : int32 array (size,)
-        Steps taken.
+        The number of steps taken.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size or horizon that is not an integer, or below 1.
+
+    Examples
+    --------
+    >>> environment = CartPole(2)
+    >>> environment.step(np.array([0, 1])).reward
+    array([1., 1.], dtype=float32)
     """
 
     actions = 2
     shape = (2,)
     dtype = np.float32
-    kept: ClassVar = ("state", "steps")
+    state_names: ClassVar = ("state", "steps")
+    state, steps = _delegated("state"), _delegated("steps")
 
     def __init__(self, size: int, horizon: int = 500) -> None:
         self.size = _checks.integer("size", size)
@@ -48,35 +67,17 @@ class CartPole(SavedWorld):
         self._limits = np.array([self._physics.x_threshold, self._physics.theta_threshold_radians])
         self.reset(0)
 
-    @property
-    def state(self) -> np.ndarray:
-        return self._physics.state
-
-    @state.setter
-    def state(self, state: np.ndarray) -> None:
-        self._physics.state = state
-
-    @property
-    def steps(self) -> np.ndarray:
-        return self._physics.steps
-
-    @steps.setter
-    def steps(self, steps: np.ndarray) -> None:
-        self._physics.steps = steps
-
-    def step(self, actions: np.ndarray) -> Turn:
-        _, reward, fallen, late, _ = self._physics.step(self._checked(actions))
-        ended = fallen | late
-        self.renew(np.flatnonzero(ended))
-        return Turn(self.observe(), reward, ended, reward.copy())
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        _, reward, fallen, late, _ = self._physics.step(self._check_actions(actions))
+        return reward, fallen | late, reward.copy()
 
     def observe(self) -> np.ndarray:
-        """Positions and angles, float32 (games, 2), within -1..1 or a little beyond."""
-        return (self.state[_SEEN, :].T / self._limits).astype(np.float32)
+        """Positions and angles, float32 (size, 2), at most slightly outside −1..1."""
+        return (self.state[_OBSERVED, :].T / self._limits).astype(np.float32)
 
-    def renew(self, games: np.ndarray) -> None:
-        """Replace games by new ones, which begin as gymnasium's: uniform near the middle."""
+    def renew(self, episodes: np.ndarray) -> None:
+        """Replace episodes by new ones, uniform near the middle as in gymnasium."""
         low, high = self._physics.low, self._physics.high
-        self.state[:, games] = self._rng.uniform(low, high, (4, len(games)))
-        self.steps[games] = 0
-        self._physics.prev_done[games] = False  # else its next step would begin them once more
+        self.state[:, episodes] = self._rng.uniform(low, high, (4, len(episodes)))
+        self.steps[episodes] = 0
+        self._physics.prev_done[episodes] = False  # otherwise its next step would reset them too

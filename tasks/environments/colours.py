@@ -1,4 +1,4 @@
-"""The colours of Match: those of its things, and those that are to be remembered."""
+"""The colours of Match: fixed ones, and those that pads are drawn from."""
 
 from collections.abc import Sequence
 
@@ -20,34 +20,36 @@ NAMED = {
 }  # fmt: skip
 
 
-def of(colours: str | Sequence[tuple[int, int, int]] | None, pads: int) -> np.ndarray:
-    """The colours that those of ``pads`` pads are drawn from, uint8 (colours, 3).
+def resolve(colours: str | Sequence[tuple[int, int, int]] | None, pads: int) -> np.ndarray:
+    """The colours that ``pads`` pads are drawn from, uint8 (colours, 3).
 
     Parameters
     ----------
     colours : {"primary", "palette"} or sequence of (red, green, blue), optional
-        By default ``"primary"`` if they suffice, else ``"palette"``.
+        By default ``"primary"`` for up to three pads, else ``"palette"``.
 
     Raises
     ------
     ValueError
-        Fewer colours than pads, one that occurs twice or belongs to something else, or one that is
-        not three integers 0..255.
+        An unknown name; triples that are not integers 0..255, occur twice or are in ``FIXED``; or
+        fewer colours than pads.
     """
     if colours is None:
         colours = "primary" if pads <= len(NAMED["primary"]) else "palette"
     if isinstance(colours, str):
         colours = NAMED[_checks.choice("colours", colours, NAMED)]
-    told = np.array(colours)
-    if told.ndim != 2 or told.shape[1] != 3 or told.dtype.kind not in "iu":
+    array = np.array(colours)
+    integers = array.ndim == 2 and array.shape[1] == 3 and array.dtype.kind in "iu"
+    if not integers or array.min() < 0 or array.max() > 255:
         raise ValueError(f"colours must be triples of integers 0..255, got {colours!r}")
-    if told.min() < 0 or told.max() > 255:
-        raise ValueError(f"colours must be triples of integers 0..255, got {colours!r}")
-    if len(told) < pads:
-        raise ValueError(f"colours must be at least {pads}, one for each pad, got {len(told)}")
-    if len(np.unique(np.concatenate([told, FIXED]), axis=0)) < len(told) + len(FIXED):
+    if len(array) < pads:
+        raise ValueError(
+            f"colours must be at least {pads}, one for each pad, got {len(array)}; "
+            "add some, or use fewer pads"
+        )
+    if len(np.unique(np.concatenate([array, FIXED]), axis=0)) < len(array) + len(FIXED):
         raise ValueError(
             f"colours must differ from each other and from {FIXED.tolist()}, which are floor, "
             f"wall, apple and player; got {colours!r}"
         )
-    return told.astype(np.uint8)
+    return array.astype(np.uint8)

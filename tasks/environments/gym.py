@@ -1,11 +1,11 @@
-"""Match as an environment of gymnasium, one game or a batch of them.
+"""Match as an environment of gymnasium, single or vectorised.
 
-Importing this module makes ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` known to
-``gymnasium.make`` and ``gymnasium.make_vec``, which also import it by themselves when asked for
+Importing this module registers ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0``.
+``gymnasium.make`` and ``gymnasium.make_vec`` import it themselves for names such as
 ``gatecore.tasks.environments.gym:gatecore/ActiveMatch-v0``.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -17,34 +17,58 @@ from gatecore import _checks
 from gatecore.tasks.environments import register
 from gatecore.tasks.environments.match import Match
 
-RENDERED = ["rgb_array", "ansi"]
-_METADATA: dict[str, Any] = {"render_modes": RENDERED, "render_fps": 8}
-_BATCHED = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+RENDER_MODES = ["rgb_array", "ansi"]
+_METADATA: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
 
 
-class MatchEnv(gymnasium.Env):
-    """One episode of :class:`gatecore.tasks.environments.match.Match`, with its settings.
+class _Rendered:
+    """Construction and rendering of both environments."""
 
-    A game's last frame is its termination; nothing is truncated. ``info["score"]`` is what the
-    step added to the score.
+    def _make(self, size: int, render_mode: str | None, scale: int, settings: Any) -> None:
+        if render_mode is not None:
+            _checks.choice("render_mode", render_mode, RENDER_MODES)
+        self.render_mode, self.scale = render_mode, _checks.integer("scale", scale)
+        self.match = Match(size, **settings)
+
+    def _render(self, episode: int) -> Any:
+        if self.render_mode == "ansi":
+            return self.match.text(episode)
+        return None if self.render_mode is None else self.match.render(episode, self.scale)
+
+
+class MatchEnv(_Rendered, gymnasium.Env):
+    """One episode of :class:`gatecore.tasks.environments.match.Match`.
+
+    The last frame terminates an episode; nothing is truncated. ``info["score"]`` is the step's
+    contribution to the score.
 
     Parameters
     ----------
     render_mode : {"rgb_array", "ansi"}, optional
-        Pictures uint8 (7 · scale, 11 · scale, 3), or lines of text as :meth:`Match.text` gives.
+        Images uint8 (7 · scale, 11 · scale, 3), or lines of text as :meth:`Match.text` returns.
     scale : int
-        Pixels of a cell.
-    settings
-        Of Match, but for its size.
+        Pixels per cell, at least 1.
+    **settings
+        Match's parameters other than size.
+
+    Raises
+    ------
+    RuntimeError
+        From ``step`` after the end of an episode.
+
+    Examples
+    --------
+    >>> env = MatchEnv(level="active", apple_reward=1.0)
+    >>> observation, info = env.reset(seed=1)
+    >>> observation.shape, env.action_space
+    ((5, 5, 3), Discrete(4))
     """
 
     metadata = _METADATA
 
     def __init__(self, render_mode: str | None = None, scale: int = 16, **settings: Any) -> None:
-        self.render_mode = _rendered(render_mode)
-        self.scale = _checks.integer("scale", scale)
-        self.world = Match(1, **settings)
-        self.observation_space, self.action_space = _spaces(self.world)
+        self._make(1, render_mode, scale, settings)
+        self.observation_space, self.action_space = _spaces(self.match)
         self._over = True
 
     def reset(
@@ -52,45 +76,48 @@ class MatchEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._over = False
-        return self.world.reset(self.np_random)[0], {}
+        return self.match.reset(self.np_random)[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._over:
-            raise RuntimeError("the game is over: call reset() before step()")
-        reward, ended, score = self.world.advance(np.array([action]))
+            raise RuntimeError("the episode is over: call reset() before step()")
+        reward, ended, score = self.match.advance(np.array([action]))
         self._over = bool(ended[0])
-        seen = self.world.observe()[0]
-        return seen, float(reward[0]), self._over, False, {"score": float(score[0])}
+        observation = self.match.observe()[0]
+        return observation, float(reward[0]), self._over, False, {"score": float(score[0])}
 
     def render(self) -> Any:
-        return _render(self.world, 0, self.render_mode, self.scale)
+        return self._render(0)
 
 
-class MatchVectorEnv(gymnasium.vector.VectorEnv):
-    """A batch of games of :class:`gatecore.tasks.environments.match.Match`, stepped at once.
+class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
+    """Episodes of :class:`gatecore.tasks.environments.match.Match`, stepped together.
 
-    A game that has ended is followed by a new one in the same step: ``AutoresetMode.SAME_STEP``,
-    with ``info["final_obs"]`` and ``info["final_info"]``, as gymnasium's own. All games draw from
-    the one generator that a seed gives.
+    An episode that ends is followed by a new one in the same step: ``AutoresetMode.SAME_STEP``,
+    with ``info["final_obs"]`` and ``info["final_info"]``. All episodes share one random generator.
 
     Parameters
     ----------
     num_envs : int
-        Games side by side.
-    render_mode, scale, settings
+        Number of episodes in parallel, at least 1.
+    render_mode, scale, **settings
         As for :class:`MatchEnv`.
+
+    Examples
+    --------
+    >>> envs = MatchVectorEnv(64, level="passive")
+    >>> envs.reset(seed=1)[0].shape
+    (64, 5, 5, 3)
     """
 
-    metadata = _BATCHED
+    metadata: ClassVar = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(
         self, num_envs: int = 1, render_mode: str | None = None, scale: int = 16, **settings: Any
     ) -> None:
-        self.render_mode = _rendered(render_mode)
-        self.scale = _checks.integer("scale", scale)
         self.num_envs = _checks.integer("num_envs", num_envs)
-        self.world = Match(num_envs, **settings)
-        self.single_observation_space, self.single_action_space = _spaces(self.world)
+        self._make(num_envs, render_mode, scale, settings)
+        self.single_observation_space, self.single_action_space = _spaces(self.match)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -98,50 +125,29 @@ class MatchVectorEnv(gymnasium.vector.VectorEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        return self.world.reset(self.np_random), {}
+        return self.match.reset(self.np_random), {}
 
     def step(
         self, actions: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        reward, ended, score = self.world.advance(actions)
+        reward, ended, score = self.match.advance(actions)
         info: dict[str, Any] = {"score": np.where(ended, 0, score), "_score": ~ended}
         if ended.any():
-            info |= self._final(ended, score)
-            self.world.renew(np.flatnonzero(ended))
-        seen = self.world.observe()
-        return seen, reward, ended, np.zeros_like(ended), info
+            last, episodes = self.match.observe(), np.flatnonzero(ended)
+            for k in episodes:
+                final = {"final_obs": last[k], "final_info": {"score": score[k]}}
+                info = self._add_info(info, final, k)
+            self.match.renew(episodes)
+        return self.match.observe(), reward, ended, np.zeros_like(ended), info
 
     def render(self) -> tuple[Any, ...] | None:
         if self.render_mode is None:
             return None
-        return tuple(
-            _render(self.world, game, self.render_mode, self.scale) for game in range(self.num_envs)
-        )
-
-    def _final(self, ended: np.ndarray, score: np.ndarray) -> dict[str, Any]:
-        """What games that have ended show last."""
-        seen = np.full(self.num_envs, None, object)
-        for game, last in zip(np.flatnonzero(ended), self.world.observe()[ended], strict=True):
-            seen[game] = last
-        told = {"score": np.where(ended, score, 0), "_score": ended.copy()}
-        return {
-            "final_obs": seen, "_final_obs": ended.copy(),
-            "final_info": told, "_final_info": ended.copy(),
-        }  # fmt: skip
+        return tuple(self._render(k) for k in range(self.num_envs))
 
 
-def _spaces(world: Match) -> tuple[spaces.Box, spaces.Discrete]:
-    return spaces.Box(0, 255, world.shape, np.uint8), spaces.Discrete(world.actions)
-
-
-def _rendered(mode: str | None) -> str | None:
-    return mode if mode is None else _checks.choice("render_mode", mode, RENDERED)
-
-
-def _render(world: Match, game: int, mode: str | None, scale: int) -> Any:
-    if mode == "ansi":
-        return world.text(game)
-    return None if mode is None else world.render(game, scale)
+def _spaces(match: Match) -> tuple[spaces.Box, spaces.Discrete]:
+    return spaces.Box(0, 255, match.shape, np.uint8), spaces.Discrete(match.actions)
 
 
 register()

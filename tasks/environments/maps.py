@@ -1,4 +1,4 @@
-"""The maps of Match, drawn with characters: what a cell holds, where it is, and the way to it."""
+"""The maps of Match as text, the cells of its boards, and shortest paths between them."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -44,31 +44,32 @@ REWARD = {
     for pads, row in {2: "#  p   p  #", 3: "# p  p  p #", 4: "# p p p p #"}.items()
 }  # by the number of pads
 
-FLOOR, WALL, APPLE, PLAYER, PADS = range(5)  # what a cell shows; PADS + k is the k-th colour
+FLOOR, WALL, APPLE, PLAYER, PADS = range(5)  # contents of a cell; PADS + k is the k-th colour
 
 HEIGHT, WIDTH = 7, 11
-VIEW = 5  # cells that the player sees each way, itself in the middle
-MARGIN = VIEW // 2  # of floor around the map, so that each view lies within
+VIEW = 5  # side of the square of cells that a player sees, in its middle
+MARGIN = VIEW // 2  # of floor around the map, so that each view lies inside the board
 STRIDE = WIDTH + 2 * MARGIN
 CELLS = (HEIGHT + 2 * MARGIN) * STRIDE
 
 MOVES = np.array([-STRIDE, STRIDE, -1, 1])  # north, south, west, east
 _STEPS = np.arange(-MARGIN, MARGIN + 1)
-WINDOW = (_STEPS[:, None] * STRIDE + _STEPS).ravel()  # from the player to what it sees
+WINDOW = (_STEPS[:, None] * STRIDE + _STEPS).ravel()  # from the player to the cells it sees
 
 
 def cells(rows: Sequence[str], symbol: str) -> np.ndarray:
-    """Where a map has a symbol: indices of cells, row by row, in the map with its margin."""
-    found = [(i, j) for i, row in enumerate(rows) for j, at in enumerate(row) if at == symbol]
-    return np.array([(i + MARGIN) * STRIDE + j + MARGIN for i, j in found])
+    """The cells of a map that have a symbol, row by row, as indices into its board."""
+    return np.flatnonzero(_bordered(rows) == symbol)
 
 
 def board(rows: Sequence[str], walls: str = "#") -> np.ndarray:
-    """A map with its margin, uint8 (CELLS,): walls where a symbol is one of ``walls``, or floor."""
-    drawn = np.full(CELLS, FLOOR, np.uint8)
-    for symbol in walls:
-        drawn[cells(rows, symbol)] = WALL
-    return drawn
+    """A map with its margin, uint8 (CELLS,): WALL where the symbol is in ``walls``, else FLOOR."""
+    return np.where(np.isin(_bordered(rows), list(walls)), WALL, FLOOR).astype(np.uint8)
+
+
+def _bordered(rows: Sequence[str]) -> np.ndarray:
+    """The symbols of a map with its margin, (CELLS,)."""
+    return np.pad(np.array([list(row) for row in rows]), MARGIN, constant_values=" ").ravel()
 
 
 def inner(boards: np.ndarray) -> np.ndarray:
@@ -77,25 +78,25 @@ def inner(boards: np.ndarray) -> np.ndarray:
     return grid[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-def way(free: np.ndarray, goal: int) -> np.ndarray:
-    """The first action of a shortest way from each cell to a goal, int64 (CELLS,).
+def first_actions(free: np.ndarray, goal: int) -> np.ndarray:
+    """The first action of a shortest path from each cell to ``goal``, int64 (CELLS,).
 
-    It is 0 where there is no way, and at the goal.
+    It is 0 at the goal and where there is no path.
 
     Parameters
     ----------
     free : bool array (CELLS,)
-        Where one can go.
+        The cells that a path may pass.
     goal : int
         A cell.
     """
-    actions, seen, queue = np.zeros(CELLS, int), {goal}, deque([goal])
+    actions, reached, queue = np.zeros(CELLS, int), {goal}, deque([goal])
     while queue:
-        there = queue.popleft()
+        cell = queue.popleft()
         for action, move in enumerate(MOVES.tolist()):
-            here = there - move
-            if free[here] and here not in seen:
-                seen.add(here)
-                queue.append(here)
-                actions[here] = action
+            previous = cell - move
+            if free[previous] and previous not in reached:
+                reached.add(previous)
+                queue.append(previous)
+                actions[previous] = action
     return actions

@@ -1,52 +1,62 @@
-"""Memory chains: repeat after many steps a bit that was seen at the first."""
+"""Memory chains: reproduce a bit of the first step many steps later."""
 
 from typing import ClassVar
 
 import numpy as np
 
 from gatecore import _checks
-from gatecore.contracts.environment import Turn
-from gatecore.tasks.environments.base import SavedWorld
+from gatecore.tasks.environments.base import ArrayEnvironment
 
 LENGTHS = (*range(1, 11), 12, 14, 17, 20, 25, *range(30, 101, 10))  # of bsuite's memory_len
 
 
-class MemoryChain(SavedWorld):
-    """See bits at the first step, and ``length`` steps later answer which one bit was.
+class MemoryChain(ArrayEnvironment):
+    """Bits at the first step; ``length`` steps later the action must be the one that is queried.
 
     Like bsuite's ``memory_len`` and ``memory_size`` (Osband et al., *Behaviour suite for
-    reinforcement learning*, 2020). A game takes ``length`` + 1 steps; only the action at the last
-    matters: 1 if it (0 or 1) is the bit asked for, else −1. The score is the reward; without memory
-    it is 0. What is seen has 2 + ``bits`` numbers: the time that is left, from 1 to 0 in equal
-    steps; the index of the bit that is asked for, at the last step, else 0; the bits at the first
-    step, as 1 or −1, else 0. In bsuite the first sight is shown twice, so that the bits are to be
-    kept for one step less.
+    reinforcement learning*, 2020), which show the bits at two steps, so memory has to span one step
+    less. An episode has ``length`` + 1 steps. Only the last action (0 or 1) matters: the reward is
+    1 if it is the queried bit, else −1. The score is the reward; its mean for a memoryless policy
+    is 0.
+
+    An observation has 2 + ``bits`` numbers: the remaining time, from 1 to 0 in equal steps; the
+    index of the queried bit at the last step, else 0; the bits, as 1 or −1, at the first step, else
+    0.
 
     Parameters
     ----------
     size : int
-        Games side by side.
+        Number of episodes in parallel.
     length : int
-        Steps from the sight of the bits to the answer. bsuite's are in ``LENGTHS``.
+        Steps from the bits to the answer, at least 1; bsuite's are in ``LENGTHS``.
     bits : int
-        One in ``memory_len``, 1 to 40 in ``memory_size``.
+        At least 1; one in ``memory_len``, 1 to 40 in ``memory_size``.
 
     Attributes
     ----------
     frame : int64 array (size,)
-        Steps taken.
+        The number of steps taken.
     context : int8 array (size, bits)
         The bits, 0 or 1.
     query : int64 array (size,)
-        The index of the one that is asked for.
+        The index of the queried bit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that is not an integer, or below 1.
+
+    Examples
+    --------
+    >>> environment = MemoryChain(3, length=1)
+    >>> _ = environment.step(np.zeros(3, int))
+    >>> environment.step(environment.context[:, 0]).reward
+    array([1., 1., 1.], dtype=float32)
     """
 
     actions = 2
     dtype = np.float32
-    frame: np.ndarray
-    context: np.ndarray
-    query: np.ndarray
-    kept: ClassVar = ("frame", "context", "query")
+    state_names: ClassVar = ("frame", "context", "query")
 
     def __init__(self, size: int, length: int = 20, bits: int = 1) -> None:
         self.size = _checks.integer("size", size)
@@ -59,25 +69,23 @@ class MemoryChain(SavedWorld):
         self.query = np.zeros(self.size, np.int64)
         self.reset(0)
 
-    def step(self, actions: np.ndarray) -> Turn:
-        actions = self._checked(actions)
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        actions = self._check_actions(actions)
         self.frame += 1
         ended = self.frame == self.horizon
-        right = actions == np.take_along_axis(self.context, self.query[:, None], axis=1)[:, 0]
-        reward = np.where(ended, np.where(right, 1, -1), 0).astype(np.float32)
-        self.renew(np.flatnonzero(ended))
-        return Turn(self.observe(), reward, ended, reward.copy())
+        answer = np.take_along_axis(self.context, self.query[:, None], axis=1)[:, 0]
+        reward = np.where(ended, np.where(actions == answer, 1, -1), 0).astype(np.float32)
+        return reward, ended, reward.copy()
 
     def observe(self) -> np.ndarray:
-        """Time, query and bits as far as they are shown: float32 (games, 2 + bits)."""
-        seen = np.zeros((self.size, *self.shape), np.float32)
-        seen[:, 0] = 1 - self.frame / self.length
-        seen[:, 1] = np.where(self.frame == self.length, self.query, 0)
-        seen[:, 2:] = np.where(self.frame[:, None] == 0, 2 * self.context - 1, 0)
-        return seen
+        """Time, query and bits, float32 (size, 2 + bits)."""
+        observation = np.zeros((self.size, *self.shape), np.float32)
+        observation[:, 0] = 1 - self.frame / self.length
+        observation[:, 1] = np.where(self.frame == self.length, self.query, 0)
+        observation[:, 2:] = np.where(self.frame[:, None] == 0, 2 * self.context - 1, 0)
+        return observation
 
-    def renew(self, games: np.ndarray) -> None:
-        """Replace games by new ones, with bits of their own."""
-        self.frame[games] = 0
-        self.context[games] = self._rng.integers(2, size=(len(games), self.bits))
-        self.query[games] = self._rng.integers(self.bits, size=len(games))
+    def renew(self, episodes: np.ndarray) -> None:
+        self.frame[episodes] = 0
+        self.context[episodes] = self._rng.integers(2, size=(len(episodes), self.bits))
+        self.query[episodes] = self._rng.integers(self.bits, size=len(episodes))

@@ -1,93 +1,105 @@
-"""Players that follow a script: by them a learned player's score can be judged."""
+"""Scripted policies: scores to judge a learned policy by."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from gatecore import _checks
-from gatecore.contracts.environment import World
+from gatecore.contracts.environment import World as Environment
 from gatecore.tasks.environments import maps
 from gatecore.tasks.environments.match import REWARD, Match
 
-Act = Callable[[np.random.Generator], np.ndarray]  # actions (games,) for what is there now
+Act = Callable[[np.random.Generator], np.ndarray]  # actions (size,) in the current state
 
 
-def walker(world: World) -> Act:
-    """A player that draws its actions uniformly, in any world."""
-    return lambda rng: rng.integers(world.actions, size=world.size)
+def random_walk(environment: Environment) -> Act:
+    """A policy that draws actions uniformly, for any environment."""
+    return lambda rng: rng.integers(environment.actions, size=environment.size)
 
 
-def chooser(world: Match) -> Act:
-    """A player without memory: as the pads appear it draws one, and takes a shortest way to it.
+def always_choosing(environment: Match) -> Act:
+    """A memoryless policy: when the pads appear it draws one, and takes a shortest path to it.
 
-    Before that it walks at random.
+    Before that it walks randomly.
     """
-    slots = np.zeros(world.size, int)
+    targets = np.zeros(environment.size, int)
 
     def choose(rng: np.random.Generator) -> np.ndarray:
-        fresh = (world.phase == REWARD) & (world.frame == 0)
-        slots[fresh] = rng.integers(world.pads, size=fresh.sum())
-        return slots
+        new = (environment.phase == REWARD) & (environment.frame == 0)
+        targets[new] = rng.integers(environment.pads, size=new.sum())
+        return targets
 
-    return _to(world, choose)
+    return _go_to_pad(environment, choose)
 
 
-def perfect(world: Match) -> Act:
-    """A player that knows the colour, and takes a shortest way to its pad.
+def perfect(environment: Match) -> Act:
+    """A policy that reads the colour from the state, and takes a shortest path to its pad.
 
-    Before the pads appear it walks at random.
+    Before the pads appear it walks randomly.
     """
-    places = maps.cells(maps.REWARD[world.pads], "p")
-    return _to(world, lambda rng: (world.board[:, places] == maps.PADS).argmax(axis=1))
+    places = maps.cells(maps.REWARD[environment.pads], "p")
+    return _go_to_pad(
+        environment, lambda rng: (environment.board[:, places] == maps.PADS).argmax(axis=1)
+    )
+
+
+walker, chooser = random_walk, always_choosing  # the former names
 
 
 def play(
-    world: World, player: Callable[..., Act], episodes: int, rng: np.random.Generator | int
+    world: Environment, player: Callable[..., Act], episodes: int, rng: np.random.Generator | int
 ) -> np.ndarray:
-    """The scores of games played from their beginning to their end, float32 (episodes,).
+    """The scores of whole episodes, float32 (episodes,).
 
-    The games side by side are each followed by as many others, so that short games do not crowd
-    out long ones.
+    Each of the parallel episodes is followed by the same number of others, so that short episodes
+    are not overrepresented.
 
     Parameters
     ----------
-    world : World
+    world : Environment
         It is reset.
     player : callable
-        It takes the world, and returns what takes a generator and returns actions (games,).
+        A policy: it takes the environment, and returns a function of a generator that returns
+        actions (size,) for the current state.
     episodes : int
         At least 1.
     rng : numpy.random.Generator or int
-        What the world draws from, and the player.
+        The source of the environment's and the policy's random numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``episodes`` that is not an integer, or below 1.
+
+    Examples
+    --------
+    >>> play(Match(2), perfect, episodes=3, rng=0)
+    array([10., 10., 10.], dtype=float32)
     """
     rng = _checks.generator(rng)
     rounds = -(-_checks.integer("episodes", episodes) // world.size)
-    scores = np.zeros((rounds + 1, world.size), np.float32)  # the last row: games past the count
-    played, games = np.zeros(world.size, int), np.arange(world.size)
+    scores = np.zeros((rounds + 1, world.size), np.float32)  # the last row: surplus episodes
+    finished, column = np.zeros(world.size, int), np.arange(world.size)
     world.reset(rng)
     act = player(world)
-    while played.min() < rounds:
-        turn = world.step(act(rng))
-        scores[played, games] += turn.score
-        played = np.minimum(played + turn.ended, rounds)
+    while finished.min() < rounds:
+        result = world.step(act(rng))
+        scores[finished, column] += result.score
+        finished = np.minimum(finished + result.ended, rounds)
     return scores[:rounds].ravel()[:episodes]
 
 
-def _to(world: Match, choose: Act) -> Act:
-    """A player that goes to the pad, counted from the left, that ``choose`` names."""
-    ways, wander = _ways(world), walker(world)
+def _go_to_pad(environment: Match, choose: Act) -> Act:
+    """A policy that goes to the pad, counted from the left, that ``choose`` returns."""
+    rows = maps.REWARD[environment.pads]
+    places = maps.cells(rows, "p")
+    free = maps.board(rows) == maps.FLOOR
+    free[places] = False  # a path avoids the other pads
+    paths = np.stack([maps.first_actions(free, place) for place in places.tolist()])
+    wander = random_walk(environment)
 
     def act(rng: np.random.Generator) -> np.ndarray:
-        there = ways[choose(rng), world.position]
-        return np.where(world.phase == REWARD, there, wander(rng))
+        towards = paths[choose(rng), environment.position]
+        return np.where(environment.phase == REWARD, towards, wander(rng))
 
     return act
-
-
-def _ways(world: Match) -> np.ndarray:
-    """The first action of a shortest way to each pad that avoids the others, int (pads, CELLS)."""
-    drawing = maps.REWARD[world.pads]
-    places = maps.cells(drawing, "p")
-    free = maps.board(drawing) == maps.FLOOR
-    free[places] = False
-    return np.stack([maps.way(free, place) for place in places.tolist()])

@@ -1,4 +1,4 @@
-"""Passive and Active Visual Match: see a colour, wait, choose its pad (Section 4.4)."""
+"""Passive and Active Visual Match: see a colour, wait, choose its pad (Section 3.4)."""
 
 import functools
 from collections.abc import Mapping
@@ -6,14 +6,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gatecore.contracts.environment import Games
+from gatecore.tasks.environments import scripted_policies
 from gatecore.tasks.environments.colours import FIXED
-from gatecore.tasks.environments.match import Match as World
-from gatecore.tasks.environments.scripted_policies import chooser, perfect, play, walker
-from gatecore.tasks.problems.base import PERFECT, Scores
-from gatecore.tasks.problems.reinforcement import AgentTask, shared_world
+from gatecore.tasks.environments.match import Match
+from gatecore.tasks.problems.agent_task import AgentTask
+from gatecore.tasks.problems.base import PERFECT, Scores, Stream
 
-_JUDGED, _SIDE_BY_SIDE = 2048, 256  # games that the scripted players play
+_EPISODES, _PARALLEL = 2048, 256  # of the scripted policies
 _DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8
 _QUICK_ACTIVE = dict(channels=(16,), growth=(3000, 5000), steps=6000)
 
@@ -21,23 +20,23 @@ _QUICK_ACTIVE = dict(channels=(16,), growth=(3000, 5000), steps=6000)
 class VisualMatch(AgentTask):
     """See a colour, gather apples for a while, then choose the pad of that colour.
 
-    The games are :class:`gatecore.tasks.environments.match.Match`; the agent is that of
-    :class:`gatecore.tasks.problems.reinforcement.AgentTask`. A game's score is the reward of
-    its last phase: 10 for the right pad. Beside it stand a uniform random walk, always choosing
-    a pad without memory, and the perfect player, each measured on 2048 games. ``apples`` is the
-    reward of an apple; where it is 1 the discount is .998, as the paper has it; else .96, and
-    .92 in ``quick``.
+    The environment is :class:`gatecore.tasks.environments.match.Match`, the agent that of
+    :class:`gatecore.tasks.problems.agent_task.AgentTask`. An episode's score is the reward of its
+    last phase: 10 for the right pad. The baselines are a random walk, a memoryless policy that
+    always chooses a pad, and the perfect policy, each measured on 2048 episodes. ``apples`` is the
+    reward of an apple; where it is 1 the discount is .998, as in the paper, else .96, or .92 in
+    ``quick``.
 
-    The paper does not state, and we infer: sizes of the networks, the number of games side by side
-    and of steps; that the gradient is clipped as in its other tasks. ``paper`` has phases of 75,
-    450 and up to 75 frames: a game ends with the choice. ``quick`` is ours, but for its phases of
-    15, 90 and 15 frames, which are those of the reference's grid worlds: no convolutions, since the
-    5×5 cells are few; a stronger drive of the core by what is seen (``gain``); a larger learning
-    rate; and ``growth``, a curriculum: the second phase of training games begins with no frame and
-    grows evenly to its length, since an agent finds that the colour of a pad and one that it keeps
-    belong together many times sooner when it kept it for a short while. In ``active``, where a
-    third of the games show the colour at their start, and anywhere, it begins and ends later, and
-    there is one convolution. Validation and test games have the full length.
+    The paper does not state, and we infer: the sizes of the networks, the number of parallel
+    episodes and of steps; clipping of the gradient as in its other tasks. ``paper`` has phases of
+    75, 450 and up to 75 frames, and an episode ends with the choice. ``quick`` is ours, except for
+    its phases of 15, 90 and 15 frames, those of the reference's grid worlds: no convolutions, as
+    the 5×5 cells are few; a larger initial ``gain`` and learning rate; and a curriculum,
+    ``growth``: the second phase of training episodes grows linearly from no frames to its length.
+    An agent learns that a pad's colour matters many times sooner when it was stored a short while
+    ago. In ``active``, where a third of the episodes show the colour at their start and the others
+    require a search, growth begins and ends later, and there is one convolution. Validation and
+    test episodes have the full length.
     """
 
     name: ClassVar = "match"
@@ -56,7 +55,9 @@ class VisualMatch(AgentTask):
         ),
     }  # fmt: skip
 
-    level: Literal["passive", "active"] = Field("passive", description="whether to look for it")
+    level: Literal["passive", "active"] = Field(
+        "passive", description="passive: the colour is in view; active: it has to be found"
+    )
     apples: float = Field(0.0, ge=0, description="reward of an apple")
     explore: int = Field(15, ge=1, description="frames of the first phase")
     distractor: int = Field(90, ge=0, description="frames of the second phase")
@@ -64,66 +65,67 @@ class VisualMatch(AgentTask):
     pads: int = Field(3, ge=2, le=4, description="colours to choose from")
     wrong: float = Field(0.0, description="reward of a wrong pad")
     growth: tuple[int, int] | None = Field(
-        None, description="first and last step of the growth of training games; null: none"
+        None, description="first and last step of the second phase's growth; null: full length"
     )
-    ends_at_choice: bool = Field(False, description="whether a game ends when a pad is chosen")
+    ends_at_choice: bool = Field(False, description="end an episode when a pad is chosen")
 
     @model_validator(mode="after")
-    def _growth_goes_forward(self) -> Self:
+    def _check_growth(self) -> Self:
         if self.growth is not None and not 0 <= self.growth[0] < self.growth[1]:
-            raise ValueError(f"growth={self.growth}: must be a step and a later one")
+            raise ValueError(f"growth={self.growth}: must be two steps, 0 <= first < last")
         return self
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As its table has it, with the discount that goes with the apples, and time to search."""
+        """The preset's values; the discount depends on the apples, quick training on the level."""
         values = cls.presets[name]
-        chosen = _DISCOUNTS.get(settings.get("apples", 0.0), values["discount"])
-        searches = name == "quick" and settings.get("level") == "active"
-        return {**values, "discount": chosen, **(_QUICK_ACTIVE if searches else {})}
+        discount = _DISCOUNTS.get(settings.get("apples", 0.0), values["discount"])
+        search = name == "quick" and settings.get("level") == "active"
+        return {**values, "discount": discount, **(_QUICK_ACTIVE if search else {})}
 
     @property
     def title(self) -> str:
-        told = "" if not self.apples else f", apples {self.apples:g}"
-        return f"{self.level.capitalize()} Match, {self.distractor} frames between{told}"
+        apples = f", apples {self.apples:g}" if self.apples else ""
+        return f"{self.level.capitalize()} Match, {self.distractor} frames between{apples}"
 
-    def batch(self, seed: int, step: int, size: int) -> Games:  # type: ignore[override]
-        """Of games whose second phase has grown as far as it has at this step."""
-        frames = self.frames(step)
-        grown = self if frames == self.distractor else self.model_copy(
-            update={"distractor": frames, "growth": None}
-        )  # fmt: skip
-        return super().batch(seed, step, size)._replace(world=shared_world(grown, size))
+    def draw(self, stream: Stream, seed: int, index: int, size: int) -> Any:
+        """Episodes; of training ones the second phase has grown to :meth:`frames` (index)."""
+        frames = self.distractor if stream else self.frames(index)
+        if frames == self.distractor:
+            return super().draw(stream, seed, index, size)
+        grown = self.model_copy(update={"distractor": frames, "growth": None})
+        return grown.draw(stream, seed, index, size)
 
     def frames(self, step: int) -> int:
-        """Of the second phase in the training games of a step."""
+        """Frames of the second phase in the training episodes of a step."""
         if self.growth is None:
             return self.distractor
         first, last = self.growth
         grown = (step - first) / (last - first)
         return int(self.distractor * min(max(grown, 0.0), 1.0))
 
-    def world(self, size: int) -> World:
-        return World(
+    def environment(self, size: int) -> Match:
+        return Match(
             size, level=self.level, phases=(self.explore, self.distractor, self.reward),
             apple_reward=self.apples, pads=self.pads, wrong_reward=self.wrong,
             ends_at_choice=self.ends_at_choice,
         )  # fmt: skip
 
     def baselines(self) -> dict[str, Scores]:
-        """Scripted players: two without memory, and the one that no other exceeds."""
+        """Two memoryless scripted policies, and the one that no other exceeds."""
         return _baselines(self)
 
 
 @functools.lru_cache(maxsize=16)
 def _baselines(task: VisualMatch) -> dict[str, Scores]:
-    world = task.world(_SIDE_BY_SIDE)
-    scripts = {
-        "random walk": walker,
-        "always choosing": chooser,
-        PERFECT: perfect,
+    environment = task.environment(_PARALLEL)
+    policies = {
+        "random walk": scripted_policies.random_walk,
+        "always choosing": scripted_policies.always_choosing,
+        PERFECT: scripted_policies.perfect,
     }
-    return {
-        name: {"score": float(play(world, script, _JUDGED, rng=0).mean(dtype=float))}
-        for name, script in scripts.items()
+    scores = {
+        name: scripted_policies.play(environment, policy, _EPISODES, rng=0)
+        for name, policy in policies.items()
     }
+    return {name: {"score": float(values.mean(dtype=float))} for name, values in scores.items()}

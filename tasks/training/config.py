@@ -28,7 +28,7 @@ from gatecore.tasks.problems.language.task import Language
 from gatecore.tasks.problems.match import VisualMatch
 from gatecore.tasks.problems.pixels.task import Pixels
 from gatecore.tasks.problems.programs.task import Programs
-from gatecore.tasks.problems.small_environments import CartPole, MemoryChain, TMaze
+from gatecore.tasks.problems.small_agent_tasks import CartPole, MemoryChain, TMaze
 
 TASKS: dict[str, type[Task]] = {
     task.name: task

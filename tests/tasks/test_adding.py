@@ -1,4 +1,4 @@
-"""Adding, and forgetting, which is Adding from saturated gates."""
+"""Adding, and forgetting, which is Adding with saturated initial gates."""
 
 import numpy as np
 import pytest
@@ -31,8 +31,8 @@ def test_every_index_of_a_half_can_be_marked():
     np.testing.assert_allclose(share[5:], 1 / 4, atol=0.04)
 
 
-def test_the_baseline_is_what_a_memoryless_predictor_scores():
-    """The best linear answer from the last input alone, fitted on other sequences."""
+def test_the_baseline_is_the_score_of_a_memoryless_predictor():
+    """The best linear predictor from the last input, fitted on other sequences."""
     task = Adding(length=200)
     parts = [task.batch(seed=0, step=step, size=20_000) for step in (0, 1)]
     features = [np.insert(part.inputs[-1], 0, 1, axis=1).astype(float) for part in parts]
@@ -49,8 +49,8 @@ def test_forgetting_starts_every_effective_gate_at_sigmoid_of_6(name):
     np.testing.assert_allclose(steps, timescale(sigmoid(6.0)), rtol=1e-13)
 
 
-def test_listing_2_would_not_start_there():
-    """Why the refine gate is made neutral: Proposition 2 at r = 1 − f halves the timescale."""
+def test_the_opposed_refine_bias_of_listing_2_halves_the_timescale():
+    """Proposition 2 at r = 1 − f; so forgetting uses a neutral refine gate."""
     listing = mechanism("UR", initial="constant", forget_bias=6.0)
     main = 1 + np.exp(6)
     refined = main**2 / (2 * main - 1 - 2 * (main - 1) / main)
@@ -60,12 +60,12 @@ def test_listing_2_would_not_start_there():
 
 
 @pytest.mark.parametrize("name", ["O", "OR", "OM", "M", "UM"])
-def test_forgetting_refuses_gates_that_no_constant_bias_brings_there(name):
+def test_forgetting_refuses_gates_that_cannot_start_at_sigmoid_of_6(name):
     with pytest.raises(ConfigError, match=f"{name}.*forgetting.*choose standard or R"):
         Config.of("forgetting", name)
 
 
-def test_forgetting_lets_the_user_choose_otherwise():
+def test_forgetting_accepts_other_biases():
     settings = {"forget_bias": 4.0, "mechanism.refine_bias": "opposed"}
     chosen = Config.of("forgetting", "UR", **settings).mechanism
     assert (chosen.forget_bias, chosen.refine_bias, chosen.initial) == (4.0, "opposed", "constant")

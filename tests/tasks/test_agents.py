@@ -1,4 +1,4 @@
-"""Games as tasks: runs, exact resumption, divergence, sweeps, reports, the command line."""
+"""Agent tasks: runs, exact resumption, divergence, sweeps, reports, the command line."""
 
 import json
 
@@ -21,21 +21,21 @@ SMALL = {"memory_slots": 5, "memory_width": 4, "memory_heads": 2}
 
 
 def match(mechanism="UR", **settings):
-    """Games of nineteen frames."""
+    """Episodes of nineteen frames."""
     return Config.of("match", mechanism, **{**SIZES, **SHORT, **settings})
 
 
-def test_a_run_of_games_is_a_run_like_others(tmp_path):
-    found = train(match(), tmp_path)
-    assert found.status == "finished"
-    assert set(found.summary["test"]) == {"score", "reward", "length"}
-    assert found.summary["test"]["length"] == 3 + 4 + 12
-    assert found.summary["baselines"]["perfect"]["score"] == 10.0
-    assert found.gates("after").value.shape == (1, 8)
-    steps, scores = found.curve("validation", "score")
+def test_a_run_of_an_agent_has_the_usual_summary(tmp_path):
+    result = train(match(), tmp_path)
+    assert result.status == "finished"
+    assert set(result.summary["test"]) == {"score", "reward", "length"}
+    assert result.summary["test"]["length"] == 3 + 4 + 12
+    assert result.summary["baselines"]["perfect"]["score"] == 10.0
+    assert result.gates("after").value.shape == (1, 8)
+    steps, scores = result.curve("validation", "score")
     assert steps.tolist() == [0, 3, 6]
-    assert found.summary["best"]["score"] == scores.max()
-    assert {"loss", "score", "reward", "entropy", "value_error"} <= set(found.metrics[1])
+    assert result.summary["best"]["score"] == scores.max()
+    assert {"loss", "score", "reward", "entropy", "value_error"} <= set(result.metrics[1])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_run_of_games_is_a_run_like_others(tmp_path):
         {"core": "rma", **SMALL, "unroll": 5},
     ],
 )
-def test_a_run_that_died_continues_to_the_same_result(tmp_path, settings):
+def test_a_killed_run_resumes_to_the_same_result(tmp_path, settings):
     config = match(**settings)
     train(config, tmp_path / "whole")
     with pytest.raises(Killed):
@@ -60,7 +60,7 @@ def test_a_run_that_died_continues_to_the_same_result(tmp_path, settings):
 
 
 @pytest.mark.parametrize("task", ["tmaze", "chain", "cartpole"])
-def test_the_checks_of_the_agent_train_and_resume(tmp_path, task):
+def test_the_small_tasks_train_and_resume(tmp_path, task):
     config = Config.of(task, "U", **SIZES, unroll=7)
     train(config, tmp_path / "whole")
     with pytest.raises(Killed):
@@ -69,31 +69,31 @@ def test_the_checks_of_the_agent_train_and_resume(tmp_path, task):
     assert remains(tmp_path / "broken") == remains(tmp_path / "whole")
 
 
-def test_an_agent_that_diverges_ends_so_and_keeps_its_last_good_parameters(tmp_path):
-    """Weights of a thousand make values of millions, which no return was."""
-    found = train(match(learning_rate=1e3, clip_norm=None), tmp_path)
-    assert found.status == "diverged"
-    assert found.summary["test"] is None
-    step = found.summary["step"]
+def test_a_diverging_agent_ends_with_its_last_finite_parameters(tmp_path):
+    """Weights of a thousand give values of millions, far beyond any return."""
+    result = train(match(learning_rate=1e3, clip_norm=None), tmp_path)
+    assert result.status == "diverged"
+    assert result.summary["test"] is None
+    step = result.summary["step"]
     good = train(match(learning_rate=1e3, clip_norm=None, steps=step - 1), tmp_path / "good")
     assert good.status == "finished"
-    kept, last = (remains(folder)[0] for folder in (tmp_path, tmp_path / "good"))
+    diverged, last = (remains(folder)[0] for folder in (tmp_path, tmp_path / "good"))
     names = [name for name in last if name.startswith("parameters.")]
     assert names
-    assert all(kept[name] == last[name] for name in names)
+    assert all(diverged[name] == last[name] for name in names)
 
 
-def test_equal_seeds_meet_equal_games_and_start_from_equal_weights():
+def test_equal_seeds_give_equal_episodes_and_initial_weights():
     one, other = (match(name) for name in ("U", "standard"))
     first, second = (c.task.batch(c.seed, 3, 4) for c in (one, other))
     assert first.seed == second.seed
-    seen = [g.world.reset(np.random.default_rng(g.seed)) for g in (first, second)]
-    assert np.array_equal(*seen)
+    observations = [g.world.reset(np.random.default_rng(g.seed)) for g in (first, second)]
+    assert np.array_equal(*observations)
     weights = [c.learner().parameters["encoder.1.weight"] for c in (one, other)]
     assert weights[0].equal(weights[1])
 
 
-def test_the_discount_goes_with_the_apples():
+def test_the_discount_depends_on_the_apples():
     assert [match(apples=a).task.discount for a in (0, 1, 5)] == [0.92, 0.998, 0.92]
     paper = [Config.of("match", "UR", "paper", apples=a).task.discount for a in (0, 1, 5)]
     assert paper == [0.96, 0.998, 0.96]
@@ -112,7 +112,7 @@ def test_the_discount_goes_with_the_apples():
         ({"discount": 1.0}, "discount must lie in [0, 1), got 1.0"),
     ],
 )
-def test_what_an_agent_cannot_be_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ConfigError) as caught:
         match(**settings)
     assert message in str(caught.value)
@@ -130,12 +130,12 @@ def swept(tmp_path_factory):
     return sweep(config)
 
 
-def test_a_sweep_over_games_needs_no_word_of_the_backend(swept):
-    assert {found.status for found in swept.runs.values()} == {"finished"}
-    assert {found.config.backend for found in swept.runs.values()} == {"torch"}
+def test_a_sweep_of_an_agent_runs_on_torch_by_default(swept):
+    assert {result.status for result in swept.runs.values()} == {"finished"}
+    assert {result.config.backend for result in swept.runs.values()} == {"torch"}
 
 
-def test_a_report_shows_scores_and_takes_perfect_for_no_answer_without_memory(swept, tmp_path):
+def test_a_report_shows_scores_and_does_not_count_perfect_as_memoryless(swept, tmp_path):
     folder = next(iter(swept.runs.values())).folder.parent
     out = report.write(report.read(folder), tmp_path)
     page = out.read_text(encoding="utf-8")
@@ -143,12 +143,12 @@ def test_a_report_shows_scores_and_takes_perfect_for_no_answer_without_memory(sw
     assert group["score"] == {"name": "score", "higher_is_better": True}
     assert set(group["baselines"]) == {"random walk", "always choosing", "perfect"}
     assert "always choosing" in page
-    said = " ".join(summarize(report.read(folder).groups[0]))
-    assert "perfect" not in said
-    assert "score (higher is better)" in said
+    text = " ".join(summarize(report.read(folder).groups[0]))
+    assert "perfect" not in text
+    assert "score (higher is better)" in text
 
 
-def test_settings_of_a_task_are_options_of_its_own(tmp_path):
+def test_settings_of_a_task_are_command_line_options(tmp_path):
     words = [word for name, value in SIZES.items()
              for word in ("--set", f"{name}={json.dumps(value)}")]  # fmt: skip
     result = run(
@@ -163,7 +163,7 @@ def test_settings_of_a_task_are_options_of_its_own(tmp_path):
     assert "always choosing" in result.output
 
 
-def test_who_must_search_gets_more_time():
+def test_the_active_level_trains_longer():
     passive, active = (Config.of("match", "UR", level=level) for level in ("passive", "active"))
     assert passive.task.growth < active.task.growth
     assert passive.steps < active.steps
@@ -180,13 +180,13 @@ def test_who_must_search_gets_more_time():
         (("active",), "unexpected extra argument (active)"),
     ],
 )
-def test_a_wrong_option_is_refused_in_words(words, message):
+def test_an_unknown_option_is_refused_with_a_suggestion(words, message):
     result = run("train", "match", *words)
     assert result.exit_code == 2
     assert message in result.output.replace("\n", " ")
 
 
-def test_training_games_grow_evenly_and_judged_ones_are_whole():
+def test_training_episodes_grow_linearly_and_held_out_ones_are_full_length():
     config = match(growth=[10, 20], distractor=40)
     task = config.task
     assert [task.frames(step) for step in (0, 10, 11, 15, 20, 99)] == [0, 0, 4, 20, 40, 40]

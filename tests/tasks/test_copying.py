@@ -1,4 +1,4 @@
-"""Copy: ten symbols, N blanks, ten cues; only the ten answers are scored."""
+"""Copy: ten symbols, N blanks, ten cues, at which the ten answers are scored."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_a_sequence_is_ten_symbols_then_n_zeros_then_ten_nines(batch):
         assert answer == [symbol - 1 for symbol in sequence[:10]]
 
 
-def test_symbols_are_drawn_alike_at_every_place(batch):
+def test_symbols_are_uniform_at_every_position(batch):
     counts = np.array([np.bincount(place, minlength=8) for place in batch.targets])
     np.testing.assert_allclose(counts / 400, 1 / 8, atol=0.075)  # 4.5 standard deviations
 
@@ -34,8 +34,8 @@ def test_the_model_reads_the_ten_last_steps_of_one_hot_symbols():
     assert (spec.loss, spec.head) == ("cross_entropy", ())
 
 
-def test_the_baseline_is_what_a_memoryless_predictor_scores():
-    """During the cues its input is always 9, so frequencies by place are all it can learn."""
+def test_the_baseline_is_the_score_of_a_memoryless_predictor():
+    """During the cues its input is always 9, so it can learn frequencies by position only."""
     task = Copying(length=1)
     seen = task.batch(seed=0, step=0, size=20_000).targets
     asked = task.held_out(Stream.TEST, seed=0, size=1024)[0].targets

@@ -1,4 +1,4 @@
-"""Text files become tokens: words, articles, vocabulary, what is kept on disk, what is refused."""
+"""Text files become tokens: words, articles, vocabulary, cache, errors."""
 
 import json
 import subprocess
@@ -31,24 +31,27 @@ def load(folder, level="word", min_count=1, limit=None):
     return encoding.load(folder, find(folder), level, min_count, limit)
 
 
-def spoken(corpus, stream):
+def symbols_of(corpus, stream):
     """A split's symbols."""
     return [corpus.symbols[k] for k in corpus.splits[stream].ids]
 
 
-def test_words_are_what_spaces_separate_and_every_line_ends_with_eos(tmp_path):
+def test_words_are_separated_by_spaces_and_every_line_ends_with_eos(tmp_path):
     corpus = load(write_wiki(tmp_path))
     lines = [line.split() for line in WIKI["train"].split("\n")[:-1]]
-    assert spoken(corpus, Stream.TRAIN) == [word for line in lines for word in [*line, "<eos>"]]
-    said = "<eos> = <unk> = <eos> <eos> a cat <eos> the dog <eos>"
-    assert spoken(corpus, Stream.TEST) == said.split()
-    assert spoken(corpus, Stream.VALIDATION)[-2:] == ["<unk>", "<eos>"]  # birds are not trained on
+    assert symbols_of(corpus, Stream.TRAIN) == [word for line in lines for word in [*line, "<eos>"]]
+    symbols = "<eos> = <unk> = <eos> <eos> a cat <eos> the dog <eos>"
+    assert symbols_of(corpus, Stream.TEST) == symbols.split()
+    assert symbols_of(corpus, Stream.VALIDATION)[-2:] == [
+        "<unk>",
+        "<eos>",
+    ]  # not in the training text
 
 
-def test_articles_start_at_titles_with_single_signs_alone(tmp_path):
+def test_articles_start_at_titles_with_single_equal_signs(tmp_path):
     corpus = load(write_wiki(tmp_path))
-    tokens, said = corpus.splits[Stream.TRAIN], spoken(corpus, Stream.TRAIN)
-    assert [said[k : k + 3] for k in tokens.starts[1:]] == [["=", "First", "="],
+    tokens, symbols = corpus.splits[Stream.TRAIN], symbols_of(corpus, Stream.TRAIN)
+    assert [symbols[k : k + 3] for k in tokens.starts[1:]] == [["=", "First", "="],
                                                             ["=", "Second", "One"]]  # fmt: skip
     assert tokens.starts[0] == 0
 
@@ -57,21 +60,21 @@ def test_the_vocabulary_is_ordered_by_frequency_in_training(tmp_path):
     corpus = load(write_wiki(tmp_path))
     counts = Counter(WIKI["train"].split())
     del counts["<unk>"]
-    wanted = sorted(counts, key=lambda word: (-counts[word], word))
-    assert corpus.symbols == ["<unk>", "<eos>", *wanted]
+    expected = sorted(counts, key=lambda word: (-counts[word], word))
+    assert corpus.symbols == ["<unk>", "<eos>", *expected]
     assert load(tmp_path, min_count=2).symbols == ["<unk>", "<eos>", *(
-        word for word in wanted if counts[word] > 1)]  # fmt: skip
+        word for word in expected if counts[word] > 1)]  # fmt: skip
     assert load(tmp_path, limit=5).symbols == corpus.symbols[:5]
 
 
-def test_characters_and_the_end_of_lines(tmp_path):
+def test_characters_are_symbols_and_a_line_ends_with_eos(tmp_path):
     texts = {**WIKI, "train": " = Ünicode = \nß\N{GRINNING FACE}x\n"}
     corpus = load(write_wiki(tmp_path, texts), level="character")
-    said = ["<eos>" if c == "\n" else c for c in texts["train"]]
-    assert spoken(corpus, Stream.TRAIN) == said
+    symbols = ["<eos>" if c == "\n" else c for c in texts["train"]]
+    assert symbols_of(corpus, Stream.TRAIN) == symbols
     known = set(texts["train"])
-    said = ["<eos>" if c == "\n" else c if c in known else "<unk>" for c in texts["test"]]
-    assert spoken(corpus, Stream.TEST) == said
+    symbols = ["<eos>" if c == "\n" else c if c in known else "<unk>" for c in texts["test"]]
+    assert symbols_of(corpus, Stream.TEST) == symbols
 
 
 def test_parquet_rows_are_lines(tmp_path):
@@ -80,17 +83,17 @@ def test_parquet_rows_are_lines(tmp_path):
 
     (tmp_path / "tokens").mkdir()
     (tmp_path / "rows").mkdir()
-    wanted = load(write_wiki(tmp_path / "tokens"))
+    expected = load(write_wiki(tmp_path / "tokens"))
     names = {"train": "train-00000-of-00001", "valid": "validation-0", "test": "test"}
     for split, name in names.items():
         rows = [line if line.strip() else "" for line in WIKI[split].split("\n")[:-1]]
         table = pyarrow.table({"id": range(len(rows)), "text": rows})
         parquet.write_table(table, tmp_path / "rows" / f"{name}.parquet")
-    found = load(tmp_path / "rows")
-    assert found.symbols == wanted.symbols
+    corpus = load(tmp_path / "rows")
+    assert corpus.symbols == expected.symbols
     for stream in Stream:
-        np.testing.assert_array_equal(found.splits[stream].ids, wanted.splits[stream].ids)
-        np.testing.assert_array_equal(found.splits[stream].starts, wanted.splits[stream].starts)
+        np.testing.assert_array_equal(corpus.splits[stream].ids, expected.splits[stream].ids)
+        np.testing.assert_array_equal(corpus.splits[stream].starts, expected.splits[stream].starts)
 
 
 def test_of_every_ten_text_files_one_tests_and_one_validates(tmp_path):
@@ -98,26 +101,28 @@ def test_of_every_ten_text_files_one_tests_and_one_validates(tmp_path):
         (tmp_path / f"{k:02}.txt").write_text(f"file {k}, isn't it?\n-----\nend")
     corpus = load(tmp_path)
     words = ["file", "10", ",", "isn", "'", "t", "it", "?", "<eos>", "-----", "<eos>", "end"]
-    said = spoken(corpus, Stream.TEST)
-    assert said == ["file", "<unk>", *words[2:], "<eos>"] * 2
+    symbols = symbols_of(corpus, Stream.TEST)
+    assert symbols == ["file", "<unk>", *words[2:], "<eos>"] * 2
     assert corpus.splits[Stream.TEST].starts.tolist() == [0, 13]
     assert len(corpus.splits[Stream.TRAIN]) == 16 * 13
-    assert spoken(corpus, Stream.VALIDATION)[:3] == ["file", "<unk>", ","]
+    assert symbols_of(corpus, Stream.VALIDATION)[:3] == ["file", "<unk>", ","]
     assert find(tmp_path).files[Stream.VALIDATION] == [tmp_path / "06.txt", tmp_path / "16.txt"]
 
 
 @pytest.mark.parametrize("layout", ["{}.txt", "{}/a.txt", "corpus.{}.txt"])
-def test_splits_may_be_named(layout, tmp_path):
+def test_files_and_folders_may_be_named_after_splits(layout, tmp_path):
     for split in ("train", "valid", "test"):
         path = tmp_path / layout.format(split)
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"some {split} text\n")
-    said = [spoken(load(tmp_path), stream) for stream in Stream]
-    assert said == [["some", "train", "text", "<eos>"]] + 2 * [["some", "<unk>", "text", "<eos>"]]
+    symbols = [symbols_of(load(tmp_path), stream) for stream in Stream]
+    assert symbols == [["some", "train", "text", "<eos>"]] + 2 * [
+        ["some", "<unk>", "text", "<eos>"]
+    ]
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", " "])
-def test_blocks_cut_no_word_and_no_character(ends, tmp_path):
+def test_blocks_split_no_word_and_no_character(ends, tmp_path):
     """Text of several blocks, of characters of several bytes, with and without lines."""
     words = [f"wörd{k % 1000}€" for k in range(3 * BLOCK // 8)]
     for split in ("train", "valid", "test"):
@@ -129,44 +134,46 @@ def test_blocks_cut_no_word_and_no_character(ends, tmp_path):
     assert "\r" not in pieces[0].text
 
 
-# --- what is kept -------------------------------------------------------------------------------
+# --- the cache -------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def making(monkeypatch):
-    """The folders that are encoded from now on."""
+def made_folders(monkeypatch):
+    """The folders that are encoded from here on."""
     made, original = [], encoding._make
     monkeypatch.setattr(encoding, "_make", lambda *a: (made.append(a[0]), original(*a)))
     return made
 
 
-def test_a_corpus_is_encoded_once_for_its_content_and_settings(tmp_path, making):
+def test_a_corpus_is_encoded_once_for_its_content_and_settings(tmp_path, made_folders):
     write_wiki(tmp_path)
     first, again = load(tmp_path), load(tmp_path)
-    assert len(making) == 1
+    assert len(made_folders) == 1
     assert isinstance(again.splits[Stream.TRAIN].ids, np.memmap)
     assert (first.symbols, first.content) == (again.symbols, again.content)
     load(tmp_path, min_count=2)
     write_wiki(tmp_path, {**WIKI, "test": " = Changed = \n"})
     changed = load(tmp_path)
-    assert len(making) == len(set(making)) == 3
+    assert len(made_folders) == len(set(made_folders)) == 3
     assert changed.content != first.content
-    assert {folder.parent for folder in making} == {tmp_path / ".gatecore"}
+    assert {folder.parent for folder in made_folders} == {tmp_path / ".gatecore"}
 
 
-def test_without_a_place_beside_the_corpus_the_users_cache_serves(tmp_path, making, monkeypatch):
+def test_the_users_cache_is_used_if_the_corpus_is_read_only(tmp_path, made_folders, monkeypatch):
     (tmp_path / "corpus").mkdir()
     write_wiki(tmp_path / "corpus")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(encoding, "_writable", lambda folder: False)
     load(tmp_path / "corpus")
     load(tmp_path / "corpus")
-    assert [folder.parent for folder in making] == [tmp_path / "cache" / "gatecore" / "corpora"]
+    assert [folder.parent for folder in made_folders] == [
+        tmp_path / "cache" / "gatecore" / "corpora"
+    ]
     assert not (tmp_path / "corpus" / ".gatecore").exists()
 
 
-def test_what_breaks_off_leaves_nothing_and_what_is_damaged_is_made_again(
-    tmp_path, making, monkeypatch
+def test_an_interrupted_encoding_leaves_nothing_and_a_damaged_one_is_repeated(
+    tmp_path, made_folders, monkeypatch
 ):
     write_wiki(tmp_path)
     with monkeypatch.context() as patch:
@@ -180,10 +187,10 @@ def test_what_breaks_off_leaves_nothing_and_what_is_damaged_is_made_again(
     ids.write_bytes(whole[:-4])
     assert load(tmp_path).folder == ids.parent
     assert ids.read_bytes() == whole
-    assert len(making) == 3
+    assert len(made_folders) == 3
 
 
-def test_processes_may_encode_at_once(tmp_path):
+def test_parallel_processes_encode_once(tmp_path):
     write_wiki(tmp_path)
     program = (
         "import sys; from pathlib import Path; from gatecore.tasks import encoding, corpus; "
@@ -193,16 +200,16 @@ def test_processes_may_encode_at_once(tmp_path):
     )
     command = [sys.executable, "-c", program, tmp_path]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert len(set(said)) == 1
+    assert len(set(outputs)) == 1
     corpus = load(tmp_path)
     ids = [tokens.ids.tolist() for tokens in corpus.splits.values()]
-    assert said[0].strip() == f"{len(corpus.symbols)} {ids}"
+    assert outputs[0].strip() == f"{len(corpus.symbols)} {ids}"
     assert len([p for p in (tmp_path / ".gatecore").iterdir() if p.is_dir()]) == 1
 
 
-def test_tokens_are_kept_as_little_endian_uint32(tmp_path):
+def test_tokens_are_stored_as_little_endian_uint32(tmp_path):
     corpus = load(write_wiki(tmp_path))
     data = (corpus.folder / "test.ids").read_bytes()
     ids = [int.from_bytes(data[k : k + 4], "little") for k in range(0, len(data), 4)]
@@ -210,38 +217,38 @@ def test_tokens_are_kept_as_little_endian_uint32(tmp_path):
     assert json.loads((corpus.folder / "vocabulary.json").read_text()) == corpus.symbols
 
 
-# --- what is refused ----------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------
 
 
-def refusal(folder):
+def error_of(folder):
     with pytest.raises(DataError, match=r"found .*; expected ") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_no_folder_and_no_corpus_are_named(tmp_path):
-    assert f"{tmp_path / 'none'}: found no such file" in refusal(tmp_path / "none")
-    assert "found none of them; expected wiki.{train,valid,test}.tokens" in refusal(tmp_path)
+def test_a_missing_folder_and_a_missing_corpus_are_reported(tmp_path):
+    assert f"{tmp_path / 'none'}: found no such file" in error_of(tmp_path / "none")
+    assert "found none of them; expected wiki.{train,valid,test}.tokens" in error_of(tmp_path)
     (tmp_path / "one.txt").write_text("one")
-    assert "found 1 .txt files; expected" in refusal(tmp_path)
-    assert "cannot be read (Not a directory)" in refusal(tmp_path / "one.txt")
+    assert "found 1 .txt files; expected" in error_of(tmp_path)
+    assert "cannot be read (Not a directory)" in error_of(tmp_path / "one.txt")
 
 
 @pytest.mark.parametrize("missing", ["train", "valid", "test"])
-def test_a_missing_split_is_named(missing, tmp_path):
+def test_a_missing_split_is_reported(missing, tmp_path):
     write_wiki(tmp_path)
     (tmp_path / f"wiki.{missing}.tokens").unlink()
-    told = refusal(tmp_path)
-    assert str(tmp_path) in told
-    assert f"expected wiki.{missing}.tokens" in told
+    message = error_of(tmp_path)
+    assert str(tmp_path) in message
+    assert f"expected wiki.{missing}.tokens" in message
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 @pytest.mark.parametrize("content", ["", "\n"])
-def test_an_empty_corpus_is_named(split, content, tmp_path):
+def test_an_empty_split_is_reported(split, content, tmp_path):
     write_wiki(tmp_path, {**WIKI, split: content})
-    assert f"wiki.{split}.tokens: found no text; expected" in refusal(tmp_path)
+    assert f"wiki.{split}.tokens: found no text; expected" in error_of(tmp_path)
     assert [p.suffix for p in (tmp_path / ".gatecore").iterdir()] == [".lock"]
 
 
@@ -254,17 +261,17 @@ def test_an_empty_corpus_is_named(split, content, tmp_path):
         (b"x" * (BLOCK + 5) + b"\xff", f"byte 0xff at offset {BLOCK + 5}"),
     ],
 )
-def test_another_encoding_is_named_with_the_byte(data, found, tmp_path):
+def test_the_byte_that_is_not_utf_8_is_reported(data, found, tmp_path):
     write_wiki(tmp_path)
     (tmp_path / "wiki.valid.tokens").write_bytes(data)
-    told = refusal(tmp_path)
-    assert f"wiki.valid.tokens: found {found}, which is not UTF-8; expected UTF-8 text" in told
+    message = error_of(tmp_path)
+    assert f"wiki.valid.tokens: found {found}, which is not UTF-8; expected UTF-8 text" in message
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     write_wiki(tmp_path)
     (tmp_path / "wiki.train.tokens").write_bytes(b"\xef\xbb\xbf = Title = \n text \n")
-    assert spoken(load(tmp_path), Stream.TRAIN)[:2] == ["=", "Title"]
+    assert symbols_of(load(tmp_path), Stream.TRAIN)[:2] == ["=", "Title"]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +282,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
         (None, "found no parquet"),
     ],
 )
-def test_parquet_without_the_column_is_named(table, found, tmp_path):
+def test_parquet_without_a_text_column_is_reported(table, found, tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     from pyarrow import parquet
 
@@ -285,8 +292,8 @@ def test_parquet_without_the_column_is_named(table, found, tmp_path):
             path.write_bytes(b"PAR1 and nothing")
         else:
             parquet.write_table(pyarrow.table(table), path)
-    told = refusal(tmp_path)
-    assert f"{tmp_path / 'train.parquet'}: {found}" in told
+    message = error_of(tmp_path)
+    assert f"{tmp_path / 'train.parquet'}: {found}" in message
 
 
 def test_a_missing_pyarrow_is_reported_with_its_extra(tmp_path, monkeypatch):

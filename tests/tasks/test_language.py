@@ -1,4 +1,4 @@
-"""Language modelling: every token scored once, streams that continue, perplexities, baselines."""
+"""Language modelling: held-out text, streams, perplexities, baselines."""
 
 import importlib.util
 import itertools
@@ -36,7 +36,7 @@ def tokens_of(count, rng, symbols=9, articles=()):
 
 @pytest.mark.parametrize("size", [1, 4, 7, 64, 200])
 @pytest.mark.parametrize("count", [1, 5, 100, 101])
-def test_every_held_out_token_is_scored_exactly_once_after_the_one_before(size, count, rng):
+def test_every_held_out_token_is_scored_once_after_its_predecessor(size, count, rng):
     tokens = tokens_of(count, rng)
     batches = Windows(tokens, size, bptt=7)
     assert len(batches) == len(list(batches))
@@ -50,27 +50,23 @@ def test_every_held_out_token_is_scored_exactly_once_after_the_one_before(size, 
 
 
 @pytest.mark.parametrize("size", [1, 8, 32])
-def test_the_scores_of_a_held_out_set_count_its_tokens(size, monkeypatch):
-    """The learner's mean is over as many targets as the text has tokens."""
+def test_held_out_scores_are_means_over_the_tokens(size):
+    """The learner's mean weighs each token once."""
     config = Config.of("language", "U", hidden_size=4, batch_size=size)
     for stream in (Stream.VALIDATION, Stream.TEST):
         batches = config.task.held_out(stream, 0, size)
         counts = [int((batch.targets >= 0).sum()) for batch in batches]
         assert sum(counts) == len(config.task.corpus().splits[stream])
     learner = backends.load("numpy").Learner(config.spec(), dtype="float64")
-    small = Windows(Tokens(config.task.corpus().splits[Stream.TEST].ids[:200], np.zeros(1, int)),
-                    size, 7)  # fmt: skip
-    losses, counts, state = [], [], None
-    for batch in small:
-        metrics, _, _, state = learner._forward(batch, None, state)
-        losses.append(metrics["loss"])
-        counts.append(metrics["count"])
-    assert sum(counts) == 200
-    assert learner.evaluate(small)["loss"] == pytest.approx(np.average(losses, weights=counts))
+    tokens = Tokens(config.task.corpus().splits[Stream.TEST].ids[:200], np.zeros(1, int))
+    several, single = (Windows(tokens, size, bptt) for bptt in (3, 200))
+    assert len(single) == 1 < len(several)
+    losses = [learner.evaluate(batches)["loss"] for batches in (several, single)]
+    assert losses[0] == pytest.approx(losses[1])
 
 
-def test_an_article_is_scored_as_if_it_were_alone(rng):
-    """The state is zeroed before its first symbol is predicted, from the end of a line."""
+def test_an_articles_loss_does_not_depend_on_the_article_before(rng):
+    """The state is reset before its first symbol is predicted, from the end of a line."""
     spec = ModelSpec(input="embedding", input_size=9, output_size=9, hidden_size=6, streams=1)
     learner = backends.load("numpy").Learner(spec, dtype="float64")
     both = tokens_of(40, rng, articles=(17,))
@@ -83,7 +79,7 @@ def test_an_article_is_scored_as_if_it_were_alone(rng):
 # --- training text ------------------------------------------------------------------------------
 
 
-def test_training_batches_continue_one_another_around_the_text():
+def test_training_batches_are_consecutive_and_wrap_around_the_text():
     task = Language(bptt=50)
     tokens = task.corpus().splits[Stream.TRAIN]
     batches = [task.batch(seed=3, step=k, size=4) for k in range(len(tokens) // 200 + 2)]
@@ -96,12 +92,12 @@ def test_training_batches_continue_one_another_around_the_text():
         ahead = [ring[k : k + len(tokens)] == text[k] for k in range(6)]
         places = np.flatnonzero(np.logical_and.reduce(ahead))
         first = next(k for k in places if (ring[k : k + len(text)] == text).all())
-        found = {first + k for k in np.flatnonzero(resets[:, stream])}
-        assert found == {s for s in starts if first <= s < first + len(text)}
+        restarts = {first + k for k in np.flatnonzero(resets[:, stream])}
+        assert restarts == {s for s in starts if first <= s < first + len(text)}
     assert resets.sum() >= len(tokens.starts)  # each stream goes a little more than its quarter
 
 
-def test_the_seed_turns_the_ring_and_nothing_else_matters():
+def test_a_batch_depends_on_the_seed_and_the_step_only():
     task = Language()
     one, same, other = (task.batch(seed, 2, 8) for seed in (0, 0, 1))
     for part, equal in zip(one, same, strict=True):
@@ -111,14 +107,14 @@ def test_the_seed_turns_the_ring_and_nothing_else_matters():
     assert tasks[0] == tasks[1] == tasks[2]
 
 
-def test_the_help_texts_are_split_by_articles():
+def test_the_help_texts_are_split_by_article():
     from pydoc_data.topics import topics
 
     task = Language(level="character")
     corpus, names = task.corpus(), sorted(topics)
-    said = "".join(corpus.symbols[k] for k in corpus.splits[Stream.TEST].ids)
+    test = "".join(corpus.symbols[k] for k in corpus.splits[Stream.TEST].ids)
     text = "".join(topics[name].rstrip("\n") + "\n" for name in names[::10])
-    assert said.replace("<eos>", "\n") == text.replace("\t", "\t")
+    assert test.replace("<eos>", "\n") == text.replace("\t", "\t")
     assert len(corpus.splits[Stream.VALIDATION].starts) == len(names[6::10])
     assert task.content.startswith("Python 3.")
 
@@ -136,7 +132,7 @@ def test_a_run_reports_perplexities(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_a_run_that_died_continues_to_the_same_result(backend, tmp_path):
+def test_a_killed_run_resumes_to_the_same_result(backend, tmp_path):
     """JAX's learner is restored in ``test_carried``; it takes long to compile."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
@@ -151,7 +147,7 @@ def test_a_run_that_died_continues_to_the_same_result(backend, tmp_path):
     assert remains(tmp_path / "died") == remains(tmp_path / "whole")
 
 
-def test_a_run_can_be_read_without_its_corpus_and_not_continued_on_another(tmp_path):
+def test_a_run_is_read_without_its_corpus_and_not_resumed_on_another(tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     write_wiki(corpus)
@@ -183,13 +179,13 @@ def test_a_run_can_be_read_without_its_corpus_and_not_continued_on_another(tmp_p
         ({"tied": True, "embedding_size": 5}, "tied needs embedding_size=16 .*got 5"),
     ],
 )
-def test_what_is_wrong_is_named(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Config.of("language", **SMALL | settings)
     assert "\n" not in str(caught.value)
 
 
-def test_wikitext_103_is_known_by_its_numbers_of_tokens(tmp_path):
+def test_wikitext_103_is_checked_by_its_token_counts(tmp_path):
     write_wiki(tmp_path)
     with pytest.raises(ConfigError, match="train tokens; expected WikiText-103's 103,227,021"):
         Config.of("language", data="wikitext103", path=str(tmp_path))
@@ -199,7 +195,7 @@ def test_wikitext_103_is_known_by_its_numbers_of_tokens(tmp_path):
 
 
 def counted(train_ids, test_ids, size):
-    """Losses of both models in plain Python, from their definitions."""
+    """Losses of both models in pure Python, from their definitions."""
     words, firsts = Counter(train_ids), Counter()
     pairs = Counter(itertools.pairwise([1, *train_ids]))
     after = {}
@@ -226,7 +222,7 @@ def counted(train_ids, test_ids, size):
 
 
 @pytest.mark.parametrize("pairs", [1, 30, 1 << 20])
-def test_the_baselines_are_the_models_that_they_say(pairs, monkeypatch):
+def test_the_baselines_are_unigram_and_bigram_models(pairs, monkeypatch):
     rng = np.random.default_rng(5)
     monkeypatch.setattr(ngrams, "PAIRS", pairs)
     probabilities = np.r_[0.02, 0.1, 0.5 ** np.arange(1, 10)]
@@ -236,22 +232,22 @@ def test_the_baselines_are_the_models_that_they_say(pairs, monkeypatch):
                    (ids[:400], ids[400:]))  # fmt: skip
     blocks = Tokens.blocks
     monkeypatch.setattr(Tokens, "blocks", lambda self: blocks(self, 37))
-    wanted = counted(ids[:400].tolist(), ids[400:].tolist(), 12)
-    assert ngrams.unigram_loss(train, test, 12) == pytest.approx(wanted[0], rel=1e-12)
-    assert ngrams.bigram_loss(train, test, 12) == pytest.approx(wanted[1], rel=1e-12)
+    expected = counted(ids[:400].tolist(), ids[400:].tolist(), 12)
+    assert ngrams.unigram_loss(train, test, 12) == pytest.approx(expected[0], rel=1e-12)
+    assert ngrams.bigram_loss(train, test, 12) == pytest.approx(expected[1], rel=1e-12)
 
 
-def test_baselines_are_kept_beside_the_corpus(tmp_path):
+def test_baselines_are_cached_beside_the_corpus(tmp_path):
     task = Language(data="files", path=str(write_wiki(tmp_path)))
     scores = task.baselines()
-    (kept,) = (tmp_path / ".gatecore").glob("*/baselines.json")
-    assert json.loads(kept.read_text()) == scores == task.baselines()
+    (cache,) = (tmp_path / ".gatecore").glob("*/baselines.json")
+    assert json.loads(cache.read_text()) == scores == task.baselines()
     for values in scores.values():
         assert values["perplexity"] == pytest.approx(math.exp(values["loss"]))
-    assert len([p for p in kept.parent.iterdir() if p.name.startswith(".")]) == 0
+    assert len([p for p in cache.parent.iterdir() if p.name.startswith(".")]) == 0
 
 
-def test_a_batch_is_what_the_learner_takes():
+def test_a_batch_has_integer_tokens_and_boolean_resets():
     batch = Language().batch(0, 0, 3)
     assert isinstance(batch, Batch)
     assert batch.inputs.dtype.kind == batch.targets.dtype.kind == "i"

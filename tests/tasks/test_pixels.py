@@ -1,4 +1,4 @@
-"""Digits read pixel by pixel: the split, the order of reading, the epochs, the baselines."""
+"""Digits read pixel by pixel: split, order, epochs, baselines."""
 
 from collections import Counter, defaultdict
 
@@ -28,8 +28,8 @@ def test_the_split_is_stratified_complete_and_disjoint(digits):
     whole = np.bincount(digits.target)
     shares = ((Stream.TRAIN, 0.7), (Stream.VALIDATION, 0.15), (Stream.TEST, 0.15))
     for stream, share in shares:
-        found = np.bincount(parts[stream].labels)
-        np.testing.assert_allclose(found, share * whole, atol=3)
+        counts = np.bincount(parts[stream].labels)
+        np.testing.assert_allclose(counts, share * whole, atol=3)
 
 
 def test_an_image_is_read_in_rows_from_the_top_left_scaled_to_one(digits):
@@ -53,13 +53,13 @@ def test_permuted_step_t_reads_the_pixel_whose_index_has_the_reversed_bits():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 100, 784, 1024])
-def test_bit_reversal_is_the_reversed_numbers_that_stay_below_n(n):
+def test_bit_reversal_is_the_reversed_numbers_below_n(n):
     bits = len(format(n - 1, "b")) if n > 1 else 0
     flipped = [int(format(i, f"0{bits}b")[::-1] or "0", 2) if bits else 0 for i in range(1 << bits)]
     np.testing.assert_array_equal(bit_reversal(n), [j for j in flipped if j < n])
 
 
-def test_at_784_bit_reversal_is_a_permutation_but_no_involution():
+def test_bit_reversal_of_784_is_a_permutation_but_no_involution():
     order = bit_reversal(784)
     assert order[:6].tolist() == [0, 512, 256, 768, 128, 640]
     np.testing.assert_array_equal(np.sort(order), np.arange(784))
@@ -67,16 +67,16 @@ def test_at_784_bit_reversal_is_a_permutation_but_no_involution():
     np.testing.assert_array_equal(bit_reversal(64)[bit_reversal(64)], np.arange(64))
 
 
-def test_each_epoch_shows_every_training_image_once_in_an_order_of_its_own():
+def test_each_epoch_has_every_training_image_once_in_a_different_order():
     """Batches of 100 from 1261 images straddle epochs; 1261 batches are exactly 100 epochs."""
     task = Pixels()
     train = task.images(Stream.TRAIN)
     count = len(train.labels)
-    shown = []
+    images = []
     for step in range(-(-3 * count // 100)):
         batch = task.batch(seed=3, step=step, size=100)
-        shown += rows((batch.inputs.swapaxes(0, 1), batch.targets[0]))
-    epochs = [shown[k * count : (k + 1) * count] for k in range(3)]
+        images += rows((batch.inputs.swapaxes(0, 1), batch.targets[0]))
+    epochs = [images[k * count : (k + 1) * count] for k in range(3)]
     for epoch in epochs:
         assert Counter(epoch) == Counter(rows(train))
     assert epochs[0] != epochs[1] != epochs[2]
@@ -86,7 +86,7 @@ def test_a_batch_may_be_larger_than_the_training_set():
     assert Pixels().batch(seed=0, step=0, size=3000).inputs.shape == (64, 3000, 1)
 
 
-def test_training_order_depends_on_the_seed_and_held_out_data_do_not():
+def test_the_seed_orders_training_data_and_leaves_held_out_data_alone():
     task = Pixels()
     assert not np.array_equal(task.batch(0, 0, 50).inputs, task.batch(1, 0, 50).inputs)
     for stream in (Stream.VALIDATION, Stream.TEST):
@@ -95,7 +95,7 @@ def test_training_order_depends_on_the_seed_and_held_out_data_do_not():
 
 
 @pytest.mark.parametrize("permute", [False, True])
-def test_the_baselines_are_what_memoryless_predictors_score(permute):
+def test_the_baselines_are_the_scores_of_memoryless_predictors(permute):
     """A dictionary from the last pixel to its commonest class, and the commonest class of all."""
     task = Pixels(permute=permute)
     train, test = task.images(Stream.TRAIN), task.images(Stream.TEST)
@@ -106,8 +106,8 @@ def test_the_baselines_are_what_memoryless_predictors_score(permute):
     right = {"most frequent class": 0, "last pixel alone": 0}
     for image, label in zip(*test, strict=True):
         right["most frequent class"] += overall.most_common(1)[0][0] == label
-        seen = votes.get(image[-1, 0], Counter())
-        best = max(range(10), key=lambda c: (seen[c], -c))
+        labels = votes.get(image[-1, 0], Counter())
+        best = max(range(10), key=lambda c: (labels[c], -c))
         right["last pixel alone"] += best == label
     scores = task.baselines()
     for name, hits in right.items():

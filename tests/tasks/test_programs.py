@@ -1,4 +1,4 @@
-"""Programs print what Python prints, their splits are disjoint, padding disturbs nothing."""
+"""Answers equal Python's, splits are disjoint, padding changes no result."""
 
 import re
 import time
@@ -33,7 +33,7 @@ def run_loop(value, times, step):
 
 
 def printed_by_python(grammar, length, programs):
-    """What Python itself prints for programs, after a translation of their text into Python's."""
+    """The output of programs in Python, after translating their text."""
     if grammar == "zaremba":
         printed = []
         for program in programs:
@@ -156,8 +156,8 @@ def test_no_answer_is_longer_than_the_steps_that_answer(grammar, category, lengt
 
 @pytest.mark.parametrize(("grammar", "category"), KINDS)
 @pytest.mark.parametrize(("length", "nesting"), [(1, 1), (1, 2)])
-def test_no_program_is_in_two_parts_whatever_the_seed(grammar, category, length, nesting):
-    """At these sizes the same programs are drawn again and again."""
+def test_no_program_is_in_two_splits_for_any_seed(grammar, category, length, nesting):
+    """At these sizes the same programs are drawn repeatedly."""
     task = task_of(grammar, category, length=length, nesting=nesting, curriculum="baseline")
     parts = [
         {program for seed in range(3) for program, _ in examples(task, 700, stream, seed)}
@@ -167,8 +167,8 @@ def test_no_program_is_in_two_parts_whatever_the_seed(grammar, category, length,
     assert sum(map(len, parts)) == len(set.union(*parts))
 
 
-def test_of_ten_programs_eight_are_for_training():
-    """Of the 81 sums of two digits, all of which are drawn."""
+def test_eight_tenths_of_the_programs_are_for_training():
+    """Counted on the 81 sums of two digits, all of which are drawn."""
     task = task_of("santoro", "addition", length=1, nesting=1)
     parts = [{program for program, _ in examples(task, 2000, stream)} for stream in Stream]
     assert sum(map(len, parts)) == 81
@@ -179,39 +179,39 @@ def test_of_ten_programs_eight_are_for_training():
 
 
 @pytest.mark.parametrize(("grammar", "category"), KINDS)
-def test_a_batch_says_what_its_examples_say(grammar, category):
-    """Programs end together; the state is zeroed where each begins; nothing else is read."""
+def test_a_batch_encodes_its_examples(grammar, category):
+    """Programs end at the same step; the state is reset at each start; the rest is padding."""
     task, alphabet = task_of(grammar, category, length=4, nesting=2), GRAMMARS[grammar]
     rng = generator(3, Stream.TRAIN, 5)
-    wanted = task.examples(rng, 40, Stream.TRAIN, 5)
+    expected = task.examples(rng, 40, Stream.TRAIN, 5)
     batch, read = task.batch(3, 5, 40), task.spec(hidden_size=8).read
     forced = grammar == "zaremba"
     width = len(batch.inputs) - read + forced
     assert width % 8 == 0
-    assert 0 <= width - max(len(program) for program, _ in wanted) < 8
+    assert 0 <= width - max(len(program) for program, _ in expected) < 8
     assert batch.resets.sum(0).tolist() == [1] * 40
-    for k, (program, answer) in enumerate(wanted):
-        heard = answer[:-1] if forced else ""
-        said = "".join(alphabet.symbols[i] if i >= 0 else "~" for i in batch.inputs[:, k])
-        assert said == (program.rjust(width, "~") + heard).ljust(len(batch.inputs), "~")
+    for k, (program, answer) in enumerate(expected):
+        previous = answer[:-1] if forced else ""
+        output = "".join(alphabet.symbols[i] if i >= 0 else "~" for i in batch.inputs[:, k])
+        assert output == (program.rjust(width, "~") + previous).ljust(len(batch.inputs), "~")
         assert batch.resets[:, k].argmax() == width - len(program)
         scored = "".join(alphabet.answers[i] if i >= 0 else "~" for i in batch.targets[:, k])
         assert scored == answer.ljust(read, "~")
 
 
-def test_teacher_forcing_shows_a_character_one_step_after_it_was_asked_for():
+def test_teacher_forcing_inputs_are_the_targets_one_step_later():
     task, alphabet = task_of("zaremba", "program"), GRAMMARS["zaremba"]
     batch, read = task.batch(0, 0, 16), task.spec(hidden_size=8).read
-    heard, asked = batch.inputs[-read:], batch.targets
-    assert {alphabet.symbols[i] for i in heard[0]} == {"@"}
-    for before, after, missing in zip(asked[:-1].T, heard[1:].T, (asked < 0)[1:].T, strict=True):
-        shown = [alphabet.answers[i] for i in before[~missing]]
-        assert shown == [alphabet.symbols[i] for i in after[~missing]]
+    previous, asked = batch.inputs[-read:], batch.targets
+    assert {alphabet.symbols[i] for i in previous[0]} == {"@"}
+    for before, after, missing in zip(asked[:-1].T, previous[1:].T, (asked < 0)[1:].T, strict=True):
+        targets = [alphabet.answers[i] for i in before[~missing]]
+        assert targets == [alphabet.symbols[i] for i in after[~missing]]
 
 
 @pytest.mark.parametrize(("grammar", "category"), [("santoro", "program"), ("zaremba", "program")])
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_a_program_scores_the_same_alone_and_among_longer_ones(grammar, category, core):
+def test_a_programs_loss_does_not_depend_on_the_rest_of_its_batch(grammar, category, core):
     task = task_of(grammar, category, length=3, nesting=3)
     learner = backends.load("numpy").Learner(
         task.spec(hidden_size=12, core=core), seed=0, dtype="float64"
@@ -243,8 +243,8 @@ def test_batches_are_a_function_of_seed_and_step_alone(curriculum):
     assert len(set(texts)) == 3
 
 
-def test_the_first_programs_of_seed_0_stay_as_they_are():
-    """Another Python, NumPy or machine draws the same ones."""
+def test_the_first_programs_of_seed_0_are_fixed():
+    """Any Python, NumPy and machine draws the same ones."""
     task = Programs(length=3, nesting=2, curriculum="baseline")
     assert examples(task, 3) == [
         ("(782-367)*270", "2050"),
@@ -259,7 +259,7 @@ def test_the_first_programs_of_seed_0_stay_as_they_are():
     ]
 
 
-def test_held_out_programs_have_the_full_difficulty_and_their_sets_the_sizes_asked_for():
+def test_held_out_sets_have_full_difficulty_and_the_requested_sizes():
     task = Programs(length=4, nesting=3, category="addition", validation_size=10, test_size=7)
     held = {stream: task.held_out(stream, seed=0, size=4) for stream in Stream if stream}
     assert [b.inputs.shape[1] for b in held[Stream.VALIDATION]] == [4, 4, 2]
@@ -273,7 +273,7 @@ def test_held_out_programs_have_the_full_difficulty_and_their_sets_the_sizes_ask
 
 
 def levels(task, step, count):
-    """(length, nesting) of sums at a step, read off their text."""
+    """(length, nesting) of the sums at a step, from their text."""
     programs = [program for program, _ in examples(task, count, step=step)]
     return Counter((len(re.search(r"\d+", p)[0]), p.count("+")) for p in programs)
 
@@ -285,14 +285,14 @@ def test_mix_draws_length_and_nesting_uniformly():
     assert all(850 < count < 1150 for count in found.values())
 
 
-def test_naive_climbs_by_length_then_nesting_and_stays():
+def test_naive_rises_by_length_then_nesting_and_stays():
     task = Programs(category="addition", length=3, nesting=2, curriculum="naive", level_steps=10)
     climb = [levels(task, step, 5) for step in (0, 9, 10, 20, 30, 49, 50, 1000)]
-    wanted = [(1, 1), (1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2), (3, 2)]
-    assert climb == [Counter({level: 5}) for level in wanted]
+    expected = [(1, 1), (1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2), (3, 2)]
+    assert climb == [Counter({level: 5}) for level in expected]
 
 
-def test_combined_is_naive_but_for_every_fifth_program_of_mix():
+def test_combined_draws_one_program_in_five_from_mix():
     task = Programs(category="addition", length=3, nesting=2, curriculum="combined", level_steps=10)
     found = levels(task, 10, 6000)
     assert len(found) == 6
@@ -316,7 +316,7 @@ def test_the_model_reads_one_hot_characters_and_answers_in_the_last_steps():
 
 
 @pytest.mark.parametrize(("grammar", "category"), KINDS)
-def test_the_alphabet_is_what_programs_are_written_in(grammar, category):
+def test_programs_use_the_alphabet_completely(grammar, category):
     seen = {c for p, a in examples(task_of(grammar, category), 3000) for c in p}
     alphabet = GRAMMARS[grammar].symbols
     assert len(set(alphabet)) == len(alphabet)
@@ -325,8 +325,8 @@ def test_the_alphabet_is_what_programs_are_written_in(grammar, category):
 
 
 @pytest.mark.parametrize("grammar", ["santoro", "zaremba"])
-def test_the_baselines_are_what_memoryless_predictors_score(grammar):
-    """Votes of training answers, counted one by one."""
+def test_the_baselines_are_the_scores_of_memoryless_predictors(grammar):
+    """Frequencies in training answers, counted one by one."""
     task = Programs(grammar=grammar, length=2, nesting=2)
     rules = {
         "most frequent character": lambda answer, k: 0,
@@ -340,21 +340,21 @@ def test_the_baselines_are_what_memoryless_predictors_score(grammar):
     for name, found in scores.items():
         votes, rule = {}, rules[name]
         for _, answer in examples(hardest, 4096):
-            for k, said in enumerate(answer):
-                votes.setdefault(rule(answer, k), Counter())[said] += 1
+            for k, output in enumerate(answer):
+                votes.setdefault(rule(answer, k), Counter())[output] += 1
         losses, right = [], []
         for _, answer in examples(hardest, 4096, Stream.TEST):
-            for k, said in enumerate(answer):
+            for k, output in enumerate(answer):
                 seen = votes.get(rule(answer, k), Counter())
-                losses.append(-np.log((seen[said] + 1) / (seen.total() + classes)))
+                losses.append(-np.log((seen[output] + 1) / (seen.total() + classes)))
                 top = max(seen.values(), default=0)
-                right.append(top and seen[said] == top)
+                right.append(top and seen[output] == top)
         assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-9)
         assert found["accuracy"] == pytest.approx(np.mean(right), abs=2e-3)
 
 
 @pytest.mark.parametrize("grammar", ["santoro", "zaremba"])
-def test_a_batch_is_drawn_at_least_twenty_times_faster_than_it_is_learned(grammar):
+def test_a_batch_is_drawn_twenty_times_faster_than_a_training_step(grammar):
     config = Config.of("programs", "UR", grammar=grammar)
     learner = backends.load("numpy").Learner(config.spec(), seed=0)
     drawing, learning = [], []
@@ -374,7 +374,7 @@ def test_the_quick_preset_has_a_category_of_its_grammar():
     assert Config.of("programs", category="addition").task.category == "addition"
 
 
-def test_master_gates_serve_thirty_two_units():
+def test_master_gates_are_shared_by_thirty_two_units():
     assert Config.of("programs", "OM").mechanism.downsize == 32
     assert Config.of("programs", "UR").mechanism.downsize == 1
 
@@ -390,7 +390,7 @@ def test_master_gates_serve_thirty_two_units():
         ({"nesting": 0}, "nesting=0: .*greater than or equal to 1"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_what_would_do(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Config.of("programs", "UR", **settings)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""MNIST's and CIFAR-10's files, written here byte by byte: read as they are, or refused by name."""
+"""MNIST's and CIFAR-10's files, written here byte by byte, are read; damaged ones are refused."""
 
 import gzip
 import os
@@ -26,7 +26,7 @@ def idx(array):
 
 
 def write_mnist(folder, rng, train=12, test=3, pack=lambda data: data, suffix=""):
-    """MNIST's four files; the arrays that are in them."""
+    """Write MNIST's four files; return their arrays."""
     arrays = []
     for count in (train, test):
         arrays.append(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
@@ -37,7 +37,7 @@ def write_mnist(folder, rng, train=12, test=3, pack=lambda data: data, suffix=""
 
 
 def python_batch(pixels, labels):
-    """A batch as CIFAR-10's authors pickled it: by Python 2, in protocol 2, NumPy 1's names."""
+    """A batch as CIFAR-10's authors pickled it: Python 2, protocol 2, NumPy 1's names."""
 
     def short(data):
         return b"U" + bytes([len(data)]) + data
@@ -68,17 +68,17 @@ def binary_batch(pixels, labels):
 
 
 def write_cifar(folder, rng, form, each=4):
-    """CIFAR-10's six batches in one of its forms; all pixels and labels, the test's last."""
+    """Write CIFAR-10's six batches; return all pixels and labels, the test batch last."""
     pixels = rng.integers(0, 256, (6 * each, 3072), dtype=np.uint8)
     labels = rng.integers(0, 10, 6 * each)
     pack, suffix = {"python": (python_batch, ""), "binary": (binary_batch, ".bin")}[form]
     for k, name in enumerate(CIFAR):
-        mine = slice(k * each, (k + 1) * each)
-        (folder / (name + suffix)).write_bytes(pack(pixels[mine], labels[mine].tolist()))
+        part = slice(k * each, (k + 1) * each)
+        (folder / (name + suffix)).write_bytes(pack(pixels[part], labels[part].tolist()))
     return pixels, labels
 
 
-# --- what the files hold ------------------------------------------------------------------------
+# --- valid files ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -92,7 +92,7 @@ def test_mnist_is_read_plain_and_compressed(suffix, tmp_path, rng):
 
 @pytest.mark.parametrize("form", ["binary", "python"])
 def test_cifar_is_read_in_both_versions(form, tmp_path, rng):
-    """Pixel t has the three colours of row t // 32, column t % 32."""
+    """Step t has the three colours of row t // 32, column t % 32."""
     pixels, labels = write_cifar(tmp_path, rng, form)
     train, test = cifar10(tmp_path)
     np.testing.assert_array_equal(np.concatenate([train.labels, test.labels]), labels)
@@ -103,7 +103,7 @@ def test_cifar_is_read_in_both_versions(form, tmp_path, rng):
             assert everything[image, step].tolist() == colours
 
 
-def test_folders_may_be_as_they_are_unpacked(tmp_path, rng):
+def test_the_folders_of_the_unpacked_archives_are_searched(tmp_path, rng):
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     write_cifar(tmp_path / "cifar-10-batches-py", rng, "python")
@@ -112,11 +112,11 @@ def test_folders_may_be_as_they_are_unpacked(tmp_path, rng):
     assert len(mnist(tmp_path)[0].labels) == 12
 
 
-def test_an_array_of_numpys_own_pickle_is_read_too(tmp_path, rng):
+def test_an_array_pickled_by_numpy_is_read(tmp_path, rng):
     pixels, labels = write_cifar(tmp_path, rng, "python")
     for k, name in enumerate(CIFAR):
-        mine = slice(4 * k, 4 * k + 4)
-        batch = {b"data": pixels[mine], b"labels": labels[mine].tolist()}
+        part = slice(4 * k, 4 * k + 4)
+        batch = {b"data": pixels[part], b"labels": labels[part].tolist()}
         data = pickle.dumps(batch, protocol=2)
         if b"_codecs" in data:  # Python 3 writes bytes so in protocol 2; the authors' files do not
             data = pickle.dumps(batch, protocol=3)
@@ -124,7 +124,7 @@ def test_an_array_of_numpys_own_pickle_is_read_too(tmp_path, rng):
     np.testing.assert_array_equal(cifar10(tmp_path)[0].labels, labels[:20])
 
 
-# --- what is refused ----------------------------------------------------------------------------
+# --- damaged files ----------------------------------------------------------------------------
 
 
 def with_header(*numbers):
@@ -147,7 +147,7 @@ def with_header(*numbers):
         (MNIST[2], None, "found no t10k-images-idx3-ubyte; expected a file"),
     ],
 )
-def test_a_damaged_idx_file_is_named_with_what_was_found_and_expected(
+def test_the_error_about_a_damaged_idx_file_names_it_and_the_damage(
     name, damage, message, tmp_path, rng
 ):
     write_mnist(tmp_path, rng)
@@ -161,7 +161,7 @@ def test_a_damaged_idx_file_is_named_with_what_was_found_and_expected(
     assert str(tmp_path if damage is None else path) in str(caught.value)
 
 
-def test_no_images_at_all_are_refused(tmp_path, rng):
+def test_files_without_images_are_refused(tmp_path, rng):
     write_mnist(tmp_path, rng, test=0)
     with pytest.raises(DataError, match="found no images"):
         mnist(tmp_path)
@@ -175,7 +175,7 @@ def test_no_images_at_all_are_refused(tmp_path, rng):
         (lambda data: gzip.decompress(data), "found damaged gzip data .*[Nn]ot a gzipped file"),
     ],
 )
-def test_a_damaged_gz_file_is_named(damage, message, tmp_path):
+def test_the_error_about_a_damaged_gz_file_names_it(damage, message, tmp_path):
     path = tmp_path / "images.gz"
     whole = gzip.compress(idx(np.arange(784, dtype=np.uint8).reshape(1, 28, 28)))
     path.write_bytes(damage(whole))
@@ -184,7 +184,7 @@ def test_a_damaged_gz_file_is_named(damage, message, tmp_path):
     assert str(path) in str(caught.value)
 
 
-def test_a_gz_file_that_unpacks_to_more_than_its_header_says_is_not_unpacked_whole(tmp_path):
+def test_a_gz_file_longer_than_its_header_states_is_not_unpacked_completely(tmp_path):
     path = tmp_path / "images.gz"
     path.write_bytes(gzip.compress(idx(np.zeros((1, 28, 28), np.uint8)) + bytes(1 << 24)))
     with pytest.raises(DataError, match="found more bytes"):
@@ -208,7 +208,7 @@ def cifar_refusal(folder, content, name="data_batch_3"):
         (b"\x0a" + bytes(3072), "found the label 10; expected labels in 0..9"),
     ],
 )
-def test_a_damaged_binary_batch_is_named(content, message, tmp_path, rng):
+def test_the_error_about_a_damaged_binary_batch_names_it(content, message, tmp_path, rng):
     write_cifar(tmp_path, rng, "binary")
     assert message in cifar_refusal(tmp_path, content, "data_batch_3.bin")
 
@@ -232,13 +232,13 @@ PIXELS = np.zeros((2, 3072), np.uint8)
         (pickle.dumps({b"data": PIXELS, b"labels": [1, 10**30]}), "found labels beyond 32 bits"),
     ],
 )
-def test_a_damaged_python_batch_is_named(content, message, tmp_path, rng):
+def test_the_error_about_a_damaged_python_batch_names_it(content, message, tmp_path, rng):
     write_cifar(tmp_path, rng, "python")
     assert message in cifar_refusal(tmp_path, content)
 
 
 class Evil:
-    """Pickled, it runs a command when it is loaded by the ordinary unpickler."""
+    """Pickled, it calls a function when the ordinary unpickler loads it."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -249,16 +249,14 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("function", [os.system, eval, exec, open, getattr, np.load])
-def test_a_pickle_that_calls_what_is_not_an_arrays_own_is_refused(
-    function, protocol, tmp_path, rng
-):
+def test_a_pickle_that_calls_a_function_is_refused(function, protocol, tmp_path, rng):
     write_cifar(tmp_path, rng, "python")
     marker = tmp_path / "executed"
     argument = f"touch {marker}" if function is os.system else f"open({str(marker)!r}, 'w')"
     evil = Evil(function, argument)
     for batch in (evil, {b"data": evil, b"labels": [1]}, {b"labels": evil}):
-        found = cifar_refusal(tmp_path, pickle.dumps(batch, protocol=protocol))
-        assert "a pickle that is refused: it asks for" in found
+        message = cifar_refusal(tmp_path, pickle.dumps(batch, protocol=protocol))
+        assert "a pickle that is refused: it asks for" in message
     assert not marker.exists()
 
 
@@ -268,24 +266,23 @@ def test_a_pickle_that_calls_what_is_not_an_arrays_own_is_refused(
         b"cbuiltins\neval\n(S'1/0'\ntR.",
         b"(S'1/0'\nibuiltins\neval\n.",  # INST
         b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x031/0\x85R.",  # STACK_GLOBAL
-        b"\x80\x02cnumpy\nndarray\n(K\x01tR.",  # the class itself may be named, not called
+        b"\x80\x02cnumpy\nndarray\n(K\x01tR.",  # the class may be named, not called
         b"\x80\x02cnumpy\nndarray\n)\x81.",  # NEWOBJ
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01)N\x89U\x00tb.",  # no dtype
         b"Pnobody\n.",  # a persistent id
         b"\x80\x02\x82\x01.",  # an extension
-        b"\x80\x02cnumpy\nndarray\n}U\x01a}sb.",  # BUILD on what has no state
+        b"\x80\x02cnumpy\nndarray\n}U\x01a}sb.",  # BUILD on a function
     ],
 )
-def test_hand_written_pickles_reach_nothing(code, tmp_path, rng):
+def test_hand_written_pickles_are_refused(code, tmp_path, rng):
     write_cifar(tmp_path, rng, "python")
-    found = cifar_refusal(tmp_path, code)
-    assert "expected" in found
+    assert "expected" in cifar_refusal(tmp_path, code)
 
 
 # --- the task -----------------------------------------------------------------------------------
 
 
-def test_the_last_sixth_of_mnists_training_images_validates(tmp_path, rng):
+def test_the_last_sixth_of_mnists_training_images_is_for_validation(tmp_path, rng):
     images, labels, test, _ = write_mnist(tmp_path, rng)
     task = Pixels(data="mnist", path=str(tmp_path))
     validation = task.held_out(Stream.VALIDATION, 0, 10)[0]
@@ -296,11 +293,11 @@ def test_the_last_sixth_of_mnists_training_images_validates(tmp_path, rng):
     np.testing.assert_array_equal(validation.inputs[..., 0], scaled)
     assert len(task.images(Stream.TRAIN).labels) == 10
     assert len(task.images(Stream.TEST).labels) == len(test)
-    shown = np.concatenate([task.batch(0, step, 5).targets[0] for step in range(2)])
-    np.testing.assert_array_equal(np.sort(shown), np.sort(labels[:-2]))
+    trained = np.concatenate([task.batch(0, step, 5).targets[0] for step in range(2)])
+    np.testing.assert_array_equal(np.sort(trained), np.sort(labels[:-2]))
 
 
-def test_cifar_can_be_permuted_and_judged_in_part(tmp_path, rng):
+def test_cifar_can_be_permuted_and_limited(tmp_path, rng):
     write_cifar(tmp_path, rng, "binary")
     settings = {"data": "cifar10", "path": str(tmp_path)}
     plain, permuted = (
@@ -314,7 +311,7 @@ def test_cifar_can_be_permuted_and_judged_in_part(tmp_path, rng):
 
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
 @pytest.mark.parametrize("preset", ["quick", "paper", "table3", "table3-zoneout"])
-def test_presets_follow_the_data(data, preset):
+def test_presets_depend_on_the_data(data, preset):
     config = Config.of("pixels", "UR", preset, data=data, path="anywhere")
     assert config.spec().input_size == {"mnist": 1, "cifar10": 3}[data]
     if preset == "quick":
@@ -325,7 +322,7 @@ def test_presets_follow_the_data(data, preset):
     assert config.hidden_size == units[data == "cifar10"]
 
 
-def test_zoneout_is_the_cores():
+def test_zoneout_depends_on_the_core():
     config = Config.of("pixels", "UR", "table3-zoneout", core="gru")
     assert (config.zoneout, config.dropout) == ((0.0, 0.1), 0.5)
     assert Config.of("pixels", "UR", "table3-zoneout").zoneout == (0.5, 0.05)
@@ -340,12 +337,12 @@ def test_zoneout_is_the_cores():
         ({"data": "fashion"}, "data='fashion'"),
     ],
 )
-def test_data_and_path_fit(settings, message):
+def test_path_is_given_exactly_with_external_data(settings, message):
     with pytest.raises(ValueError, match=message):
         Config.of("pixels", "UR", **settings)
 
 
-def test_a_missing_folder_is_refused_before_a_run_is_made(tmp_path):
+def test_a_missing_folder_is_refused_before_a_run_folder_is_made(tmp_path):
     from click.testing import CliRunner
 
     from gatecore.tasks.cli.commands import main

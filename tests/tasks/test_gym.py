@@ -1,4 +1,4 @@
-"""Match in gymnasium: made by name, passed by its own checks, the same games as the world's."""
+"""Match in gymnasium: registered, valid by its checker, equal to the environment it wraps."""
 
 import subprocess
 import sys
@@ -18,79 +18,79 @@ each_name = pytest.mark.parametrize("name", NAMES)
 
 @each_name
 @pytest.mark.parametrize("mode", [None, "rgb_array", "ansi"])
-def test_gymnasium_finds_nothing_to_complain_about(name, mode):
+def test_gymnasiums_checker_passes(name, mode):
     check_env(gymnasium.make(name, render_mode=mode).unwrapped, skip_render_check=False)
 
 
 @each_name
-def test_one_game_is_the_world_of_one_game(name):
+def test_a_single_environment_equals_match_of_size_1(name):
     level = "passive" if "Passive" in name else "active"
-    env, world = gymnasium.make(name, apple_reward=1.0), Match(1, level, apple_reward=1.0)
-    seen, info = env.reset(seed=5)
+    env, match = gymnasium.make(name, apple_reward=1.0), Match(1, level, apple_reward=1.0)
+    observation, info = env.reset(seed=5)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(5)))
-    np.testing.assert_array_equal(seen, world.reset(rng)[0])
+    np.testing.assert_array_equal(observation, match.reset(rng)[0])
     assert info == {}
     for frame in range(1, 121):
         action = int(np.random.default_rng(frame).integers(4))
-        seen, reward, terminated, truncated, info = env.step(action)
-        turn = world.step(np.array([action]))
-        assert (reward, terminated, truncated) == (turn.reward[0], frame == 120, False)
-        assert info == {"score": turn.score[0]}
+        observation, reward, terminated, truncated, info = env.step(action)
+        result = match.step(np.array([action]))
+        assert (reward, terminated, truncated) == (result.reward[0], frame == 120, False)
+        assert info == {"score": result.score[0]}
         if not terminated:
-            np.testing.assert_array_equal(seen, turn.observation[0])
-    with pytest.raises(RuntimeError, match="the game is over: call reset"):
+            np.testing.assert_array_equal(observation, result.observation[0])
+    with pytest.raises(RuntimeError, match="the episode is over: call reset"):
         env.step(0)
 
 
 @each_name
-def test_seeds_give_games_and_without_one_they_go_on(name):
+def test_reset_without_a_seed_continues_the_random_stream(name):
     env = gymnasium.make(name)
-    games = {}
+    episodes = {}
     for attempt in range(2):
         for seed in (1, 2):
             env.reset(seed=seed)
-            texts = [env.unwrapped.world.text()]
+            texts = [env.unwrapped.match.text()]
             for _ in range(5):
                 env.reset()
-                texts.append(env.unwrapped.world.text())
-            assert games.setdefault(seed, texts) == texts, attempt
-    assert games[1] != games[2]
-    assert len(set(games[1])) > 1
+                texts.append(env.unwrapped.match.text())
+            assert episodes.setdefault(seed, texts) == texts, attempt
+    assert episodes[1] != episodes[2]
+    assert len(set(episodes[1])) > 1
 
 
 @each_name
-def test_a_batch_is_made_and_stepped_at_once(name):
+def test_a_vector_environment_equals_match_of_its_size(name):
     level = "passive" if "Passive" in name else "active"
     envs = gymnasium.make_vec(
         name, num_envs=7, vectorization_mode="vector_entry_point", phases=(2, 3, 9),
         ends_at_choice=True,
     )  # fmt: skip
     assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    world = Match(7, level, phases=(2, 3, 9), ends_at_choice=True)
-    seen, _ = envs.reset(seed=3)
-    assert envs.observation_space.contains(seen)
+    match = Match(7, level, phases=(2, 3, 9), ends_at_choice=True)
+    observation, _ = envs.reset(seed=3)
+    assert envs.observation_space.contains(observation)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(3)))
-    np.testing.assert_array_equal(seen, world.reset(rng))
+    np.testing.assert_array_equal(observation, match.reset(rng))
     envs.action_space.seed(4)
     for _ in range(60):
         actions = envs.action_space.sample()
-        seen, reward, terminated, truncated, _ = envs.step(actions)
-        turn = world.step(actions)
-        for part, same in zip((seen, reward, terminated), turn[:3], strict=True):
+        observation, reward, terminated, truncated, _ = envs.step(actions)
+        result = match.step(actions)
+        for part, same in zip((observation, reward, terminated), result[:3], strict=True):
             np.testing.assert_array_equal(part, same)
-        assert envs.observation_space.contains(seen)
+        assert envs.observation_space.contains(observation)
         assert not truncated.any()
 
 
-def test_a_batch_tells_of_ended_games_as_gymnasiums_own_does():
-    """A batch of one beside gymnasium's synchronous batch of one."""
+def test_final_observations_and_infos_are_reported_as_by_gymnasium():
+    """Compared with gymnasium's synchronous vector environment of size 1."""
     phases = (1, 2, 12)
     kinds = {"vector_entry_point": {}, "sync": {"autoreset_mode": AutoresetMode.SAME_STEP}}
     ours, theirs = (
         gymnasium.make_vec(
-            NAMES[0], num_envs=1, vectorization_mode=kind, vector_kwargs=told, phases=phases
+            NAMES[0], num_envs=1, vectorization_mode=kind, vector_kwargs=kwargs, phases=phases
         )
-        for kind, told in kinds.items()
+        for kind, kwargs in kinds.items()
     )
     np.testing.assert_array_equal(ours.reset(seed=8)[0], theirs.reset(seed=8)[0])
     scores = []
@@ -108,16 +108,16 @@ def test_a_batch_tells_of_ended_games_as_gymnasiums_own_does():
 
 
 def without_absent(info):
-    """What is told of some game at least; the last observations are compared apart."""
-    told = {k: v for k, v in info.items() if not k.startswith("_") and k != "final_obs"}
+    """The entries of at least one episode, except the final observations."""
+    present = {k: v for k, v in info.items() if not k.startswith("_") and k != "final_obs"}
     return {
         k: without_absent(v) if isinstance(v, dict) else v
-        for k, v in told.items()
+        for k, v in present.items()
         if np.any(info[f"_{k}"])
     }
 
 
-def test_a_batch_shows_the_last_sight_of_ended_games_alone():
+def test_final_observations_are_those_of_ended_episodes_only():
     envs = gymnasium.make_vec(
         NAMES[1], num_envs=5, vectorization_mode="vector_entry_point", phases=(1, 0, 40),
         ends_at_choice=True,
@@ -129,14 +129,14 @@ def test_a_batch_shows_the_last_sight_of_ended_games_alone():
         _, _, ended, _, info = envs.step(envs.action_space.sample())
         assert ("final_obs" in info) == ended.any()
         if ended.any():
-            shown = np.array([last is not None for last in info["final_obs"]])
-            for mask in (shown, info["_final_obs"], info["_final_info"], ~info["_score"]):
+            final = np.array([last is not None for last in info["final_obs"]])
+            for mask in (final, info["_final_obs"], info["_final_info"], ~info["_score"]):
                 np.testing.assert_array_equal(mask, ended)
             several |= not ended.all()
     assert several
 
 
-def test_a_batch_is_rendered_game_by_game():
+def test_a_vector_environment_renders_every_episode():
     envs = gymnasium.make_vec(
         NAMES[1], num_envs=3, vectorization_mode="vector_entry_point", render_mode="rgb_array",
         scale=2,
@@ -147,14 +147,14 @@ def test_a_batch_is_rendered_game_by_game():
     assert any((pictures[0] != picture).any() for picture in pictures[1:])
 
 
-def test_the_constants_of_the_first_person_version_can_be_given():
+def test_the_first_person_constants_are_valid_settings():
     env = gymnasium.make(NAMES[0], apple_reward=5.0, **FIRST_PERSON)
-    world = env.unwrapped.world
-    assert (world.phases, world.pads, world.horizon) == ((75, 450, 75), 4, 600)
-    assert world.ends_at_choice
+    match = env.unwrapped.match
+    assert (match.phases, match.pads, match.horizon) == ((75, 450, 75), 4, 600)
+    assert match.ends_at_choice
 
 
-def test_an_unknown_way_of_rendering_is_refused():
+def test_an_unknown_render_mode_is_refused():
     with pytest.raises(ValueError, match="render_mode='rgb' is unknown: did you mean 'rgb_array'"):
         MatchEnv(render_mode="rgb")
 
@@ -168,7 +168,7 @@ def test_an_unknown_way_of_rendering_is_refused():
         f"made = gymnasium.make_vec('gatecore.tasks.environments.gym:{NAMES[1]}')",
     ],
 )
-def test_an_environment_is_made_by_its_name_in_a_new_process(words):
+def test_a_new_process_makes_an_environment_by_its_name(words):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{words}; print(made.spec.id)"],
         capture_output=True, text=True, check=True,
@@ -176,7 +176,7 @@ def test_an_environment_is_made_by_its_name_in_a_new_process(words):
     assert done.stdout.strip() == NAMES[1]
 
 
-def test_worlds_can_be_imported_and_played_without_gymnasium():
+def test_other_environments_need_neither_gymnasium_nor_pillow():
     words = """
 import sys
 sys.modules["gymnasium"] = sys.modules["PIL"] = None
