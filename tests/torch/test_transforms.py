@@ -105,7 +105,7 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
         (lambda: GRU(3, 4, zoneout=(0.1, 0.2)), ValueError, "zoneout must be a number"),
         (lambda: LSTM(3, 4, mechanism="RU"), ValueError, "did you mean"),
         (lambda: LSTM(3, 9, mechanism="OM").__class__(3, 9, mechanism="XX"), ValueError, "known"),
-        (lambda: LSTM(3, 1), ValueError, "hidden_size >= 2"),
+        (lambda: LSTM(3, 1), ValueError, "hidden_size must be at least 2"),
         (lambda: GRU(3, 4, proj_size=2), ValueError, "only supported for LSTM"),
         (
             lambda: LSTM(3, 4)(torch.randn(5, 2, 3), resets=torch.zeros(5, 2)),

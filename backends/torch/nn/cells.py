@@ -1,6 +1,6 @@
 """``torch.nn.LSTMCell`` and ``GRUCell`` with gate mechanisms, and the minimal cell."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,18 @@ class RecurrentCell(RecurrentModule[State]):
     Parameters
     ----------
     input_size, hidden_size, bias, device, dtype
-        As for ``torch.nn.LSTMCell``.
+        As for ``torch.nn.LSTMCell``, whose parameter names the cell has.
     mechanism, zoneout, two_biases
-        As for the layers.
+        As for :class:`Recurrent`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The mechanism is unknown, a size is below 1, or zoneout is outside [0, 1].
     """
 
     weight_ih: nn.Parameter
+    _torch_class: ClassVar[Any]
 
     def __init__(
         self,
@@ -68,55 +74,34 @@ class RecurrentCell(RecurrentModule[State]):
 
         Raises
         ------
-        RuntimeError, ValueError
-            The input or state has another shape than the cell's, in torch's words.
+        ValueError, RuntimeError
+            For inputs and states that torch's cells refuse, in their words.
         """
         states = () if hx is None else self._cell.parts(hx)
-        self._check_dimensions(input, states)
+        fits = input.dim() in (1, 2) and input.shape[-1] == self.input_size
+        if not fits or any(part.shape != (*input.shape[:-1], self.hidden_size) for part in states):
+            self._raise_as_torch(input, states)
         batched = input.dim() == 2
         if not batched:
             input, states = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in states)
-        states = states or self._zeros(input)
-        self._check_sizes(input, states)
-        last = self._advance(input, states)
+        last = self._advance(input, states or self._zeros(input))
         return self._cell.state(last if batched else tuple(part.squeeze(0) for part in last))
 
     if TYPE_CHECKING:
         __call__ = forward
 
-    def _check_dimensions(self, input: Tensor, states: Tensors) -> None:
-        """Raise what torch's cells raise for such axes, in their words."""
-        named = [("input", input)]
-        named += [(f"hx[{k}]" if len(states) > 1 else "hidden", s) for k, s in enumerate(states)]
-        for name, tensor in named:
-            if tensor.dim() not in (1, 2):
-                raise ValueError(
-                    f"{type(self).__name__}: Expected {name} to be 1D or 2D, got {tensor.dim()}D "
-                    "instead"
-                )
+    def _raise_as_torch(self, input: Tensor, states: Tensors) -> None:
+        """Let torch's own cell refuse what does not fit, in its words."""
+        cell = self._torch_class(
+            self.input_size, self.hidden_size, device="meta", dtype=input.dtype
+        )
+        parts = [part.to("meta", input.dtype) for part in states]
+        cell(input.to("meta"), self._cell.state(parts) if parts else None)
 
     def _zeros(self, x: Tensor) -> Tensors:
         dtype = torch.float32 if x.dtype in LOW else x.dtype
         zeros = torch.zeros(x.shape[0], self.hidden_size, dtype=dtype, device=x.device)
         return (zeros,) * len(self._cell.state_names)
-
-    def _check_sizes(self, x: Tensor, states: Tensors) -> None:
-        """Raise what torch's kernels raise for such sizes, in their words."""
-        if x.shape[1] != self.input_size:
-            raise RuntimeError(
-                f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
-            )
-        for k, state in enumerate(states):
-            if state.shape[0] != x.shape[0]:
-                raise RuntimeError(
-                    f"Input batch size {x.shape[0]} doesn't match hidden{k} batch size "
-                    f"{state.shape[0]}"
-                )
-            if state.shape[1] != self.hidden_size:
-                raise RuntimeError(
-                    f"hidden{k} has inconsistent hidden_size: got {state.shape[1]}, expected "
-                    f"{self.hidden_size}"
-                )
 
     def _advance(self, x: Tensor, states: Tensors) -> Tensors:
         compute, dtype = dtypes(self.weight_ih)
@@ -140,7 +125,9 @@ class RecurrentCell(RecurrentModule[State]):
 
 
 class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):
-    """``torch.nn.LSTMCell`` with any gate mechanism.
+    """``torch.nn.LSTMCell`` with any gate mechanism (equations 2-7, 9-15), of state (h, c).
+
+    Parameters and errors are those of :class:`RecurrentCell`.
 
     Examples
     --------
@@ -150,25 +137,34 @@ class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):
     """
 
     core = "lstm"
+    _torch_class = nn.LSTMCell
 
 
 class GRUCell(RecurrentCell[Tensor]):
-    """``torch.nn.GRUCell`` with any gate mechanism.
+    """``torch.nn.GRUCell`` with any gate mechanism, of state h: one step of :class:`GRU`.
+
+    Parameters and errors are those of :class:`RecurrentCell`.
 
     Examples
     --------
-    >>> h = GRUCell(10, 20, mechanism="UR")(torch.randn(3, 10))
+    >>> GRUCell(10, 20, mechanism="UR")(torch.randn(3, 10)).shape
+    torch.Size([3, 20])
     """
 
     core = "gru"
+    _torch_class = nn.GRUCell
 
 
 class MinimalCell(RecurrentCell[Tensor]):
-    """One step of :class:`Minimal`.
+    """The minimal gated cell, of state h: one step of :class:`Minimal`.
+
+    Parameters and errors are those of :class:`RecurrentCell`.
 
     Examples
     --------
-    >>> h = MinimalCell(10, 20, mechanism="UR")(torch.randn(3, 10))
+    >>> MinimalCell(10, 20, mechanism="UR")(torch.randn(3, 10)).shape
+    torch.Size([3, 20])
     """
 
     core = "minimal"
+    _torch_class = nn.RNNCell

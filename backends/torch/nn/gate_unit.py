@@ -1,37 +1,59 @@
-"""A gate for anything: highway layers, gated linear units, attention, mixtures of experts."""
+"""Gates outside of recurrence: for highway layers, gated linear units, attention, mixtures."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gatecore import mechanisms
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.checkpoint import Stateful
-from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.mechanisms import Mechanism
 
-_mechanism = mechanism
-_CORE = "minimal"  # of all cores' slots, its gates are those that need no input gate of their own
+_CORE = "minimal"  # the core whose slots are the candidate and the gates, without an input gate
 
 
-def slots(mechanism: Mechanism, size: int) -> tuple[tuple[str, int], ...]:
-    """The gate slots (name, width) of ``size`` gates: forget, then refine or the two masters."""
-    return tuple(s for s in mechanism.slots(_CORE, size) if s[0] != "candidate")
+def _slots(mechanism: Mechanism, size: int) -> dict[str, int]:
+    """Widths of the slots of ``size`` gates: forget, then refine or the two masters."""
+    return {name: width for name, width in mechanism.slots(_CORE, size) if name != "candidate"}
 
 
 def gate(
     logits: Tensor, mechanism: str | Mechanism = "UR", bias: Tensor | None = None, *, size: int
 ) -> Gate:
-    """The effective gate of logits (..., features), as :class:`GateUnit` with these biases.
+    """The effective gates of logits: :class:`GateUnit` as a function.
 
-    Both sides have at least float32, whatever the logits' type.
+    Parameters
+    ----------
+    logits : Tensor (..., features)
+        ``features`` as a :class:`GateUnit` of this size and mechanism has.
+    mechanism : str or Mechanism
+    bias : Tensor (features,), optional
+    size : int
+
+    Returns
+    -------
+    Gate
+        ``value`` and ``complement`` in [0, 1], both (..., size), at least float32.
+
+    Raises
+    ------
+    ValueError
+        The logits have another number of features.
+
+    Examples
+    --------
+    >>> gate(torch.zeros(3, 8), "standard", size=8).value[0, 0]
+    tensor(0.5000)
     """
-    mechanism = _mechanism(mechanism)
-    widths = dict(slots(mechanism, size))
+    mechanism = mechanisms.mechanism(mechanism)
+    widths = _slots(mechanism, size)
     if logits.shape[-1] != sum(widths.values()):
         raise ValueError(
             f"logits must have {sum(widths.values())} entries along the last axis "
-            f"({', '.join(f'{k} {v}' for k, v in widths.items())}), got {logits.shape[-1]}"
+            f"({', '.join(f'{k} {v}' for k, v in widths.items())}), got {logits.shape[-1]}: give "
+            "the layer before as many outputs"
         )
     wide = torch.promote_types(logits.dtype, torch.float32)
     logits = logits.to(wide) if bias is None else logits.to(wide) + bias.to(wide)
@@ -40,17 +62,21 @@ def gate(
 
 
 class GateUnit(Stateful):
-    """``size`` gates with any mechanism, of which it owns the biases.
-
-    Called with logits (..., features) it returns a :class:`gatecore.Gate`: ``value`` (..., size)
-    and ``complement``, neither of which is ever computed as one minus the other.
+    """``size`` gates with any mechanism, and their biases.
 
     Parameters
     ----------
     size : int
     mechanism : str or Mechanism
-        "UR" needs two logits a gate (forget, refine), "standard" one; ``features`` is their number.
-    device, dtype : of the biases
+    device, dtype
+        Of the biases.
+
+    Attributes
+    ----------
+    features : int
+        Number of logits: ``size`` for "standard", twice as many for "UR" (forget, refine).
+    bias : Parameter (features,)
+        Initialized by the mechanism.
 
     Examples
     --------
@@ -70,22 +96,21 @@ class GateUnit(Stateful):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.size, self.mechanism = size, _mechanism(mechanism)
-        self.features = sum(width for _, width in slots(self.mechanism, size))
+        self.size, self.mechanism = size, mechanisms.mechanism(mechanism)
+        self.features = sum(_slots(self.mechanism, size).values())
         self.bias = nn.Parameter(torch.empty(self.features, device=device, dtype=dtype))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the biases again, from torch's default generator."""
-        if self.bias.is_meta:
-            return
-        drawn = self.mechanism.biases(_CORE, self.size, parameters.generator())
-        kept = [torch.from_numpy(drawn[slot]) for slot, _ in slots(self.mechanism, self.size)]
-        self.bias.copy_(torch.cat(kept))
+        """Re-initialize the biases, from torch's default generator."""
+        if not self.bias.is_meta:
+            biases = self.mechanism.biases(_CORE, self.size, parameters.generator())
+            slots = _slots(self.mechanism, self.size)
+            self.bias.copy_(torch.cat([torch.from_numpy(biases[slot]) for slot in slots]))
 
     def forward(self, logits: Tensor) -> Gate:
-        """The effective gates (..., size) of logits (..., features)."""
+        """The effective gates, ``value`` and ``complement`` (..., size), of (..., features)."""
         return gate(logits, self.mechanism, self.bias, size=self.size)
 
     def extra_repr(self) -> str:

@@ -13,12 +13,9 @@ from gatecore.mechanisms import Mechanism
 
 
 class LSTM(Recurrent[tuple[Tensor, Tensor]]):
-    """``torch.nn.LSTM`` with any gate mechanism.
+    """``torch.nn.LSTM`` with any gate mechanism (equations 2-7, 9-15), of state (h, c).
 
-    Parameters
-    ----------
-    input_size, hidden_size, ...
-        Those of ``torch.nn.LSTM`` in its order, then those of :class:`Recurrent` by keyword.
+    Parameters, attributes and errors are those of :class:`Recurrent`.
 
     Examples
     --------
@@ -37,16 +34,31 @@ class LSTM(Recurrent[tuple[Tensor, Tensor]]):
 
     @classmethod
     def from_lstm(cls, module: nn.LSTM, mechanism: str | Mechanism = "UR", **keywords: Any) -> Self:
-        """An LSTM with the sizes of torch's ``module`` and what of its weights carries over.
+        """An LSTM of the sizes of torch's ``module``, with its weights where they mean the same.
 
-        The slots of the mechanism that torch's has too are copied; ``initialised`` of the result
-        names the others, which are drawn as in a new layer.
+        The weights of the slots that both mechanisms have are copied; ``initialised`` names the
+        other slots, which are initialized as in a new layer.
+
+        Parameters
+        ----------
+        module : torch.nn.LSTM
+        mechanism : str or Mechanism
+        **keywords
+            Further parameters of :class:`Recurrent`, from ``zoneout`` on.
+
+        Examples
+        --------
+        >>> LSTM.from_lstm(nn.LSTM(10, 20), mechanism="UR").initialised
+        ('refine',)
         """
         return from_torch(cls, module, mechanism, keep_weights=True, **keywords)
 
 
 class GRU(Recurrent[Tensor]):
-    """``torch.nn.GRU`` with any gate mechanism; the update gate is its forget gate.
+    """``torch.nn.GRU`` with any gate mechanism, of state h.
+
+    n = tanh(Wx + b + q∘(Uh + b_n)), h' = g·h + (1 − g)·n: the update gate is the mechanism's
+    forget gate. Parameters, attributes and errors are those of :class:`Recurrent`.
 
     Examples
     --------
@@ -61,15 +73,20 @@ class GRU(Recurrent[Tensor]):
 
     @classmethod
     def from_gru(cls, module: nn.GRU, mechanism: str | Mechanism = "UR", **keywords: Any) -> Self:
-        """A GRU with the sizes of torch's ``module`` and what of its weights carries over.
+        """A GRU of the sizes and weights of torch's ``module``, as :meth:`LSTM.from_lstm`.
 
-        As :meth:`LSTM.from_lstm`.
+        Examples
+        --------
+        >>> GRU.from_gru(nn.GRU(10, 20), mechanism="standard").initialised
+        ()
         """
         return from_torch(cls, module, mechanism, keep_weights=True, **keywords)
 
 
 class Minimal(Recurrent[Tensor]):
-    """The simplest gated layer, h' = h + (1 − g)(u − h), with torch's constructor and calls.
+    """The minimal gated layer h' = g·h + (1 − g)·tanh(Wx + Uh + b) (footnote 4; JANET), of state h.
+
+    Parameters, attributes and errors are those of :class:`Recurrent`.
 
     Examples
     --------

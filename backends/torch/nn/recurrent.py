@@ -1,5 +1,6 @@
 """Recurrent layers: torch's constructor, checks and layouts around a sequence's computation."""
 
+import itertools
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import torch
@@ -24,25 +25,41 @@ Tensors = tuple[Tensor, ...]
 class Recurrent(RecurrentModule[State]):
     """The base of :class:`LSTM`, :class:`GRU` and :class:`Minimal`.
 
+    Parameters are named and packed as torch's: ``weight_ih_l0`` (rows, input), ``weight_hh_l0``
+    (rows, width), ``bias_ih_l0``, ``bias_hh_l0`` (rows,), and with a projection ``weight_hr_l0``
+    (width, hidden), with the rows in the order of ``Mechanism.slots``.
+
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
     device, dtype
         As for ``torch.nn.LSTM``.
     mechanism : str or Mechanism
-        How the gates are formed; "standard" is torch's layer.
+        How the gates are formed; with "standard" the layer computes what torch's does.
     zoneout : float or (float, float)
-        Probability in [0, 1] with which a unit keeps its old value at a training step, for an LSTM
-        of the cell and of the hidden state. In evaluation the expectation is taken.
+        Probability in [0, 1] with which a unit keeps its old value at a training step; for an LSTM
+        that of the cell and of the hidden state. In evaluation the expectation is taken.
     return_cells : bool
-        LSTM: the output is a pair, the hidden and the cell states of all steps.
+        LSTM: whether the output is a pair, the hidden and the cell states of all steps.
     two_biases : bool, optional
-        Whether ``bias_hh`` is trained beside ``bias_ih``, which doubles the biases' learning rate.
-        By default only of torch-compatible layers (mechanisms "standard", "U", "C"), as torch does.
-        Else ``bias_hh`` keeps its initial 0, except the part of a GRU's that the reset gate
-        multiplies.
+        Whether ``bias_hh`` is trained beside ``bias_ih``, which doubles the learning rate of their
+        sum. By default as torch where the layer is torch-compatible ("standard", "U", "C"), else
+        not: then ``bias_hh`` stays 0, except the part of a GRU's which the reset gate multiplies.
     impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
-        The implementation of sequences; ``last_impl`` names that of the last call.
+        The implementation that runs a sequence; "auto" is the first that supports the call.
+
+    Attributes
+    ----------
+    last_impl : str or None
+        The implementation that ran the last call.
+    initialised : tuple of str
+        Of a layer made from torch's: the slots whose weights were not copied.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For sizes and settings that torch refuses, in its words; for an unknown mechanism or
+        implementation, a zoneout outside [0, 1], or ``return_cells`` without cell states.
     """
 
     # called after each layer and direction with its number k, parameters, input, initial hidden
@@ -89,18 +106,17 @@ class Recurrent(RecurrentModule[State]):
         self.return_cells, self.impl = self._checked_cells(return_cells), dispatch.checked(impl)
         self.last_impl: str | None = None
         self._cells = []
-        self._names = []  # of each layer and direction's parameters, without and with its suffix
-        width = (proj_size or hidden_size) * (2 if bidirectional else 1)
-        for layer in range(num_layers):
-            for suffix in ("", "_reverse")[: 2 if bidirectional else 1]:
-                inputs = width if layer else input_size
-                cell = CELLS[self.core](inputs, hidden_size, self.mechanism)
-                self._cells.append(cell)
-                self._names.append(
-                    self._register(
-                        cell, bias, proj_size, f"_l{layer}{suffix}", device=device, dtype=dtype
-                    )
-                )
+        self._names = []  # of the parameters of each layer and direction, by names without suffix
+        suffixes = ("", "_reverse") if bidirectional else ("",)
+        width = (proj_size or hidden_size) * len(suffixes)
+        factory = {"device": device, "dtype": dtype}
+        for layer, suffix in itertools.product(range(num_layers), suffixes):
+            inputs = width if layer else input_size
+            cell = CELLS[self.core](inputs, hidden_size, self.mechanism)
+            self._cells.append(cell)
+            self._names.append(
+                self._register(cell, bias, proj_size, f"_l{layer}{suffix}", **factory)
+            )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -152,7 +168,7 @@ class Recurrent(RecurrentModule[State]):
         resets: Tensor | None = None,
         return_cells: bool | None = None,
     ) -> Any:
-        """The output of the last layer, and the last states of all layers, as torch's layers.
+        """The outputs of the last layer, and the last states of all layers.
 
         Parameters
         ----------
@@ -162,27 +178,24 @@ class Recurrent(RecurrentModule[State]):
             Initial states (layers · directions, batch, width), by default zeros: a pair for the
             LSTM. Without the batch axis where the input has none.
         resets : bool Tensor, optional
-            (time, batch), laid out as the input. The state is zeroed before the steps where it is
-            true; for the reversed direction, on the other side of that boundary. For a packed input
-            (time, batch), in the batch's order.
+            (time, batch), laid out as the input: where true, the state is zeroed before the step,
+            in the reversed direction after it. For a packed input (time, batch), in the order
+            before packing.
         return_cells : bool, optional
-            LSTM: whether the output is a pair (hidden states, cell states). By default as set in
-            the constructor; static types assume False there.
+            By default as set in the constructor, where static types assume False.
 
         Returns
         -------
-        output : Tensor or PackedSequence
+        output : Tensor or PackedSequence, or with ``return_cells`` a pair of them
             (time, batch, directions · width), laid out as the input.
         state : (h_n, c_n) or h_n
-            As ``hx``.
+            As ``hx``; the part that accumulates (c, or the h of a GRU) is at least float32.
 
         Raises
         ------
-        RuntimeError, ValueError
-            The input or state has another shape or dtype than the layer's, in torch's words.
-        ValueError
-            ``resets`` is not boolean or has another shape than the input's steps; ``return_cells``
-            for a layer without cell states; the implementation ``impl`` does not support the call.
+        ValueError, RuntimeError
+            For inputs and states that torch refuses, in its words; for resets that are not boolean
+            or have another shape, and an ``impl`` that does not support the call.
         """
         cells = self.return_cells if return_cells is None else self._checked_cells(return_cells)
         layout = self._layout(input)
