@@ -1,4 +1,4 @@
-"""Models of others are converted in place, and train."""
+"""Models with torch's layers are converted in place, and train."""
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_a_word_language_model_trains_after_conversion(kind):
 
 
 class Agent(nn.Module):
-    """A recurrent agent that steps through a rollout and forgets at the ends of episodes."""
+    """A recurrent agent that steps through a rollout and resets its state between episodes."""
 
     def __init__(self):
         super().__init__()
@@ -78,8 +78,8 @@ class Agent(nn.Module):
     def forward(self, x, state, done):
         hidden, outputs = self.network(x), []
         for h, d in zip(hidden, done, strict=True):
-            kept = (1.0 - d).view(1, -1, 1)
-            h, state = self.lstm(h.unsqueeze(0), (kept * state[0], kept * state[1]))
+            mask = (1.0 - d).view(1, -1, 1)
+            h, state = self.lstm(h.unsqueeze(0), (mask * state[0], mask * state[1]))
             outputs.append(h)
         features = torch.cat(outputs)
         return self.actor(features), self.critic(features), state
@@ -89,11 +89,11 @@ def test_a_recurrent_agent_trains_after_conversion():
     torch.manual_seed(2)
     agent = convert(Agent(), mechanism="UR")
     x, done = torch.randn(8, 6, 4), (torch.rand(8, 6) < 0.2).float()
-    wanted, state = x.cumsum(0).sum(-1), (torch.zeros(1, 6, 16), torch.zeros(1, 6, 16))
+    target, state = x.cumsum(0).sum(-1), (torch.zeros(1, 6, 16), torch.zeros(1, 6, 16))
     optimizer, losses = torch.optim.Adam(agent.parameters(), 1e-2), []
     for _ in range(60):
         logits, value, _ = agent(x, state, done)
-        loss = (value.squeeze(-1) - wanted).pow(2).mean() - 0.01 * logits.log_softmax(-1).mean()
+        loss = (value.squeeze(-1) - target).pow(2).mean() - 0.01 * logits.log_softmax(-1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -101,7 +101,7 @@ def test_a_recurrent_agent_trains_after_conversion():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_every_recurrent_layer_is_found_once_wherever_it_is():
+def test_every_recurrent_layer_is_replaced_once_wherever_it_is():
     shared = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
     model = nn.ModuleDict(
         {"a": shared, "b": nn.Sequential(nn.GRUCell(3, 4), nn.LSTMCell(3, 4, bias=False))}
@@ -116,10 +116,10 @@ def test_every_recurrent_layer_is_found_once_wherever_it_is():
     assert not model["b"][0].training
 
 
-def test_a_layer_alone_is_returned_in_its_stead():
-    ours = convert(nn.GRU(3, 4, 2, dtype=torch.float64), mechanism="OM")
-    assert type(ours) is GRU
-    assert ours.weight_ih_l0.dtype == torch.float64
+def test_a_single_layer_is_replaced_by_the_result():
+    converted = convert(nn.GRU(3, 4, 2, dtype=torch.float64), mechanism="OM")
+    assert type(converted) is GRU
+    assert converted.weight_ih_l0.dtype == torch.float64
 
 
 def test_a_subclass_is_refused_by_name():
@@ -129,15 +129,15 @@ def test_a_subclass_is_refused_by_name():
 
 
 @pytest.mark.parametrize("name", ["standard", "U", "C"])
-def test_kept_weights_compute_the_same_where_the_mechanism_does(name):
+def test_copied_weights_give_the_same_outputs_in_torch_compatible_layers(name):
     layer = nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2, dtype=torch.float64)
-    ours, x = LSTM.from_lstm(layer, name), torch.randn(5, 2, 3, dtype=torch.float64)
-    torch.testing.assert_close(ours(x)[0], layer(x)[0], rtol=1e-5, atol=1e-6)
-    assert ours.initialised == ()
+    converted, x = LSTM.from_lstm(layer, name), torch.randn(5, 2, 3, dtype=torch.float64)
+    torch.testing.assert_close(converted(x)[0], layer(x)[0], rtol=1e-5, atol=1e-6)
+    assert converted.initialised == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "anew"),
+    ("name", "initialised"),
     [
         ("UR", ("refine",)),
         ("OM", ("master_forget", "master_input")),
@@ -145,14 +145,14 @@ def test_kept_weights_compute_the_same_where_the_mechanism_does(name):
         ("OR", ("refine", "forget")),
     ],
 )
-def test_from_lstm_keeps_what_means_the_same_and_says_what_it_drew(name, anew):
+def test_from_lstm_copies_shared_slots_and_names_the_others(name, initialised):
     layer = nn.LSTM(3, 4)
-    ours = LSTM.from_lstm(layer, mechanism=name)
-    assert ours.initialised == anew
-    assert torch.equal(ours.weight_hh_l0[8:16], layer.weight_hh_l0[8:16])
+    converted = LSTM.from_lstm(layer, mechanism=name)
+    assert converted.initialised == initialised
+    assert torch.equal(converted.weight_hh_l0[8:16], layer.weight_hh_l0[8:16])
     if name == "UR":
         forget = layer.bias_ih_l0[4:8] + layer.bias_hh_l0[4:8]
-        torch.testing.assert_close(ours.bias_ih_l0[:4], -forget)
+        torch.testing.assert_close(converted.bias_ih_l0[:4], -forget)
 
 
 def test_from_gru():

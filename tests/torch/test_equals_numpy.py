@@ -34,13 +34,13 @@ def tensor(value):
     return value
 
 
-@pytest.mark.parametrize("extended", [False, True], ids=["plainly", "with resets and zoneout"])
-@pytest.mark.parametrize("path", ["reference", "plain"])
+@pytest.mark.parametrize("with_extras", [False, True], ids=["", "with resets and zoneout"])
+@pytest.mark.parametrize("impl", ["reference", "plain"])
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", CORES)
-def test_outputs_and_gradients(core, gating, path, extended, rng):
+def test_outputs_and_gradients(core, gating, impl, with_extras, rng):
     params, x, state, extras = problem(core, GATINGS[gating], rng)
-    extras = extras if extended else {}
+    extras = extras if with_extras else {}
     keywords = {"return_cells": True} if core == "lstm" else {}
     function = getattr(numpy, core)
     output, final, pullback = function(params, x, state, GATINGS[gating], **extras, **keywords)
@@ -55,18 +55,18 @@ def test_outputs_and_gradients(core, gating, path, extended, rng):
     fixed = {k: tensor(v) for k, v in extras.items()}
     with torch.no_grad():
         fixed = torch.utils._pytree.tree_map_only(torch.Tensor, torch.detach, fixed)
-    mine = getattr(adapter, core)(
-        leaves, x_leaf, start, GATINGS[gating], impl=path, **fixed, **keywords
+    result = getattr(adapter, core)(
+        leaves, x_leaf, start, GATINGS[gating], impl=impl, **fixed, **keywords
     )
-    results, given = flat(mine), flat((output, final))
-    for a, b in zip(results, given, strict=True):
+    results = flat(result)
+    for a, b in zip(results, flat((output, final)), strict=True):
         torch.testing.assert_close(a.detach().numpy(), b, rtol=0, atol=1e-12)
     sources = [*leaves.values(), x_leaf, *flat(start)]
     gradients = torch.autograd.grad(
         results, sources, [torch.tensor(c) for c in flat((cotangent, d_final))]
     )
-    wanted = [*(expected[0][k] for k in leaves), expected[1], *flat(expected[2])]
-    for a, b in zip(gradients, wanted, strict=True):
+    references = [*(expected[0][k] for k in leaves), expected[1], *flat(expected[2])]
+    for a, b in zip(gradients, references, strict=True):
         torch.testing.assert_close(a.numpy(), b, rtol=1e-12, atol=1e-12)
 
 
@@ -76,23 +76,23 @@ def flat(nest):
 
 @pytest.mark.parametrize("name", ["standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR"])
 @pytest.mark.parametrize("core", CORES)
-def test_a_layer_is_the_core_with_its_two_biases_added(core, name, rng):
+def test_a_layer_is_the_core_with_the_sum_of_its_biases(core, name, rng):
     kind = {"lstm": adapter.LSTM, "gru": adapter.GRU, "minimal": adapter.Minimal}[core]
     layer = kind(X, H, mechanism=name, dtype=torch.float64)
     with torch.no_grad():
         for value in layer.parameters():
             value.normal_()
-    held = {k.removesuffix("_l0"): v.detach().numpy() for k, v in layer.named_parameters()}
-    params = {k: v for k, v in held.items() if k.startswith("weight")}
-    params["bias"] = held["bias_ih"] + held["bias_hh"]
+    weights = {k.removesuffix("_l0"): v.detach().numpy() for k, v in layer.named_parameters()}
+    params = {k: v for k, v in weights.items() if k.startswith("weight")}
+    params["bias"] = weights["bias_ih"] + weights["bias_hh"]
     if core == "gru":
         n = slice(2 * H, 3 * H)
-        params["bias"] = held["bias_ih"] + np.where(
-            np.isin(np.arange(len(held["bias_hh"])), np.r_[n]), 0, held["bias_hh"]
+        params["bias"] = weights["bias_ih"] + np.where(
+            np.isin(np.arange(len(weights["bias_hh"])), np.r_[n]), 0, weights["bias_hh"]
         )
-        params["bias_n"] = held["bias_hh"][n]
+        params["bias_n"] = weights["bias_hh"][n]
     x = rng.standard_normal((T, B, X))
     expected = getattr(numpy, core)(params, x, None, name)[0]
     output = layer(torch.tensor(x))[0].detach().numpy()
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-12)
-    assert cells.CELLS[core](X, H, name).rows == len(held["bias_ih"])
+    assert cells.CELLS[core](X, H, name).rows == len(weights["bias_ih"])

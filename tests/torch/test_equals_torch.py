@@ -1,4 +1,4 @@
-"""With mechanism "standard" the layers are torch's own: outputs, gradients, states, shapes."""
+"""With mechanism "standard" layers equal torch's: outputs, gradients, states, parameters."""
 
 import itertools
 
@@ -19,14 +19,8 @@ def seeded():
     torch.manual_seed(5)
 
 
-def twins(core, **keywords):
-    """Our layer and torch's with equal weights, float64."""
-    ours, theirs = (kind(3, 4, dtype=torch.float64, **keywords) for kind in PAIRS[core])
-    return ours, theirs
-
-
 def tensors(result):
-    """The tensors of what a layer returned, in order."""
+    """The tensors of a layer's result, in order."""
     if isinstance(result, nn.utils.rnn.PackedSequence):
         return [result.data]
     if isinstance(result, tuple):
@@ -44,24 +38,23 @@ def sequence(kind, batch_first):
     return x
 
 
-def agree(ours, theirs, x, state=None):
+def assert_equal(layer, reference, x, state=None):
     """Outputs and all gradients of the two, to 1e-12."""
-    results = [tensors(layer(x, state)) for layer in (ours, theirs)]
+    results = [tensors(module(x, state)) for module in (layer, reference)]
     weights = [torch.randn_like(t) for t in results[0]]
-    for mine, its in zip(*results, strict=True):
-        torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
+    for pair in zip(*results, strict=True):
+        torch.testing.assert_close(*pair, rtol=0, atol=1e-12)
     for result in results:
         sum((t * w).sum() for t, w in zip(result, weights, strict=True)).backward()
-    for (name, mine), (its_name, its) in zip(
-        ours.named_parameters(), theirs.named_parameters(), strict=True
-    ):
-        assert name == its_name
-        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-12, atol=1e-12)
+    expected = dict(reference.named_parameters())
+    assert list(dict(layer.named_parameters())) == list(expected)
+    for name, value in layer.named_parameters():
+        torch.testing.assert_close(value.grad, expected[name].grad, rtol=1e-12, atol=1e-12)
 
 
 MATRIX = [
-    (core, layers, both_ways, projection, batch_first, kind)
-    for core, layers, both_ways, projection, batch_first, kind in itertools.product(
+    (core, layers, bidirectional, projection, batch_first, kind)
+    for core, layers, bidirectional, projection, batch_first, kind in itertools.product(
         PAIRS, (1, 2), (False, True), (0, 2), (False, True), KINDS
     )
     if not (core == "gru" and projection)
@@ -69,59 +62,59 @@ MATRIX = [
 
 
 @pytest.mark.parametrize(
-    ("core", "layers", "both_ways", "projection", "batch_first", "kind"), MATRIX
+    ("core", "layers", "bidirectional", "projection", "batch_first", "kind"), MATRIX
 )
-def test_standard_is_torchs_layer(core, layers, both_ways, projection, batch_first, kind):
-    keywords = {"num_layers": layers, "bidirectional": both_ways, "batch_first": batch_first}
+def test_standard_is_the_layer_of_torch(core, layers, bidirectional, projection, batch_first, kind):
+    keywords = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": batch_first}
     keywords |= {"proj_size": projection} if projection else {}
-    ours = PAIRS[core][0](3, 4, mechanism="standard", dtype=torch.float64, **keywords)
-    theirs = PAIRS[core][1](3, 4, dtype=torch.float64, **keywords)
-    ours.load_state_dict(theirs.state_dict())
-    agree(ours, theirs, sequence(kind, batch_first))
-    assert ours.last_impl == ("plain" if projection else "reference")
+    layer = PAIRS[core][0](3, 4, mechanism="standard", dtype=torch.float64, **keywords)
+    reference = PAIRS[core][1](3, 4, dtype=torch.float64, **keywords)
+    layer.load_state_dict(reference.state_dict())
+    assert_equal(layer, reference, sequence(kind, batch_first))
+    assert layer.last_impl == ("plain" if projection else "reference")
 
 
 @pytest.mark.parametrize("kind", ["batched", "packed"])
 @pytest.mark.parametrize("core", PAIRS)
-def test_with_a_state_and_its_gradient(core, kind):
-    ours = PAIRS[core][0](3, 4, 2, bidirectional=True, mechanism="standard", dtype=torch.float64)
-    theirs = PAIRS[core][1](3, 4, 2, bidirectional=True, dtype=torch.float64)
-    ours.load_state_dict(theirs.state_dict())
-    found, x = [], sequence(kind, batch_first=False)
+def test_an_initial_state_and_its_gradient(core, kind):
+    layer = PAIRS[core][0](3, 4, 2, bidirectional=True, mechanism="standard", dtype=torch.float64)
+    reference = PAIRS[core][1](3, 4, 2, bidirectional=True, dtype=torch.float64)
+    layer.load_state_dict(reference.state_dict())
+    results, x = [], sequence(kind, batch_first=False)
     start = [torch.randn(4, 3, 4, dtype=torch.float64) for _ in range(2)]
-    for layer in (ours, theirs):
+    for module in (layer, reference):
         h, c = (s.clone().requires_grad_() for s in start)
-        result = tensors(layer(x, (h, c) if core == "lstm" else h))
-        sum((t * t).sum() for t in result).backward()
-        found.append([*result, h.grad, *([c.grad] if core == "lstm" else [])])
-    for mine, its in zip(*found, strict=True):
-        torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
+        outputs = tensors(module(x, (h, c) if core == "lstm" else h))
+        sum((t * t).sum() for t in outputs).backward()
+        results.append([*outputs, h.grad, *([c.grad] if core == "lstm" else [])])
+    for pair in zip(*results, strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("ours", "theirs"), [(LSTMCell, nn.LSTMCell), (GRUCell, nn.GRUCell)])
-def test_standard_is_torchs_cell(ours, theirs, bias, batched):
-    mine = ours(3, 4, bias, mechanism="standard", dtype=torch.float64)
-    its = theirs(3, 4, bias, dtype=torch.float64)
-    mine.load_state_dict(its.state_dict())
+@pytest.mark.parametrize("kind", [LSTMCell, GRUCell])
+def test_standard_is_the_cell_of_torch(kind, bias, batched):
+    cell = kind(3, 4, bias, mechanism="standard", dtype=torch.float64)
+    reference = getattr(nn, kind.__name__)(3, 4, bias, dtype=torch.float64)
+    cell.load_state_dict(reference.state_dict())
     x = torch.randn(*([2] if batched else []), 3, dtype=torch.float64)
-    agree(mine, its, x)
+    assert_equal(cell, reference, x)
 
 
-def test_the_parameters_are_torchs_in_its_order():
-    ours = LSTM(3, 4, 2, bidirectional=True, proj_size=2, mechanism="standard")
-    theirs = nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2)
-    assert [(n, p.shape) for n, p in ours.named_parameters()] == [
-        (n, p.shape) for n, p in theirs.named_parameters()
+def test_parameters_have_the_names_shapes_and_order_of_torch():
+    layer = LSTM(3, 4, 2, bidirectional=True, proj_size=2, mechanism="standard")
+    reference = nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2)
+    assert [(n, p.shape) for n, p in layer.named_parameters()] == [
+        (n, p.shape) for n, p in reference.named_parameters()
     ]
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    assert [len(weights) for weights in ours.all_weights] == [5] * 4
-    ours.flatten_parameters()
-    assert not isinstance(ours, nn.RNNBase)
+    assert list(layer.state_dict()) == list(reference.state_dict())
+    assert [len(weights) for weights in layer.all_weights] == [5] * 4
+    layer.flatten_parameters()
+    assert not isinstance(layer, nn.RNNBase)
 
 
-def test_dropout_between_layers_only_while_training():
+def test_dropout_acts_between_layers_in_training_only():
     layer = LSTM(3, 16, 2, dropout=0.5)
     x = torch.randn(6, 2, 3)
     assert not torch.equal(layer(x)[0], layer(x)[0])

@@ -1,4 +1,4 @@
-"""torch's own tests of its recurrent modules, their inputs and error inputs, with our classes."""
+"""torch's own tests of its recurrent modules, with its inputs and error inputs, on gatecore's."""
 
 import copy
 import functools
@@ -8,29 +8,29 @@ import warnings
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-pytest.importorskip("expecttest", reason="expecttest, which torch's own tests need, is missing")
+pytest.importorskip("expecttest", reason="expecttest, which torch's tests need, is missing")
 
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 from torch.utils import _pytree as pytree  # noqa: E402
 
 from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell  # noqa: E402
 
-with warnings.catch_warnings():  # torch's test support is written for torch's own runs
+with warnings.catch_warnings():  # torch's test support warns outside of torch's runs
     warnings.simplefilter("ignore")
-    from torch.testing._internal import common_modules as own
+    from torch.testing._internal import common_modules
     from torch.testing._internal.common_modules import ModuleErrorEnum
 
 SAMPLES = {
-    LSTM: own.module_inputs_torch_nn_LSTM,
-    GRU: functools.partial(own.module_inputs_torch_nn_RNN_GRU, is_rnn=False),
-    LSTMCell: own.module_inputs_torch_nn_LSTMCell,
-    GRUCell: own.module_inputs_torch_nn_RNN_GRU_Cell,
+    LSTM: common_modules.module_inputs_torch_nn_LSTM,
+    GRU: functools.partial(common_modules.module_inputs_torch_nn_RNN_GRU, is_rnn=False),
+    LSTMCell: common_modules.module_inputs_torch_nn_LSTMCell,
+    GRUCell: common_modules.module_inputs_torch_nn_RNN_GRU_Cell,
 }
 ERRORS = {
-    LSTM: own.module_error_inputs_torch_nn_RNN_GRU,
-    GRU: own.module_error_inputs_torch_nn_RNN_GRU,
-    LSTMCell: own.module_error_inputs_torch_nn_LSTMCell,
-    GRUCell: own.module_error_inputs_torch_nn_RNN_GRU_Cell,
+    LSTM: common_modules.module_error_inputs_torch_nn_RNN_GRU,
+    GRU: common_modules.module_error_inputs_torch_nn_RNN_GRU,
+    LSTMCell: common_modules.module_error_inputs_torch_nn_LSTMCell,
+    GRUCell: common_modules.module_error_inputs_torch_nn_RNN_GRU_Cell,
 }
 KINDS = pytest.mark.parametrize("kind", SAMPLES, ids=lambda k: k.__name__)
 MECHANISMS = pytest.mark.parametrize("mechanism", ["standard", "UR"])
@@ -40,26 +40,26 @@ def samples(kind, dtype=torch.float64, requires_grad=False):
     return SAMPLES[kind](None, "cpu", dtype, requires_grad, True)
 
 
-def built(kind, sample, mechanism="standard", **keywords):
-    given = sample.constructor_input
-    keywords = {"dtype": torch.float64, "mechanism": mechanism, **given.kwargs, **keywords}
-    return kind(*given.args, **keywords)
+def construct(kind, sample, mechanism="standard", **keywords):
+    arguments = sample.constructor_input
+    keywords = {"dtype": torch.float64, "mechanism": mechanism, **arguments.kwargs, **keywords}
+    return kind(*arguments.args, **keywords)
 
 
-def called(module, sample):
-    given = sample.forward_input
-    return module(*given.args, **given.kwargs)
+def call(module, sample):
+    arguments = sample.forward_input
+    return module(*arguments.args, **arguments.kwargs)
 
 
 @KINDS
 @MECHANISMS
-def test_forward_equals_torchs_reference(kind, mechanism):
+def test_forward_equals_the_reference_of_torch(kind, mechanism):
     for sample in samples(kind):
-        module = built(kind, sample, mechanism)
-        result = called(module, sample)
+        module = construct(kind, sample, mechanism)
+        result = call(module, sample)
         if sample.reference_fn is not None:
-            given = copy.deepcopy(sample.forward_input)
-            expected = sample.reference_fn(module, *given.args, **given.kwargs)
+            arguments = copy.deepcopy(sample.forward_input)
+            expected = sample.reference_fn(module, *arguments.args, **arguments.kwargs)
             torch.testing.assert_close(result, expected)
 
 
@@ -67,30 +67,30 @@ def test_forward_equals_torchs_reference(kind, mechanism):
 def test_factory_keywords(kind):
     sample = samples(kind)[0]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        module = built(kind, sample, dtype=dtype, device="cpu")
+        module = construct(kind, sample, dtype=dtype, device="cpu")
         assert {p.dtype for p in module.parameters()} == {dtype}
-        assert all(p.is_meta for p in built(kind, sample, device="meta").parameters())
+        assert all(p.is_meta for p in construct(kind, sample, device="meta").parameters())
 
 
 @KINDS
 @MECHANISMS
 def test_pickled_and_moved(kind, mechanism):
     for sample in samples(kind):
-        module = built(kind, sample, mechanism)
-        result = called(module, sample)
-        twin = pickle.loads(pickle.dumps(module))  # noqa: S301  our own bytes
-        torch.testing.assert_close(called(twin, sample), result)
+        module = construct(kind, sample, mechanism)
+        result = call(module, sample)
+        copied = pickle.loads(pickle.dumps(module))  # noqa: S301  bytes of this test
+        torch.testing.assert_close(call(copied, sample), result)
         moved = copy.deepcopy(module).float().double()
-        torch.testing.assert_close(called(moved, sample), result, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(call(moved, sample), result, rtol=1e-5, atol=1e-6)
         assert repr(module).startswith(kind.__name__)
 
 
 @KINDS
-def test_inputs_that_are_not_contiguous(kind):
+def test_non_contiguous_inputs(kind):
     for sample in samples(kind):
-        module = built(kind, sample)
-        expected, given = called(module, sample), sample.forward_input
-        scattered = pytree.tree_map_only(torch.Tensor, spread, (given.args, given.kwargs))
+        module = construct(kind, sample)
+        expected, arguments = call(module, sample), sample.forward_input
+        scattered = pytree.tree_map_only(torch.Tensor, spread, (arguments.args, arguments.kwargs))
         torch.testing.assert_close(module(*scattered[0], **scattered[1]), expected)
 
 
@@ -106,33 +106,33 @@ def test_gradients(kind, mechanism, order):
     """torch checks every sample; here every third of the second derivatives, for time."""
     chosen = samples(kind, requires_grad=True)
     for sample in chosen if order == 1 else chosen[::3]:
-        module = built(kind, sample, mechanism, two_biases=True)
-        given = sample.forward_input
-        flat, spec = pytree.tree_flatten((given.args, given.kwargs))
-        places = [k for k, leaf in enumerate(flat) if isinstance(leaf, torch.Tensor)]
+        module = construct(kind, sample, mechanism, two_biases=True)
+        arguments = sample.forward_input
+        flat, spec = pytree.tree_flatten((arguments.args, arguments.kwargs))
+        positions = [k for k, leaf in enumerate(flat) if isinstance(leaf, torch.Tensor)]
 
-        def function(*leaves, module=module, flat=flat, spec=spec, places=places):
+        def function(*leaves, module=module, flat=flat, spec=spec, positions=positions):
             filled = list(flat)
-            for place, leaf in zip(places, leaves, strict=False):
-                filled[place] = leaf
+            for position, leaf in zip(positions, leaves, strict=False):
+                filled[position] = leaf
             args, kwargs = pytree.tree_unflatten(filled, spec)
             return tuple(pytree.tree_leaves(module(*args, **kwargs)))
 
-        leaves = (*(flat[k] for k in places), *module.parameters())
+        leaves = (*(flat[k] for k in positions), *module.parameters())
         check = gradcheck if order == 1 else gradgradcheck
         assert check(function, leaves, fast_mode=True)
 
 
 @KINDS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_errors_are_torchs(kind, dtype):
+def test_errors_are_those_of_torch(kind, dtype):
     for error in ERRORS[kind](None, "cpu", dtype, False, True):
         sample = error.module_error_input
-        given = sample.constructor_input
+        arguments = sample.constructor_input
         if error.error_on is ModuleErrorEnum.CONSTRUCTION_ERROR:
             with pytest.raises(error.error_type, match=error.error_regex):
-                kind(*given.args, **given.kwargs)
+                kind(*arguments.args, **arguments.kwargs)
             continue
-        module = kind(*given.args, **{"dtype": dtype, **given.kwargs})
+        module = kind(*arguments.args, **{"dtype": dtype, **arguments.kwargs})
         with pytest.raises(error.error_type, match=error.error_regex):
-            called(module, sample)
+            call(module, sample)

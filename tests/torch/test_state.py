@@ -20,12 +20,12 @@ from gatecore.backends.torch import (  # noqa: E402
     convert,
 )
 
-OURS = [LSTM, GRU, Minimal, LSTMCell, GRUCell]
+KINDS = [LSTM, GRU, Minimal, LSTMCell, GRUCell]
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["standard", "UR", "OM"])
-def test_a_state_returns_to_an_equal_layer(kind, name):
+def test_a_state_dict_loads_into_an_equal_layer(kind, name):
     source, target = kind(3, 4, mechanism=name), kind(3, 4, mechanism=name)
     target.load_state_dict(source.state_dict())
     for a, b in zip(source.parameters(), target.parameters(), strict=True):
@@ -33,17 +33,17 @@ def test_a_state_returns_to_an_equal_layer(kind, name):
     assert source.state_dict()._metadata[""] == {"version": 1, "mechanism": name}
 
 
-@pytest.mark.parametrize("kind", OURS)
-def test_standard_u_and_c_interchange_and_with_torchs(kind):
+@pytest.mark.parametrize("kind", KINDS)
+def test_torch_compatible_mechanisms_interchange_with_each_other_and_with_torch(kind):
     for name in ("standard", "U", "C"):
         state = kind(3, 4, mechanism="U").state_dict()
         kind(3, 4, mechanism=name).load_state_dict(state)
-        if theirs := getattr(nn, kind.__name__, None):
-            theirs(3, 4).load_state_dict(state)
-            kind(3, 4, mechanism=name).load_state_dict(theirs(3, 4).state_dict())
+        if counterpart := getattr(nn, kind.__name__, None):
+            counterpart(3, 4).load_state_dict(state)
+            kind(3, 4, mechanism=name).load_state_dict(counterpart(3, 4).state_dict())
 
 
-def test_what_differs_in_its_bias_only_interchanges_too():
+def test_mechanisms_that_differ_in_initial_biases_alone_interchange():
     LSTM(3, 4, mechanism="R").load_state_dict(LSTM(3, 4, mechanism="UR").state_dict())
 
 
@@ -61,7 +61,7 @@ def test_another_mechanism_is_refused_with_what_to_do(saved, loaded):
 
 
 @pytest.mark.parametrize("kind", [LSTM, GRU, LSTMCell, GRUCell])
-def test_the_state_of_torchs_layer_is_refused_with_what_to_do(kind):
+def test_the_state_dict_of_a_layer_of_torch_is_refused_with_what_to_do(kind):
     other = getattr(nn, kind.__name__)(3, 4)
     advice = r"records no mechanism.*use convert\(module, mechanism='UR', keep_weights=True\)"
     with pytest.raises(RuntimeError, match=advice):
@@ -70,7 +70,7 @@ def test_the_state_of_torchs_layer_is_refused_with_what_to_do(kind):
 
 
 @pytest.mark.parametrize("kind", [Minimal, lambda *sizes: GateUnit(8)])
-def test_a_state_without_a_record_is_refused_where_torch_has_no_such_layer(kind):
+def test_a_state_dict_without_a_record_is_refused_where_torch_has_no_such_layer(kind):
     state = kind(3, 4).state_dict()
     del state["_extra_state"]
     with pytest.raises(RuntimeError, match=r"records no mechanism.*load one that"):
@@ -90,39 +90,39 @@ def test_a_later_version_and_an_unreadable_entry_are_refused():
             layer.load_state_dict(state)
 
 
-def test_a_partial_state_needs_no_entry():
+def test_a_partial_state_dict_needs_no_entry():
     model = nn.ModuleDict({"rnn": LSTM(3, 4), "head": nn.Linear(4, 2)})
-    found = model.load_state_dict(model["head"].state_dict(prefix="head."), strict=False)
-    assert {key.split(".")[0] for key in found.missing_keys} == {"rnn"}
+    keys = model.load_state_dict(model["head"].state_dict(prefix="head."), strict=False)
+    assert {key.split(".")[0] for key in keys.missing_keys} == {"rnn"}
 
 
-def test_the_entry_is_a_tensor_that_holds_all_fields():
-    chosen = mechanism("UM", downsize=2)
-    entry = LSTM(3, 4, mechanism=chosen).state_dict()["_extra_state"]
+def test_the_entry_is_a_tensor_with_all_fields_of_the_mechanism():
+    downsized = mechanism("UM", downsize=2)
+    entry = LSTM(3, 4, mechanism=downsized).state_dict()["_extra_state"]
     assert entry.dtype == torch.uint8
     import json
 
-    assert Mechanism(**json.loads(bytes(entry.tolist()))["mechanism"]) == chosen
+    assert Mechanism(**json.loads(bytes(entry.tolist()))["mechanism"]) == downsized
 
 
-@pytest.mark.parametrize("kind", [*OURS, lambda *sizes: GateUnit(sizes[1])])
+@pytest.mark.parametrize("kind", [*KINDS, lambda *sizes: GateUnit(sizes[1])])
 def test_copies_and_pickles_are_equal(kind):
     layer, stream = kind(3, 4), io.BytesIO()
     torch.save(layer, stream)
     stream.seek(0)
-    others = [
+    copies = [
         copy.deepcopy(layer),
-        pickle.loads(pickle.dumps(layer)),  # noqa: S301  our own bytes
+        pickle.loads(pickle.dumps(layer)),  # noqa: S301  bytes of this test
         torch.load(stream, weights_only=False),
     ]
-    for other in others:
-        assert repr(other) == repr(layer)
-        for a, b in zip(layer.parameters(), other.parameters(), strict=True):
+    for copied in copies:
+        assert repr(copied) == repr(layer)
+        for a, b in zip(layer.parameters(), copied.parameters(), strict=True):
             assert torch.equal(a, b)
             assert a.requires_grad == b.requires_grad
 
 
-def test_the_seed_of_torch_determines_the_draws_and_loading_never_redraws():
+def test_the_seed_of_torch_determines_the_initial_parameters():
     layers = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
@@ -136,7 +136,7 @@ def test_the_seed_of_torch_determines_the_draws_and_loading_never_redraws():
     assert not layers[0].bias_hh_l0.any()
 
 
-def test_one_bias_is_trained_unless_two_are_asked_for():
+def test_one_bias_is_trained_by_default_except_in_torch_compatible_layers():
     assert not LSTM(3, 4).bias_hh_l0.requires_grad
     assert LSTM(3, 4, two_biases=True).bias_hh_l0.requires_grad
     assert LSTM(3, 4, mechanism="standard").bias_hh_l0.requires_grad
@@ -146,11 +146,11 @@ def test_one_bias_is_trained_unless_two_are_asked_for():
     assert gru.bias_hh_l0.grad[8:12].all()
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_meta_device_and_skip_init(kind):
-    made = nn.utils.skip_init(kind, 3, 4)
-    assert not any(p.is_meta for p in made.parameters())
-    made.reset_parameters()
+    layer = nn.utils.skip_init(kind, 3, 4)
+    assert not any(p.is_meta for p in layer.parameters())
+    layer.reset_parameters()
     meta = kind(3, 4, device="meta")
     shape = (2, 3) if kind in (LSTMCell, GRUCell) else (5, 2, 3)
     result = meta(torch.randn(shape, device="meta"))

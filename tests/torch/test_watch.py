@@ -1,4 +1,4 @@
-"""What `watch` collects, against gates that are computed step by step from the model's weights."""
+"""`watch` against gates that are computed step by step from the model's weights."""
 
 import copy
 import functools
@@ -30,8 +30,8 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def lstm_by_hand(x, weights, h, c):
-    """Forget gates (time, hidden) and hidden states of one sequence, from torch's formulas."""
+def reference_lstm(x, weights, h, c):
+    """Forget gates (time, hidden) and hidden states of one sequence, by torch's equations."""
     w_ih, w_hh, b_ih, b_hh, *rest = weights
     gates, hidden = [], []
     for step in x:
@@ -44,7 +44,7 @@ def lstm_by_hand(x, weights, h, c):
     return np.array(gates), np.array(hidden)
 
 
-def gru_by_hand(x, weights, h, _):
+def reference_gru(x, weights, h, _):
     w_ih, w_hh, b_ih, b_hh = weights
     gates, hidden = [], []
     for step in x:
@@ -56,11 +56,11 @@ def gru_by_hand(x, weights, h, _):
     return np.array(gates), np.array(hidden)
 
 
-def by_hand(layer, sequences, h0=None, c0=None):
+def reference_gates(layer, sequences, h0=None, c0=None):
     """All forget gates of each layer and direction of torch's LSTM or GRU, by sequences."""
-    run = lstm_by_hand if isinstance(layer, nn.LSTM) else gru_by_hand
+    run = reference_lstm if isinstance(layer, nn.LSTM) else reference_gru
     directions = 2 if layer.bidirectional else 1
-    xs, found = [s.double().numpy() for s in sequences], {}
+    xs, gates_by_name = [s.double().numpy() for s in sequences], {}
     for number in range(layer.num_layers):
         outputs = []
         for direction in range(directions):
@@ -74,22 +74,22 @@ def by_hand(layer, sequences, h0=None, c0=None):
                 gate, hidden = run(x[way], weights, h, c)
                 gates.append(gate)
                 hs.append(hidden[way])
-            found[f"l{number}" + "_reverse" * direction] = np.concatenate(gates)
+            gates_by_name[f"l{number}" + "_reverse" * direction] = np.concatenate(gates)
             outputs.append(hs)
         xs = [np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)]
-    return found
+    return gates_by_name
 
 
-def assert_same(seen, expected, rtol=1e-9):
-    assert seen.means().keys() == expected.keys()
+def assert_same(statistics, expected, rtol=1e-9):
+    assert statistics.means().keys() == expected.keys()
     for name, gates in expected.items():
-        mean = seen.means()[name]
+        mean = statistics.means()[name]
         np.testing.assert_allclose(mean.value, gates.mean(axis=0), rtol=rtol)
         np.testing.assert_allclose(mean.complement, (1 - gates).mean(axis=0), rtol=rtol)
         with np.errstate(divide="ignore"):  # an ordered gate's last unit never forgets
             steps = 1 / (1 - gates).mean(axis=0)
-        np.testing.assert_allclose(seen.timescales()[name], steps, rtol=rtol)
-        assert seen.counts()[name] == len(gates)
+        np.testing.assert_allclose(statistics.timescales()[name], steps, rtol=rtol)
+        assert statistics.counts()[name] == len(gates)
 
 
 @pytest.fixture(autouse=True)
@@ -107,90 +107,90 @@ def inputs(*shape):
     [{}, {"num_layers": 3}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}],
     ids=str,
 )
-def test_torchs_layers_with_and_without_states_and_batch(kind, settings):
+def test_layers_of_torch_with_and_without_states_and_batch(kind, settings):
     layer = kind(INPUT, HIDDEN, dtype=torch.float64, **settings)
     x = inputs(T, B, INPUT)
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         layer(x)
-    assert_same(seen, by_hand(layer, x.unbind(1)))
+    assert_same(statistics, reference_gates(layer, x.unbind(1)))
 
     count = layer.num_layers * (1 + layer.bidirectional)
     h, c = inputs(count, B, HIDDEN), inputs(count, B, HIDDEN)
     layer.batch_first = True
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         layer(x.transpose(0, 1), hx=(h, c) if kind is nn.LSTM else h)
-    assert_same(seen, by_hand(layer, x.unbind(1), h, c))
+    assert_same(statistics, reference_gates(layer, x.unbind(1), h, c))
 
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         layer(x[:, 0])
-    assert_same(seen, by_hand(layer, [x[:, 0]]))
+    assert_same(statistics, reference_gates(layer, [x[:, 0]]))
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize("given", [False, True], ids=["", "states"])
-def test_packed_sequences_count_as_far_as_they_go(kind, given):
+@pytest.mark.parametrize("with_states", [False, True], ids=["", "states"])
+def test_steps_beyond_the_end_of_packed_sequences_are_excluded(kind, with_states):
     layer = kind(INPUT, HIDDEN, num_layers=2, bidirectional=True, dtype=torch.float64)
     sequences = [inputs(length, INPUT) for length in (2, 7, 4)]
     h, c = inputs(4, 3, HIDDEN), inputs(4, 3, HIDDEN)
     states = (h, c) if kind is nn.LSTM else h
     packed = pack_sequence(sequences, enforce_sorted=False)
-    with watch(layer) as seen:
-        layer(packed, states if given else None)
-    expected = by_hand(layer, sequences, *((h, c) if given else ()))
-    assert_same(seen, expected)
-    assert set(seen.counts().values()) == {2 + 7 + 4}
+    with watch(layer) as statistics:
+        layer(packed, states if with_states else None)
+    expected = reference_gates(layer, sequences, *((h, c) if with_states else ()))
+    assert_same(statistics, expected)
+    assert set(statistics.counts().values()) == {2 + 7 + 4}
 
 
 @pytest.mark.parametrize("settings", [{"bias": False}, {"proj_size": 2, "num_layers": 2}], ids=str)
 def test_an_lstm_without_bias_or_with_a_projection(settings):
     layer = nn.LSTM(INPUT, HIDDEN, dtype=torch.float64, **settings)
     x = inputs(T, B, INPUT)
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         layer(x)
-    twin = copy.deepcopy(layer)
+    unbiased = copy.deepcopy(layer)
     if not layer.bias:
         zero = torch.zeros(4 * HIDDEN, dtype=torch.float64)
         weights = [[*layer.all_weights[0], zero, zero]]
-        twin = type("Twin", (nn.LSTM,), {"all_weights": weights})(INPUT, HIDDEN)
-    assert_same(seen, by_hand(twin, x.unbind(1)))
+        unbiased = type("Twin", (nn.LSTM,), {"all_weights": weights})(INPUT, HIDDEN)
+    assert_same(statistics, reference_gates(unbiased, x.unbind(1)))
 
 
-def test_dropout_between_torchs_layers_is_left_out_and_draws_nothing_new():
+def test_dropout_between_layers_of_torch_is_left_out_and_its_masks_stay_the_same():
     layer = nn.LSTM(INPUT, HIDDEN, num_layers=2, dropout=0.5, dtype=torch.float64)
     x = inputs(T, B, INPUT)
     torch.manual_seed(1)
     expected = layer(x)[0]
     torch.manual_seed(1)
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         output = layer(x)[0]
     torch.testing.assert_close(output, expected, rtol=0, atol=0)
-    assert_same(seen, by_hand(layer, x.unbind(1)))
+    assert_same(statistics, reference_gates(layer, x.unbind(1)))
 
 
 def gates_of_cell(layer, k, x, states, zeros):
-    """gatecore's own layers: the framework-neutral cell, one step after the other."""
+    """Gates of one of gatecore's layers by the framework-neutral cell, step by step."""
     cell = CELLS[layer.core](x.shape[-1], HIDDEN, layer.mechanism)
-    own = {short: getattr(layer, name).detach() for short, name in layer._names[k].items()}
-    params = {**own, "bias": own["bias_ih"]}
+    weights = {key: getattr(layer, name).detach() for key, name in layer._names[k].items()}
+    params = {**weights, "bias": weights["bias_ih"]}
     before = torch.cat([zeros.unsqueeze(0), states[:-1]])
-    state = (lambda h: (h, h)) if layer.core == "lstm" else lambda h: h
-    gates = [cell.gates(params, x[t], state(before[t]))[0].value for t in range(len(x))]
+    states = [cell.state([h] * len(cell.state_names)) for h in before]
+    gates = [cell.gates(params, *step)[0].value for step in zip(x, states, strict=True)]
     return torch.stack(gates).flatten(0, 1).numpy()
 
 
 @pytest.mark.parametrize("name", ["standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR"])
 @pytest.mark.parametrize("kind", [LSTM, GRU, Minimal])
-def test_gatecores_layers_with_every_mechanism(kind, name):
+def test_layers_of_gatecore_with_every_mechanism(kind, name):
     layer = kind(INPUT, HIDDEN, dtype=torch.float64, mechanism=name, two_biases=False)
     x = inputs(T, B, INPUT)
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         output, _ = layer(x)
     zeros = torch.zeros(B, HIDDEN, dtype=torch.float64)
-    assert_same(seen, {"l0": gates_of_cell(layer, 0, x, output.detach(), zeros)}, rtol=1e-7)
+    assert_same(statistics, {"l0": gates_of_cell(layer, 0, x, output.detach(), zeros)}, rtol=1e-7)
 
 
-def test_gatecores_stacks_show_what_training_computed_dropout_and_zoneout_included():
-    """Layer by layer with the same draws: two layers of one, and dropout between them by hand."""
+def test_stacks_of_gatecore_have_gates_with_dropout_and_zoneout_as_trained():
+    """The same masks in two single layers, with dropout between them."""
     layer = LSTM(INPUT, HIDDEN, 2, dropout=0.5, zoneout=0.3, dtype=torch.float64)
     below = LSTM(INPUT, HIDDEN, zoneout=0.3, dtype=torch.float64)
     above = LSTM(HIDDEN, HIDDEN, zoneout=0.3, dtype=torch.float64)
@@ -198,7 +198,7 @@ def test_gatecores_stacks_show_what_training_computed_dropout_and_zoneout_includ
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             getattr(single, f"{name}_l0").data.copy_(getattr(layer, f"{name}_l{k}").data)
     x = inputs(T, B, INPUT)
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         torch.manual_seed(5)
         output, _ = layer(x)
     torch.manual_seed(5)
@@ -211,30 +211,30 @@ def test_gatecores_stacks_show_what_training_computed_dropout_and_zoneout_includ
         "l0": gates_of_cell(layer, 0, x, middle, zeros),
         "l1": gates_of_cell(layer, 1, dropped, last, zeros),
     }
-    assert_same(seen, expected)
+    assert_same(statistics, expected)
 
 
-def test_gatecores_layers_take_packed_sequences_resets_and_both_directions():
-    """`standard` computes what torch does: the same weights have the same gates."""
-    theirs = nn.LSTM(INPUT, HIDDEN, 2, bidirectional=True, dtype=torch.float64)
-    ours = LSTM.from_lstm(theirs, "standard")
+def test_layers_of_gatecore_with_packed_sequences_resets_and_both_directions():
+    """`standard` computes what torch does: equal weights have equal gates."""
+    reference = nn.LSTM(INPUT, HIDDEN, 2, bidirectional=True, dtype=torch.float64)
+    layer = LSTM.from_lstm(reference, "standard")
     packed = pack_sequence([inputs(n, INPUT) for n in (5, 7, 2)], enforce_sorted=False)
-    with watch(theirs) as expected, watch(ours) as seen:
-        theirs(packed)
-        ours(packed)
+    with watch(reference) as expected, watch(layer) as statistics:
+        reference(packed)
+        layer(packed)
     for name, gate in expected.means().items():
-        np.testing.assert_allclose(seen.means()[name].value, gate.value, rtol=1e-9)
-    assert seen.counts() == expected.counts()
+        np.testing.assert_allclose(statistics.means()[name].value, gate.value, rtol=1e-9)
+    assert statistics.counts() == expected.counts()
 
     x, resets = inputs(2 * T, B, INPUT), torch.zeros(2 * T, B, dtype=torch.bool)
     resets[T] = True
-    with watch(ours) as seen:
-        ours(x, resets=resets)
-    with watch(ours) as halves:
-        ours(x[:T])
-        ours(x[T:])
+    with watch(layer) as statistics:
+        layer(x, resets=resets)
+    with watch(layer) as halves:
+        layer(x[:T])
+        layer(x[T:])
     for name, gate in halves.means().items():
-        np.testing.assert_allclose(seen.means()[name].value, gate.value, rtol=1e-9)
+        np.testing.assert_allclose(statistics.means()[name].value, gate.value, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -245,33 +245,31 @@ def test_cells_step_by_step(kind):
     steps, state = inputs(T, B, INPUT), None
     core = getattr(cell, "core", "lstm" if kind is nn.LSTMCell else "gru")
     neutral = CELLS[core](INPUT, HIDDEN, getattr(cell, "mechanism", "standard"))
-    own = {name: value.detach() for name, value in cell.named_parameters()}
-    params = {**own, "bias": own["bias_ih"] + own["bias_hh"]}
-    zeros, expected = torch.zeros(B, HIDDEN, dtype=torch.float64), []
-    with watch(cell) as seen:
+    weights = {name: value.detach() for name, value in cell.named_parameters()}
+    params = {**weights, "bias": weights["bias_ih"] + weights["bias_hh"]}
+    zeros, expected = neutral.initial_state(steps), []
+    with watch(cell) as statistics:
         for x in steps:
-            start = state if state is not None else (zeros, zeros) if core == "lstm" else zeros
-            expected.append(neutral.gates(params, x, start)[0].value.detach())
+            expected.append(neutral.gates(params, x, zeros if state is None else state)[0].value)
             state = cell(x, state)
         cell(x[0])  # unbatched
-    expected.append(neutral.gates(params, x[:1], (zeros[:1],) * 2 if core == "lstm" else zeros[:1])[
-        0
-    ].value.detach())  # fmt: skip
-    assert_same(seen, {"": torch.cat(expected).numpy()})
+    zeros = neutral.initial_state(steps[:, :1])
+    expected.append(neutral.gates(params, x[:1], zeros)[0].value)
+    assert_same(statistics, {"": torch.cat(expected).detach().numpy()})
 
 
-def test_gate_units_and_the_fractions_that_saturate():
+def test_gate_units_and_their_saturation():
     unit = GateUnit(2, "standard").double()
     unit.bias.data.zero_()
     logits = torch.tensor([[-5.0, 0.0], [5.0, 0.0], [5.0, -5.0], [0.0, 5.0]], dtype=torch.float64)
     model = nn.ModuleDict({"highway": unit})
-    with watch(model, saturated=0.05) as seen:
+    with watch(model, saturated=0.05) as statistics:
         model["highway"](logits)
         model["highway"](logits[0])
-    found = seen.saturation()["highway"]
-    assert (found.shut.tolist(), found.open.tolist()) == ([0.4, 0.2], [0.4, 0.2])
+    shut, open_ = statistics.saturation()["highway"]
+    assert (shut.tolist(), open_.tolist()) == ([0.4, 0.2], [0.4, 0.2])
     expected = sigmoid(np.concatenate([logits.numpy(), logits[:1].numpy()]))
-    assert_same(seen, {"highway": expected})
+    assert_same(statistics, {"highway": expected})
 
 
 def test_names_are_those_of_the_models_modules():
@@ -287,13 +285,13 @@ def test_names_are_those_of_the_models_modules():
 
     model = Model()
     for watched in (model, convert(copy.deepcopy(model), "UR")):
-        with watch(watched) as seen:
+        with watch(watched) as statistics:
             watched(torch.randn(T, B, 2))
-        assert set(seen.means()) == {"encoder.1.l0", "decoder.l0", "decoder.l0_reverse"}
-        assert len(gate_histograms({k: (None, v) for k, v in seen.means().items()}).axes) == 6
+        assert set(statistics.means()) == {"encoder.1.l0", "decoder.l0", "decoder.l0_reverse"}
+        assert len(gate_histograms({k: (None, v) for k, v in statistics.means().items()}).axes) == 6
 
 
-def test_training_is_bit_for_bit_what_it_is_without():
+def test_training_under_watch_is_the_same_bit_for_bit():
     def trained(watched):
         torch.manual_seed(0)
         model = nn.Sequential(LSTM(INPUT, HIDDEN, 2, dropout=0.2, zoneout=0.1))
@@ -311,27 +309,27 @@ def test_training_is_bit_for_bit_what_it_is_without():
     assert not any(t.requires_grad for t in (gates._sums["0.l0"].value,))
 
 
-def test_every_so_manieth_call_is_taken_and_clear_starts_anew():
+def test_every_nth_call_is_used_and_clear_resets_the_statistics():
     layer = nn.GRU(INPUT, HIDDEN)
-    seen = watch(layer, every=3)
+    statistics = watch(layer, every=3)
     for k in range(7):
         layer(torch.randn(T, B, INPUT) + k)
-    assert seen.counts() == {"l0": 3 * T * B}
-    seen.clear()
-    assert seen.means() == {}
+    assert statistics.counts() == {"l0": 3 * T * B}
+    statistics.clear()
+    assert statistics.means() == {}
     layer(torch.randn(T, B, INPUT))
-    assert seen.counts() == {"l0": T * B}
+    assert statistics.counts() == {"l0": T * B}
 
 
-def test_removed_hooks_leave_the_model_as_it_was():
+def test_removing_the_hooks_restores_the_model():
     model = nn.ModuleDict({"a": LSTM(INPUT, HIDDEN), "b": nn.LSTM(INPUT, HIDDEN)})
-    with watch(model) as seen:
+    with watch(model) as statistics:
         pass
     for layer in model.values():
         layer(torch.randn(T, B, INPUT))
         assert not layer._forward_hooks
     assert model["a"].observers == ()
-    assert seen.counts() == {}
+    assert statistics.counts() == {}
 
 
 LAYERS = {"nn.LSTM": nn.LSTM, "LSTM": functools.partial(LSTM, mechanism="UR")}
@@ -373,29 +371,29 @@ def test_autocast_changes_the_gates_by_rounding_alone(kind):
         assert gate.value.dtype == np.float64
 
 
-def test_half_precision_weights_have_gates_in_single():
+def test_gates_of_half_precision_weights_are_float32():
     layer = nn.LSTM(INPUT, HIDDEN, 2, dtype=torch.bfloat16)
     x = torch.randn(T, B, INPUT, dtype=torch.bfloat16)
-    with watch(layer) as seen:
+    with watch(layer) as statistics:
         layer(x)
     single = copy.deepcopy(layer).float()
     with watch(single) as expected:
         single(x.float())
     for name, gate in expected.means().items():
-        np.testing.assert_allclose(seen.means()[name].value, gate.value, rtol=1e-2)
+        np.testing.assert_allclose(statistics.means()[name].value, gate.value, rtol=1e-2)
 
 
 def test_a_parametrized_layer_is_watched_and_a_subclass_is_not():
-    class Own(nn.LSTM):
+    class Subclass(nn.LSTM):
         pass
 
-    model = nn.ModuleDict({"own": Own(2, 2), "normed": nn.LSTM(INPUT, HIDDEN)})
+    model = nn.ModuleDict({"subclass": Subclass(2, 2), "normed": nn.LSTM(INPUT, HIDDEN)})
     nn.utils.parametrizations.weight_norm(model["normed"], "weight_hh_l0")
-    seen = watch(model)
+    statistics = watch(model)
     model["normed"](torch.randn(T, B, INPUT))
-    assert (set(seen.means()), seen.unwatched) == ({"normed.l0"}, ("own",))
-    with pytest.raises(ValueError, match="Own may compute anything"):
-        watch(Own(2, 2))
+    assert (set(statistics.means()), statistics.unwatched) == ({"normed.l0"}, ("subclass",))
+    with pytest.raises(ValueError, match="Subclass may compute anything"):
+        watch(Subclass(2, 2))
 
 
 @pytest.mark.parametrize(
@@ -406,7 +404,7 @@ def test_a_parametrized_layer_is_watched_and_a_subclass_is_not():
         ({"saturated": "much"}, "saturated must be"),
     ],
 )
-def test_settings_that_cannot_be(settings, message):
+def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises((TypeError, ValueError), match=message):
         watch(nn.LSTM(2, 2), **settings)
 
@@ -417,7 +415,7 @@ def test_a_model_without_gates_is_refused():
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, LSTM])
-def test_two_watches_see_the_same_and_end_one_by_one(kind):
+def test_two_watches_of_a_layer_are_independent(kind):
     layer = kind(INPUT, HIDDEN)
     with watch(layer) as outer:
         with watch(layer) as inner:
@@ -428,13 +426,13 @@ def test_two_watches_see_the_same_and_end_one_by_one(kind):
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, LSTM])
-def test_a_compiled_model_is_watched_too(kind):
+def test_a_compiled_model_is_watched(kind):
     model = nn.Sequential(kind(INPUT, HIDDEN))
     x = torch.randn(T, B, INPUT)
-    with watch(model) as seen, torch.no_grad():
+    with watch(model) as statistics, torch.no_grad():
         torch.compile(model, backend="eager")(x)
     with watch(model) as expected:
         model(x)
-    gate, alike = seen.means()["0.l0"], expected.means()["0.l0"]
-    np.testing.assert_allclose(gate.value, alike.value, rtol=1e-6)
-    assert seen.counts() == expected.counts()
+    gates = [statistics.means()["0.l0"].value for statistics in (statistics, expected)]
+    np.testing.assert_allclose(*gates, rtol=1e-6)
+    assert statistics.counts() == expected.counts()
