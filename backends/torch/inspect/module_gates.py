@@ -14,9 +14,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
 from gatecore.algebra import Gate
-from gatecore.backends.torch.inspect.gate_statistics import forget_gates, step_gates
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.cells import RecurrentCell
+from gatecore.backends.torch.nn.forget_gates import forget_gates, step_gates
 from gatecore.backends.torch.nn.gate_unit import GateUnit
 from gatecore.backends.torch.nn.layout import Dense, Packed
 from gatecore.backends.torch.nn.packed import Lengths, Sequences

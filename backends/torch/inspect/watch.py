@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from gatecore._checks import integer, number
 from gatecore.algebra import Gate, timescale
-from gatecore.backends.torch.inspect.gate_statistics import forget_gates
 from gatecore.backends.torch.inspect.module_gates import Source, source, suffix, valid
 from gatecore.backends.torch.nn.packed import Lengths
 from gatecore.backends.torch.nn.recurrent import Recurrent
@@ -157,18 +156,12 @@ class Watch:
         self._removals.append(module.register_forward_hook(hook, with_kwargs=True).remove)
 
     def _observe(self, name: str, module: Recurrent) -> None:
-        """gatecore's layers call observers with what each layer and direction computed."""
-
         @torch.compiler.disable
         @torch.no_grad()
-        def observer(
-            k: int, params: dict[str, Tensor], x: Tensor, start: Tensor, hidden: Tensor,
-            resets: Tensor | None, lengths: Lengths | None,
-        ) -> None:  # fmt: skip
+        def observer(k: int, gates: Callable[[], Gate], lengths: Lengths | None) -> None:
             full_name = _join(name, suffix(k, module.bidirectional))
             if self._is_due(full_name):
-                gate = forget_gates(module._cells[k], params, x, start, hidden, resets)
-                self._add(full_name, gate, valid(lengths))
+                self._add(full_name, gates(), valid(lengths))
 
         def remove() -> None:
             module.observers = tuple(o for o in module.observers if o is not observer)

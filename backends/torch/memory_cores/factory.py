@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from gatecore.algebra import Gate
-from gatecore.backends.torch.inspect.gate_statistics import forget_gates
 from gatecore.backends.torch.memory_cores.dnc import DNC
 from gatecore.backends.torch.memory_cores.relational import RelationalMemory
 from gatecore.backends.torch.memory_cores.rma import RMA
@@ -39,13 +38,10 @@ class Layers(nn.Module):
     @torch.no_grad()
     def forget_gates(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Gate:
         """The effective forget gates (layers, hidden), averaged over time and batch."""
-        found: list[list[Tensor]] = []
+        means: list[list[Tensor]] = []
 
-        def observe(
-            k: int, params: Any, x: Tensor, start: Any, hidden: Any, resets: Any, lengths: Any
-        ) -> None:
-            gate = forget_gates(self.layer._cells[k], params, x, start, hidden, resets)
-            found.append([side.double().mean((0, 1)) for side in gate])
+        def observe(k: int, gates: Any, lengths: Any) -> None:
+            means.append([side.double().mean((0, 1)) for side in gates()])
 
         before = self.layer.observers
         self.layer.observers = (*before, observe)
@@ -53,7 +49,7 @@ class Layers(nn.Module):
             self.layer(x, state, resets=resets)
         finally:
             self.layer.observers = before
-        return Gate(*(torch.stack(side) for side in zip(*found, strict=True)))
+        return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
 def _relational(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:

@@ -1,16 +1,20 @@
 """Recurrent layers: torch's constructor, checks and layouts around a sequence's computation."""
 
+import functools
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
+from gatecore.backends.torch.nn.forget_gates import forget_gates
 from gatecore.backends.torch.nn.layout import Dense, Packed
-from gatecore.backends.torch.nn.packed import Sequences
+from gatecore.backends.torch.nn.packed import Lengths, Sequences
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
@@ -62,9 +66,9 @@ class Recurrent(RecurrentModule[State]):
         implementation, a zoneout outside [0, 1], or ``return_cells`` without cell states.
     """
 
-    # called after each layer and direction with its number k, parameters, input, initial hidden
-    # state, hidden states, resets and lengths
-    observers: tuple[Any, ...] = ()
+    # each is called after each layer and direction with its number, a function that returns the
+    # effective forget gates (time, batch, hidden), and the lengths of the sequences, if packed
+    observers: tuple[Callable[[int, Callable[[], Gate], Lengths | None], None], ...] = ()
     _torch_class: ClassVar[type[nn.RNNBase]]
     # torch's own checks, in its words: Any, since they are typed as methods of its classes
     check_input: Any = nn.RNNBase.check_input
@@ -285,7 +289,10 @@ class Recurrent(RecurrentModule[State]):
         self.__dict__["last_impl"] = result.impl  # past Module.__setattr__, which is slow
         for observe in self.observers:
             start = (states or zero_states(cell, x, self.proj_size))[0]
-            observe(k, add_biases(params), x, start, result.outputs[0], resets, lengths)
+            gates = functools.partial(
+                forget_gates, cell, add_biases(params), x, start, result.outputs[0], resets
+            )
+            observe(k, gates, lengths)
         last = result.states if lengths is None else tuple(map(lengths.last, result.outputs))
         outputs = result.outputs[: 2 if cells else 1]
         return tuple(map(bounds.reverse, outputs)) if backward else outputs, last

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gatecore.algebra import Gate
-from gatecore.backends.torch.inspect.gate_statistics import forget_gates
 from gatecore.backends.torch.memory_cores.factory import recurrent_core
+from gatecore.backends.torch.nn.forget_gates import forget_gates
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.run import run
