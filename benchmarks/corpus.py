@@ -1,10 +1,10 @@
-"""Memory and speed of the language pipeline on a large corpus, which this generates.
+"""Memory and speed of the language pipeline on a large generated corpus.
 
     python benchmarks/corpus.py [--megabytes 1000] [--folder FOLDER]
 
-Words are drawn from a vocabulary of 300,000 by Zipf's law, in lines and articles as WikiText has
-them. Encoding, a pass over all training batches and counting the baselines each run in a fresh
-process, whose largest resident set is printed: it should stay below 500 MB.
+Words are drawn from a vocabulary of 300,000 by Zipf's law, in lines and articles like WikiText's.
+Encoding, a pass over all training batches and counting the baselines each run in a new process,
+whose peak resident memory is printed: it should stay below 500 MB.
 """
 
 import argparse
@@ -23,7 +23,7 @@ VOCABULARY, LIMIT = 300_000, 500
 
 
 def generate(folder: Path, megabytes: int) -> None:
-    """Write the three splits: 98, 1 and 1 per cent of the size."""
+    """Write the three splits: 98 %, 1 % and 1 % of the size."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     names = ["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(VOCABULARY)]
@@ -34,17 +34,15 @@ def generate(folder: Path, megabytes: int) -> None:
         left = int(share * megabytes * 1e6)
         with open(folder / f"wiki.{split}.tokens", "w", encoding="utf-8") as file:
             while left > 0:
-                drawn = words[np.searchsorted(cumulative, rng.random(200_000))]
-                lines = [" ".join(drawn[k : k + 80]) for k in range(0, len(drawn), 80)]
+                text = words[np.searchsorted(cumulative, rng.random(200_000))]
+                lines = [" ".join(text[k : k + 80]) for k in range(0, len(text), 80)]
                 articles = [f" \n = {lines[k][:20]} = \n \n " + " \n ".join(lines[k : k + 40])
                             for k in range(0, len(lines), 40)]  # fmt: skip
-                text = "\n".join(articles) + "\n"
-                file.write(text)
-                left -= len(text)
+                left -= file.write("\n".join(articles) + "\n")
 
 
 def encode(folder: Path) -> dict[str, float]:
-    """Read, number and keep the corpus."""
+    """Encode the corpus."""
     from gatecore.tasks.problems.language.task import Language
 
     task = Language(data="files", path=str(folder))
@@ -53,7 +51,7 @@ def encode(folder: Path) -> dict[str, float]:
 
 
 def iterate(folder: Path) -> dict[str, float]:
-    """One epoch of training batches, of the paper's size."""
+    """Make one epoch of training batches of the paper's size."""
     from gatecore.tasks.problems.base import Stream
     from gatecore.tasks.problems.language.task import Language
 
@@ -77,32 +75,32 @@ PARTS = {"encode": encode, "iterate": iterate, "count": count}
 
 
 def main() -> None:
-    """Generate the corpus, and measure each part in a process of its own."""
+    """Generate the corpus, and measure each part in a new process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--folder", type=Path, help="where the corpus is put; default: a new one")
+    parser.add_argument("--folder", type=Path, help="of the corpus; default: a temporary one")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.part:
+    arguments = parser.parse_args()
+    if arguments.part:
         start = time.perf_counter()
-        found = PARTS[given.part](given.folder)
+        values = PARTS[arguments.part](arguments.folder)
         seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "peak_mb": peak_megabytes(), **found}))
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_megabytes(), **values}))
         return
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="gatecore-corpus-"))
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="gatecore-corpus-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        generate(folder, given.megabytes)
+        generate(folder, arguments.megabytes)
         for part in PARTS:
             command = [sys.executable, __file__, "--part", part, "--folder", str(folder)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout)
-            peak, seconds = found.pop("peak_mb"), found.pop("seconds")
+            values = json.loads(done.stdout)
+            peak, seconds = values.pop("peak_mb"), values.pop("seconds")
             verdict = "" if peak < LIMIT else f"  (more than {LIMIT})"
-            told = ", ".join(f"{name} {value:,.6g}" for name, value in found.items())
-            print(f"{part:8} {seconds:7.1f} s  peak {peak:5.0f} MB{verdict}  {told}", flush=True)
+            rest = ", ".join(f"{name} {value:,.6g}" for name, value in values.items())
+            print(f"{part:8} {seconds:7.1f} s  peak {peak:5.0f} MB{verdict}  {rest}", flush=True)
     finally:
-        if given.folder is None:
+        if arguments.folder is None:
             shutil.rmtree(folder)
 
 

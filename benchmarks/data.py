@@ -1,8 +1,8 @@
-"""How fast each task's data is beside the training step that consumes it.
+"""Time of each task's data, relative to the training step on it.
 
     python benchmarks/data.py [--preset quick] [--backend numpy] [TASK ...]
 
-Medians of one thread. Data should be at least 20 times faster than a step.
+Medians, on one thread. Data should be at least 20 times faster than a step.
 """
 
 import argparse
@@ -15,11 +15,11 @@ import threadpoolctl
 from gatecore import backends
 from gatecore.tasks import TASKS, Config
 
-WANTED = 20
+FACTOR = 20
 
 
 def milliseconds(work: Callable[[int], object], rounds: int) -> float:
-    """Median time of ``work(k)`` for k = 1, 2, …, after one call that is not timed."""
+    """Median time of ``work(k)`` for k = 1, 2, …, after an untimed first call."""
     work(0)
     times = []
     for k in range(1, rounds + 1):
@@ -30,7 +30,7 @@ def milliseconds(work: Callable[[int], object], rounds: int) -> float:
 
 
 def measure(task: str, preset: str, backend: str) -> tuple[float, float]:
-    """Milliseconds of a batch's data, and of the step on it."""
+    """Milliseconds of a batch's data, and of the training step on it."""
     config = Config.of(task, "UR", preset, backend=backend)
     learner = backends.load(backend).Learner(config.spec())
     size = config.batch_size
@@ -46,14 +46,13 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: all")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--backend", default="numpy")
-    given = parser.parse_args()
-    print(
-        f"{given.preset}, {given.backend}\n{'task':12} {'data':>10} {'step':>10} {'step/data':>10}"
-    )
+    arguments = parser.parse_args()
+    print(f"{arguments.preset}, {arguments.backend}")
+    print(f"{'task':12} {'data':>10} {'step':>10} {'step/data':>10}")
     with threadpoolctl.threadpool_limits(1):
-        for task in given.tasks or TASKS:
-            data, step = measure(task, given.preset, given.backend)
-            verdict = "" if step >= WANTED * data else f"  (below {WANTED})"
+        for task in arguments.tasks or TASKS:
+            data, step = measure(task, arguments.preset, arguments.backend)
+            verdict = "" if step >= FACTOR * data else f"  (below {FACTOR})"
             print(f"{task:12} {data:7.2f} ms {step:7.1f} ms {step / data:10.0f}{verdict}")
 
 

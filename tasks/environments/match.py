@@ -27,24 +27,16 @@ class Match(ArrayEnvironment):
 
     The levels of Hung et al. (*Optimizing agent behavior over long time scales by transporting
     value*, 2018), on the maps of their grid worlds. An episode has three phases. In the first the
-    player is in a room with one coloured cell: next to it in ``passive``; in ``active`` at any cell
-    of the ring around the rooms, most of which the player does not see. In the second it is in
-    another room, where 10 of 22 cells, drawn for each episode, hold an apple; an apple returns 20
-    frames after it was eaten. In the third it faces pads of all colours: the first that it steps on
-    pays, ``right_reward`` if it has the colour of the first phase, and all vanish. The score is
-    what the pad pays.
+    player is in a room with one coloured cell: next to it in ``passive``, anywhere in the walls in
+    ``active``. The second is a room with 10 apples in 22 cells. In the third the first pad that the
+    player steps on pays, ``right_reward`` if it has the colour of the first phase, and all pads
+    vanish. The score is what the pad pays.
 
     Actions are north, south, west, east (0..3); walls, and the coloured cell of the first phase,
-    stop the player. An observation is an image of the 5×5 cells around the player.
-
-    From the reference's source: a phase of n frames has n actions, and the observation after the
-    last is the first of the next phase; beyond a map's edge everything looks like floor; a player
-    on a cell where an apple returns eats it with the next action if that runs into a wall; an
-    episode continues after the choice to the end of its time, but in the first-person version it
-    ends there (``ends_at_choice``). Unlike that source, we draw the pads' order and colours for
-    each episode, not once, and an apple returns one frame earlier. The passive level's map was not
-    published; eight cells around the player, one of them coloured and the others walls, are a
-    later reconstruction (Ni et al., 2023). The places of two or four pads are inferred.
+    stop the player. An observation is an image of the 5×5 cells around the player. Unlike the
+    reference, we draw the pads' order and colours for each episode, not once, and an apple returns
+    20 frames after it was eaten, one frame earlier. The passive level's map was not published; ours
+    is a later reconstruction (Ni et al., 2023). The places of two or four pads are inferred.
 
     Parameters
     ----------

@@ -74,22 +74,11 @@ class Settings(BaseModel):
 class Task(Settings, abc.ABC):
     """A task; its settings are fields. It yields NumPy batches and knows no framework.
 
-    For randomly drawn sequences subclass :class:`GeneratedTask`, as docs/tutorials/task.md does.
-
-    Attributes
-    ----------
-    name : str
-        The name on the command line and in ``config.json``.
-    score : {"loss", "accuracy", "perplexity", "score"}
-        The metric of tables and curves, which selects the best checkpoint.
-    presets : mapping
-        Values of the run's and the task's fields, by preset name.
-    carries : bool
-        Whether each training batch continues the sequences of the previous one (truncated BPTT).
-    shown : str
-        The training metric of the progress display.
-    downsize : int
-        Units per master gate, unless the user sets ``mechanism.downsize`` (Appendix D).
+    Class attributes: ``name``; ``score``, the metric of tables and curves, which selects the best
+    checkpoint; ``presets``, values of the run's and the task's fields by name; ``carries``, whether
+    each training batch continues the sequences of the previous one; ``shown``, the training metric
+    of the progress display; ``downsize``, the default units per master gate (Appendix D). For
+    randomly drawn sequences subclass :class:`GeneratedTask`, as docs/tutorials/task.md does.
     """
 
     name: ClassVar[str]
@@ -116,13 +105,9 @@ class Task(Settings, abc.ABC):
 
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec | AgentSpec:
-        """The model of a run.
+        """The model; ``model`` has core, mechanism, hidden_size, layers, memory, zoneout, dropout.
 
-        Parameters
-        ----------
-        **model
-            core, mechanism, hidden_size, layers, memory, zoneout, dropout; if the task carries the
-            state, also streams.
+        A task that carries the state gets ``streams``, too.
         """
 
     def learner(

@@ -9,10 +9,9 @@ from gatecore.tasks.problems.adding import Adding
 
 
 class Forgetting(Adding):
-    """Adding with every effective forget gate initialized to σ(6).
+    """Adding with every effective forget gate initialized to σ(6), a timescale of 404 steps.
 
-    All units start at a timescale of 404 steps, which training must shorten. Compare the loss, and
-    the smallest characteristic timescale 1/(1 − g) after training, which every run reports.
+    Compare the loss, and the smallest timescale 1/(1 − g) after training, which runs report.
 
     The paper gives the effective activation σ(6), but not how each mechanism reaches it. We use
     the constant initial bias 6; a separate input gate starts at logit 0 and a refine gate is
@@ -24,9 +23,8 @@ class Forgetting(Adding):
     Raises
     ------
     ValueError
-        From :meth:`mechanism_defaults`, for cumax and master gates, which cannot start at σ(6):
-        cumax ignores a constant added to its logits, and master gates with neutral inner gates have
-        the effective gate F(1 − I/2) = ¾F.
+        From :meth:`mechanism_defaults`, for cumax gates, which ignore a constant added to their
+        logits, and for master gates, whose effective gate would be F(1 − I/2) = ¾F.
 
     Examples
     --------

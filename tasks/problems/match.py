@@ -20,23 +20,18 @@ _QUICK_ACTIVE = dict(channels=(16,), growth=(3000, 5000), steps=6000)
 class VisualMatch(AgentTask):
     """See a colour, gather apples for a while, then choose the pad of that colour.
 
-    The environment is :class:`gatecore.tasks.environments.match.Match`, the agent that of
-    :class:`gatecore.tasks.problems.agent_task.AgentTask`. An episode's score is the reward of its
-    last phase: 10 for the right pad. The baselines are a random walk, a memoryless policy that
-    always chooses a pad, and the perfect policy, each measured on 2048 episodes. ``apples`` is the
-    reward of an apple; where it is 1 the discount is .998, as in the paper, else .96, or .92 in
-    ``quick``.
+    The environment is :class:`gatecore.tasks.environments.match.Match`. An episode's score is the
+    reward of its last phase: 10 for the right pad. The baselines are a random walk, a memoryless
+    policy that always chooses a pad, and the perfect policy, each measured on 2048 episodes. The
+    discount is .998 where apples pay 1, as in the paper, else .96, or .92 in ``quick``.
 
     The paper does not state, and we infer: the sizes of the networks, the number of parallel
-    episodes and of steps; clipping of the gradient as in its other tasks. ``paper`` has phases of
-    75, 450 and up to 75 frames, and an episode ends with the choice. ``quick`` is ours, except for
-    its phases of 15, 90 and 15 frames, those of the reference's grid worlds: no convolutions, as
-    the 5×5 cells are few; a larger initial ``gain`` and learning rate; and a curriculum,
-    ``growth``: the second phase of training episodes grows linearly from no frames to its length.
-    An agent learns that a pad's colour matters many times sooner when it was stored a short while
-    ago. In ``active``, where a third of the episodes show the colour at their start and the others
-    require a search, growth begins and ends later, and there is one convolution. Validation and
-    test episodes have the full length.
+    episodes and of steps; clipping of the gradient as in its other tasks. ``quick`` is ours, except
+    for its phases of 15, 90 and 15 frames, those of the reference's grid worlds: no convolutions
+    (one in ``active``), as the 5×5 cells are few; a larger initial ``gain`` and learning rate; and
+    a curriculum, ``growth``: the second phase of training episodes grows linearly from no frames to
+    its length. An agent learns that a pad's colour matters many times sooner when it was stored a
+    short while ago. Validation and test episodes have the full length.
     """
 
     name: ClassVar = "match"

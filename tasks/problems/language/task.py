@@ -25,46 +25,28 @@ _WIKITEXT103 = {Stream.TRAIN: 103_227_021, Stream.VALIDATION: 217_646, Stream.TE
 class Language(Task):
     """Predict each next word or character of a text; the score is the perplexity, exp(loss).
 
-    Data sets:
+    ``data`` is ``pydoc`` (CPython's help texts, embedded; they differ between Python versions,
+    which ``config.json`` records), ``files`` with a folder as ``path``, or ``wikitext103``, which
+    also checks the token counts. Training reads the text as a ring: ``batch_size`` streams start at
+    equal distances, the first at a position drawn from the seed, and advance by ``bptt`` steps a
+    batch. Gradients stop at the start of a batch; the state is carried over. A held-out text is cut
+    into at most ``batch_size`` streams that start from a zero state; each token is scored once.
 
-    - ``pydoc`` (default, embedded): CPython's help texts, ``pydoc_data.topics``; 79 articles of
-      some 65,000 words in Python 3.11, others in other versions; ``config.json`` records the
-      version. Sorted by name, the first of every ten articles is for test, the seventh for
-      validation. Some articles repeat parts of others: in Python 3.11 an eighth of the test lines
-      also occur in the training text.
-    - ``files``, with ``path=FOLDER``: ``wiki.{train,valid,test}.tokens``; or parquet files
-      ``train*``, ``valid*``, ``test*`` with a column ``text``, whose rows are lines; or ``.txt``
-      files: ``{train,valid,test}.txt``, folders of those names, or at least ten files, split as
-      the help texts are. Files are streamed. Their ids are cached in ``FOLDER/.gatecore``, or else
-      in the user's cache folder, and memory-mapped.
-    - ``wikitext103``: the same, after checking that the token counts are those of WikiText-103.
-
-    In ``.tokens`` and parquet files words are separated by spaces, and an article starts at a line
-    ``= Title =``. In other texts words are runs of letters and digits, and single punctuation
-    marks; each file is an article. Every line ends with ``<eos>``, at the character level too.
-
-    Training reads the text as a ring: ``batch_size`` streams start at equal distances, the first
-    at a position drawn from the seed, and advance by ``bptt`` steps a batch. Gradients stop at the
-    start of a batch; the state is carried over. It is reset before the step that predicts the
-    first symbol of an article, whose input is the ``<eos>`` before it. A held-out text is cut into
-    at most ``batch_size`` streams that start from a zero state; each token is scored once.
-
-    The paper states the resets, truncation to 128 steps and WikiText-103. We infer the rest:
-    clipping by the gradient's global norm; one layer; separate embeddings of the hidden size
-    (``tied`` shares one matrix, with the output layer's initialization); a full softmax, unless
-    ``adaptive`` lists the cutoffs of torch's adaptive softmax; no dropout; 50,000 steps in
+    The paper states WikiText-103, truncation to 128 steps and the reset of the state at articles.
+    We infer: the reset comes before the step that predicts an article's first symbol, whose input
+    is the ``<eos>`` before it; clipping by the gradient's global norm; one layer; separate
+    embeddings of the hidden size (``tied`` shares one matrix, with the output layer's
+    initialization); a full softmax, unless ``adaptive`` lists cutoffs; no dropout; 50,000 steps in
     ``paper``, eight epochs of WikiText-103. ``quick`` is ours.
 
     Raises
     ------
     DataError
-        A file is missing, damaged or not UTF-8; or :meth:`corpus` finds a text other than
-        ``content``.
+        A file is missing, damaged or not UTF-8; or the text is another than ``content`` identifies.
 
     Examples
     --------
-    >>> task = Language(level="character", bptt=20)
-    >>> batch = task.batch(seed=0, step=0, size=3)
+    >>> batch = Language(level="character", bptt=20).batch(seed=0, step=0, size=3)
     >>> batch.inputs.shape, bool((batch.inputs[1:] == batch.targets[:-1]).all())
     ((20, 3), True)
     """

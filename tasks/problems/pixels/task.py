@@ -45,29 +45,17 @@ _DATASETS = {
 class Pixels(Task):
     """Classify an image from its pixels, read one per step, row by row from the top left.
 
-    Data sets:
+    ``data`` is ``digits`` (scikit-learn's 1797 images of 8 × 8 pixels, embedded), ``mnist`` or
+    ``cifar10``, with the folder of their files as ``path``. With ``permute`` step t reads pixel
+    p[t] of the bit-reversal permutation p. Inputs are (784, size, 1) for MNIST, (1024, size, 3) for
+    CIFAR-10 and (64, size, 1) for the digits, in [0, 1].
 
-    - ``digits`` (default, embedded): scikit-learn's 1797 images of 8 x 8 pixels, scaled from 0..16
-      to [0, 1]; sequences of 64. The split is fixed and stratified (ours): of every 20 images of a
-      class, in the order of the file, 14 are for training, 3 for validation, 3 for test.
-    - ``mnist``, with ``path=FOLDER`` of its IDX files, plain or .gz; sequences of 784.
-    - ``cifar10``, with ``path=FOLDER`` of its batches, binary or Python version; sequences of 1024
-      steps with three channels. The last sixth (MNIST) or tenth of the training images is for
-      validation (ours).
-
-    With ``permute`` step t reads pixel p[t] of the bit-reversal permutation p, which moves
-    neighbours far apart.
-
-    Presets: ``paper`` is the protocol of Table 2 (512 units, batch 50, 150 epochs; 100 for
-    CIFAR-10), ``table3`` that of Table 3 (1024 units; 2048 for CIFAR-10), ``table3-zoneout`` adds
-    its zoneout (0.5 and 0.05 for an LSTM, else 0.1) and dropout of 0.5 on the ReLU layer. The
-    learning rate, among those the paper tried, is ours. ``quick`` is ours: on MNIST and CIFAR-10
-    one epoch of 51,200 images, evaluated on a thousand.
-
-    The paper does not state, and we infer: the class is read from the last step only, through the
-    ReLU layer of 256; p is a gather; clipping by the gradient's global norm. Epochs follow one
-    another without a gap, each in an order drawn from the seed and its number; a batch may contain
-    the end of one and the start of the next.
+    ``paper`` is the protocol of Table 2, ``table3`` that of Table 3, ``table3-zoneout`` the same
+    with zoneout and dropout; the learning rate, among those the paper tried, is ours. The paper
+    does not state, and we infer: the class is read from the last step only, through the ReLU layer
+    of 256; p is a gather; clipping by the gradient's global norm. Ours are ``quick``, the digits
+    and their split (14:3:3 of each class), the validation set (the last sixth of MNIST's training
+    images, the last tenth of CIFAR-10's), and that a batch may straddle two epochs.
 
     Raises
     ------

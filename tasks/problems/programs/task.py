@@ -34,41 +34,22 @@ _COUNTED = 4096  # training and test programs of the frequency baselines
 class Programs(GeneratedTask):
     """Read a program, one character a step; then output its result, character by character.
 
-    Programs are drawn anew for each batch, from one of two grammars:
-
-    - ``santoro``, of Sonnet's learn-to-execute example, has the paper's three categories. Literals
-      have exactly ``length`` digits. An operation takes the previous result as ``a``, in
-      parentheses. The category ``addition`` has ``a+b``; ``control`` has ``aifb>celsed``, also with
-      ``<``, and ``x=afor[n]x+=b`` with n in 1..9; ``program`` has all of these, ``a-b`` and
-      ``a*b``. The result is taken modulo 10^(length + 1). The model reads zeros while it answers.
-    - ``zaremba``, of Zaremba & Sutskever (*Learning to execute*, 2014): sums, products with a small
-      factor, conditions, variables and loops over several lines, with ``#`` for a new line and
-      ``@`` at the end. Literals are in 1..10^length, small factors and loop counts in 1..4 length;
-      answers may be negative and end with a full stop, which is scored. While it answers, also in
-      evaluation, the model reads the previous character of the target (teacher forcing). The only
-      category is ``program``.
-
-    One core reads and answers. The loss is the cross-entropy over the characters of the target, in
-    nats per character; the accuracy is the share of correct ones.
-
-    The curriculum draws the difficulty of each training program: ``baseline``, always ``length``
-    and ``nesting``; ``mix`` (the paper's), uniform in 1..``length`` and 1..``nesting``; ``naive``,
-    rising from 1 and 1, through the lengths at each nesting; ``combined``, ``mix`` for one program
-    in five, else ``naive``. Validation and test programs have the full difficulty, as both sources'
-    test programs. The CRC-32 of its text assigns each program to training, validation or test data
-    (8:1:1); a program of another split is drawn again.
+    The grammar ``santoro`` is that of Sonnet's learn-to-execute example, with the paper's three
+    categories; ``zaremba`` that of Zaremba & Sutskever (*Learning to execute*, 2014), whose model
+    reads the previous character of the target while it answers (teacher forcing). Programs are
+    drawn for each batch, with a difficulty given by ``curriculum``; validation and test programs
+    have the full ``length`` and ``nesting``. The loss is the cross-entropy over the characters of
+    the target, in nats per character; the accuracy is the share of correct ones.
 
     The paper does not state, and we infer: which grammar; that the operations of a category are
     equally likely; that length and nesting are drawn once per program (Zaremba's code draws the
     length of each literal); that ``naive`` advances every ``level_steps`` training steps (the
     originals advance by the model's scores, so mechanisms would see different data); one-hot
     inputs; the answer's own characters as classes, without hidden layers between core and answer
-    (Sonnet's example has four); the split; clipping by the gradient's global norm; validation and
-    test sets drawn once per seed. All programs of a batch end at the same step; shorter ones begin
-    later, with a reset of the state, so padding changes no answer, but the means of a batch's gates
-    include the steps before a program. The program part is padded to a multiple of 8 steps.
-    ``quick`` is ours: two digits, four operations, with ``santoro`` the category ``control``; for
-    an RMC, slots of 64 units and 2000 steps.
+    (Sonnet's example has four); the split, 8:1:1 by the CRC-32 of the text; clipping by the
+    gradient's global norm; validation and test sets drawn once per seed. All programs of a batch
+    end at the same step; shorter ones begin later, with a reset of the state, so padding changes no
+    answer, but the means of a batch's gates include the steps before a program. ``quick`` is ours.
 
     Examples
     --------
