@@ -1,4 +1,4 @@
-"""What a task of reinforcement learning asks of a backend: games to play, and an agent, as data."""
+"""Reinforcement learning environments, as the tasks provide them and an agent uses them."""
 
 import abc
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ import numpy as np
 from gatecore._namespace import Array
 
 
-class Turn(NamedTuple):
-    """What one step of all games of a :class:`World` brings.
+class StepResult(NamedTuple):
+    """The result of one step of an :class:`Environment`.
 
     Parameters
     ----------
-    observation : array (games, ...)
-        What is seen next: of a game that has ended, the first sight of the game after it.
-    reward : float32 array (games,)
-    ended : bool array (games,)
-        Whether the game ended with this step.
-    score : float32 array (games,)
-        What this step adds to the game's score, by which players are judged; it may be the reward.
+    observation : array (episodes, ...)
+        The next observation; of an episode that has ended, the first of the episode after it.
+    reward : float32 array (episodes,)
+    ended : bool array (episodes,)
+        Whether the episode ended with this step.
+    score : float32 array (episodes,)
+        The step's part of the episode's score, by which policies are compared; often the reward.
     """
 
     observation: Array
@@ -29,22 +29,22 @@ class Turn(NamedTuple):
     score: Array
 
 
-class World(abc.ABC):
-    """A batch of games that one player plays in step with each other, in NumPy.
+class Environment(abc.ABC):
+    """A vectorised environment in NumPy: episodes that are stepped together.
 
-    A game that has ended is followed by a new one at once. All that happens is a function of the
-    generator given to :meth:`reset` and of the actions.
+    An episode that has ended is followed by a new one at once. All randomness comes from the
+    generator given to :meth:`reset`.
 
     Attributes
     ----------
     size : int
-        Games side by side.
+        Number of parallel episodes.
     actions : int
         Actions are 0..actions-1.
     shape, dtype
-        Of one game's observation: uint8 (height, width, 3) or float32 (features,).
+        Of one observation: uint8 (height, width, 3) or float32 (features,).
     horizon : int
-        Steps that a game takes at most.
+        The most steps of an episode.
     """
 
     size: int
@@ -55,48 +55,48 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, rng: np.random.Generator) -> Array:
-        """Begin new games, drawn from ``rng`` now and later. Returns what is seen first."""
+        """Start new episodes, drawn from ``rng`` now and later. Returns the first observations."""
 
     @abc.abstractmethod
-    def step(self, actions: Array) -> Turn:
-        """Take actions (games,)."""
+    def step(self, actions: Array) -> StepResult:
+        """Take actions (episodes,)."""
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all that the games need to go on elsewhere, of shapes that never change."""
+        """Copies of the whole state, in arrays whose shapes never change."""
 
     @abc.abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> Array:
-        """Go on from what :meth:`state_dict` returned. Returns what is seen now.
+        """Continue from a result of :meth:`state_dict`. Returns the current observations.
 
         Raises
         ------
         ValueError
-            An entry missing, unknown, or of another shape or type.
+            An entry missing, unknown, or of another shape or dtype.
         """
 
 
-class Games(NamedTuple):
-    """New games to be played: what a batch is to other tasks.
+class EpisodeBatch(NamedTuple):
+    """A batch of new episodes, as an agent's learner takes it; ``world`` is the environment.
 
-    The same seed and the same player give the same games, however often.
+    Equal seeds and equal policies give equal episodes.
     """
 
-    world: World
+    world: Environment
     seed: tuple[int, ...]
 
 
 def generator_state(rng: np.random.Generator) -> np.ndarray:
     """The state of a PCG64 generator, uint64 (6,)."""
-    told: Any = rng.bit_generator.state
-    state, increment = told["state"]["state"], told["state"]["inc"]
-    low = (1 << 64) - 1
-    words = (state >> 64, state & low, increment >> 64, increment & low)
-    return np.array([*words, told["has_uint32"], told["uinteger"]], np.uint64)
+    state: Any = rng.bit_generator.state
+    low, words = (1 << 64) - 1, []
+    for word in (state["state"]["state"], state["state"]["inc"]):
+        words += [word >> 64, word & low]
+    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
 
 
 def set_generator_state(rng: np.random.Generator, state: np.ndarray) -> None:
-    """Continue from what :func:`generator_state` returned."""
+    """Continue from a result of :func:`generator_state`."""
     words = [int(word) for word in state]
     rng.bit_generator.state = {
         "bit_generator": "PCG64",
@@ -104,3 +104,6 @@ def set_generator_state(rng: np.random.Generator, state: np.ndarray) -> None:
         "has_uint32": words[4],
         "uinteger": words[5],
     }
+
+
+World, Turn, Games = Environment, StepResult, EpisodeBatch  # the former names

@@ -11,7 +11,7 @@ BatchT = TypeVar("BatchT", contravariant=True)
 
 @runtime_checkable
 class Learner(Protocol[BatchT]):
-    """A model in training, of any backend: ``Learner`` of a ``Batch``, ``Agent`` of ``Games``.
+    """A model in training: a ``Learner`` of ``Batch``es, or an ``Agent`` of ``EpisodeBatch``es.
 
     ``step`` and ``evaluate`` return metrics by name. ``gates`` are the effective forget gate and
     its complement, averaged over time and batch: float64 (rows, units). ``load_state_dict`` raises

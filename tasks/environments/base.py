@@ -8,9 +8,12 @@ import numpy as np
 
 from gatecore import _checks
 from gatecore._namespace import Array
-from gatecore.contracts.environment import Turn as StepResult
-from gatecore.contracts.environment import World as Environment
-from gatecore.contracts.environment import generator_state, set_generator_state
+from gatecore.contracts.environment import (
+    Environment,
+    StepResult,
+    generator_state,
+    set_generator_state,
+)
 
 _GENERATOR = "generator"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gatecore import _checks
-from gatecore.contracts.environment import World as Environment
+from gatecore.contracts.environment import Environment
 from gatecore.tasks.environments import maps
 from gatecore.tasks.environments.match import REWARD, Match
 

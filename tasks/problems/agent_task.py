@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from gatecore.contracts.agent import AgentSpec
-from gatecore.contracts.environment import Games as EpisodeBatch
-from gatecore.contracts.environment import World as Environment
+from gatecore.contracts.environment import Environment, EpisodeBatch
 from gatecore.tasks.problems.base import SampledTask, Stream
 
 SETTINGS = {field.name: field for field in dataclasses.fields(AgentSpec) if field.metadata}

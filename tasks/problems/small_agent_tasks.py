@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from gatecore.contracts.environment import World as Environment
+from gatecore.contracts.environment import Environment
 from gatecore.tasks import missing
 from gatecore.tasks.environments import memory_chain, t_maze
 from gatecore.tasks.problems.agent_task import AgentTask

@@ -1,4 +1,4 @@
-"""The actor-critic agent: its returns, its loss, what it learns, and how it goes on."""
+"""The actor-critic agent: returns, loss, learning, resumption."""
 
 import numpy as np
 import pytest
@@ -8,17 +8,23 @@ from gatecore.backends.torch import Agent
 from gatecore.backends.torch.rl.actor_critic import Network
 from gatecore.backends.torch.rl.rollout import returns
 from gatecore.contracts.agent import AgentSpec
-from gatecore.contracts.environment import Games, Turn, World, generator_state, set_generator_state
+from gatecore.contracts.environment import (
+    Environment,
+    EpisodeBatch,
+    StepResult,
+    generator_state,
+    set_generator_state,
+)
 from gatecore.contracts.memory import Memory
 
-SEES = 3
+FEATURES = 3
 
 
-class Recall(World):
-    """Games of unequal length: a sign at the first step is asked for at the last."""
+class Recall(Environment):
+    """Episodes of unequal length: the last action must be the sign of the first observation."""
 
     actions = 2
-    shape = (SEES,)
+    shape = (FEATURES,)
     dtype = np.float32
 
     def __init__(self, size, shortest=3, longest=5):
@@ -29,7 +35,7 @@ class Recall(World):
         self.sign, self.left = np.zeros(self.size, int), np.zeros(self.size, int)
         self.begins = np.ones(self.size, bool)
         self._begin(self.begins)
-        return self._see()
+        return self._observe()
 
     def _begin(self, which):
         low, high = self.lengths
@@ -37,7 +43,7 @@ class Recall(World):
         self.left = np.where(which, self.rng.integers(low, high + 1, self.size), self.left)
         self.begins = which
 
-    def _see(self):
+    def _observe(self):
         sign = np.where(self.begins, 2 * self.sign - 1, 0)
         return np.stack([sign, self.left == 1, np.ones(self.size)], -1).astype(np.float32)
 
@@ -47,7 +53,7 @@ class Recall(World):
         reward = np.where(ended, right, np.float32(0.125))
         self.left = self.left - 1
         self._begin(ended)
-        return Turn(self._see(), reward, ended, np.where(ended, right, np.float32(0)))
+        return StepResult(self._observe(), reward, ended, np.where(ended, right, np.float32(0)))
 
     def state_dict(self):
         state = {name: getattr(self, name).copy() for name in ("sign", "left", "begins")}
@@ -58,22 +64,22 @@ class Recall(World):
         set_generator_state(self.rng, state["rng"])
         for name in ("sign", "left", "begins"):
             setattr(self, name, np.array(state[name]))
-        return self._see()
+        return self._observe()
 
 
 def spec(**changes):
-    sizes = dict(shape=(SEES,), actions=2, hidden_size=8, features=6, heads=(7,), discount=0.9)
+    sizes = dict(shape=(FEATURES,), actions=2, hidden_size=8, features=6, heads=(7,), discount=0.9)
     return AgentSpec(**{**sizes, **changes})
 
 
 def agent(size=4, dtype="float64", seed=0, **changes):
-    its = spec(**changes)
-    games = None if its.unroll is None else Games(Recall(size), (seed, 3))
-    return Agent(its, games, seed=seed, dtype=dtype)
+    chosen = spec(**changes)
+    first = None if chosen.unroll is None else EpisodeBatch(Recall(size), (seed, 3))
+    return Agent(chosen, first, seed=seed, dtype=dtype)
 
 
-def games(step, size=4, seed=0):
-    return Games(Recall(size), (seed, 0, step))
+def episodes(step, size=4, seed=0):
+    return EpisodeBatch(Recall(size), (seed, 0, step))
 
 
 def twin(one):
@@ -83,26 +89,26 @@ def twin(one):
     return network
 
 
-def judged(network, steps, discount, trace, value_cost, entropy_cost, size, last=None):
-    """Loss, value error and entropy of games that are told step by step, by scalar loops.
+def scalar_loss(network, steps, discount, trace, value_cost, entropy_cost, size, last=None):
+    """Loss, value error and entropy of episodes, by scalar loops.
 
-    A step of a game is (logits, value, action, reward, ended) or None where it is not played.
+    A step of an episode is (logits, value, action, reward, ended), or None after its end.
     """
     loss, errors, entropies = 0.0, [], []
-    for game in range(size):
-        told = [step[game] for step in steps if step[game] is not None]
-        following = None if last is None else last[game]
-        for t in reversed(range(len(told))):
-            logits, value, action, reward, ended = told[t]
-            if ended or (t == len(told) - 1 and following is None):
-                wanted = reward
+    for k in range(size):
+        taken = [step[k] for step in steps if step[k] is not None]
+        following = None if last is None else last[k]
+        for t in reversed(range(len(taken))):
+            logits, value, action, reward, ended = taken[t]
+            if ended or (t == len(taken) - 1 and following is None):
+                target = reward
             else:
-                after = told[t + 1][1].item() if t + 1 < len(told) else last[game]
-                ahead = last[game] if t == len(told) - 1 else following
-                wanted = reward + discount * ((1 - trace) * after + trace * ahead)
-            following = wanted
+                after = taken[t + 1][1].item() if t + 1 < len(taken) else last[k]
+                ahead = last[k] if t == len(taken) - 1 else following
+                target = reward + discount * ((1 - trace) * after + trace * ahead)
+            following = target
             policy = logits.softmax(-1)
-            error = wanted - value
+            error = target - value
             entropy = -sum(p * p.log() for p in policy)
             loss = loss - policy[action].log() * error.detach() + value_cost * error**2
             loss = loss - entropy_cost * entropy
@@ -111,78 +117,82 @@ def judged(network, steps, discount, trace, value_cost, entropy_cost, size, last
     return loss / size, np.mean(errors), np.mean(entropies)
 
 
-def walk(network, world, observation, rng, steps, before, whole):
-    """Play step by step, one game's step at a time, keeping what was said."""
-    told, size = [], world.size
+def scalar_rollout(network, environment, observation, rng, steps, before, whole):
+    """A rollout, one step of one episode at a time."""
+    taken, size = [], environment.size
     actions, rewards, resets, state = before
     over = np.zeros(size, bool)
     for _ in range(steps):
-        said = network(
+        output = network(
             torch.as_tensor(observation)[None].double(), torch.as_tensor(actions)[None],
             torch.as_tensor(rewards)[None].double(), state, torch.as_tensor(resets)[None],
         )  # fmt: skip
-        state, policy = said.state, said.logits[0].softmax(-1).detach().numpy()
+        state, policy = output.state, output.logits[0].softmax(-1).detach().numpy()
         draws = rng.random((size, 1))[:, 0]
         chosen = np.array([int(np.sum(draws[k] > np.cumsum(policy[k])[:-1])) for k in range(size)])
-        turn = world.step(chosen)
-        told.append([
+        result = environment.step(chosen)
+        taken.append([
             None if whole and over[k]
-            else (said.logits[0, k], said.values[0, k], chosen[k], float(turn.reward[k]),
-                  bool(turn.ended[k]))
+            else (output.logits[0, k], output.values[0, k], chosen[k], float(result.reward[k]),
+                  bool(result.ended[k]))
             for k in range(size)
         ])  # fmt: skip
-        over |= turn.ended
-        observation, resets = turn.observation, turn.ended
-        actions = np.where(turn.ended, -1, chosen)
-        rewards = np.where(turn.ended, 0, turn.reward)
+        over |= result.ended
+        observation, resets = result.observation, result.ended
+        actions = np.where(result.ended, -1, chosen)
+        rewards = np.where(result.ended, 0, result.reward)
         if whole and over.all():
             break
-    return told, observation, (actions, rewards, resets, state)
+    return taken, observation, (actions, rewards, resets, state)
 
 
-def untouched(size):
+def before_first(size):
     return np.full(size, -1), np.zeros(size), np.ones(size, bool), None
 
 
 def norm(network, loss):
     trained = [p for p in network.parameters() if p.requires_grad]
-    found = torch.autograd.grad(loss, trained, allow_unused=True)
-    return float(sum((g**2).sum() for g in found if g is not None) ** 0.5)
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    return float(sum((g**2).sum() for g in gradients if g is not None) ** 0.5)
 
 
 @pytest.mark.parametrize("trace", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("core", ["lstm", "gru", "minimal", "none"])
-def test_a_step_minimises_what_scalar_loops_over_whole_games_give(core, trace):
+def test_loss_metrics_and_gradient_of_whole_episodes_are_those_of_scalar_loops(core, trace):
     learner = agent(core=core, trace=trace, entropy_cost=0.05)
     network, size = twin(learner), 4
-    metrics = learner.step(games(0), learning_rate=1e-3)
-    world, rng = Recall(size), np.random.default_rng([0, 0, 0, 1])
-    seen = world.reset(np.random.default_rng((0, 0, 0)))
-    told, *_ = walk(network, world, seen, rng, world.horizon, untouched(size), whole=True)
-    loss, error, entropy = judged(network, told, 0.9, trace, 0.2, 0.05, size)
+    metrics = learner.step(episodes(0), learning_rate=1e-3)
+    environment, rng = Recall(size), np.random.default_rng([0, 0, 0, 1])
+    observation = environment.reset(np.random.default_rng((0, 0, 0)))
+    taken, *_ = scalar_rollout(
+        network, environment, observation, rng, environment.horizon, before_first(size), whole=True
+    )
+    loss, error, entropy = scalar_loss(network, taken, 0.9, trace, 0.2, 0.05, size)
     assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-10)
     assert metrics["value_error"] == pytest.approx(error, rel=1e-10)
     assert metrics["entropy"] == pytest.approx(entropy, rel=1e-10)
     assert metrics["gradient_norm"] == pytest.approx(norm(network, loss), rel=1e-8)
 
 
-def test_an_unroll_goes_on_where_the_last_ended_and_trusts_its_value_of_the_rest():
+def test_a_truncated_rollout_continues_the_last_and_bootstraps_from_its_final_value():
     learner = agent(unroll=4, trace=0.7, entropy_cost=0.05)
-    world, size = Recall(4), 4
-    seen = world.reset(np.random.default_rng((0, 3)))
-    before = untouched(size)
+    environment, size = Recall(4), 4
+    observation = environment.reset(np.random.default_rng((0, 3)))
+    before = before_first(size)
     for step in range(3):
         network = twin(learner)
-        metrics = learner.step(games(step), learning_rate=1e-2)
+        metrics = learner.step(episodes(step), learning_rate=1e-2)
         rng = np.random.default_rng([0, 0, step, 1])
-        told, seen, before = walk(network, world, seen, rng, 4, before, whole=False)
+        taken, observation, before = scalar_rollout(
+            network, environment, observation, rng, 4, before, whole=False
+        )
         actions, rewards, resets, state = before
         after = network(
-            torch.as_tensor(seen)[None].double(), torch.as_tensor(actions)[None],
+            torch.as_tensor(observation)[None].double(), torch.as_tensor(actions)[None],
             torch.as_tensor(rewards)[None].double(), state, torch.as_tensor(resets)[None],
         )  # fmt: skip
         rest = after.values[0].tolist()
-        loss, error, _ = judged(network, told, 0.9, 0.7, 0.2, 0.05, size, rest)
+        loss, error, _ = scalar_loss(network, taken, 0.9, 0.7, 0.2, 0.05, size, rest)
         assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-9)
         assert metrics["value_error"] == pytest.approx(error, rel=1e-9)
         if step == 0:  # later ones begin with a state that gradients do not enter
@@ -190,7 +200,7 @@ def test_an_unroll_goes_on_where_the_last_ended_and_trusts_its_value_of_the_rest
         before = (*before[:3], tuple(part.detach() for part in before[3]))
 
 
-def test_returns_stop_at_the_end_of_a_game_and_mix_values_by_the_trace():
+def test_td_lambda_returns_stop_at_the_end_of_an_episode():
     rewards = torch.tensor([[1.0], [2.0], [4.0]])
     ended = torch.tensor([[False], [True], [False]])
     after = torch.tensor([[10.0], [20.0], [30.0]])
@@ -201,27 +211,27 @@ def test_returns_stop_at_the_end_of_a_game_and_mix_values_by_the_trace():
 
 
 @pytest.mark.parametrize("mechanism", ["standard", "UR", "OM"])
-def test_a_memory_learns_what_an_agent_without_one_cannot(mechanism):
+def test_an_lstm_learns_a_memory_task_that_a_memoryless_agent_cannot(mechanism):
     scores = {}
     for core in ("lstm", "none"):
         learner = agent(32, "float32", core=core, mechanism=mechanism, hidden_size=16)
         for step in range(150):
-            learner.step(games(step, 32), learning_rate=1e-2)
-        scores[core] = learner.evaluate([Games(Recall(256), (0, 1, 0))])["score"]
+            learner.step(episodes(step, 32), learning_rate=1e-2)
+        scores[core] = learner.evaluate([EpisodeBatch(Recall(256), (0, 1, 0))])["score"]
     assert scores["lstm"] > 0.9
     assert abs(scores["none"]) < 0.25
 
 
 @pytest.mark.parametrize("unroll", [None, 4])
-def test_an_agent_that_takes_over_a_state_goes_on_as_the_one_that_gave_it(unroll):
+def test_an_agent_resumes_bit_for_bit_from_a_state_dict(unroll):
     one = agent(unroll=unroll)
     for step in range(3):
-        one.step(games(step), learning_rate=1e-2)
+        one.step(episodes(step), learning_rate=1e-2)
     other = agent(unroll=unroll, seed=1)
     other.load_state_dict(one.state_dict())
     for step in range(3, 6):
-        mine = one.step(games(step), learning_rate=1e-2)
-        assert other.step(games(step), learning_rate=1e-2) == mine
+        mine = one.step(episodes(step), learning_rate=1e-2)
+        assert other.step(episodes(step), learning_rate=1e-2) == mine
     assert all(np.array_equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
 
 
@@ -232,10 +242,10 @@ def test_a_state_of_another_agent_is_refused():
         agent().load_state_dict(agent(hidden_size=9).state_dict())
 
 
-def test_evaluation_changes_nothing_and_says_the_same_again():
+def test_evaluation_is_repeatable_and_changes_nothing():
     learner = agent(unroll=4)
     before = learner.state_dict()
-    held_out = [Games(Recall(8), (0, 1, 0)), Games(Recall(3), (0, 1, 1))]
+    held_out = [EpisodeBatch(Recall(8), (0, 1, 0)), EpisodeBatch(Recall(3), (0, 1, 1))]
     found = learner.evaluate(held_out)
     assert found == learner.evaluate(held_out)
     assert all(np.array_equal(v, learner.state_dict()[k]) for k, v in before.items())
@@ -243,55 +253,57 @@ def test_evaluation_changes_nothing_and_says_the_same_again():
     assert found["reward"] == pytest.approx(found["score"] + 0.125 * (found["length"] - 1))
 
 
-def test_a_step_that_explodes_is_told_and_not_taken():
+def test_a_diverging_step_reports_nan_and_keeps_the_parameters():
     learner = agent(dtype="float32")
     with torch.no_grad():
         for name, value in learner.parameters.items():
             if name.startswith("value."):
                 value.mul_(1e6)
     before = learner.state_dict()
-    metrics = learner.step(games(0), learning_rate=1e-3)
+    metrics = learner.step(episodes(0), learning_rate=1e-3)
     assert np.isnan(metrics["loss"])
     after = learner.state_dict()
     assert all(np.array_equal(v, after[k]) for k, v in before.items() if "parameters" in k)
 
 
-def test_gates_before_training_are_those_of_the_mechanism():
-    gate = agent(mechanism="U", hidden_size=64).gates(games(0))
+def test_untrained_gates_are_those_of_the_mechanism():
+    gate = agent(mechanism="U", hidden_size=64).gates(episodes(0))
     assert gate.value.shape == (1, 64)
     assert np.allclose(gate.value + gate.complement, 1)
     assert gate.value.min() < 0.1
     assert gate.value.max() > 0.9
 
 
-def test_games_that_go_on_belong_to_an_unroll():
+def test_the_first_episodes_and_unroll_are_given_together_or_not_at_all():
     with pytest.raises(ValueError, match="unroll=None"):
-        Agent(spec(), Games(Recall(4), (0, 3)))
+        Agent(spec(), EpisodeBatch(Recall(4), (0, 3)))
     with pytest.raises(ValueError, match="unroll=4"):
         Agent(spec(unroll=4))
 
 
-def test_the_reconstructive_agent_also_learns_to_tell_what_it_saw():
-    """Beside the actor-critic's loss: observation, last action and last reward, and reading."""
+def test_the_loss_of_rma_includes_its_reconstruction_costs():
+    """Of the observation, the last action and the last reward, and of reading."""
     memory = Memory(slots=8, width=5, heads=2)
     learner = agent(core="rma", memory=memory, hidden_size=6, entropy_cost=0.05)
     network, size = twin(learner), 4
-    metrics = learner.step(games(0), learning_rate=1e-3)
-    world, rng = Recall(size), np.random.default_rng([0, 0, 0, 1])
-    seen = world.reset(np.random.default_rng((0, 0, 0)))
-    told, *_ = walk(network, world, seen, rng, world.horizon, untouched(size), whole=True)
-    costs = retold(network, Recall(size), told, size)
-    loss, *_ = judged(network, told, 0.9, 0.9, 0.2, 0.05, size)
+    metrics = learner.step(episodes(0), learning_rate=1e-3)
+    environment, rng = Recall(size), np.random.default_rng([0, 0, 0, 1])
+    observation = environment.reset(np.random.default_rng((0, 0, 0)))
+    taken, *_ = scalar_rollout(
+        network, environment, observation, rng, environment.horizon, before_first(size), whole=True
+    )
+    costs = reconstruction_costs(network, Recall(size), taken, size)
+    loss, *_ = scalar_loss(network, taken, 0.9, 0.9, 0.2, 0.05, size)
     assert metrics["loss"] == pytest.approx(float(loss.detach()) + costs / size, rel=1e-9)
     assert any(name.startswith("reconstruction.") for name in learner.parameters)
 
 
-def retold(network, world, told, size):
-    """What reconstruction costs in the same games, one value at a time."""
-    observation = world.reset(np.random.default_rng((0, 0, 0)))
+def reconstruction_costs(network, environment, taken, size):
+    """Reconstruction costs of the same episodes, one value at a time."""
+    observation = environment.reset(np.random.default_rng((0, 0, 0)))
     actions, rewards, state, total = [-1] * size, [0.0] * size, None, 0.0
     parts = network.reconstruction
-    for step in told:
+    for step in taken:
         given = [torch.as_tensor(part)[None] for part in (observation, actions, rewards)]
         x = network.features(given[0].double(), given[1], given[2].double())
         with torch.no_grad():
@@ -311,8 +323,8 @@ def retold(network, world, told, size):
                 total -= float(torch.log_softmax(did, 0)[actions[k]])
             total += 5e-5 * sum(max(2.0, strength) for strength in strengths)
         chosen = [0 if step[k] is None else int(step[k][2]) for k in range(size)]
-        turn = world.step(np.array(chosen))
-        observation = turn.observation
-        actions = [-1 if turn.ended[k] else chosen[k] for k in range(size)]
-        rewards = [0.0 if turn.ended[k] else float(turn.reward[k]) for k in range(size)]
+        result = environment.step(np.array(chosen))
+        observation = result.observation
+        actions = [-1 if result.ended[k] else chosen[k] for k in range(size)]
+        rewards = [0.0 if result.ended[k] else float(result.reward[k]) for k in range(size)]
     return total

@@ -13,10 +13,10 @@ from gatecore.backends.torch.rl.reconstruction import Reconstruction
 from gatecore.contracts.agent import AgentSpec
 
 
-class Said(NamedTuple):
-    """What the network says of each step: logits (time, batch, actions), values (time, batch).
+class PolicyOutput(NamedTuple):
+    """The network's output: logits (time, batch, actions), values (time, batch), core state.
 
-    ``cost`` (time, batch) is what the core adds to the loss, if anything.
+    ``cost`` (time, batch) is the core's own part of the loss, if it has one.
     """
 
     logits: Tensor
@@ -55,20 +55,20 @@ class Network(nn.Module):
         rewards: Tensor,
         state: Any = None,
         resets: Tensor | None = None,
-    ) -> Said:
-        """All steps at once.
+    ) -> PolicyOutput:
+        """Policy and value of all steps.
 
         Parameters
         ----------
         observations : Tensor (time, batch, *shape)
         actions : int Tensor (time, batch)
-            Those before the observations; -1 for none.
+            The actions before the observations; -1 for none.
         rewards : Tensor (time, batch)
-            What they brought.
+            Their rewards.
         state : optional
             Of the core.
         resets : bool Tensor (time, batch), optional
-            The core forgets before the steps where it is true.
+            Where true, the core's state is that of a new sequence before that step.
         """
         x, cost = self.features(observations, actions, rewards), None
         if self.reconstruction is not None:
@@ -77,31 +77,31 @@ class Network(nn.Module):
                 cost = self.reconstruction(latents, strengths, observations, actions, rewards)
         elif self.core is not None:
             x, state = self.core(x, state, resets)
-        return Said(self.policy(x), self.value(x)[..., 0], state, cost)
+        return PolicyOutput(self.policy(x), self.value(x)[..., 0], state, cost)
 
     def forget_gates(
         self, observations: Tensor, actions: Tensor, rewards: Tensor, resets: Tensor
     ) -> Gate:
-        """The core's effective forget gates, averaged over time and games: (rows, units)."""
+        """The core's effective forget gates, averaged over time and batch: (rows, units)."""
         if self.core is None:
             return Gate(rewards.new_zeros(1, 1), rewards.new_ones(1, 1))
         x = self.features(observations, actions, rewards)
         return self.core.forget_gates(x, None, resets)
 
     def tensors(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
-        """NumPy arrays where the network is; floating ones in its type."""
-        place = next(self.policy.parameters())
-        found = (torch.as_tensor(array, device=place.device) for array in arrays)
-        return tuple(t.to(place.dtype) if t.is_floating_point() else t for t in found)
+        """NumPy arrays as tensors on the network's device; floating ones in its dtype."""
+        like = next(self.policy.parameters())
+        tensors = (torch.as_tensor(array, device=like.device) for array in arrays)
+        return tuple(t.to(like.dtype) if t.is_floating_point() else t for t in tensors)
 
     def features(self, observations: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
-        """What the core receives, (time, batch, features + actions + 1)."""
+        """The core's input, (time, batch, features + actions + 1)."""
         frames = observations.flatten(0, 1).to(rewards.dtype)
         if self.spec.image:
             frames = (frames.permute(0, 3, 1, 2) - self.spec.background) / 255
-        seen = self.encoder(frames).view(*actions.shape, -1)
-        before = torch.eye(self.spec.actions + 1, self.spec.actions).to(rewards)[actions]
-        return torch.cat([seen, before, rewards.unsqueeze(-1)], -1)
+        encoded = self.encoder(frames).view(*actions.shape, -1)
+        one_hot = torch.eye(self.spec.actions + 1, self.spec.actions).to(rewards)[actions]
+        return torch.cat([encoded, one_hot, rewards.unsqueeze(-1)], -1)
 
 
 def _encoder(spec: AgentSpec) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Games played by a network: what happened, step by step, and where they stand."""
+"""Rollouts: the steps of episodes with actions drawn from a policy, and their returns."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatecore.backends.torch.rl.actor_critic import Network, Said
-from gatecore.contracts.environment import Games, World
+from gatecore.backends.torch.rl.actor_critic import Network, PolicyOutput
+from gatecore.contracts.environment import Environment, EpisodeBatch
 
 
-class Position(NamedTuple):
-    """Where games stand: what is seen, what was done and won last, whether that ended the game.
+class EnvironmentState(NamedTuple):
+    """The current observations, and the last actions, rewards and ends of episodes.
 
-    ``state`` is the core's; it is forgotten where a game has ended.
+    ``state`` is the core's; it is reset where an episode has ended.
     """
 
     observation: np.ndarray
@@ -24,15 +24,15 @@ class Position(NamedTuple):
     state: Any = None
 
     @classmethod
-    def first(cls, observation: np.ndarray, state: Any = None) -> "Position":
-        """New games."""
+    def first(cls, observation: np.ndarray, state: Any = None) -> "EnvironmentState":
+        """That of new episodes."""
         size = len(observation)
         return cls(observation, np.full(size, -1), np.zeros(size, np.float32),
                    np.ones(size, bool), state)  # fmt: skip
 
 
-class Played(NamedTuple):
-    """Steps of games (time, batch, ...): the position before each, the action, what it brought."""
+class Rollout(NamedTuple):
+    """Steps (time, batch, ...): the environment's state before each, the action, its result."""
 
     observations: np.ndarray
     last_actions: np.ndarray
@@ -44,64 +44,67 @@ class Played(NamedTuple):
     scores: np.ndarray
 
 
-def play_through(network: Network, games: Games) -> tuple[Played, np.ndarray]:
-    """Games from their beginning until each has ended, and which steps belong to them."""
-    world = games.world
-    rng = action_generator(games)
-    start = Position.first(world.reset(np.random.default_rng(games.seed)))
-    played, _ = play(network, world, start, rng, world.horizon, once=True)
-    return played, np.cumsum(played.ended, axis=0) - played.ended == 0
+def whole_episodes(network: Network, episodes: EpisodeBatch) -> tuple[Rollout, np.ndarray]:
+    """A rollout until each episode has ended once, and which of its steps belong to them."""
+    environment = episodes.world
+    first = EnvironmentState.first(environment.reset(np.random.default_rng(episodes.seed)))
+    rollout, _ = run(
+        network, environment, first, action_generator(episodes), environment.horizon, once=True
+    )
+    return rollout, np.cumsum(rollout.ended, axis=0) - rollout.ended == 0
 
 
-def play(
+def run(
     network: Network,
-    world: World,
-    position: Position,
+    environment: Environment,
+    state: EnvironmentState,
     rng: np.random.Generator,
     steps: int,
     once: bool = False,
-) -> tuple[Played, Position]:
-    """At most ``steps`` steps from a position, with actions drawn from the policy.
+) -> tuple[Rollout, EnvironmentState]:
+    """At most ``steps`` steps with actions drawn from the policy; the next state.
 
-    With ``once`` no longer than until every game has ended once.
+    With ``once`` no more steps than until every episode has ended once.
     """
-    told: list[tuple[np.ndarray, ...]] = []
-    over = np.zeros(world.size, bool)
+    taken: list[tuple[np.ndarray, ...]] = []
+    over = np.zeros(environment.size, bool)
     for _ in range(steps):
-        action, state = act(network, position, rng)
-        turn = world.step(action)
-        told.append((*position[:4], action, turn.reward, turn.ended, turn.score))
-        over |= turn.ended
-        position = Position(
-            turn.observation, np.where(turn.ended, -1, action),
-            np.where(turn.ended, np.float32(0), turn.reward), turn.ended, state,
+        action, core_state = act(network, state, rng)
+        observation, reward, ended, score = environment.step(action)
+        taken.append((*state[:4], action, reward, ended, score))
+        over |= ended
+        state = EnvironmentState(
+            observation, np.where(ended, -1, action), np.where(ended, np.float32(0), reward),
+            ended, core_state,
         )  # fmt: skip
         if once and over.all():
             break
-    return Played(*(np.stack(part) for part in zip(*told, strict=True))), position
+    return Rollout(*(np.stack(part) for part in zip(*taken, strict=True))), state
 
 
-def action_generator(games: Games) -> np.random.Generator:
-    """The player's own draws; the world has others."""
-    return np.random.default_rng([*games.seed, 1])
+def action_generator(episodes: EpisodeBatch) -> np.random.Generator:
+    """The generator of the policy's draws, apart from the environment's."""
+    return np.random.default_rng([*episodes.seed, 1])
 
 
 @torch.no_grad()
-def act(network: Network, position: Position, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
-    """Actions (games,) drawn from the policy, and the core's next state."""
-    said = say(network, [part[None] for part in position[:4]], position.state)
-    chances = said.logits[0].double().softmax(-1).cumsum(-1)[:, :-1].numpy(force=True)
-    return (rng.random((len(chances), 1)) > chances).sum(1), said.state
+def act(
+    network: Network, state: EnvironmentState, rng: np.random.Generator
+) -> tuple[np.ndarray, Any]:
+    """Actions (episodes,) drawn from the policy, and the core's next state."""
+    output = apply(network, [part[None] for part in state[:4]], state.state)
+    cumulative = output.logits[0].double().softmax(-1).cumsum(-1)[:, :-1].numpy(force=True)
+    return (rng.random((len(cumulative), 1)) > cumulative).sum(1), output.state
 
 
-def say(network: Network, steps: Sequence[np.ndarray], state: Any = None) -> Said:
-    """What the network says of steps that follow a state of its core.
+def apply(network: Network, steps: Sequence[np.ndarray], state: Any = None) -> PolicyOutput:
+    """The network's output of steps that follow a state of its core.
 
-    ``steps`` are observations, last actions, last rewards, resets: the first four of ``Played``.
+    ``steps`` are observations, last actions, last rewards and resets, as ``Rollout`` has them.
     """
     observations, actions, rewards, resets = network.tensors(*steps)
-    needed = steps[3] if state is not None else steps[3][1:]  # a new state has nothing to forget
-    return network(observations, actions, rewards, state, resets if needed.any() else None)
+    effective = steps[3] if state is not None else steps[3][1:]  # a new state needs no reset
+    return network(observations, actions, rewards, state, resets if effective.any() else None)
 
 
 def returns(rewards: Tensor, ended: Tensor, after: Tensor, discount: float, trace: float) -> Tensor:
@@ -110,11 +113,10 @@ def returns(rewards: Tensor, ended: Tensor, after: Tensor, discount: float, trac
     Parameters
     ----------
     rewards : Tensor (time, batch)
-        What each step brought.
     ended : bool Tensor (time, batch)
-        Whether the game ended with it: nothing follows then.
+        Whether the episode ended with the step: nothing follows then.
     after : Tensor (time, batch)
-        The value V_{t+1} of what follows each step; the last one stands for G there, too.
+        The value V_{t+1} of the next observation; the last one stands for G there, too.
     discount, trace : float
         γ and λ.
 
@@ -122,9 +124,9 @@ def returns(rewards: Tensor, ended: Tensor, after: Tensor, discount: float, trac
     -------
     Tensor (time, batch)
     """
-    found, following = torch.empty_like(rewards), after[-1]
-    goes_on = discount * (~ended).to(rewards.dtype)
+    result, following = torch.empty_like(rewards), after[-1]
+    factors = discount * (~ended).to(rewards.dtype)
     for t in reversed(range(len(rewards))):
-        following = rewards[t] + goes_on[t] * ((1 - trace) * after[t] + trace * following)
-        found[t] = following
-    return found
+        following = rewards[t] + factors[t] * ((1 - trace) * after[t] + trace * following)
+        result[t] = following
+    return result

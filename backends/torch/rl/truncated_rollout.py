@@ -1,92 +1,90 @@
-"""Games that go on from one training step to the next."""
+"""Truncated rollouts: episodes that continue from one training step to the next."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gatecore.backends.torch.rl.actor_critic import Network
-from gatecore.backends.torch.rl.rollout import Played, Position, act, action_generator, play
-from gatecore.contracts.environment import Games
+from gatecore.backends.torch.rl.rollout import (
+    EnvironmentState,
+    Rollout,
+    act,
+    action_generator,
+    run,
+)
+from gatecore.backends.torch.training.backbone import leaves
+from gatecore.contracts.environment import EpisodeBatch
 
 
-class Ongoing:
-    """A batch of games, where they stand, and what they have brought so far.
+class TruncatedRollout:
+    """Parallel episodes with their current state, and their sums of reward and score.
 
     Parameters
     ----------
     network : Network
-    games : Games
-        How they begin.
+    episodes : EpisodeBatch
+        The first episodes.
     steps : int
-        How far they go at a time.
+        Length of a rollout.
     """
 
-    def __init__(self, network: Network, games: Games, steps: int) -> None:
-        self._world, self._steps = games.world, steps
-        rng = np.random.default_rng(games.seed)
-        first = Position.first(self._world.reset(rng))
-        state = act(network, first, np.random.default_rng(0))[1]  # forgotten before it is used
-        self._position = Position.first(first.observation, state)
-        self._sums = np.zeros((2, self._world.size))  # reward and score of each game so far
-        self._told = np.zeros(2)
+    def __init__(self, network: Network, episodes: EpisodeBatch, steps: int) -> None:
+        self._environment, self._steps = episodes.world, steps
+        rng = np.random.default_rng(episodes.seed)
+        first = EnvironmentState.first(self._environment.reset(rng))
+        core_state = act(network, first, np.random.default_rng(0))[1]  # reset before it is used
+        self._state = first._replace(state=core_state)
+        self._sums = np.zeros((2, self._environment.size))  # reward and score of each episode
+        self._means = np.zeros(2)
 
-    def play(self, network: Network, games: Games) -> tuple[Played, Any, dict[str, float]]:
-        """Go on: what happened, the core's state before it, and mean results.
+    def run(
+        self, network: Network, episodes: EpisodeBatch
+    ) -> tuple[Rollout, Any, dict[str, float]]:
+        """The next rollout, the core's state before it, and mean results.
 
-        The results, ``reward`` and ``score``, are of the games that ended; if none did, those of
-        the last ones that had.
+        The results, ``reward`` and ``score``, are of the episodes that ended; if none did, those of
+        the last rollout in which one did.
         """
-        before = self._position.state
-        rng = action_generator(games)
-        played, self._position = play(network, self._world, self._position, rng, self._steps)
+        before, rng = self._state.state, action_generator(episodes)
+        rollout, self._state = run(network, self._environment, self._state, rng, self._steps)
         results = []
-        for won, ended in zip(
-            np.stack([played.rewards, played.scores], 1), played.ended, strict=True
+        for added, ended in zip(
+            np.stack([rollout.rewards, rollout.scores], 1), rollout.ended, strict=True
         ):
-            self._sums += won
+            self._sums += added
             results.append(self._sums[:, ended])
             self._sums[:, ended] = 0
         over = np.concatenate(results, axis=1)
         if over.size:
-            self._told = over.mean(1)
-        return played, before, dict(zip(("reward", "score"), self._told.tolist(), strict=True))
+            self._means = over.mean(1)
+        return rollout, before, dict(zip(("reward", "score"), self._means.tolist(), strict=True))
 
-    def observed(self, played: Played) -> tuple[np.ndarray, ...]:
-        """What was there before each step, and what is there now: (steps + 1, games, ...)."""
+    def inputs(self, rollout: Rollout) -> tuple[np.ndarray, ...]:
+        """The network's inputs before each step and after the last: (steps + 1, episodes, ...)."""
         return tuple(
-            np.concatenate([part, now[None]])
-            for part, now in zip(played[:4], self._position[:4], strict=True)
+            np.concatenate([part, current[None]])
+            for part, current in zip(rollout[:4], self._state[:4], strict=True)
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all this by flat name."""
-        state = {f"world.{name}": part for name, part in self._world.state_dict().items()}
-        state |= {f"position.{name}": part.copy() for name, part in self._plain().items()}
-        for k, tensor in enumerate(leaves(self._position.state)):
+        """Copies of the whole state by flat name."""
+        state = {f"world.{name}": part for name, part in self._environment.state_dict().items()}
+        state |= {f"position.{name}": part.copy() for name, part in self._arrays().items()}
+        for k, tensor in enumerate(leaves(self._state.state)):
             state[f"core.{k}"] = tensor.cpu().numpy().copy()
-        return state | {"sums": self._sums.copy(), "told": self._told.copy()}
+        return state | {"sums": self._sums.copy(), "told": self._means.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned, of the right shapes."""
+        """Continue from a result of :meth:`state_dict`, of the right shapes."""
         world = {k.removeprefix("world."): v for k, v in state.items() if k.startswith("world.")}
-        self._world.load_state_dict(world)
-        for k, tensor in enumerate(leaves(self._position.state)):
+        self._environment.load_state_dict(world)
+        for k, tensor in enumerate(leaves(self._state.state)):
             tensor.copy_(torch.tensor(np.asarray(state[f"core.{k}"])))
-        plain = {name: np.array(state[f"position.{name}"]) for name in self._plain()}
-        self._position = self._position._replace(**plain)
-        self._sums, self._told = np.array(state["sums"]), np.array(state["told"])
+        arrays = {name: np.array(state[f"position.{name}"]) for name in self._arrays()}
+        self._state = self._state._replace(**arrays)
+        self._sums, self._means = np.array(state["sums"]), np.array(state["told"])
 
-    def _plain(self) -> dict[str, np.ndarray]:
-        return {k: v for k, v in self._position._asdict().items() if k != "state"}
-
-
-def leaves(state: Any) -> list[Tensor]:
-    """The tensors of a core's state, which is a tensor, None, or a nest of tuples of them."""
-    if state is None:
-        return []
-    if isinstance(state, Tensor):
-        return [state]
-    return [leaf for part in state for leaf in leaves(part)]
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {k: v for k, v in self._state._asdict().items() if k != "state"}

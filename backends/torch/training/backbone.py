@@ -111,7 +111,9 @@ class MemoryBackbone:
 
 
 def leaves(state: Any) -> list[Tensor]:
-    """The tensors of a state, which is a tensor or nested tuples of them, in order."""
+    """The tensors of a state, which is a tensor, None, or nested tuples of them, in order."""
+    if state is None:
+        return []
     if isinstance(state, Tensor):
         return [state]
     return [leaf for part in state for leaf in leaves(part)]
