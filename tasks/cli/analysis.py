@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatecore.tasks.cli.errors import InputError
-from gatecore.tasks.training.run import RunError, load_run
+from gatecore.tasks.cli.errors import reported_errors
+from gatecore.tasks.cli.settings import FOLDER
+from gatecore.tasks.training.atomic_files import output_folder
+from gatecore.tasks.training.run import load_run
 
 if TYPE_CHECKING:
     from gatecore.analysis.figures import Canvas
@@ -50,34 +52,26 @@ def verify(as_json: bool, evidence: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the figures; made if it does not exist.",
-)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the figures; made if missing.")
 @click.option(
     "--run",
-    "run",
     type=click.Path(path_type=Path),
     help="Folder of a run: also draw its learning curve and gate histograms (Figures 3, 4, 9).",
 )
 @click.option(
     "--format", "suffix", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True
 )
-def figures(out: Path, run: Path | None, suffix: str) -> None:  # fmt: skip
+def figures(out: Path, run: Path | None, suffix: str) -> None:
     """Draw the paper's figures with the library's functions."""
     from gatecore.analysis.figures import theory
 
-    try:
+    with reported_errors(), output_folder(out):
         drawn: dict[str, Any] = theory() | dict(_of_run(run) if run else ())
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             path = out / f"{name}.{suffix}"
             figure.savefig(path, dpi=200)
             click.echo(path)
-    except (RunError, OSError) as error:
-        raise InputError(str(error)) from error
 
 
 def _of_run(folder: Path) -> Iterator[tuple[str, "Canvas"]]:
@@ -85,13 +79,9 @@ def _of_run(folder: Path) -> Iterator[tuple[str, "Canvas"]]:
     from gatecore.analysis.figures import gate_histograms, learning_curves
 
     run = load_run(folder)
-    label, score = run.config.mechanism.name, run.config.task.score
-    yield (
-        "figure3_learning_curve",
-        learning_curves(
-            {label: run.curve("validation", score)}, {}, f"{score}, {run.config.task.title}"
-        ),
-    )
+    label, task = run.config.mechanism.name, run.config.task
+    curves = {label: run.curve("validation", task.score)}
+    yield "figure3_learning_curve", learning_curves(curves, {}, f"{task.score}, {task.title}")
     gates = run.gates("before"), run.gates("after")
     if any(gates):
         yield "figure4_gate_histograms", gate_histograms({label: gates})

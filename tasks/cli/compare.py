@@ -13,6 +13,7 @@ import rich.console
 from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.cli.progress import label, train_with_progress
 from gatecore.tasks.cli.results import by_task, results_table
+from gatecore.tasks.cli.settings import FOLDER
 from gatecore.tasks.reports import report
 from gatecore.tasks.training.atomic_files import RunError, writing
 from gatecore.tasks.training.config import Config, ConfigError
@@ -95,28 +96,16 @@ def _draw(runs: Sequence[Run], out: Path) -> Path:
 
     panels = []
     for title, group in by_task(runs):
-        task = group[0].config.task
-        panels.append(
-            Panel(
-                title=title,
-                score=f"validation {task.score}",
-                curves={_gates(r): r.curve("validation", task.score) for r in group},
-                baselines={
-                    name: scores[task.score]
-                    for name, scores in task.baselines().items()
-                    if task.score in scores
-                },
-                gates={_gates(r): (r.gates("before"), r.gates("after")) for r in group},
-            )
-        )
+        task, named = group[0].config.task, {run.config.mechanism.name: run for run in group}
+        curves = {name: run.curve("validation", task.score) for name, run in named.items()}
+        gates = {name: (run.gates("before"), run.gates("after")) for name, run in named.items()}
+        scores = task.baselines().items()
+        baselines = {name: values[task.score] for name, values in scores if task.score in values}
+        panels.append(Panel(title, f"validation {task.score}", curves, baselines, gates))
     path = out / PICTURE
     with writing(path):
         comparison(panels).savefig(path, dpi=130)
     return path
-
-
-def _gates(run: Run) -> str:
-    return run.config.mechanism.name
 
 
 def _name(config: Config) -> str:
@@ -126,13 +115,8 @@ def _name(config: Config) -> str:
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the runs, the picture and the report.",
-)
+@click.option("--out", type=FOLDER, default=Path("runs"), show_default=True,
+              help="Folder of the runs, the picture and the report.")  # fmt: skip
 def main(out: Path) -> None:
     """Compare standard, U and UR gates on digits read pixel by pixel and on the Copy task."""
     with reported_errors():

@@ -10,7 +10,7 @@ from gatecore.cells import CELLS
 from gatecore.mechanisms import CORES
 from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.cli.results import plain_table
-from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.config import ConfigError, config_errors
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -56,12 +56,11 @@ def gates_table(
         table.add_column(column, min_width=len(max(column.split(), key=len)))
     for column in ("parameters", *(f"{q:.0%}" for q in QUANTILES)):
         table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
-    for row in MECHANISMS.values():
-        chosen = mechanism(row, downsize=downsize) if row.auxiliary == "master" else row
-        try:
-            table.add_row(*_row(chosen, core, input_size, hidden_size, seed))
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    with config_errors():
+        for gating in MECHANISMS.values():
+            if gating.auxiliary == "master":
+                gating = mechanism(gating, downsize=downsize)
+            table.add_row(*_row(gating, core, input_size, hidden_size, seed))
     return table
 
 
@@ -79,22 +78,15 @@ def _row(
     steps = np.quantile(
         initial_timescales(gating, core, hidden_size, seed), QUANTILES, method="inverted_cdf"
     )
+    bias = f"{gating.forget_bias:g}" if gating.initial == "constant" else gating.initial
+    refine = f"refine, {gating.refine_bias}"
+    source = "tied" if gating.tied(core) else "own"
     return (
         gating.name,
         gating.activation,
-        f"{gating.forget_bias:g}" if gating.initial == "constant" else gating.initial,
-        _auxiliary(gating),
-        _input(gating, core),
+        bias,
+        refine if gating.auxiliary == "refine" else gating.auxiliary,
+        "master" if gating.auxiliary == "master" else source,
         f"{parameters:,}",
         *("∞" if np.isinf(value) else f"{value:.3g}" for value in steps),
     )
-
-
-def _auxiliary(gating: Mechanism) -> str:
-    return f"refine, {gating.refine_bias}" if gating.auxiliary == "refine" else gating.auxiliary
-
-
-def _input(gating: Mechanism, core: str) -> str:
-    if gating.auxiliary == "master":
-        return "master"
-    return "tied" if gating.tied(core) else "own"

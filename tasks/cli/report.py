@@ -5,16 +5,13 @@ from pathlib import Path
 import click
 
 from gatecore.tasks.cli.errors import reported_errors
+from gatecore.tasks.cli.settings import FOLDER
 from gatecore.tasks.reports.report import read, write
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the three files.  [default: FOLDER]",
-)
+@click.option("--out", type=FOLDER, help="Folder of the three files.  [default: FOLDER]")
 def report(folder: Path, out: Path | None) -> None:
     """Write report.html, results.json and results.csv of all runs below FOLDER.
 

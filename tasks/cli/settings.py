@@ -1,11 +1,15 @@
-"""Settings on a command line: KEY=VALUE, with the value as JSON or as text."""
+"""Parts of several commands: folders as options, and settings as KEY=VALUE."""
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import click
 
 from gatecore.tasks.training.config import ConfigError
 
+FOLDER = click.Path(file_okay=False, path_type=Path)
 ONE = "KEY=VALUE, for example length=500"
 SEVERAL = "KEY=VALUE or KEY=V1,V2, for example length=50,100"
 

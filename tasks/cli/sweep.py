@@ -7,7 +7,7 @@ import click
 import rich.console
 
 from gatecore.tasks.cli.errors import reported_errors
-from gatecore.tasks.cli.settings import read_assignments
+from gatecore.tasks.cli.settings import FOLDER, read_assignments
 from gatecore.tasks.sweeps.config import SweepConfig, read_toml
 from gatecore.tasks.sweeps.display import Display, results_table
 from gatecore.tasks.sweeps.scheduler import describe
@@ -31,11 +31,7 @@ from gatecore.tasks.training.config import ConfigError
 @click.option("--preset", help="quick or paper.  [default: quick]")
 @click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
 @click.option("--steps", type=int, help="Training steps.  [default: by preset]")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the sweep, with a folder for each trial.  [default: runs/TASK-sweep]",
-)
+@click.option("--out", type=FOLDER, help="Folder of the trials.  [default: runs/TASK-sweep]")
 @click.option("--workers", type=int, help="Processes on this machine.  [default: by its cores]")
 @click.option("--threads", type=int, help="BLAS threads of each process.  [default: by preset]")
 @click.option(
@@ -83,8 +79,8 @@ def _config(
     settings = keys.get("set", {})
     if assignments and isinstance(settings, dict):
         keys["set"] = {**settings, **read_assignments(assignments, {}, several=True)}
-    task = task or keys.get("task")
+    in_file = keys.pop("task", None)
+    task = task or in_file
     if not isinstance(task, str):
         raise ConfigError('no task is named: gatecore sweep TASK, or task = "..." in the file')
-    keys.pop("task", None)
     return SweepConfig.of(task, **keys)

@@ -12,7 +12,7 @@ from gatecore.tasks.cli.compare import compare
 from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.cli.progress import train_with_progress
 from gatecore.tasks.cli.results import results_table
-from gatecore.tasks.cli.settings import read_assignments
+from gatecore.tasks.cli.settings import FOLDER, read_assignments
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
 
 
@@ -37,9 +37,7 @@ from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
     help="Any other setting, e.g. length=500, learning_rate=1e-3, mechanism.downsize=8.",
 )
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]",
+    "--out", type=FOLDER, help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]"
 )
 @click.option(
     "--resume",

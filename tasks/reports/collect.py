@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -142,23 +141,11 @@ def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
 def _baselines(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:
     """As the first run that ended recorded them; else computed, if the task's data are there."""
     for trial in trials:
-        recorded = trial.summary.get("baselines")
-        if _are_baselines(recorded):
+        if (recorded := trial.summary.get("baselines")) is not None:
             return recorded
     with contextlib.suppress(OSError, ValueError, RunError):
         return trials[0].config.task.baselines()
     return {}
-
-
-def _are_baselines(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(scores, Mapping) and all(_is_number(score) for score in scores.values())
-        for scores in value.values()
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _readable(path: str | os.PathLike[str]) -> str:

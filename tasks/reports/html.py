@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jinja2
@@ -23,34 +23,23 @@ def render(report: Report) -> str:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    environment.filters |= {"duration": _duration, "metric": _metric, "name": _name,
+                            "setting": _setting}  # fmt: skip
     statuses = [trial.status for trial in report.trials]
     return environment.get_template("report.html.j2").render(
         name=report.name,
         version=importlib.metadata.version("gatecore"),
-        groups=[_section(group, f"g{k}") for k, group in enumerate(report.groups, start=1)],
+        groups=report.groups,
         counts={status: statuses.count(status) for status in dict.fromkeys(statuses)},
         total=len(statuses),
         notes=report.notes,
         environment=report.environments(),
+        columns_of=_columns,
+        cells_of=_cells,
+        leads=_leads,
+        pictures=pictures,
+        summarize=summarize,
     )
-
-
-def _section(group: Group, anchor: str) -> dict[str, Any]:
-    """The values of a group in the template."""
-    return {
-        "anchor": anchor,
-        "title": group.title,
-        "differing": _settings(group.differing),
-        "summary": summarize(group),
-        "columns": _columns(group),
-        "rows": [_row(group, variant) for variant in group.variants],
-        "baselines": [(name, group.score.show(value))
-                      for name, value in group.baseline_scores().items()],
-        "reference": group.reference,
-        "pictures": pictures(group, anchor),
-        "settings": _settings(group.settings),
-        "runs": [_run(trial) for trial in group.trials],
-    }  # fmt: skip
 
 
 def _columns(group: Group) -> list[tuple[str, str]]:
@@ -72,9 +61,11 @@ def _columns(group: Group) -> list[tuple[str, str]]:
     ]
 
 
-def _row(group: Group, variant: Variant) -> dict[str, Any]:
-    score, reference, trials = group.score, group.reference, variant.chosen
-    cells = {
+def _cells(group: Group, variant: Variant) -> dict[str, str]:
+    """A row by the keys of its columns."""
+    score, trials = group.score, variant.chosen
+    mechanism = trials[0].config.mechanism
+    return {
         "rate": f"{variant.rate:g}",
         "best": score.show(variant.best) + "*" * len(variant.diverged),
         "median_best": score.show(variant.median_best),
@@ -84,16 +75,14 @@ def _row(group: Group, variant: Variant) -> dict[str, Any]:
         "parameters": _parameters(trials),
         "seconds": _duration(median(trial.summary.get("seconds") for trial in trials)),
         "timescales": _timescales(trials),
+        "paper": (group.reference and group.reference.value(mechanism)) or "–",
     }
-    if reference:
-        cells["paper"] = reference.value(trials[0].config.mechanism) or "–"
-    columns = ("best", "median_best", "median_test")
-    strong = {column for column in columns if _leads(group, variant, column)}
-    return {"label": variant.label, "cells": cells, "strong": strong}
 
 
 def _leads(group: Group, variant: Variant, column: str) -> bool:
     """Whether the variant's number is the best of several."""
+    if column not in ("best", "median_best", "median_test"):
+        return False
     values = [value for v in group.variants if (value := getattr(v, column)) is not None]
     return len(values) > 1 and getattr(variant, column) == group.score.best(values)
 
@@ -112,33 +101,10 @@ def _accuracy(variant: Variant) -> float | None:
     return median(trial.tested.get("accuracy") for trial in variant.chosen)
 
 
-def _run(trial: Trial) -> dict[str, str]:
-    return {
-        "folder": trial.folder,
-        "gates": trial.config.mechanism.name,
-        "learning rate": f"{trial.config.learning_rate:g}",
-        "seed": str(trial.seed),
-        "status": trial.status,
-        "steps": f"{trial.step:,} of {trial.config.steps:,}",
-        "best validation": trial.score.show(trial.best),
-        **_tests(trial.score.name, trial.tested),
-        "time": _duration(trial.summary.get("seconds")),
-    }
-
-
-def _tests(score: str, metrics: Mapping[str, float | None]) -> dict[str, str]:
-    """Score, reward and length of an agent's episodes; of other tasks loss and accuracy."""
-    if score == "score":
-        names = ("score", "reward", "length")
-        return {f"test {name}": _number(metrics.get(name), ".2f") for name in names}
-    return {
-        "test loss": _number(metrics.get("loss"), ".4g"),
-        "test accuracy": percent(metrics.get("accuracy")),
-    }
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
+def _metric(value: float | None, name: str) -> str:
+    if name == "accuracy":
+        return percent(value)
+    return "–" if value is None else f"{value:{'.4g' if name == 'loss' else '.2f'}}"
 
 
 def _duration(seconds: float | None) -> str:
@@ -151,9 +117,12 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds:.3g} s"
 
 
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), "none" if value is None else str(value))
-            for key, value in settings.items()]  # fmt: skip
+def _name(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _setting(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _timescales(trials: Sequence[Trial]) -> str:

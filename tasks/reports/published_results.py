@@ -4,26 +4,23 @@ Values are strings as printed, with an asterisk for each of the three seeds that
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from gatecore import MECHANISMS, Mechanism
 from gatecore.tasks.training.config import Config
 
 _ORDER = ("standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR")
-
-
-def _table2(row: str) -> dict[str, str]:
-    return dict(zip(_ORDER, row.split(), strict=True))
-
-
-PMNIST = _table2("94.77** 94.69 96.17 96.05 95.84* 95.98 96.40 95.50 96.43")
-SCIFAR = _table2("63.24** 65.60 67.78 67.63 71.85* 67.73* 70.41 67.29* 71.05")
-SCIFAR_GRU = _table2("71.30* 64.61 69.81** 70.10 70.74* 70.20* 71.40** 69.17* 71.04")
-TABLE3 = {  # test accuracy in %: sMNIST, pMNIST, sCIFAR
-    "standard": ("98.9", "95.11", "63.01"),
-    "UR": ("99.28", "96.96", "71.00"),
-    "UR, zoneout": ("99.21", "97.58", "74.34"),
-    "UR, GRU, zoneout": ("99.27", "96.51", "74.4"),
+_ROWS = {  # validation accuracy in % by data and core
+    ("pMNIST", "lstm"): "94.77** 94.69 96.17 96.05 95.84* 95.98 96.40 95.50 96.43",
+    ("sCIFAR", "lstm"): "63.24** 65.60 67.78 67.63 71.85* 67.73* 70.41 67.29* 71.05",
+    ("sCIFAR", "gru"): "71.30* 64.61 69.81** 70.10 70.74* 70.20* 71.40** 69.17* 71.04",
+}
+TABLE2 = {key: dict(zip(_ORDER, row.split(), strict=True)) for key, row in _ROWS.items()}
+TABLE3 = {  # test accuracy in % by data
+    "standard": {"sMNIST": "98.9", "pMNIST": "95.11", "sCIFAR": "63.01"},
+    "UR": {"sMNIST": "99.28", "pMNIST": "96.96", "sCIFAR": "71.00"},
+    "UR, zoneout": {"sMNIST": "99.21", "pMNIST": "97.58", "sCIFAR": "74.34"},
+    "UR, GRU, zoneout": {"sMNIST": "99.27", "pMNIST": "96.51", "sCIFAR": "74.4"},
 }
 PERPLEXITIES = {  # validation, test; C had T_max = the hidden size, 3072
     "standard": ("34.3", "35.8"),
@@ -75,55 +72,38 @@ def reference(config: Config) -> Reference | None:
     ``same`` is about data, core and kind of score; sizes, learning rates and training time may
     differ.
     """
-    column = _COLUMNS.get(config.task.name)
-    return column(config) if column else None
+    task = config.task.name
+    if task == "language" and config.core == "lstm":
+        return _language(config)
+    if task == "pixels" and config.layers == 1 and config.core in ("lstm", "gru"):
+        return _pixels(config)
+    return None
 
 
 def _pixels(config: Config) -> Reference | None:
     data = getattr(config.task, "data", "digits")
     permuted = bool(getattr(config.task, "permute", False))
-    if config.layers != 1 or config.core not in ("lstm", "gru"):
+    if data == "cifar10" and permuted:
         return None
-    if data == "cifar10":
-        return _cifar(config) if not permuted else None
-    column = 1 if permuted else 0
-    name = ("sMNIST", "pMNIST")[column]
-    same = data == "mnist"
-    note = "" if same else f"{name} has other images (28 × 28, sequences of 784): no comparison"
-    if zoned := any(config.zoneout):
-        values = _zoneout(config, column)
-    elif config.core == "gru":
-        values = {}
-    else:
-        values = PMNIST if permuted else {k: TABLE3[k][column] for k in ("standard", "UR")}
-    table = "Table 3, test" if zoned or not permuted else "Table 2, best validation"
-    return Reference(f"{table} accuracy on {name}, %", same, note, values) if values else None
-
-
-def _cifar(config: Config) -> Reference | None:
+    name = "sCIFAR" if data == "cifar10" else "pMNIST" if permuted else "sMNIST"
+    table = "Table 3, test"
     if any(config.zoneout):
-        values = _zoneout(config, 2)
-        return Reference("Table 3, test accuracy on sCIFAR, %", True, "", values)
-    values = SCIFAR_GRU if config.core == "gru" else SCIFAR
-    return Reference("Table 2, best validation accuracy on sCIFAR, %", True, "", values)
-
-
-def _zoneout(config: Config, column: int) -> dict[str, str]:
-    row = "UR, zoneout" if config.core == "lstm" else "UR, GRU, zoneout"
-    return {"UR": TABLE3[row][column]}
-
-
-def _language(config: Config) -> Reference | None:
-    if config.core != "lstm":
+        row = "UR, zoneout" if config.core == "lstm" else "UR, GRU, zoneout"
+        values = {"UR": TABLE3[row][name]}
+    elif (name, config.core) in TABLE2:
+        table, values = "Table 2, best validation", TABLE2[name, config.core]
+    elif config.core == "lstm":
+        values = {mechanism: TABLE3[mechanism][name] for mechanism in ("standard", "UR")}
+    else:
         return None
+    same = data in ("mnist", "cifar10")
+    note = "" if same else f"{name} has other images (28 × 28, sequences of 784): no comparison"
+    return Reference(f"{table} accuracy on {name}, %", same, note, values)
+
+
+def _language(config: Config) -> Reference:
     words = getattr(config.task, "level", "word") == "word"
     same = words and getattr(config.task, "data", "") == "wikitext103"
     note = "" if same else "WikiText-103 by words is another text: no comparison"
     values = {name: test for name, (_, test) in PERPLEXITIES.items()}
     return Reference("Table 6a, test perplexity on WikiText-103", same, note, values)
-
-
-_COLUMNS: dict[str, Callable[[Config], Reference | None]] = {
-    "pixels": _pixels,
-    "language": _language,
-}

@@ -1,10 +1,9 @@
 """Workers: each attempt at a trial is a process of its own, here or on a Dask cluster.
 
-A thread watches the process: of this process, or of a Dask worker. A pool of lasting processes
-would be shorter, but joblib's (loky) breaks when one of them is killed, and the others lose what
-they did since their checkpoints. Here a death affects one trial, and a worker of a cluster
-survives a trial that runs out of memory. The process trains while its standard input is open: it
-stops with a checkpoint when that is closed, or when the process that started it is gone.
+A thread watches the process. A pool of lasting processes would be shorter, but joblib's (loky)
+breaks when one of them is killed, and the others lose what they did since their checkpoints. Here
+a death affects one trial, and a worker of a cluster survives a trial that runs out of memory. The
+process trains while its standard input is open: it stops with a checkpoint when that is closed.
 """
 
 import concurrent.futures
@@ -71,9 +70,10 @@ def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
         return Outcome("stopped")
     with tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-P", "-m", "gatecore.tasks.sweeps.workers"]
+        inherited = {name: value for name, value in os.environ.items() if name not in _SHARED}
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
-            env=_environment(order.threads),
+            env=inherited | dict.fromkeys(_THREADS, str(order.threads)),
             start_new_session=True,  # so that Ctrl-C in the terminal reaches the sweep alone
         )  # fmt: skip
         assert process.stdin is not None
@@ -110,11 +110,6 @@ def _outcome(status: int, errors: str) -> Outcome:
         return Outcome("died", f"its process was killed by {name}{hint}")
     kinds = {0: "done", _BUSY: "busy", _STOPPED: "stopped"}
     return Outcome(kinds.get(status, "died"), "" if status == 0 else lines[-1])
-
-
-def _environment(threads: int) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _SHARED}
-    return inherited | dict.fromkeys(_THREADS, str(threads))
 
 
 class Local:
@@ -206,12 +201,10 @@ def main() -> None:
     threading.Thread(target=_watch, daemon=True).start()
     try:
         train(Config.model_validate(order.config), order.folder, resume=True)
-    except Busy as error:
-        _exit(_BUSY, error)
-    except Interrupted as error:
-        _exit(_STOPPED, error)
-    except (ConfigError, RunError) as error:
-        _exit(1, error)
+    except (ConfigError, Interrupted, RunError) as error:
+        print(error, file=sys.stderr)
+        statuses = {Busy: _BUSY, Interrupted: _STOPPED}
+        raise SystemExit(statuses.get(type(error), 1)) from error
 
 
 def _watch() -> None:
@@ -220,11 +213,6 @@ def _watch() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(_STOPPED)
-
-
-def _exit(status: int, error: Exception) -> None:
-    print(error, file=sys.stderr)
-    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -67,10 +67,6 @@ def _read_task(value: Any) -> Any:
         return TASKS[choice("task", fields.pop("name", None), TASKS)](**fields)
 
 
-def _write_task(task: Task) -> dict[str, Any]:
-    return {"name": task.name, **task.model_dump()}
-
-
 def _read_mechanism(value: Any) -> Any:
     with config_errors():  # pydantic reports ValueErrors alone
         if not isinstance(value, Mapping):
@@ -100,7 +96,11 @@ class Config(Settings):
     ('standard', 0.003, 1.0)
     """
 
-    task: Annotated[InstanceOf[Task], BeforeValidator(_read_task), PlainSerializer(_write_task)]
+    task: Annotated[
+        InstanceOf[Task],
+        BeforeValidator(_read_task),
+        PlainSerializer(lambda task: {"name": task.name, **task.model_dump()}),
+    ]
     preset: str
     mechanism: Annotated[
         InstanceOf[Mechanism],
@@ -251,15 +251,12 @@ def _sort(kind: type[Task], values: Mapping[str, Any]) -> tuple[dict[str, Any], 
     fields = [field.name for field in dataclasses.fields(Mechanism) if field.name != "name"]
     run_fields = [name for name in Config.model_fields if name not in ELSEWHERE]
     known = [*kind.model_fields, *run_fields, *(f"mechanism.{field}" for field in fields)]
-    of_task, of_run, of_mechanism = {}, {}, {}
-    for key, value in values.items():
+    for key in values:
         if key in ELSEWHERE:
             raise ConfigError(f"unknown setting {key!r}: {ELSEWHERE[key]}")
         choice("setting", key, known)
-        if key in kind.model_fields:
-            of_task[key] = value
-        elif key in run_fields:
-            of_run[key] = value
-        else:
-            of_mechanism[key.removeprefix("mechanism.")] = value
-    return of_task, of_run, of_mechanism
+    return (
+        {key: value for key, value in values.items() if key in kind.model_fields},
+        {key: value for key, value in values.items() if key in run_fields},
+        {k.removeprefix("mechanism."): v for k, v in values.items() if k.startswith("mechanism.")},
+    )

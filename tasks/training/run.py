@@ -107,6 +107,7 @@ class _Summary(BaseModel):
     seconds: float
     test: dict[str, float | None] | None
     metrics: list[int] | None = None
+    baselines: dict[str, dict[str, float]] | None = None
     timescales: dict[
         Literal["before", "after"], dict[Literal["smallest", "median", "largest"], float | None]
     ]

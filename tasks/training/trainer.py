@@ -1,14 +1,11 @@
-"""The training loop: steps, validation, checkpoints, divergence, resumption.
-
-Frameworks appear only as a backend's ``Learner``, tasks only as
-:class:`gatecore.tasks.problems.base.Task`.
-"""
+"""The training loop: steps, validation, checkpoints, divergence, resumption."""
 
 import atexit
 import contextlib
 import dataclasses
 import json
 import math
+import operator
 import os
 import shutil
 import tempfile
@@ -40,9 +37,8 @@ _OUT_OF_MEMORY = ("out of memory", "allocate memory", "resource_exhausted")
 class State:
     """The trainer's part of a checkpoint.
 
-    ``untrained`` is the validation loss before the first step, which does not depend on a batch:
-    a small one may happen to be easy. ``recent`` are the metrics of the steps since the last line
-    of the log, ``best`` those of the best validation, ``seconds`` the training time.
+    ``untrained`` is the validation loss before the first step, ``recent`` the metrics of the steps
+    since the last line of the log, ``best`` those of the best validation.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -119,7 +115,7 @@ def _train(
     on_step: OnStep | None,
     on_metrics: OnMetrics | None,
 ) -> Run:
-    """Claims the folder only when everything that the run needs exists."""
+    """Claims the folder when everything that the run needs exists."""
     former = _former_run(config, folder, resume)
     if former and former.summary:
         return former
@@ -183,7 +179,7 @@ class _Trainer:
         self.config, self.folder, self.state = config, folder, State()
         self.learner = config.learner()
         self.validation = self._held_out(Stream.VALIDATION)
-        self.before = self._gates()
+        self.before = self.learner.gates(self.validation[0])
         self.last_checkpoint = time.monotonic()
 
     def run(self, on_step: OnStep | None, on_metrics: OnMetrics | None) -> Run:
@@ -262,15 +258,11 @@ class _Trainer:
         metrics = self.config.task.scores(self.learner.evaluate(self.validation))
         scores = {"step": self.state.step, **metrics}
         self._record({"split": "validation", **scores})
-        if self.state.best is None or self._better(scores, self.state.best):
+        task, best = self.config.task, self.state.best
+        better = operator.gt if task.better_if_higher() else operator.lt
+        if best is None or better(scores[task.score], best[task.score]):
             self.state.best = scores
         return scores
-
-    def _better(self, scores: dict[str, float], best: dict[str, float]) -> bool:
-        metric = self.config.task.score
-        if self.config.task.better_if_higher():
-            return scores[metric] > best[metric]
-        return scores[metric] < best[metric]
 
     def _checkpoint(self) -> None:
         self.last_checkpoint = time.monotonic()
@@ -284,7 +276,7 @@ class _Trainer:
         )
 
     def _summary(self, healthy: bool) -> dict[str, Any]:
-        after = self._gates()
+        after = self.learner.gates(self.validation[0])
         self.folder.save_gates(before=self.before, after=after)
         test = None
         if healthy:
@@ -300,9 +292,6 @@ class _Trainer:
             "baselines": self.config.task.baselines(),
             "timescales": {"before": _timescales(self.before), "after": _timescales(after)},
         }
-
-    def _gates(self) -> Gate:
-        return self.learner.gates(self.validation[0])
 
     def _held_out(self, stream: Stream) -> Sequence[Batch]:
         return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)

@@ -49,11 +49,22 @@ def test_an_interrupted_run_of_that_version_can_be_read(saved):
     assert run.metrics[-1]["step"] > CHECKPOINT
 
 
+def tolerance(name, expected, config):
+    """Rounding: 32 units in the last place of the largest value of an array.
+
+    Adam divides a gradient by its magnitude, so the rounding of a small one shows in a parameter:
+    as much as 1 % of a step in float32.
+    """
+    precision = np.finfo(config.dtype).eps
+    step = 1e5 * config.learning_rate if name.startswith("parameters.") else 0.0
+    return precision * (32 * np.abs(expected[np.isfinite(expected)]).max(initial=0) + step)
+
+
 def test_a_resumed_run_has_the_results_of_the_unbroken_one(saved, resumed):
     """Up to rounding, which changed when the state update took the side of the smaller gate."""
     assert (resumed.status, resumed.summary["step"]) == ("finished", SETTINGS["steps"])
     expected, values = results(saved / "finished"), results(resumed.folder)
-    rtol, atol = (1e-12, 1e-13) if resumed.config.dtype == "float64" else (1e-5, 1e-6)
     assert values.keys() == expected.keys()
     for name, value in values.items():
-        np.testing.assert_allclose(value, expected[name], rtol, atol, err_msg=name)
+        atol = tolerance(name, expected[name], resumed.config)
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=atol, err_msg=name)
