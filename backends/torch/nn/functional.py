@@ -1,7 +1,7 @@
 """Recurrent layers as functions of parameters that are packed as those of ``gatecore.cells``."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +17,6 @@ Params = Mapping[str, Tensor]
 Amount = float | Tensor
 
 
-@overload
 def lstm(
     params: Params,
     x: Tensor,
@@ -26,36 +25,9 @@ def lstm(
     *,
     resets: Tensor | None = None,
     zoneout: tuple[Amount, Amount] | None = None,
-    return_cells: Literal[False] = False,
-    impl: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
-
-
-@overload
-def lstm(
-    params: Params,
-    x: Tensor,
-    state: tuple[Tensor, Tensor] | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: tuple[Amount, Amount] | None = None,
-    return_cells: Literal[True],
-    impl: str = "auto",
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]: ...
-
-
-def lstm(
-    params: Params,
-    x: Tensor,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: Any = None,
     return_cells: bool = False,
     impl: str = "auto",
-) -> Any:
+) -> tuple[Any, tuple[Tensor, Tensor]]:
     """An LSTM over a whole sequence (equations 2-15, by mechanism), differentiable by torch.
 
     The counterpart of ``gatecore.backends.numpy.lstm``.
@@ -81,7 +53,7 @@ def lstm(
 
     Returns
     -------
-    output : Tensor (time, batch, hidden)
+    output : Tensor (time, batch, hidden), or a pair of them
     state : (h, c)
         After the last step.
 
