@@ -20,6 +20,7 @@ from gatecore.backends.torch.nn.forget_gates import forget_gates, step_gates
 from gatecore.backends.torch.nn.gate_unit import GateUnit
 from gatecore.backends.torch.nn.layout import Dense, Packed
 from gatecore.backends.torch.nn.packed import Lengths, Sequences
+from gatecore.backends.torch.sequence.call import zero_states
 from gatecore.backends.torch.sequence.precision import dtypes, no_autocast
 from gatecore.cells import CELLS, Cell
 
@@ -130,14 +131,14 @@ def _initial_states(
     if state is not None:
         return tuple(part.to(x.dtype) for part in layout.states(cell.parts(state)))
     count = module.num_layers * (2 if module.bidirectional else 1)
-    widths = (module.proj_size or module.hidden_size, module.hidden_size)[: len(cell.state_names)]
-    return tuple(x.new_zeros(count, x.shape[1], width) for width in widths)
+    zeros = zero_states(cell, x, module.proj_size)
+    return tuple(part.expand(count, *part.shape) for part in zeros)
 
 
-def _standard(module: nn.Module, input_size: int) -> Cell:
+def _standard(module: Any, input_size: int) -> Cell:
     """The cell that a layer or cell of torch computes."""
     core = next(core for kind, core in (_LAYERS | _CELLS).items() if isinstance(module, kind))
-    return CELLS[core](input_size, module.hidden_size, "standard")  # type: ignore[arg-type]
+    return CELLS[core](input_size, module.hidden_size, "standard")
 
 
 def _weights(module: Any, suffix: str) -> dict[str, Tensor]:
