@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.jax.native import native_call
 from gatecore.backends.jax.parallel_scan import minimal_parallel
-from gatecore.backends.jax.sequence import gru, implementation, init, lstm, minimal
+from gatecore.backends.jax.parameters import init
+from gatecore.backends.jax.sequence import gru, implementation, lstm, minimal
 
 if TYPE_CHECKING:
     from gatecore.backends.jax.learner import Learner

@@ -1,7 +1,7 @@
 """One step backward, by the explicit derivatives of the gates.
 
-JAX would differentiate σ(x) as σ(1 − σ) and so lose the complement just where a gate remembers
-longest. The gates' derivatives are those of ``gatecore.vjp``; the rest of a step is left to JAX.
+JAX differentiates σ(x) as σ(1 − σ) and so loses the complement where a gate remembers longest. The
+gates' derivatives are those of ``gatecore.vjp``; JAX differentiates the rest of a step.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ Logits = Mapping[str, Array]
 def step_backward(
     cell: Cell, logits: Logits, state: Any, zoneout: Any, d_state: Any
 ) -> tuple[dict[str, Array], Any]:
-    """Cotangents of a step's logits, by slot, and of its old state (the recurrent weights apart).
+    """Cotangents of a step's logits, by slot, and of its old state but for the recurrent weights.
 
-    ``d_state`` is that of the new state; ``logits`` and ``state`` are what the step started from.
+    ``d_state`` is the cotangent of the new state; ``state`` is the old one.
     """
     gates = cell.mechanism.gates(logits)
     _, pullback = jax.vjp(
@@ -39,7 +39,7 @@ def step_backward(
 def gates_vjp(
     mechanism: Mechanism, logits: Logits, d_forget: Gate, d_input: Gate
 ) -> dict[str, Array]:
-    """Cotangents of the gate slots' logits, from those of the two effective gates."""
+    """Cotangents of the gates' logits, from those of the two effective gates."""
     gates = mechanism.activate(logits)
     if mechanism.auxiliary == "master":
         d_gates = _master_vjp(mechanism, gates, d_forget, d_input)
@@ -60,7 +60,7 @@ def gates_vjp(
 def _master_vjp(
     mechanism: Mechanism, gates: Mapping[str, Gate], d_forget: Gate, d_input: Gate
 ) -> dict[str, Array]:
-    """The inner gates' and, summed over the C units that each one serves, the master gates'."""
+    """Cotangents of the inner gates, and of the master gates, summed over the units of each."""
     big_f, big_i = (spread(gates[name], mechanism.downsize) for name in mechanism.main_slots)
     inner = gates["input"] if "input" in gates else negate(gates["forget"])
     *d_outer, forget, input = master_vjp(big_f, big_i, gates["forget"], inner, d_forget, d_input)

@@ -15,6 +15,7 @@ from gatecore.backends.common.learner import (
 )
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import scan, sequence
+from gatecore.backends.jax.arguments import checked
 from gatecore.contracts.model import Batch, ModelSpec
 
 Array = jax.Array
@@ -221,11 +222,11 @@ class Learner(LearnerBase):
         """Both sides of the effective forget gate, (layers, hidden), averaged."""
         x, means = self._features(parameters, batch), []
         for params, zoneout in zip(self._layers(parameters), batch["zoneout"], strict=True):
-            layer, matrix, bias, start, steps = sequence.prepared(
+            cell, arguments = checked(
                 self.spec.core, params, x, None, self.spec.mechanism, batch["resets"], zoneout
             )
-            (x, *_), _, (_, logits) = scan.forward(layer, matrix, bias, start, steps)
-            forget, _ = layer.mechanism.gates(layer.split(logits))
+            (x,), _, (_, logits) = scan.REFERENCE.forward(cell, 1, arguments)
+            forget, _ = cell.mechanism.gates(cell.split(logits))
             means.append([side.mean((0, 1)) for side in forget])
         value, complement = (jnp.stack(side) for side in zip(*means, strict=True))
         return value, complement

@@ -1,4 +1,4 @@
-"""Cells for flax nnx, and a gate for anything."""
+"""Recurrent cells for flax nnx, and ``GateUnit``, a layer of gates."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -10,7 +10,8 @@ from flax import nnx
 
 from gatecore.algebra import Gate
 from gatecore.backends.jax import scan
-from gatecore.backends.jax.sequence import biases
+from gatecore.backends.jax.arguments import widened
+from gatecore.backends.jax.parameters import biases, weight
 from gatecore.cells import CELLS, Cell, Minimal
 from gatecore.mechanisms import Mechanism, mechanism
 
@@ -23,7 +24,7 @@ _NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 class RecurrentCell(nnx.RNNCellBase):
-    """What the three cells share: flax's constructor keywords, and ``mechanism``.
+    """The base of the three cells, with flax's constructor keywords and ``mechanism``.
 
     The parameters are packed as everywhere in gatecore: ``weight_ih`` (rows, input), ``weight_hh``
     (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,).
@@ -33,7 +34,7 @@ class RecurrentCell(nnx.RNNCellBase):
     in_features, hidden_features : int
     mechanism : str or Mechanism
     gate_fn, activation_fn : functions
-        Only the sigmoid and tanh: a gate carries its complement, which another function has not.
+        Only the sigmoid and tanh: another function has no complement for a gate to carry.
     kernel_init, recurrent_kernel_init : initializers, optional
         Called for each slot with shape (inputs, width); default U(−1/√d, 1/√d).
     bias_init : initializer, optional
@@ -47,7 +48,7 @@ class RecurrentCell(nnx.RNNCellBase):
     Raises
     ------
     ValueError
-        Another ``gate_fn`` or ``activation_fn``; sizes that the mechanism cannot have.
+        Another ``gate_fn`` or ``activation_fn``; sizes that the mechanism refuses.
     """
 
     core: str
@@ -79,12 +80,12 @@ class RecurrentCell(nnx.RNNCellBase):
         self.dtype, self.param_dtype, self.promote_dtype = dtype, param_dtype, promote_dtype
         self.carry_init = carry_init
         self.rngs = rngs.carry.fork() if keep_rngs else nnx.data(None)
-        cell = self._cell()
+        cell = self._cell
         for name, width, initializer, metadata in (
             ("weight_ih", in_features, kernel_init, kernel_metadata),
             ("weight_hh", hidden_features, recurrent_kernel_init, recurrent_kernel_metadata),
         ):
-            value = _weights(cell, rngs.params(), width, initializer, param_dtype)
+            value = _weight(cell, rngs.params(), width, initializer, param_dtype)
             setattr(self, name, nnx.Param(value, **metadata))
         bias = (
             biases(cell, rngs.params(), param_dtype)
@@ -92,14 +93,13 @@ class RecurrentCell(nnx.RNNCellBase):
             else bias_init(rngs.params(), (cell.rows,), param_dtype)
         )
         self.bias = nnx.Param(bias, **bias_metadata)
-        if self.core == "gru":
+        if "bias_n" in cell.parameter_shapes():
             self.bias_n = nnx.Param(jnp.zeros(hidden_features, param_dtype), **bias_metadata)
 
     @property
     def params(self) -> dict[str, Array]:
-        """The parameters as the functions over whole sequences take them."""
-        names = ("weight_ih", "weight_hh", "bias", *(["bias_n"] if self.core == "gru" else []))
-        return {name: getattr(self, name)[...] for name in names}
+        """The parameters by name, as ``lstm``, ``gru`` and ``minimal`` take them."""
+        return {name: getattr(self, name)[...] for name in self._cell.parameter_shapes()}
 
     def __call__(self, carry: Any, inputs: Array) -> tuple[Any, Array]:
         """One step: the new carry and the output (..., hidden), for inputs (..., input).
@@ -107,15 +107,15 @@ class RecurrentCell(nnx.RNNCellBase):
         The output has the type that inputs and parameters are promoted to; the carry is float32
         at least.
         """
-        params = self.params
+        cell, params = self._cell, self.params
         x, *values = self.promote_dtype((inputs, *params.values()), dtype=self.dtype)
-        wide = scan.widened(x.dtype)
-        layer = scan.Layer(self.core, self.mechanism, self.in_features, self.hidden_features)
-        matrix, bias = scan.pack(layer, dict(zip(params, values, strict=True)), wide)
-        state = tuple(part.reshape(-1, part.shape[-1]).astype(wide) for part in self._state(carry))
-        new, _ = scan.step(layer, matrix, bias, state, x.reshape(-1, x.shape[-1]))
+        matrix, bias = scan.pack(cell, dict(zip(params, values, strict=True)))
+        state = tuple(
+            part.reshape(-1, part.shape[-1]).astype(bias.dtype) for part in cell.parts(carry)[::-1]
+        )
+        new, _ = scan.step(cell, matrix, bias, state, x.reshape(-1, x.shape[-1]))
         new = tuple(part.reshape(*x.shape[:-1], -1) for part in new)
-        return self._carry(new), new[0].astype(x.dtype)
+        return cell.state(new[::-1]), new[0].astype(x.dtype)
 
     def initialize_carry(
         self,
@@ -123,39 +123,44 @@ class RecurrentCell(nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> Any:
-        """Zeros, or what ``carry_init`` draws: each part (..., hidden), float32 at least."""
+        """The initial carry: zeros, or drawn by ``carry_init``; each part (..., hidden).
+
+        It is float32 at least.
+
+        Raises
+        ------
+        ValueError
+            ``carry_init`` is used without ``rngs`` here and without ``keep_rngs=True``.
+        """
         shape = (*input_shape[:-1], self.hidden_features)
-        dtype = scan.widened(self.param_dtype)
+        dtype, names = widened(self.param_dtype), self._cell.state_names
         carry_init = carry_init or self.carry_init
-        count = 2 if self.core == "lstm" else 1
         if carry_init is None:
-            return self._carry(tuple(jnp.zeros(shape, dtype) for _ in range(count)))
+            return self._cell.state([jnp.zeros(shape, dtype) for _ in names])
         stream = self.rngs if rngs is None else rngs
         stream = stream.carry if isinstance(stream, nnx.Rngs) else stream
         if stream is None:
-            raise ValueError("rngs must be given to draw the carry with carry_init")
-        drawn = [carry_init(stream(), shape, dtype) for _ in range(count)]
-        return self._carry(tuple(reversed(drawn)))
+            raise ValueError(
+                "rngs must be given to draw the carry with carry_init: pass rngs=nnx.Rngs(seed), "
+                "or make the cell with keep_rngs=True"
+            )
+        return self._cell.state([carry_init(stream(), shape, dtype) for _ in names])
 
     @property
     def num_feature_axes(self) -> int:
         """The number of the inputs' axes that are not batch axes: 1."""
         return 1
 
+    @property
     def _cell(self) -> Cell:
+        """The cell as a value. Its states are carries in reverse: flax has (c, h)."""
         return CELLS[self.core](self.in_features, self.hidden_features, self.mechanism)
-
-    def _state(self, carry: Any) -> scan.State:
-        """The parts of a carry, hidden first."""
-        return tuple(reversed(carry)) if self.core == "lstm" else (carry,)
-
-    def _carry(self, state: scan.State) -> Any:
-        """The inverse of :meth:`_state`: (c, h) for the LSTM, else h."""
-        return tuple(reversed(state)) if self.core == "lstm" else state[0]
 
 
 class LSTMCell(RecurrentCell):
-    """An LSTM cell with any mechanism; carry (c, h), as flax's. See :class:`RecurrentCell`.
+    """An LSTM cell with any gate mechanism (equations 2-7, 9-15); carry (c, h), as flax's.
+
+    Parameters and errors: :class:`RecurrentCell`.
 
     Examples
     --------
@@ -168,31 +173,60 @@ class LSTMCell(RecurrentCell):
 
 
 class GRUCell(RecurrentCell):
-    """A GRU cell, reset after the product, with any mechanism; carry h."""
+    """A GRU cell, reset after the product, with any gate mechanism; carry h. See :func:`gru`.
+
+    Parameters and errors: :class:`RecurrentCell`.
+
+    Examples
+    --------
+    >>> cell = GRUCell(3, 8, rngs=nnx.Rngs(0))
+    >>> carry, output = cell(cell.initialize_carry((2, 3)), jnp.ones((2, 3), jnp.float32))
+    >>> output.shape
+    (2, 8)
+    """
 
     core = "gru"
 
 
 class MinimalCell(RecurrentCell):
-    """The minimal gated cell with any mechanism; carry h."""
+    """The minimal gated cell (footnote 4; JANET) with any gate mechanism; carry h.
+
+    Parameters and errors: :class:`RecurrentCell`.
+
+    Examples
+    --------
+    >>> cell = MinimalCell(3, 8, mechanism="UR", rngs=nnx.Rngs(0))
+    >>> cell.params["weight_ih"].shape  # forget, candidate and refine
+    (24, 3)
+    """
 
     core = "minimal"
 
 
 class GateUnit(nnx.Module):
-    """``size`` gates with any mechanism, of which it owns the biases.
+    """A layer of ``size`` gates with any mechanism, which owns their biases (equations 8, 12).
 
     For highway layers, gated linear units, attention, mixtures of experts. Called with logits
-    (..., features) it returns a :class:`gatecore.Gate`: ``value`` (..., size) and ``complement``,
-    float32 at least.
+    (..., features) it returns a :class:`gatecore.Gate`: ``value`` and ``complement`` in [0, 1],
+    (..., size), float32 at least.
 
     Parameters
     ----------
     size : int
     mechanism : str or Mechanism
-        "UR" needs two logits a gate (forget, refine), "standard" one; ``features`` is their number.
+        "UR" needs two logits for each gate (forget, refine), "standard" one.
     param_dtype : of the biases
     rngs : nnx.Rngs
+
+    Attributes
+    ----------
+    features : int
+        The number of logits.
+
+    Raises
+    ------
+    ValueError
+        A size that the mechanism refuses; logits with another number of entries than ``features``.
 
     Examples
     --------
@@ -212,49 +246,43 @@ class GateUnit(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.size, self.mechanism = size, _mechanism(mechanism)
-        # of the cores' slots, the minimal cell's are those without an input gate of their own
-        cell = Minimal(1, size, self.mechanism)
-        drawn = cell.split(biases(cell, rngs.params(), param_dtype))
+        cell = Minimal(1, size, self.mechanism)  # its input gate is not a slot
+        initial = cell.split(biases(cell, rngs.params(), param_dtype))
         self.slots = tuple(slot for slot in cell.slots if slot[0] != "candidate")
         self.features = sum(width for _, width in self.slots)
-        self.bias = nnx.Param(jnp.concatenate([drawn[name] for name, _ in self.slots]))
+        self.bias = nnx.Param(jnp.concatenate([initial[name] for name, _ in self.slots]))
 
     def __call__(self, logits: Array) -> Gate:
         """The effective gates (..., size) of logits (..., features)."""
         if logits.shape[-1] != self.features:
-            wanted = ", ".join(f"{name} {width}" for name, width in self.slots)
+            slots = ", ".join(f"{name} {width}" for name, width in self.slots)
             raise ValueError(
-                f"logits must have {self.features} entries along the last axis ({wanted}), got "
-                f"{logits.shape[-1]}"
+                f"logits must have {self.features} entries along the last axis ({slots}), got "
+                f"{logits.shape[-1]}: project to `features` of them"
             )
-        wide = scan.widened(logits.dtype)
+        wide = widened(logits.dtype)
         bias = self.bias[...].astype(wide).reshape((1,) * (logits.ndim - 1) + (-1,))
-        logits, parts, start = logits.astype(wide) + bias, {}, 0
-        for name, width in self.slots:
-            parts[name] = logits[..., start : start + width]
-            start += width
-        return self.mechanism.gates(parts)[0]
+        return self.mechanism.gates(scan.split(self.slots, logits.astype(wide) + bias))[0]
 
 
 def _check_functions(gate_fn: Any, activation_fn: Any) -> None:
-    for name, given, known in (
+    for name, function, supported in (
         ("gate_fn", gate_fn, _SIGMOIDS),
         ("activation_fn", activation_fn, _TANHS),
     ):
-        if given not in known:
+        if function not in supported:
             raise ValueError(
-                f"{name} must stay {known[0].__name__}, got {given!r}: the gates are the "
+                f"{name} must stay {supported[0].__name__}, got {function!r}: the gates are the "
                 "mechanism's, and carry their complement; choose another mechanism instead"
             )
 
 
-def _weights(
+def _weight(
     cell: Cell, key: Array, width: int, initializer: Initializer | None, dtype: Any
 ) -> Array:
-    """A weight matrix (rows, width), each slot drawn for itself."""
+    """A matrix (rows, width), of which an ``initializer`` draws each slot separately."""
     if initializer is None:
-        bound = cell.hidden_size**-0.5
-        return jax.random.uniform(key, (cell.rows, width), dtype, -bound, bound)
+        return weight(cell, key, width, dtype)
     keys = jax.random.split(key, len(cell.slots))
     return jnp.concatenate(
         [initializer(k, (width, n), dtype).T for k, (_, n) in zip(keys, cell.slots, strict=True)]

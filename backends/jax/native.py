@@ -1,24 +1,27 @@
-"""One layer over a whole sequence by the native CPU library.
+"""A layer over a whole sequence by the native CPU library.
 
-XLA calls it itself where it was built with JAX's header, else through the host (``callback``). The
-forward call keeps what the backward one reads, as ``scan`` does. The derivative of the backward
-call is that of the scan's, so gradients of any order exist. Absent arrays have no elements here.
+XLA calls the library itself where that was built with JAX's header ("ffi"), else through Python
+("callback"). The library has first derivatives only: those of its two calls are the scan's.
 """
 
+import dataclasses
 import functools
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
+import numpy as np
+from jax.experimental.buffer_callback import buffer_callback
 
-from gatecore.backends.jax import host_callback, scan
+from gatecore.backends.jax.arguments import Arguments, States
+from gatecore.backends.jax.scan import REFERENCE
 from gatecore.backends.native import library
-from gatecore.backends.native.call import LayerCall, by_state, layer_call, of_states
+from gatecore.backends.native.call import LayerCall, Shapes, by_state, layer_call, of_states
+from gatecore.cells import Cell
 
 Array = jax.Array
-Params = dict[str, Array]
 
 # Multiplications for one gate's logits from which a training step by callbacks, 0.1 ms dearer than
 # XLA's own calls, was faster than the scan's: .07 ms against .11 at 6,000, both .15 at 90,000, .48
@@ -27,45 +30,30 @@ CALLBACK_PAYS = 1e5
 _FORWARD, _BACKWARD = "gatecore_jax_forward", "gatecore_jax_backward"
 
 
-def obstacle(dtype: Any) -> str | None:
-    """Why the library cannot run arrays of this type here, None if it can."""
-    if jax.default_backend() != "cpu":
-        return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
-    return library.unsupported(jnp.dtype(dtype).name)
-
-
-def automatic(dtype: Any, sizes: tuple[int, int, int, int] | None = None) -> bool:
-    """Whether ``impl="auto"`` takes the library: XLA would not divide its call between devices.
-
-    A call through the host has a price, which a short sequence of (time, batch, input, hidden)
-    ``sizes`` does not earn back.
-    """
-    if obstacle(dtype) is not None or jax.device_count() > 1:
-        return False
-    if sizes is None or native_call() == "ffi":
-        return True
-    time, batch, inputs, hidden = sizes
-    return time * batch * hidden * (hidden + inputs) >= CALLBACK_PAYS
-
-
 def native_call() -> str:
     """How JAX calls the native library: "ffi" or "callback".
 
-    XLA calls it itself where it was built beside JAX; else, or where the environment variable
-    GATECORE_JAX_CALL is "callback" when a function is traced, through the host.
+    XLA calls it directly ("ffi") if JAX was installed when gatecore was; else, or where the
+    environment variable GATECORE_JAX_CALL is "callback" when a function is traced, through Python.
 
     Raises
     ------
     RuntimeError
-        The library is missing.
+        The library cannot be used here; :func:`implementation` is then "reference".
+
+    Examples
+    --------
+    >>> from gatecore.backends.jax import implementation
+    >>> implementation(np.float32) == "reference" or native_call() in ("ffi", "callback")
+    True
     """
-    by_host = os.environ.get("GATECORE_JAX_CALL") == "callback"
-    return "ffi" if not by_host and _registered() else "callback"
+    by_callback = os.environ.get("GATECORE_JAX_CALL") == "callback"
+    return "ffi" if not by_callback and _registered() else "callback"
 
 
 @functools.cache
 def _registered() -> bool:
-    """Make the calls known to XLA, once; whether the library has them."""
+    """Register the library's calls with XLA, once; whether the library has them."""
     names = (_FORWARD, _BACKWARD)
     if not all(hasattr(library.library(), name) for name in names):
         return False
@@ -75,170 +63,187 @@ def _registered() -> bool:
     return True
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def explicit(
-    layer: scan.Layer, shown: int, params: Params, start: scan.State, sequence: scan.Sequence
-) -> tuple[scan.State, scan.State]:
-    """What :func:`scan.explicit` returns, from the parameters as they are."""
-    states, last, _ = _forward(layer, shown, params, start, sequence, saves=False)
-    return states, last
+class Call(NamedTuple):
+    """What decides which implementations support a call."""
+
+    dtype: Any
+    sizes: tuple[int, int, int, int] | None = None  # (time, batch, input, hidden)
+    autodiff: bool = False
 
 
-def _explicit_forward(
-    layer: scan.Layer, shown: int, params: Any, start: Any, sequence: Any
-) -> tuple[Any, Any]:
-    wants_x = sequence.x.perturbed
-    params, start, sequence = jax.tree.map(
-        lambda given: given.value, (params, start, sequence), is_leaf=lambda g: hasattr(g, "value")
-    )
-    states, last, saved = _saving(layer, shown, wants_x, params, start, sequence)
-    # what is static goes as a shape, not as a value
-    return (states, last), (() if wants_x else None, params, start, sequence, saved)
+class Native:
+    """The implementation "native": the C++ library, in float32 on a CPU."""
+
+    name = "native"
+
+    def unsupported(self, call: Call) -> str | None:
+        """Why the library cannot run the call here; None if it can."""
+        if call.autodiff:
+            return "autodiff=True asks for the scan"
+        if jax.default_backend() != "cpu":
+            return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
+        return library.unsupported(jnp.dtype(call.dtype).name)
+
+    def preferred(self, call: Call) -> bool:
+        """Whether ``impl="auto"`` runs the call by the library.
+
+        XLA does not divide it between devices, and a callback's cost exceeds the gain on short
+        sequences.
+        """
+        if self.unsupported(call) is not None or jax.device_count() > 1:
+            return False
+        if call.sizes is None or native_call() == "ffi":
+            return True
+        time, batch, inputs, hidden = call.sizes
+        return time * batch * hidden * (hidden + inputs) >= CALLBACK_PAYS
+
+    def forward(
+        self, cell: Cell, num_outputs: int, arguments: Arguments, saves: bool = True
+    ) -> tuple[States, States, Any]:
+        """The outputs, the final state, and what :meth:`backward` reads."""
+        return _forward(cell, num_outputs, saves, arguments)
+
+    def backward(
+        self,
+        cell: Cell,
+        num_outputs: int,
+        arguments: Arguments,
+        saved: dict[str, Array],
+        cotangents: Any,
+        wrt_x: bool = True,
+    ) -> Arguments:
+        """Cotangents of the arguments; that of x is zero unless ``wrt_x``."""
+        d_arguments = _backward(cell, num_outputs, wrt_x, arguments, saved, cotangents)
+        return arguments.cotangents(*d_arguments)
 
 
-def _explicit_backward(layer: scan.Layer, shown: int, kept: Any, cotangents: Any) -> Any:
-    wants_x, params, start, sequence, saved = kept
-    given = jax.tree.map(
-        lambda c: jnp.zeros(c.shape, c.dtype) if isinstance(c, SymbolicZero) else c, cotangents,
-        is_leaf=lambda c: isinstance(c, SymbolicZero),
-    )  # fmt: skip
-    wanted = wants_x is not None
-    return _pulled(layer, shown, wanted, params, start, sequence, saved, given)
-
-
-explicit.defvjp(_explicit_forward, _explicit_backward, symbolic_zeros=True)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _saving(
-    layer: scan.Layer, shown: int, wants_x: bool, params: Params, start: scan.State,
-    sequence: scan.Sequence,
-) -> tuple[scan.State, scan.State, dict[str, Array]]:  # fmt: skip
-    """The forward call that keeps what backward reads. What it keeps is taken for a constant."""
-    return _forward(layer, shown, params, start, sequence, saves=True)
-
-
-def _saving_forward(
-    layer: scan.Layer, shown: int, wants_x: bool, params: Any, start: Any, sequence: Any
-) -> tuple[Any, Any]:
-    result = _saving(layer, shown, wants_x, params, start, sequence)
-    return result, (params, start, sequence, result[2])
-
-
-def _saving_backward(
-    layer: scan.Layer, shown: int, wants_x: bool, kept: Any, cotangents: Any
-) -> Any:
-    params, start, sequence, saved = kept
-    return _pulled(layer, shown, wants_x, params, start, sequence, saved, cotangents[:2])
-
-
-_saving.defvjp(_saving_forward, _saving_backward)
-
-
-def _pulled(
-    layer: scan.Layer, shown: int, wants_x: bool, params: Params, start: scan.State,
-    sequence: scan.Sequence, saved: Any, cotangents: Any,
-) -> tuple[Params, scan.State, scan.Sequence]:  # fmt: skip
-    """Cotangents of parameters, initial state and sequence."""
-    d_params, d_start, d_x = _pull(
-        layer, shown, wants_x, params, start, sequence, saved, cotangents
-    )
-    d_zoneout = jax.tree.map(jnp.zeros_like, sequence.zoneout)
-    return d_params, d_start, scan.Sequence(d_x, None, d_zoneout)
+NATIVE = Native()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _pull(
-    layer: scan.Layer, shown: int, wants_x: bool, params: Params, start: scan.State,
-    sequence: scan.Sequence, saved: Any, cotangents: Any,
-) -> tuple[Params, scan.State, Array]:  # fmt: skip
-    """Cotangents of the parameters, of the initial state, and of x (zeros unless wanted)."""
-    call = _layer_call(layer, sequence, saves=True)
-    d_outputs, d_final = cotangents
-    read = {**_read(params, sequence), **saved, **by_state("d_output", d_outputs),
-            **by_state("d_final", d_final)}  # fmt: skip
-    scratch = {"scratch": (call.backward_scratch[wants_x],)}
-    found = _run(call, _BACKWARD, read, call.backward_shapes(wants_x) | scratch)
-    d_params = {name: found[f"d_{name}"] for name in params}
-    d_x = found["d_x"] if wants_x else jnp.zeros_like(sequence.x)
-    return d_params, tuple(of_states("d_initial", found)), d_x
-
-
-def _pull_forward(
-    layer: scan.Layer, shown: int, wants_x: bool, params: Params, start: Any, sequence: Any,
-    saved: Any, cotangents: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    result = _pull(layer, shown, wants_x, params, start, sequence, saved, cotangents)
-    return result, (params, start, sequence, saved, cotangents)
-
-
-def _pull_backward(
-    layer: scan.Layer, shown: int, wants_x: bool, given: Any, second: Any
-) -> tuple[Any, ...]:
-    """By the scan, whose own derivative JAX differentiates."""
-    params, start, sequence, saved, cotangents = given
-
-    def reference(params: Params, start: Any, x: Array) -> Any:
-        wide = scan.widened(x.dtype)
-        run = sequence._replace(x=x)
-        return scan.explicit(layer, shown, *scan.pack(layer, params, wide), start, run)
-
-    def pull(params: Params, start: Any, x: Array, cotangents: Any) -> Any:
-        d_params, d_start, d_x = jax.vjp(reference, params, start, x)[1](cotangents)
-        return d_params, d_start, d_x if wants_x else jnp.zeros_like(x)
-
-    d_params, d_start, d_x, d_cotangents = jax.vjp(pull, params, start, sequence.x, cotangents)[1](
-        second
-    )
-    d_sequence = scan.Sequence(d_x, None, jax.tree.map(jnp.zeros_like, sequence.zoneout))
-    return d_params, d_start, d_sequence, jax.tree.map(jnp.zeros_like, saved), d_cotangents
-
-
-_pull.defvjp(_pull_forward, _pull_backward)
-
-
 def _forward(
-    layer: scan.Layer, shown: int, params: Params, start: scan.State, sequence: scan.Sequence,
-    saves: bool,
-) -> tuple[scan.State, scan.State, dict[str, Array]]:  # fmt: skip
-    """The states after each step, the last one, and what backward reads."""
-    call = _layer_call(layer, sequence, saves)
-    read = _read(params, sequence) | by_state("initial", start)
-    saved = call.saved_shapes
-    shapes = {**call.forward_shapes(shown == 2), **saved, "scratch": (call.forward_scratch,)}
-    found = _run(call, _FORWARD, read, shapes)
-    outputs, final = (tuple(of_states(name, found)) for name in ("output", "final"))
-    return outputs, final, {name: found[name] for name in saved}
+    cell: Cell, num_outputs: int, saves: bool, arguments: Arguments
+) -> tuple[States, States, dict[str, Array]]:
+    """The outputs, the final state, and the saved arrays, which are constants to JAX."""
+    call = _layer_call(cell, arguments, saves)
+    read = _read(arguments) | by_state("initial", arguments.initial)
+    shapes = call.forward_shapes(num_outputs == 2) | call.saved_shapes
+    shapes |= {"scratch": (call.forward_scratch,)}
+    results = _run(call, _FORWARD, read, shapes)
+    outputs, final = (tuple(of_states(name, results)) for name in ("output", "final"))
+    return outputs, final, {name: results[name] for name in call.saved_shapes}
 
 
-def _run(
-    call: LayerCall, target: str, read: dict[str, Array], written: dict[str, tuple[int, ...]]
-) -> dict[str, Array]:
-    """The results of one of the library's calls, by field name, from their shapes."""
-    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in written.values()]
-    if native_call() == "callback":
-        host = host_callback.Host(call, target == _BACKWARD, tuple(read), tuple(written))
-        found = host_callback.call(host, results, list(read.values()))
-    else:
-        ffi = jax.ffi.ffi_call(target, results, vmap_method="sequential")
-        found = ffi(*read.values(), **call.ffi_attributes(read, written))
-    return dict(zip(written, found, strict=True))
+def _forward_forward(
+    cell: Cell, num_outputs: int, saves: bool, arguments: Arguments
+) -> tuple[Any, Any]:
+    results = _forward(cell, num_outputs, saves, arguments)
+    return results, (arguments, results[2])
 
 
-def _layer_call(layer: scan.Layer, sequence: scan.Sequence, saves: bool) -> LayerCall:
-    time, batch, _ = sequence.x.shape
-    return layer_call(layer.cell, time, batch, threads=library.cores(), saves=saves)
+def _forward_backward(
+    cell: Cell, num_outputs: int, saves: bool, residuals: Any, cotangents: Any
+) -> tuple[Arguments]:
+    return (NATIVE.backward(cell, num_outputs, *residuals, cotangents[:2]),)
 
 
-def _read(params: Params, sequence: scan.Sequence) -> dict[str, Array]:
+_forward.defvjp(_forward_forward, _forward_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _backward(
+    cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any, cotangents: Any
+) -> tuple[dict[str, Array], States, Array]:
+    """Cotangents of the parameters, the initial state and x."""
+    call = _layer_call(cell, arguments, saves=True)
+    d_outputs, d_final = cotangents
+    read = _read(arguments) | saved
+    read |= by_state("d_output", d_outputs) | by_state("d_final", d_final)
+    shapes = call.backward_shapes(wrt_x) | {"scratch": (call.backward_scratch[wrt_x],)}
+    results = _run(call, _BACKWARD, read, shapes)
+    d_params = {name: results[f"d_{name}"] for name in arguments.params}
+    d_x = results["d_x"] if wrt_x else jnp.zeros_like(arguments.x)
+    return d_params, tuple(of_states("d_initial", results)), d_x
+
+
+def _backward_forward(cell: Cell, num_outputs: int, wrt_x: bool, *primals: Any) -> tuple[Any, Any]:
+    return _backward(cell, num_outputs, wrt_x, *primals), primals
+
+
+def _backward_backward(
+    cell: Cell, num_outputs: int, wrt_x: bool, primals: Any, cotangents: Any
+) -> tuple[Any, ...]:
+    """By the scan's backward, which JAX differentiates."""
+    arguments, saved, d_results = primals
+
+    def backward(params: Any, initial: States, x: Array, d_results: Any) -> Any:
+        changed = arguments._replace(params=params, initial=initial, x=x)
+        *_, saved = REFERENCE.forward(cell, num_outputs, changed)
+        return REFERENCE.backward(cell, num_outputs, changed, saved, d_results)[:3]
+
+    _, pullback = jax.vjp(backward, *arguments[:3], d_results)
+    *d_arguments, d_d_results = pullback(cotangents)
+    d_saved = jax.tree.map(jnp.zeros_like, saved)
+    return arguments.cotangents(*d_arguments), d_saved, d_d_results
+
+
+_backward.defvjp(_backward_forward, _backward_backward)
+
+
+def _layer_call(cell: Cell, arguments: Arguments, saves: bool) -> LayerCall:
+    time, batch, _ = arguments.x.shape
+    return layer_call(cell, time, batch, threads=library.cores(), saves=saves)
+
+
+def _read(arguments: Arguments) -> dict[str, Array]:
     """The fields that both calls read."""
-    x, resets, zoneout = sequence
+    params, initial, x, resets, zoneout = arguments
     fields = {"x": x, **params}
     if resets is not None:
         fields["resets"] = resets[..., 0]
     if zoneout is not None:
-        parts = zoneout if isinstance(zoneout, tuple) else (zoneout,)
-        full = (*x.shape[:2], params["weight_hh"].shape[1])
-        masks = [jnp.broadcast_to(part, full) for part in reversed(parts)]
+        shape = (len(x), *initial[0].shape)
+        masks = [jnp.broadcast_to(part, shape) for part in reversed(zoneout)]
         fields |= by_state("zoneout_mask", masks)
     return fields
+
+
+def _run(call: LayerCall, target: str, read: dict[str, Array], shapes: Shapes) -> dict[str, Array]:
+    """The results of one of the library's calls, by field name, from their shapes."""
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes.values()]
+    if native_call() == "callback":
+        callback = Callback(call, target == _BACKWARD, (*read, *shapes))
+        arrays = buffer_callback(callback, results, vmap_method="sequential")(*read.values())
+    else:
+        ffi = jax.ffi.ffi_call(target, results, vmap_method="sequential")
+        arrays = ffi(*read.values(), **call.ffi_attributes(read, shapes))
+    return dict(zip(shapes, arrays, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Callback:
+    """One of the library's calls for XLA: what jax_ffi.cpp does, in Python, on XLA's own buffers.
+
+    JAX compiles equal ones once. ``jax.pure_callback`` would not do: it copies large arguments on
+    a thread of XLA's, and never ends where all of those run steps.
+
+    Parameters
+    ----------
+    call : LayerCall
+    backward : bool
+        Whether it makes the library's backward call.
+    fields : tuple of str
+        The fields of the arguments' buffers, then those of the results'.
+    """
+
+    call: LayerCall
+    backward: bool
+    fields: tuple[str, ...]
+
+    def __call__(self, context: object, results: Sequence[Any], *arguments: Any) -> None:
+        buffers = map(np.asarray, (*arguments, *results))
+        run = self.call.backward if self.backward else self.call.forward
+        run(**{
+            name: buffer.ctypes.data if buffer.size else None
+            for name, buffer in zip(self.fields, buffers, strict=True)
+        })  # fmt: skip

@@ -1,4 +1,4 @@
-"""The minimal cell without recurrent weights: all steps at once, by an associative scan."""
+"""The minimal cell without recurrent weights, for all steps at once by an associative scan."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gatecore.algebra import Gate, both
-from gatecore.backends.jax.scan import product, widened
-from gatecore.backends.jax.sequence import resets_of
+from gatecore.backends.jax.arguments import resets_of, widened
+from gatecore.backends.jax.scan import product
 from gatecore.cells import Minimal
 from gatecore.mechanisms import Mechanism, mechanism
 
@@ -25,11 +25,11 @@ def minimal_parallel(
     *,
     resets: Array | None = None,
 ) -> tuple[Array, Array]:
-    """:func:`minimal` for gates that do not look at h, in O(log time) steps (Section 2.1).
+    """Apply the minimal cell without recurrent weights, in O(log time) steps (Section 2.1).
 
-    Without recurrent weights a step is h' = g·h + ḡ·u with g, u known beforehand, and two steps
-    are one of the same form: the gates compose as ``both``, complements carried. Meant for
-    accelerators; on a few cores the sequential scan is faster.
+    A step is then h' = g·h + ḡ·u with g and u known beforehand, and two steps compose to one of the
+    same form: the gates by ``both``, with their complements. For accelerators; on a few cores
+    :func:`minimal` is faster.
 
     Parameters
     ----------
@@ -39,11 +39,17 @@ def minimal_parallel(
     state : h (batch, hidden), optional
     mechanism : str or Mechanism
     resets : bool array (time, batch), optional
+        Where true, the state is zeroed before that step.
 
     Returns
     -------
     output : array (time, batch, hidden), of the type of x
     state : h (batch, hidden), float32 at least
+
+    Raises
+    ------
+    ValueError
+        Other parameters than these two, or shapes that do not fit.
 
     Examples
     --------
@@ -74,13 +80,16 @@ def minimal_parallel(
 
 
 def _compose(first: tuple[Gate, Array], then: tuple[Gate, Array]) -> tuple[Gate, Array]:
-    """Two steps h → g·h + w as one."""
+    """The composition of two steps h → g·h + w, which has the same form."""
     return both(then[0], first[0]), then[0].value * first[1] + then[1]
 
 
 def _cell(params: Mapping[str, Array], x: Array, mechanism: Any) -> Minimal:
     if set(params) != {"weight_ih", "bias"}:
-        raise ValueError(f"params must hold weight_ih and bias alone, got {sorted(params)}")
+        raise ValueError(
+            f"params must hold weight_ih and bias alone, got {sorted(params)}: with recurrent "
+            "weights use minimal"
+        )
     mechanism, rows = _mechanism(mechanism), params["bias"].shape[0]
     some = Minimal(1, 4 * mechanism.downsize, mechanism)  # rows are in proportion to hidden units
     cell = Minimal(x.shape[-1], rows * some.hidden_size // some.rows, mechanism)

@@ -1,171 +1,176 @@
-"""One layer over a whole sequence by ``lax.scan``, with a derivative of its own.
+"""A layer over a whole sequence by ``lax.scan``, and its derivative by manual BPTT.
 
 All weights of a cell are one matrix that multiplies [x, h], so a step is one product and one
-elementwise part. The backward scan reads the logits and states that the forward one saved, and the
-gradient of the weights is one product over all time. States are tuples here, the hidden one first.
+elementwise part. The backward scan reads the logits and states that the forward scan saved, and the
+gradient of the weights is one product over all time. States are tuples of parts, hidden first.
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
+from gatecore.backends.jax.arguments import Arguments, States, widened
 from gatecore.backends.jax.derivative import step_backward
-from gatecore.cells import CELLS, STATE_CANDIDATE, Cell
-from gatecore.mechanisms import Mechanism
+from gatecore.cells import STATE_CANDIDATE, Cell
 
 Array = jax.Array
-State = tuple[Array, ...]
 
 
-class Layer(NamedTuple):
-    """What is static about a run."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def run(
+    implementation: Any, cell: Cell, num_outputs: int, arguments: Arguments
+) -> tuple[States, States]:
+    """The first ``num_outputs`` parts of the states after each step, and the final state.
 
-    core: str
-    mechanism: Mechanism
-    input_size: int
-    hidden_size: int
-
-    @property
-    def cell(self) -> Cell:
-        """The cell whose steps are run."""
-        return CELLS[self.core](self.input_size, self.hidden_size, self.mechanism)
-
-    @property
-    def slots(self) -> tuple[tuple[str, int], ...]:
-        """The columns of the logits: the cell's slots, and the GRU's second candidate part."""
-        extra = ((STATE_CANDIDATE, self.hidden_size),) if self.core == "gru" else ()
-        return (*self.cell.slots, *extra)
-
-    def split(self, packed: Array) -> dict[str, Array]:
-        """The slots (..., width) of packed logits (..., columns)."""
-        parts, start = {}, 0
-        for name, width in self.slots:
-            parts[name] = packed[..., start : start + width]
-            start += width
-        return parts
-
-    def whole(self, parts: State) -> Any:
-        """The cell's form of a state."""
-        return self.cell.state(parts)
-
-
-class Sequence(NamedTuple):
-    """What a layer runs over."""
-
-    x: Any  # array (time, batch, input); None where it is not needed
-    resets: Array | None  # bool (time, batch, 1)
-    zoneout: Any  # amounts, each (time, batch, hidden) or (time, 1, 1); not differentiated
-
-
-def pack(layer: Layer, params: Any, dtype: Any) -> tuple[Array, Array]:
-    """The weights as one matrix (input + hidden, columns), and the bias (1, columns) in ``dtype``.
-
-    A candidate of the GRU has two columns, for its input's part and its state's.
+    Differentiated by the implementation's ``backward``.
     """
-    inner, outer, bias = params["weight_ih"], params["weight_hh"], params["bias"].astype(dtype)
-    if layer.core == "gru":
-        blocks = {k: v.T for k, v in layer.cell.split(outer.T).items()}
-        extra = blocks["candidate"]
-        blocks["candidate"] = jnp.zeros_like(extra)
-        outer = jnp.concatenate([*blocks.values(), extra])
-        inner = jnp.pad(inner, ((0, len(extra)), (0, 0)))
-        bias = jnp.concatenate([bias, params["bias_n"].astype(dtype)])
-    return jnp.concatenate([inner.T, outer.T]), bias[None]
+    return implementation.forward(cell, num_outputs, arguments, saves=False)[:2]
 
 
-def forward(
-    layer: Layer, matrix: Array, bias: Array, start: State, sequence: Sequence
-) -> tuple[State, State, tuple[State, Array]]:
-    """The states after each step, the last one, and what a backward scan reads of each step.
+def _run_forward(
+    implementation: Any, cell: Cell, num_outputs: int, arguments: Any
+) -> tuple[Any, Any]:
+    wrt_x = arguments.x.perturbed
+    arguments = custom_vjp_primal_tree_values(arguments)
+    outputs, final, saved = implementation.forward(cell, num_outputs, arguments, saves=True)
+    # residuals are trees of arrays: an empty tuple or None stands for the flag
+    return (outputs, final), (() if wrt_x else None, arguments, saved)
 
-    That is the state it started from, and its logits (time, batch, columns).
+
+def _run_backward(
+    implementation: Any, cell: Cell, num_outputs: int, residuals: Any, cotangents: Any
+) -> tuple[Arguments]:
+    wrt_x, arguments, saved = residuals
+    cotangents = jax.tree.map(
+        lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, cotangents
+    )
+    wrt_x = wrt_x is not None
+    return (implementation.backward(cell, num_outputs, arguments, saved, cotangents, wrt_x),)
+
+
+run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
+
+
+class Reference:
+    """The implementation "reference": scans of JAX's own operations, for every call."""
+
+    name = "reference"
+
+    def unsupported(self, call: Any) -> None:
+        """None: it supports every call."""
+
+    def forward(
+        self, cell: Cell, num_outputs: int, arguments: Arguments, saves: bool = True
+    ) -> tuple[States, States, Any]:
+        """The outputs, the final state, and what :meth:`backward` reads.
+
+        That is the state before each step, and its logits (time, batch, columns).
+        """
+        matrix, bias = pack(cell, arguments.params)
+
+        def body(state: States, now: Any) -> tuple[States, Any]:
+            x, resets, zoneout = now
+            state = _reset(state, resets)
+            new, logits = step(cell, matrix, bias, state, x, zoneout)
+            return new, (new, (state, logits) if saves else None)
+
+        final, (states, saved) = lax.scan(body, arguments.initial, arguments[2:])
+        return states[:num_outputs], final, saved
+
+    def backward(
+        self,
+        cell: Cell,
+        num_outputs: int,
+        arguments: Arguments,
+        saved: tuple[States, Array],
+        cotangents: Any,
+        wrt_x: bool = True,
+    ) -> Arguments:
+        """Cotangents of the arguments, from those of the outputs and of the final state."""
+        (matrix, _), unpack = jax.vjp(functools.partial(pack, cell), arguments.params)
+        before, _ = saved
+        d_initial, d_logits = _backward_scan(cell, matrix, arguments, saved, cotangents)
+        ones = jnp.ones((*d_logits.shape[:2], 1), matrix.dtype)
+        joint = _flat(jnp.concatenate([_joint(arguments.x, before[0]), ones], axis=-1))
+        # this order of factors (and in `pack` no transpose of the whole, which would turn it
+        # round): for the transposed product XLA takes twice as long on a CPU
+        d_weights = product(joint.T, _flat(d_logits).astype(matrix.dtype))
+        d_x = product(d_logits, matrix[: cell.input_size].T).astype(matrix.dtype)
+        (d_params,) = unpack((d_weights[:-1].astype(matrix.dtype), d_weights[-1:]))
+        return arguments.cotangents(d_params, d_initial, d_x)
+
+
+REFERENCE = Reference()
+
+
+def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:
+    """The weights as one matrix (input + hidden, columns), and the bias (1, columns).
+
+    The candidate of a GRU has two columns, for its input's part and its state's.
     """
-
-    def one(state: State, now: Sequence) -> tuple[State, Any]:
-        state = _reset(state, now.resets)
-        new, packed = step(layer, matrix, bias, state, now.x, now.zoneout)
-        return new, (new, (state, packed))
-
-    last, (states, saved) = lax.scan(one, start, sequence)
-    return states, last, saved
+    weight_ih, weight_hh = params["weight_ih"], params["weight_hh"]
+    bias = params["bias"].astype(widened(weight_ih.dtype))
+    if "bias_n" in params:
+        blocks = {name: block.T for name, block in cell.split(weight_hh.T).items()}
+        state_candidate = blocks["candidate"]
+        blocks["candidate"] = jnp.zeros_like(state_candidate)
+        weight_hh = jnp.concatenate([*blocks.values(), state_candidate])
+        weight_ih = jnp.pad(weight_ih, ((0, cell.hidden_size), (0, 0)))
+        bias = jnp.concatenate([bias, params["bias_n"].astype(bias.dtype)])
+    return jnp.concatenate([weight_ih.T, weight_hh.T]), bias[None]
 
 
 def step(
-    layer: Layer, matrix: Array, bias: Array, state: State, x: Array, zoneout: Any = None
-) -> tuple[State, Array]:
+    cell: Cell, matrix: Array, bias: Array, state: States, x: Array, zoneout: Any = None
+) -> tuple[States, Array]:
     """One step from x (batch, input): the next state, and the logits (batch, columns)."""
-    cell = layer.cell
     packed = product(_joint(x, state[0]), matrix) + bias
-    logits = layer.split(packed)
+    logits = split(columns(cell), packed)
     return cell.complete(logits, cell.mechanism.gates(logits), state, zoneout), packed
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def explicit(
-    layer: Layer, shown: int, matrix: Array, bias: Array, start: State, sequence: Sequence
-) -> tuple[State, State]:
-    """The first ``shown`` states after each step, and the last one; reverse mode by hand."""
-    states, last, _ = forward(layer, matrix, bias, start, sequence)
-    return states[:shown], last
+def columns(cell: Cell) -> tuple[tuple[str, int], ...]:
+    """The slots of packed logits: the cell's, and a GRU's U h + b_n."""
+    extra = ((STATE_CANDIDATE, cell.hidden_size),) if "bias_n" in cell.parameter_shapes() else ()
+    return (*cell.slots, *extra)
 
 
-def _explicit_forward(
-    layer: Layer, shown: int, matrix: Array, bias: Array, start: State, sequence: Sequence
-) -> tuple[Any, Any]:
-    states, last, saved = forward(layer, matrix, bias, start, sequence)
-    return (states[:shown], last), (matrix, sequence, *saved)
-
-
-def _explicit_backward(layer: Layer, shown: int, saved: Any, cotangents: Any) -> tuple[Any, ...]:
-    matrix, sequence, before, logits = saved
-    d_start, d_logits = _backward_scan(layer, matrix, sequence, before, logits, cotangents)
-    ones = jnp.ones((*d_logits.shape[:2], 1), matrix.dtype)
-    joint = _flat(jnp.concatenate([_joint(sequence.x, before[0]), ones], axis=-1))
-    # this order of factors (and in `pack` no transpose of the whole, which would turn it round):
-    # for the transposed product XLA takes twice as long on a CPU
-    d_weights = product(joint.T, _flat(d_logits).astype(matrix.dtype))
-    d_x = product(d_logits, matrix[: layer.input_size].T).astype(matrix.dtype)
-    d_zoneout = jax.tree.map(jnp.zeros_like, sequence.zoneout)
-    d_sequence = Sequence(d_x, None, d_zoneout)
-    return d_weights[:-1].astype(matrix.dtype), d_weights[-1:], d_start, d_sequence
-
-
-explicit.defvjp(_explicit_forward, _explicit_backward)
+def split(slots: Iterable[tuple[str, int]], packed: Array) -> dict[str, Array]:
+    """The slots (..., width) of packed logits (..., columns)."""
+    parts, start = {}, 0
+    for name, width in slots:
+        parts[name] = packed[..., start : start + width]
+        start += width
+    return parts
 
 
 def _backward_scan(
-    layer: Layer, matrix: Array, sequence: Sequence, before: State, logits: Array, cotangents: Any
-) -> tuple[State, Array]:
+    cell: Cell, matrix: Array, arguments: Arguments, saved: Any, cotangents: Any
+) -> tuple[States, Array]:
     """Cotangents of the initial state, and of all logits."""
-    recurrent = matrix[layer.input_size :].T
+    recurrent, slots = matrix[cell.input_size :].T, columns(cell)
 
-    def one(d_state: State, now: Any) -> tuple[State, Array]:
-        sequence, given, state, packed = now
-        d_new = (*(a + b for a, b in zip(d_state, given, strict=False)), *d_state[len(given) :])
-        d_slots, d_old = step_backward(
-            layer.cell, layer.split(packed), state, sequence.zoneout, d_new
-        )
-        d_packed = jnp.concatenate([d_slots[name] for name, _ in layer.slots], axis=-1)
-        d_hidden, *d_rest = d_old
-        d_hidden = d_hidden + product(d_packed, recurrent)
-        return _reset((d_hidden, *d_rest), sequence.resets), d_packed
+    def body(d_state: States, now: Any) -> tuple[States, Array]:
+        (state, packed), resets, zoneout, d_outputs = now
+        d_new = (*map(jnp.add, d_state, d_outputs), *d_state[len(d_outputs) :])
+        d_slots, d_old = step_backward(cell, split(slots, packed), state, zoneout, d_new)
+        d_packed = jnp.concatenate([d_slots[name] for name, _ in slots], axis=-1)
+        d_old = (d_old[0] + product(d_packed, recurrent), *d_old[1:])
+        return _reset(d_old, resets), d_packed
 
-    given, d_last = cotangents
-    steps = (sequence._replace(x=None), given, before, logits)
-    return lax.scan(one, d_last, steps, reverse=True)
+    d_outputs, d_final = cotangents
+    steps = (saved, arguments.resets, arguments.zoneout, d_outputs)
+    return lax.scan(body, d_final, steps, reverse=True)
 
 
 def product(a: Array, b: Array) -> Array:
     """A (..., n) times b (n, m) in the type of b, summed in float32 at least."""
     return jnp.matmul(a.astype(b.dtype), b, preferred_element_type=widened(b.dtype))
-
-
-def widened(dtype: Any) -> Any:
-    """The type of gates and states beside weights of type ``dtype``: float32 at least."""
-    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
 
 
 def _joint(x: Any, hidden: Array) -> Array:
@@ -176,7 +181,7 @@ def _flat(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
-def _reset(state: State, resets: Array | None) -> State:
+def _reset(state: States, resets: Array | None) -> States:
     if resets is None:
         return state
     return tuple(jnp.where(resets, jnp.zeros_like(part), part) for part in state)

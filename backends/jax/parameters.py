@@ -1,0 +1,79 @@
+"""Initial parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatecore import _checks
+from gatecore.cells import CELLS, Cell
+from gatecore.mechanisms import Mechanism
+
+Array = jax.Array
+
+
+def init(
+    key: Array,
+    input_size: int,
+    hidden_size: int,
+    mechanism: str | Mechanism = "UR",
+    *,
+    core: str = "lstm",
+    dtype: Any = jnp.float32,
+) -> dict[str, Array]:
+    """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
+
+    Can be traced and mapped over keys. The biases are drawn by :mod:`gatecore.init` on the host.
+
+    Parameters
+    ----------
+    key : a key of ``jax.random``
+    input_size, hidden_size : int
+    mechanism : str or Mechanism
+    core : {"lstm", "gru", "minimal"}
+    dtype : of the parameters
+
+    Returns
+    -------
+    dict of arrays
+        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for a GRU
+        ``bias_n`` (hidden,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        An unknown core or mechanism, or a size that is not positive or that the mechanism refuses.
+
+    Examples
+    --------
+    >>> import jax
+    >>> {k: v.shape for k, v in init(jax.random.key(0), 3, 8, "UR").items()}
+    {'weight_ih': (32, 3), 'weight_hh': (32, 8), 'bias': (32,)}
+    """
+    cell = CELLS[_checks.choice("core", core, CELLS)](input_size, hidden_size, mechanism)
+    keys = jax.random.split(key, 3)
+    params = {name: jnp.zeros(shape, dtype) for name, shape in cell.parameter_shapes().items()}
+    params["weight_ih"] = weight(cell, keys[0], input_size, dtype)
+    params["weight_hh"] = weight(cell, keys[1], hidden_size, dtype)
+    params["bias"] = biases(cell, keys[2], dtype)
+    return params
+
+
+def weight(cell: Cell, key: Array, width: int, dtype: Any) -> Array:
+    """A matrix (rows, width) drawn from U(−1/√d, 1/√d) with d the hidden size."""
+    bound = cell.hidden_size**-0.5
+    return jax.random.uniform(key, (cell.rows, width), dtype, -bound, bound)
+
+
+def biases(cell: Cell, key: Array, dtype: Any) -> Array:
+    """The mechanism's initial biases (rows,), drawn in NumPy from a seed that the key gives."""
+
+    def draw(seed: Any) -> np.ndarray:
+        rng = np.random.default_rng(np.asarray(seed).tolist())
+        slots = cell.mechanism.biases(cell.core, cell.hidden_size, rng)
+        return np.concatenate(list(slots.values())).astype(np.float32)
+
+    seed = jax.random.bits(key, (4,), jnp.uint32)
+    shape = jax.ShapeDtypeStruct((cell.rows,), jnp.float32)
+    return jax.pure_callback(draw, shape, seed, vmap_method="sequential").astype(dtype)
