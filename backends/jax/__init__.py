@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from gatecore.backends.jax.modules import GateUnit, GRUCell, LSTMCell, MinimalCell
 
 _MODULES = {
-    "GRUCell": "modules",
-    "GateUnit": "modules",
-    "LSTMCell": "modules",
+    **dict.fromkeys(("GRUCell", "GateUnit", "LSTMCell", "MinimalCell"), "modules"),
     "Learner": "learner",
-    "MinimalCell": "modules",
 }
 
 __all__ = [

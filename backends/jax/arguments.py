@@ -16,17 +16,13 @@ States = tuple[Array, ...]  # the parts of a state, hidden first
 
 
 class Arguments(NamedTuple):
-    """The arrays that one layer reads."""
+    """The arrays that one layer reads, or the cotangents of the first three."""
 
     params: Mapping[str, Array]
     initial: States  # the initial state
     x: Array  # (time, batch, input)
-    resets: Array | None  # bool (time, batch, 1)
-    zoneout: Any  # None, or probabilities (time, 1, 1) and masks (time, batch, hidden)
-
-    def cotangents(self, params: Any, initial: States, x: Array) -> "Arguments":
-        """These cotangents, and zeros for zoneout, which is not differentiated."""
-        return Arguments(params, initial, x, None, jax.tree.map(jnp.zeros_like, self.zoneout))
+    resets: Array | None = None  # bool (time, batch, 1)
+    zoneout: Any = None  # a tuple of probabilities (time, 1, 1) and masks (time, batch, hidden)
 
 
 def widened(dtype: Any) -> Any:

@@ -41,36 +41,33 @@ def gates_vjp(
 ) -> dict[str, Array]:
     """Cotangents of the gates' logits, from those of the two effective gates."""
     gates = mechanism.activate(logits)
+    d_gates: dict[str, Array] = {}
     if mechanism.auxiliary == "master":
-        d_gates = _master_vjp(mechanism, gates, d_forget, d_input)
+        d_gates, forget, input = _master_vjp(mechanism, gates, d_forget, d_input)
     else:
         forget, input = (d.value - d.complement for d in (d_forget, d_input))
-        if "input" in gates:
-            d_gates = {"input": input}
-        else:
-            d_gates, forget = {}, forget - input
-        d_gates["forget"] = forget
-        if mechanism.auxiliary == "refine":
-            d_gates["forget"], d_gates["refine"] = refine_vjp(
-                gates["forget"], gates["refine"], forget
-            )
+    if "input" in gates:
+        d_gates["input"] = input
+    else:  # it is tied: 1 − the forget gate
+        forget = forget - input
+    if mechanism.auxiliary == "refine":
+        forget, d_gates["refine"] = refine_vjp(gates["forget"], gates["refine"], forget)
+    d_gates["forget"] = forget
     return {name: _to_logit(mechanism, name, logits[name], d) for name, d in d_gates.items()}
 
 
 def _master_vjp(
     mechanism: Mechanism, gates: Mapping[str, Gate], d_forget: Gate, d_input: Gate
-) -> dict[str, Array]:
-    """Cotangents of the inner gates, and of the master gates, summed over the units of each."""
+) -> tuple[dict[str, Array], Array, Array]:
+    """Cotangents of the master gates, summed over the units of each, and of the inner gates."""
     big_f, big_i = (spread(gates[name], mechanism.downsize) for name in mechanism.main_slots)
     inner = gates["input"] if "input" in gates else negate(gates["forget"])
-    *d_outer, forget, input = master_vjp(big_f, big_i, gates["forget"], inner, d_forget, d_input)
+    *d_masters, forget, input = master_vjp(big_f, big_i, gates["forget"], inner, d_forget, d_input)
     d_gates = {
         name: d.reshape(*d.shape[:-1], -1, mechanism.downsize).sum(-1)
-        for name, d in zip(mechanism.main_slots, d_outer, strict=True)
+        for name, d in zip(mechanism.main_slots, d_masters, strict=True)
     }
-    if "input" in gates:
-        return {**d_gates, "forget": forget, "input": input}
-    return {**d_gates, "forget": forget - input}
+    return d_gates, forget, input
 
 
 def _to_logit(mechanism: Mechanism, slot: str, logit: Array, d_gate: Array) -> Array:

@@ -225,7 +225,7 @@ class Learner(LearnerBase):
             cell, arguments = checked(
                 self.spec.core, params, x, None, self.spec.mechanism, batch["resets"], zoneout
             )
-            (x,), _, (_, logits) = scan.REFERENCE.forward(cell, 1, arguments)
+            (x,), _, (_, logits) = scan.forward(cell, 1, True, arguments)
             forget, _ = cell.mechanism.gates(cell.split(logits))
             means.append([side.mean((0, 1)) for side in forget])
         value, complement = (jnp.stack(side) for side in zip(*means, strict=True))

@@ -8,15 +8,16 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
+from gatecore.backends.jax import scan
 from gatecore.backends.jax.arguments import Arguments, States
-from gatecore.backends.jax.scan import REFERENCE
+from gatecore.backends.jax.implementation import Call, Implementation
 from gatecore.backends.native import library
 from gatecore.backends.native.call import LayerCall, Shapes, by_state, layer_call, of_states
 from gatecore.cells import Cell
@@ -63,61 +64,27 @@ def _registered() -> bool:
     return True
 
 
-class Call(NamedTuple):
-    """What decides which implementations support a call."""
-
-    dtype: Any
-    sizes: tuple[int, int, int, int] | None = None  # (time, batch, input, hidden)
-    autodiff: bool = False
-
-
-class Native:
-    """The implementation "native": the C++ library, in float32 on a CPU."""
-
-    name = "native"
-
-    def unsupported(self, call: Call) -> str | None:
-        """Why the library cannot run the call here; None if it can."""
-        if call.autodiff:
-            return "autodiff=True asks for the scan"
-        if jax.default_backend() != "cpu":
-            return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
-        return library.unsupported(jnp.dtype(call.dtype).name)
-
-    def preferred(self, call: Call) -> bool:
-        """Whether ``impl="auto"`` runs the call by the library.
-
-        XLA does not divide it between devices, and a callback's cost exceeds the gain on short
-        sequences.
-        """
-        if self.unsupported(call) is not None or jax.device_count() > 1:
-            return False
-        if call.sizes is None or native_call() == "ffi":
-            return True
-        time, batch, inputs, hidden = call.sizes
-        return time * batch * hidden * (hidden + inputs) >= CALLBACK_PAYS
-
-    def forward(
-        self, cell: Cell, num_outputs: int, arguments: Arguments, saves: bool = True
-    ) -> tuple[States, States, Any]:
-        """The outputs, the final state, and what :meth:`backward` reads."""
-        return _forward(cell, num_outputs, saves, arguments)
-
-    def backward(
-        self,
-        cell: Cell,
-        num_outputs: int,
-        arguments: Arguments,
-        saved: dict[str, Array],
-        cotangents: Any,
-        wrt_x: bool = True,
-    ) -> Arguments:
-        """Cotangents of the arguments; that of x is zero unless ``wrt_x``."""
-        d_arguments = _backward(cell, num_outputs, wrt_x, arguments, saved, cotangents)
-        return arguments.cotangents(*d_arguments)
+def unsupported(call: Call) -> str | None:
+    """Why the library cannot run the call here; None if it can."""
+    if call.autodiff:
+        return "autodiff=True asks for the scan"
+    if jax.default_backend() != "cpu":
+        return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
+    return library.unsupported(jnp.dtype(call.dtype).name)
 
 
-NATIVE = Native()
+def preferred(call: Call) -> bool:
+    """Whether ``impl="auto"`` runs the call by the library.
+
+    XLA does not divide it between devices, and on short sequences a callback costs more than the
+    library gains.
+    """
+    if unsupported(call) is not None or jax.device_count() > 1:
+        return False
+    if call.sizes is None or native_call() == "ffi":
+        return True
+    time, batch, inputs, hidden = call.sizes
+    return time * batch * hidden * (hidden + inputs) >= CALLBACK_PAYS
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -144,7 +111,7 @@ def _forward_forward(
 def _forward_backward(
     cell: Cell, num_outputs: int, saves: bool, residuals: Any, cotangents: Any
 ) -> tuple[Arguments]:
-    return (NATIVE.backward(cell, num_outputs, *residuals, cotangents[:2]),)
+    return (Arguments(*_backward(cell, num_outputs, True, *residuals, cotangents[:2])),)
 
 
 _forward.defvjp(_forward_forward, _forward_backward)
@@ -174,20 +141,20 @@ def _backward_backward(
     cell: Cell, num_outputs: int, wrt_x: bool, primals: Any, cotangents: Any
 ) -> tuple[Any, ...]:
     """By the scan's backward, which JAX differentiates."""
-    arguments, saved, d_results = primals
+    arguments, _, d_results = primals
 
     def backward(params: Any, initial: States, x: Array, d_results: Any) -> Any:
         changed = arguments._replace(params=params, initial=initial, x=x)
-        *_, saved = REFERENCE.forward(cell, num_outputs, changed)
-        return REFERENCE.backward(cell, num_outputs, changed, saved, d_results)[:3]
+        *_, saved = scan.forward(cell, num_outputs, True, changed)
+        return scan.backward(cell, num_outputs, wrt_x, changed, saved, d_results)
 
     _, pullback = jax.vjp(backward, *arguments[:3], d_results)
     *d_arguments, d_d_results = pullback(cotangents)
-    d_saved = jax.tree.map(jnp.zeros_like, saved)
-    return arguments.cotangents(*d_arguments), d_saved, d_d_results
+    return Arguments(*d_arguments), None, d_d_results
 
 
 _backward.defvjp(_backward_forward, _backward_backward)
+NATIVE = Implementation("native", unsupported, _forward, _backward)
 
 
 def _layer_call(cell: Cell, arguments: Arguments, saves: bool) -> LayerCall:

@@ -12,100 +12,49 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from gatecore.backends.jax.arguments import Arguments, States, widened
 from gatecore.backends.jax.derivative import step_backward
+from gatecore.backends.jax.implementation import Implementation
 from gatecore.cells import STATE_CANDIDATE, Cell
 
 Array = jax.Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def run(
-    implementation: Any, cell: Cell, num_outputs: int, arguments: Arguments
-) -> tuple[States, States]:
-    """The first ``num_outputs`` parts of the states after each step, and the final state.
+def forward(
+    cell: Cell, num_outputs: int, saves: bool, arguments: Arguments
+) -> tuple[States, States, Any]:
+    """The forward pass; ``backward`` reads the state before each step, and its logits."""
+    matrix, bias = pack(cell, arguments.params)
 
-    Differentiated by the implementation's ``backward``.
-    """
-    return implementation.forward(cell, num_outputs, arguments, saves=False)[:2]
+    def body(state: States, now: Any) -> tuple[States, Any]:
+        x, resets, zoneout = now
+        state = _reset(state, resets)
+        new, logits = step(cell, matrix, bias, state, x, zoneout)
+        return new, (new, (state, logits) if saves else None)
 
-
-def _run_forward(
-    implementation: Any, cell: Cell, num_outputs: int, arguments: Any
-) -> tuple[Any, Any]:
-    wrt_x = arguments.x.perturbed
-    arguments = custom_vjp_primal_tree_values(arguments)
-    outputs, final, saved = implementation.forward(cell, num_outputs, arguments, saves=True)
-    # residuals are trees of arrays: an empty tuple or None stands for the flag
-    return (outputs, final), (() if wrt_x else None, arguments, saved)
+    final, (states, saved) = lax.scan(body, arguments.initial, arguments[2:])
+    return states[:num_outputs], final, saved
 
 
-def _run_backward(
-    implementation: Any, cell: Cell, num_outputs: int, residuals: Any, cotangents: Any
-) -> tuple[Arguments]:
-    wrt_x, arguments, saved = residuals
-    cotangents = jax.tree.map(
-        lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, cotangents
-    )
-    wrt_x = wrt_x is not None
-    return (implementation.backward(cell, num_outputs, arguments, saved, cotangents, wrt_x),)
+def backward(
+    cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any, cotangents: Any
+) -> tuple[dict[str, Array], States, Array]:
+    """The backward pass: cotangents of the parameters, of the initial state, and of x."""
+    (matrix, _), unpack = jax.vjp(functools.partial(pack, cell), arguments.params)
+    before, _ = saved
+    d_initial, d_logits = _backward_scan(cell, matrix, arguments, saved, cotangents)
+    ones = jnp.ones((*d_logits.shape[:2], 1), matrix.dtype)
+    joint = _flat(jnp.concatenate([_joint(arguments.x, before[0]), ones], axis=-1))
+    # this order of factors (and in `pack` no transpose of the whole, which would turn it round):
+    # for the transposed product XLA takes twice as long on a CPU
+    d_weights = product(joint.T, _flat(d_logits).astype(matrix.dtype))
+    d_x = product(d_logits, matrix[: cell.input_size].T).astype(matrix.dtype)
+    (d_params,) = unpack((d_weights[:-1].astype(matrix.dtype), d_weights[-1:]))
+    return d_params, d_initial, d_x
 
 
-run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
-
-
-class Reference:
-    """The implementation "reference": scans of JAX's own operations, for every call."""
-
-    name = "reference"
-
-    def unsupported(self, call: Any) -> None:
-        """None: it supports every call."""
-
-    def forward(
-        self, cell: Cell, num_outputs: int, arguments: Arguments, saves: bool = True
-    ) -> tuple[States, States, Any]:
-        """The outputs, the final state, and what :meth:`backward` reads.
-
-        That is the state before each step, and its logits (time, batch, columns).
-        """
-        matrix, bias = pack(cell, arguments.params)
-
-        def body(state: States, now: Any) -> tuple[States, Any]:
-            x, resets, zoneout = now
-            state = _reset(state, resets)
-            new, logits = step(cell, matrix, bias, state, x, zoneout)
-            return new, (new, (state, logits) if saves else None)
-
-        final, (states, saved) = lax.scan(body, arguments.initial, arguments[2:])
-        return states[:num_outputs], final, saved
-
-    def backward(
-        self,
-        cell: Cell,
-        num_outputs: int,
-        arguments: Arguments,
-        saved: tuple[States, Array],
-        cotangents: Any,
-        wrt_x: bool = True,
-    ) -> Arguments:
-        """Cotangents of the arguments, from those of the outputs and of the final state."""
-        (matrix, _), unpack = jax.vjp(functools.partial(pack, cell), arguments.params)
-        before, _ = saved
-        d_initial, d_logits = _backward_scan(cell, matrix, arguments, saved, cotangents)
-        ones = jnp.ones((*d_logits.shape[:2], 1), matrix.dtype)
-        joint = _flat(jnp.concatenate([_joint(arguments.x, before[0]), ones], axis=-1))
-        # this order of factors (and in `pack` no transpose of the whole, which would turn it
-        # round): for the transposed product XLA takes twice as long on a CPU
-        d_weights = product(joint.T, _flat(d_logits).astype(matrix.dtype))
-        d_x = product(d_logits, matrix[: cell.input_size].T).astype(matrix.dtype)
-        (d_params,) = unpack((d_weights[:-1].astype(matrix.dtype), d_weights[-1:]))
-        return arguments.cotangents(d_params, d_initial, d_x)
-
-
-REFERENCE = Reference()
+REFERENCE = Implementation("reference", lambda call: None, forward, backward)
 
 
 def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:

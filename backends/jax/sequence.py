@@ -8,14 +8,15 @@ import jax
 from gatecore.backends.common import implementation as common
 from gatecore.backends.common.validation import layers_of, per_layer
 from gatecore.backends.jax.arguments import checked
-from gatecore.backends.jax.native import NATIVE, Call
-from gatecore.backends.jax.scan import REFERENCE, run
+from gatecore.backends.jax.implementation import Call, Implementation, run
+from gatecore.backends.jax.native import NATIVE, preferred
+from gatecore.backends.jax.scan import REFERENCE
 from gatecore.mechanisms import Mechanism
 
 Array = jax.Array
 Params = Mapping[str, Array] | Sequence[Mapping[str, Array]]
 
-IMPLEMENTATIONS: tuple[common.Implementation, ...] = (NATIVE, REFERENCE)
+IMPLEMENTATIONS = (NATIVE, REFERENCE)  # in order of preference
 
 
 def lstm(
@@ -204,9 +205,9 @@ def implementation(
     return choose(impl, Call(dtype, sizes, autodiff)).name
 
 
-def choose(impl: str, call: Call) -> common.Implementation:
+def choose(impl: str, call: Call) -> Implementation:
     """The implementation that runs ``call``; ValueError if ``impl`` does not support it."""
-    if impl == "auto" and not NATIVE.preferred(call):
+    if impl == "auto" and not preferred(call):
         return REFERENCE
     return common.choose(IMPLEMENTATIONS, impl, call)
 
@@ -253,7 +254,7 @@ def _layer(
     dtype, sizes = arguments.x.dtype, (*arguments.x.shape, cell.hidden_size)
     chosen = choose(impl, Call(dtype, sizes, autodiff))
     if autodiff:
-        outputs, final, _ = chosen.forward(cell, 1 + return_cells, arguments, saves=False)
+        outputs, final, _ = chosen.forward(cell, 1 + return_cells, False, arguments)
     else:
         outputs, final = run(chosen, cell, 1 + return_cells, arguments)
     hidden = outputs[0].astype(dtype)

@@ -156,7 +156,7 @@ def test_a_task_trains_with_the_jax_backend(tmp_path):
 
 @pytest.mark.parametrize("impl", ["native", "reference"])
 def test_what_runs_its_layers_can_be_chosen(impl, rng, monkeypatch):
-    if impl == "native" and (reason := native.NATIVE.unsupported(native.Call("float32"))):
+    if impl == "native" and (reason := native.unsupported(native.Call("float32"))):
         pytest.skip(reason)
     spec, ran = spec_of("embedding gru"), []
     choose = sequence.choose

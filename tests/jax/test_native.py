@@ -26,7 +26,7 @@ from gatecore.backends.numpy import functional as numpy_backend  # noqa: E402
 from tests.jax.compilation import QUICK  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 
-UNSUPPORTED = native.NATIVE.unsupported(native.Call("float32"))
+UNSUPPORTED = native.unsupported(native.Call("float32"))
 pytestmark = pytest.mark.skipif(UNSUPPORTED is not None, reason=str(UNSUPPORTED))
 T, B, X, H = 5, 3, 2, 18
 ROOT = Path(__file__).resolve().parents[2]

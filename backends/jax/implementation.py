@@ -1,0 +1,80 @@
+"""What an implementation of a layer over a whole sequence is, and its derivative under JAX."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
+
+from gatecore.backends.jax.arguments import Arguments, States
+from gatecore.cells import Cell
+
+
+class Call(NamedTuple):
+    """What decides which implementations support a call."""
+
+    dtype: Any
+    sizes: tuple[int, ...] | None = None  # (time, batch, input, hidden)
+    autodiff: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Implementation:
+    """One way to run a layer over a whole sequence, forward and backward.
+
+    Parameters
+    ----------
+    name : str
+        The value of ``impl=`` that requests it.
+    unsupported : callable
+        Returns why it cannot run a :class:`Call`, or None.
+    forward : callable
+        ``forward(cell, num_outputs, saves, arguments)`` returns the first ``num_outputs`` parts of
+        the states after each step, the final state, and if ``saves`` what ``backward`` reads.
+    backward : callable
+        ``backward(cell, num_outputs, wrt_x, arguments, saved, cotangents)`` returns the cotangents
+        of the parameters, of the initial state, and of x, from those of the outputs and of the
+        final state. That of x may be zero unless ``wrt_x``.
+    """
+
+    name: str
+    unsupported: Callable[[Call], str | None]
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def run(
+    implementation: Implementation, cell: Cell, num_outputs: int, arguments: Arguments
+) -> tuple[States, States]:
+    """The outputs and the final state, differentiated by the implementation's ``backward``."""
+    return implementation.forward(cell, num_outputs, False, arguments)[:2]
+
+
+def _run_forward(
+    implementation: Implementation, cell: Cell, num_outputs: int, arguments: Any
+) -> tuple[Any, Any]:
+    wrt_x = arguments.x.perturbed
+    arguments = custom_vjp_primal_tree_values(arguments)
+    *results, saved = implementation.forward(cell, num_outputs, True, arguments)
+    # residuals are trees of arrays: an empty tuple or None stands for the flag
+    return tuple(results), (() if wrt_x else None, arguments, saved)
+
+
+def _run_backward(
+    implementation: Implementation, cell: Cell, num_outputs: int, residuals: Any, cotangents: Any
+) -> tuple[Arguments]:
+    wrt_x, arguments, saved = residuals
+    cotangents = jax.tree.map(
+        lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, cotangents
+    )
+    d_arguments = implementation.backward(
+        cell, num_outputs, wrt_x is not None, arguments, saved, cotangents
+    )
+    return (Arguments(*d_arguments),)
+
+
+run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
