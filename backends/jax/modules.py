@@ -204,7 +204,7 @@ class MinimalCell(RecurrentCell):
 
 
 class GateUnit(nnx.Module):
-    """A layer of ``size`` gates with any mechanism, which owns their biases (equations 8, 12).
+    """A layer of ``size`` gates with any mechanism (equations 10-12, 21-23), with their biases.
 
     For highway layers, gated linear units, attention, mixtures of experts. Called with logits
     (..., features) it returns a :class:`gatecore.Gate`: ``value`` and ``complement`` in [0, 1],

@@ -10,7 +10,7 @@ from jax import lax
 from gatecore.algebra import Gate, both
 from gatecore.backends.jax.arguments import resets_of, widened
 from gatecore.backends.jax.scan import product
-from gatecore.cells import Minimal
+from gatecore.cells import Minimal, update
 from gatecore.mechanisms import Mechanism, mechanism
 
 Array = jax.Array
@@ -72,10 +72,10 @@ def minimal_parallel(
             jnp.where(reset, jnp.ones_like(forget.value), forget.complement),
         )
     through, written = lax.associative_scan(_compose, (forget, write))
-    hidden = written
-    if state is not None:
-        start = state.astype(written.dtype)[None]
-        hidden = start - through.complement * start + written
+    if state is None:
+        hidden = written
+    else:
+        hidden = update(state.astype(written.dtype)[None], written, through, Gate(1.0, 0.0))
     return hidden.astype(x.dtype), hidden[-1]
 
 

@@ -351,6 +351,16 @@ def test_the_parallel_form_is_the_sequential_one(name, rng):
     assert same(gradients, (d_params, *d_rest), 1e-12)
 
 
+def test_the_parallel_form_forgets_a_large_state():
+    """A state of 12345.6 after two steps of f = 0.001 beside u = 0.3."""
+    params = {"weight_ih": np.zeros((2, 1)), "bias": np.array([np.log(1e-3), np.arctanh(0.3)])}
+    x, state = np.zeros((2, 1, 1)), np.full((1, 1), 12345.6)
+    exact, _ = backend.minimal_parallel(params, x, state, "standard")
+    single = jax.tree.map(np.float32, (params, x, state))
+    output, _ = backend.minimal_parallel(*single, "standard")
+    np.testing.assert_allclose(output, exact, rtol=1e-6)
+
+
 def test_the_parallel_form_over_a_long_sequence_in_float32(rng):
     params = jax.tree.map(np.float32, cells.Minimal(2, 16, "UR").init(3))
     params["weight_hh"][:] = 0
