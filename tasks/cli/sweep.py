@@ -52,20 +52,20 @@ def sweep(
     its last checkpoint; after three deaths it has failed, and the exit status is 1. A trial that
     diverges is a result.
     """
-    console, plain = rich.console.Console(), {"highlight": False, "markup": False}
+    console = rich.console.Console(highlight=False, markup=False)
     with reported_errors():
         config = _config(task, assignments, file, options)
         trials, left_out = config.trials()
         for reason in left_out:
-            console.print(f"left out: {reason}", **plain)
+            console.print(f"left out: {reason}")
         workers = ", ".join(f"{name}: {value}" for name, value in describe(config).items())
-        console.print(f"{len(trials)} trials in {config.out}; {workers}", soft_wrap=True, **plain)
+        console.print(f"{len(trials)} trials in {config.out}; {workers}", soft_wrap=True)
         with Display(console) as display:
             swept = run_sweep(config, display)
     console.print(results_table(swept))
     for name, reason in swept.failed.items():
-        console.print(f"{name} failed: {reason}", soft_wrap=True, **plain)
-    console.print(f"Report: gatecore report {config.out}", soft_wrap=True, highlight=False)
+        console.print(f"{name} failed: {reason}", soft_wrap=True)
+    console.print(f"Report: gatecore report {config.out}", soft_wrap=True)
     if swept.failed:
         raise SystemExit(1)
 

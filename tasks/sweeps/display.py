@@ -1,8 +1,7 @@
 """The progress of a sweep on a console: a live table and a bar; without a terminal, lines."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import rich.box
@@ -42,10 +41,7 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: Any) -> None:
         self._live.stop()
 
     def update(self, progress: Sequence[Progress]) -> None:

@@ -205,9 +205,9 @@ class _Sweep:
         if one.deaths < DEATHS:
             self._report(one, "died")
             self._submit(one)
-            return
-        one.status = "failed"
-        self._report(one, "failed")
+        else:
+            one.status = "failed"
+            self._report(one, "failed")
 
     def _report(self, one: Progress, what: str) -> None:
         """Record an event, if that can be written: the runs' folders hold the results anyway."""

@@ -135,7 +135,7 @@ class Cluster:
     def __init__(self, client: Any) -> None:
         import distributed
 
-        self._client, self._futures = client, client.get_executor(pure=False)
+        self._futures = client.get_executor(pure=False)
         self._event = f"gatecore-{uuid.uuid4().hex}"
         self._stop = distributed.Event(self._event, client=client)
         self._submitted: list[concurrent.futures.Future[Outcome]] = []

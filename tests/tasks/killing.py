@@ -1,4 +1,4 @@
-"""A process that trains a tiny run in children of its own and kills them; see test_kills.
+"""A process that trains a tiny run in child processes and kills them; see test_kills.
 
 ``python -m tests.tasks.killing BACKEND FOLDER at-random KILLS SEED`` kills each child after a
 random while; ``... within-writes`` kills the k-th child before the k-th call by which files reach
@@ -18,12 +18,12 @@ CALLS = ("open", "fsync", "replace", "unlink", "ftruncate")
 
 
 def config(backend):
-    """Checkpoints at every step: much of its time is spent in writing them."""
+    """A run with a checkpoint at every step, which spends much of its time in writing."""
     return tiny(backend=backend, checkpoint_every=1, log_every=1, evaluate_every=2)
 
 
 def dies_before_call(number):
-    """Make this process kill itself before its ``number``-th call that touches the disk."""
+    """Make this process kill itself before its ``number``-th call that writes to the disk."""
     seen = 0
 
     def wrap(original):
@@ -41,7 +41,7 @@ def dies_before_call(number):
 
 
 def child(backend, folder, number=None):
-    """Start a process that goes on with the run."""
+    """Start a process that continues the run."""
     if pid := os.fork():
         return pid
     if number is not None:
@@ -51,7 +51,7 @@ def child(backend, folder, number=None):
 
 
 def ended(pid):
-    """Whether a child lived to the end; an error of its own fails the test."""
+    """Whether a child was not killed; any other error fails the test."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, -signal.SIGKILL), status
     return status == 0

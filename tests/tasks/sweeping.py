@@ -1,4 +1,4 @@
-"""Sweeps small enough for a test, and what they leave."""
+"""Sweeps small enough for a test, and their results."""
 
 import json
 import os
@@ -13,9 +13,10 @@ from tests.tasks.tiny import SETS, SIZES
 
 def tiny_sweep(out, **settings):
     """A sweep over U and UR whose trials are those of `tiny`."""
-    ours = {**{k: v for k, v in {**SIZES, **SETS}.items() if k != "steps"}}
-    changed = {"steps": SIZES["steps"], "mechanisms": "U,UR", **settings}
-    return SweepConfig.of("copying", out=out, **{**changed, "set": ours | changed.pop("set", {})})
+    sizes = {name: value for name, value in {**SIZES, **SETS}.items() if name != "steps"}
+    values = sizes | settings.pop("set", {})
+    settings = {"steps": SIZES["steps"], "mechanisms": "U,UR", **settings}
+    return SweepConfig.of("copying", out=out, set=values, **settings)
 
 
 def command(out, *extra, **changes):
@@ -36,12 +37,12 @@ def start(out, *extra, **changes):
 
 
 def wait_for(happened, seconds=120):
-    """What `happened()` gives as soon as it gives anything."""
+    """The first true value of `happened()`."""
     end = time.monotonic() + seconds
-    while not (found := happened()):
+    while not (value := happened()):
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.02)
-    return found
+    return value
 
 
 def step(folder):
@@ -61,7 +62,7 @@ def worker(folder):
 
 
 def killed(pid):
-    """Whether the process was there to be killed."""
+    """Kill a process; whether it was alive."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -70,8 +71,7 @@ def killed(pid):
 
 
 def strike(folders, hit=killed, after=0):
-    """Apply ``hit`` to the process that trains in one of the folders, once it has a checkpoint
-    beyond a step, until it hits; the folder."""
+    """The first folder with a checkpoint beyond a step whose process ``hit`` returns true for."""
 
     def struck():
         for folder in folders:
@@ -82,7 +82,7 @@ def strike(folders, hit=killed, after=0):
 
 
 def kill(folder, after=0):
-    """Kill who trains in a folder; the step of its last checkpoint."""
+    """Kill the process that trains in a folder; the step of its last checkpoint."""
     return step(strike([folder], after=after))
 
 

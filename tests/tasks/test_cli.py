@@ -1,4 +1,4 @@
-"""The command line: results on success; one message and status 2 on bad input, no traceback."""
+"""The command line: output, exit statuses, one message and no traceback on bad input."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def run(*words):
     return result
 
 
-def test_train_leaves_a_run_and_prints_its_results(tmp_path):
+def test_train_writes_a_run_and_prints_its_results(tmp_path):
     out = tmp_path / "run"
     result = run("train", "copying", "--mechanism", "UR", *arguments("--out", str(out)))
     assert result.exit_code == 0
@@ -41,8 +41,8 @@ def test_train_leaves_a_run_and_prints_its_results(tmp_path):
 def test_several_mechanisms_get_a_folder_each(tmp_path):
     result = run("train", "copying", "--mechanism", "UR,O", *arguments("--out", str(tmp_path)))
     assert result.exit_code == 0
-    found = {load_run(path.parent).config.mechanism.name for path in tmp_path.glob("*/config.json")}
-    assert found == {"UR", "O"}
+    names = {load_run(path.parent).config.mechanism.name for path in tmp_path.glob("*/config.json")}
+    assert names == {"UR", "O"}
 
 
 def test_options_and_settings_reach_the_config(tmp_path):
@@ -57,7 +57,7 @@ def test_options_and_settings_reach_the_config(tmp_path):
     assert config.mechanism == mechanism("UR", refine_bias="uniform")
 
 
-def test_the_default_folder_says_task_mechanism_and_seed(tmp_path, monkeypatch):
+def test_the_default_folder_is_named_by_task_mechanism_and_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("train", "copying", *arguments("--seed", "4")).exit_code == 0
     assert (tmp_path / "runs" / "copying-UR-seed4" / "summary.json").exists()
@@ -103,7 +103,7 @@ def test_bad_input_gets_one_message_and_status_2(tmp_path, monkeypatch, words, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_another_run_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_another_run_is_an_error_and_unchanged(tmp_path):
     out = tmp_path / "run"
     run("train", "copying", *arguments("--out", str(out)))
     before = {file: file.read_bytes() for file in out.iterdir()}
@@ -122,7 +122,7 @@ def test_resume_returns_a_finished_run(tmp_path):
     assert "2.0794" in result.output
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(tmp_path):
+def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path):
     out = tmp_path / "run"
     words = arguments("--out", str(out), steps=1_000_000, evaluate_every=100_000)
     command = [sys.executable, "-m", "gatecore.tasks.cli", "train", "copying", *words]
@@ -140,7 +140,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_with_130(tmp_path):
     assert b"Traceback" not in message
 
 
-def test_ctrl_c_outside_the_loop_exits_with_130_too(monkeypatch):
+def test_ctrl_c_outside_the_loop_exits_with_130(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ def test_ctrl_c_outside_the_loop_exits_with_130_too(monkeypatch):
     assert result.output == "Stopped.\n"
 
 
-def test_a_second_ctrl_c_says_that_the_folder_is_taken(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_names_the_folder_of_the_last_checkpoint(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -177,7 +177,7 @@ def test_ctrl_c_in_the_first_validation_can_be_resumed(tmp_path, monkeypatch):
     assert run(*words, "--resume").exit_code == 0
 
 
-def test_the_help_says_how_runs_end_and_go_on():
+def test_the_help_explains_divergence_and_resumption():
     words = " ".join(run("train", "--help").output.split())
     assert "recorded as diverged. That is a result: the exit status is 0" in words
     assert "Several mechanisms always do" in words
@@ -189,7 +189,7 @@ def test_a_run_that_diverged_exits_with_0(tmp_path):
     assert (result.exit_code, "diverged" in result.output) == (0, True)
 
 
-def test_gates_prints_every_mechanism_uncut_in_eighty_columns():
+def test_gates_prints_every_mechanism_in_eighty_columns():
     result = run("gates")
     assert result.exit_code == 0
     assert "…" not in result.output
@@ -203,13 +203,13 @@ def test_gates_prints_every_mechanism_uncut_in_eighty_columns():
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_gates_counts_parameters_and_takes_timescales_from_biases_alone(name):
-    """Against a layer of its own: its parameters, and its effective gate when nothing comes in."""
+def test_gates_prints_parameter_counts_and_timescales_of_the_initial_biases(name):
+    """Those of a layer: its parameters, and its effective gate without input."""
     row = MECHANISMS[name]
-    chosen = mechanism(row, downsize=8) if row.auxiliary == "master" else row
-    cell = LSTM(5, 64, chosen)
+    gating = mechanism(row, downsize=8) if row.auxiliary == "master" else row
+    cell = LSTM(5, 64, gating)
     params = cell.init(11)
-    biases = chosen.biases("lstm", 64, 11)
+    biases = gating.biases("lstm", 64, 11)
     silent = {**params, "bias": np.concatenate(list(biases.values()))}
     zero = np.zeros((1, 64))
     steps = timescale(cell.gates(silent, np.zeros((1, 5)), (zero, zero))[0])[0]
@@ -234,7 +234,7 @@ def test_gates_of_an_impossible_layer_are_an_error():
 
 @pytest.mark.parametrize("core", ["gru", "minimal"])
 def test_gates_of_other_cores(core):
-    """Without a master gate a single forget gate serves both ways there."""
+    """Their input gate is tied unless there are master gates."""
     result = run("gates", "--core", core)
     assert result.exit_code == 0
     assert re.search(r"^standard .* tied ", result.output, re.MULTILINE)
@@ -246,8 +246,8 @@ def test_version():
     assert re.fullmatch(r"gatecore, version \S+\n", result.output)
 
 
-def test_a_missing_library_is_reported_with_its_extra():
-    """As if pydantic were not installed: no traceback from the command, a clear error in Python."""
+def test_the_error_about_a_missing_library_names_its_extra():
+    """Without pydantic: no traceback from the command, and an error in Python."""
     block = "import sys; sys.modules['pydantic'] = None; "
     for statement in ("import gatecore.tasks.cli.commands", "from gatecore.tasks import train"):
         command = [sys.executable, "-c", block + statement]
@@ -258,7 +258,7 @@ def test_a_missing_library_is_reported_with_its_extra():
         assert ("Traceback" in done.stderr) == ("train" in statement)
 
 
-def test_the_main_job_says_no_as_the_command_line_does(tmp_path):
+def test_errors_of_the_main_job_are_those_of_the_command_line(tmp_path):
     folder = tmp_path / "pixels-standard-seed0"
     folder.mkdir()
     (folder / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Several runs side by side: one table, one picture, nothing trained twice."""
+"""Comparisons: one table, one picture, one report, nothing trained twice."""
 
 import signal
 
@@ -18,7 +18,7 @@ from tests.tasks.tiny import tiny
 
 
 class Recorder:
-    """A console of 80 columns that keeps what is printed."""
+    """A console of 80 columns that records its output."""
 
     def __init__(self):
         self.console = rich.console.Console(
@@ -35,7 +35,7 @@ def job():
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The folder of a finished comparison, its runs, and what it printed."""
+    """The folder of a finished comparison, its runs, and its output."""
     out, recorder = tmp_path_factory.mktemp("compared"), Recorder()
     runs = compare.compare(job(), out, recorder.console)
     return out, runs, recorder.text()
@@ -62,7 +62,7 @@ def test_the_last_line_names_the_report_of_all_runs(done):
     assert all(f"{run.summary['test']['loss']:.4g}" in page for run in runs)
 
 
-def test_the_table_sets_results_beside_the_baselines(done):
+def test_the_table_holds_results_and_baselines(done):
     _, runs, text = done
     rows = [line.split() for line in text.splitlines()]
     for run in runs:
@@ -78,7 +78,7 @@ def test_the_table_sets_results_beside_the_baselines(done):
     assert "most frequent" in text
 
 
-def test_the_table_fits_eighty_columns_and_cuts_nothing(done):
+def test_the_table_fits_eighty_columns_uncut(done):
     _, runs, _ = done
     recorder = Recorder()
     recorder.console.print(results_table(runs))
@@ -87,7 +87,7 @@ def test_the_table_fits_eighty_columns_and_cuts_nothing(done):
     assert all(word in recorder.text() for word in ("parameters", "shortest", "longest", "∞"))
 
 
-def test_the_same_job_again_trains_nothing_and_says_so(done, monkeypatch):
+def test_the_same_job_again_trains_nothing(done, monkeypatch):
     out, runs, _ = done
     before, recorder = contents(out), Recorder()
     again = compare.compare(job(), out, recorder.console)
@@ -96,7 +96,7 @@ def test_the_same_job_again_trains_nothing_and_says_so(done, monkeypatch):
     assert [run.summary for run in again] == [run.summary for run in runs]
 
 
-def test_an_interrupted_job_goes_on_where_it_was(done, tmp_path, monkeypatch):
+def test_an_interrupted_job_continues(done, tmp_path, monkeypatch):
     _, runs, _ = done
     steps = []
 
@@ -116,7 +116,7 @@ def test_an_interrupted_job_goes_on_where_it_was(done, tmp_path, monkeypatch):
     assert [run.summary["test"] for run in again] == [run.summary["test"] for run in runs]
 
 
-def test_a_folder_with_runs_of_another_config_is_refused_and_left_alone(done):
+def test_a_folder_with_runs_of_another_config_is_an_error_and_unchanged(done):
     out, _, _ = done
     before = contents(out)
     with pytest.raises(RunError, match=r"pixels-O-seed0 holds a run of another config: steps"):
@@ -128,7 +128,7 @@ def never_trained(monkeypatch):
     monkeypatch.setattr(progress, "train", lambda *_, **__: pytest.fail("it trained"))
 
 
-def test_a_folder_that_does_not_fit_is_refused_before_any_training(done, tmp_path, monkeypatch):
+def test_a_run_of_another_config_is_an_error_before_training(done, tmp_path, monkeypatch):
     train(tiny("pixels", "UR", steps=1), tmp_path / "pixels-UR-seed0")
     never_trained(monkeypatch)
     with pytest.raises(RunError, match=r"steps \(1 there, 12 here\).*; remove that folder, or"):
@@ -136,7 +136,7 @@ def test_a_folder_that_does_not_fit_is_refused_before_any_training(done, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["pixels-UR-seed0"]
 
 
-def test_the_folder_of_a_run_is_none_for_several(done, monkeypatch):
+def test_the_folder_of_a_run_cannot_hold_several(done, monkeypatch):
     out, _, _ = done
     before = contents(out)
     never_trained(monkeypatch)
@@ -161,7 +161,7 @@ def test_a_page_that_is_no_report_is_not_replaced(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_two_configurations_of_one_folder_are_refused(tmp_path, monkeypatch):
+def test_two_configurations_of_one_folder_are_an_error(tmp_path, monkeypatch):
     never_trained(monkeypatch)
     with pytest.raises(ConfigError, match="copying-standard-seed0 given twice"):
         compare.compare([tiny(mechanism="standard"), tiny(mechanism="-")], tmp_path, None)
@@ -169,7 +169,7 @@ def test_two_configurations_of_one_folder_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_test_loss_that_is_not_finite_has_a_row(tmp_path):
-    """The last step may be the one that ruins the model."""
+    """The last step may be the one that diverges."""
     config, recorder = tiny("adding", "U", learning_rate=1e30, steps=1), Recorder()
     compare.compare([config], tmp_path, recorder.console)
     assert "not finite" in recorder.text()

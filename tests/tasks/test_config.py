@@ -1,4 +1,4 @@
-"""A configuration is complete and validated, and its errors say what to do."""
+"""Configurations: presets, validation, errors, differences."""
 
 import dataclasses
 import json
@@ -33,10 +33,10 @@ def test_a_configuration_survives_json(name):
     assert Config.model_validate(json.loads(config.model_dump_json())) == config
 
 
-def test_a_mechanism_of_ones_own_survives_json():
-    own = dataclasses.replace(mechanism("UR"), name="mine", refine_bias="neutral")
-    config = Config.of("copying", own)
-    assert Config.model_validate(json.loads(config.model_dump_json())).mechanism == own
+def test_a_custom_mechanism_survives_json():
+    custom = dataclasses.replace(mechanism("UR"), name="custom", refine_bias="neutral")
+    config = Config.of("copying", custom)
+    assert Config.model_validate(json.loads(config.model_dump_json())).mechanism == custom
 
 
 def test_names_of_settings_mean_one_thing():
@@ -45,7 +45,7 @@ def test_names_of_settings_mean_one_thing():
         assert not task.model_fields.keys() & Config.model_fields.keys()
 
 
-def test_master_gates_serve_sixteen_units_unless_told_otherwise():
+def test_master_gates_serve_sixteen_units_by_default():
     assert Config.of("copying", "UM").mechanism.downsize == 16
     assert Config.of("pixels", "OM", **{"mechanism.downsize": 4}).mechanism.downsize == 4
     assert Config.of("copying", "U", **{"mechanism.auxiliary": "master"}).mechanism.downsize == 16
@@ -90,7 +90,7 @@ def test_settings_reach_task_run_and_mechanism():
         ("pixels", "UR", {"permute": "perhaps"}, "permute='perhaps': .*boolean"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_what_would_do(task, name, settings, message):
+def test_errors_name_the_setting_and_the_valid_values(task, name, settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Config.of(task, name, **settings)
     assert "\n" not in str(caught.value)
@@ -112,13 +112,13 @@ def test_differences_name_fields_of_every_depth():
     assert here.differences(Config.of("copying", "UR", length=5)) == []
 
 
-def test_a_linear_schedule_falls_to_nothing_after_the_last_step():
+def test_a_linear_schedule_falls_to_zero_after_the_last_step():
     config = Config.of("copying", "UR", steps=4, learning_rate=0.8, schedule="linear")
     assert [config.rate(step) for step in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0])
     assert Config.of("copying", "UR", learning_rate=0.8).rate(7) == 0.8
 
 
-def test_a_task_says_what_it_inferred():
+def test_docstrings_of_tasks_say_what_is_inferred_from_the_paper():
     for name, task in TASKS.items():
         assert issubclass(task, Task)
         assert name in CHECKS or "infer" in task.__doc__

@@ -1,7 +1,7 @@
-"""A damaged run folder gives a RunError, or what the run wrote: never a traceback or other numbers.
+"""Reading a damaged run folder raises a RunError, or returns values that the run wrote.
 
-Random damage to any of its files: bytes changed, cut out, put in, cut off; the file of another run
-or another file in its place; a folder in its place, or nothing.
+Any file is damaged at random: bytes changed, removed, inserted or truncated; replaced by the file
+of another run, by another file or by a folder; or removed.
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.tasks.test_trainer import Killed, die_at, remains
 from tests.tasks.tiny import tiny
 
 SETTINGS = {"hidden_size": 4, "steps": 8, "checkpoint_every": 3, "log_every": 1, "test_size": 4}
-KINDS = ("finished", "broken off", "diverged")
+KINDS = ("finished", "interrupted", "diverged")
 
 
 def config(**other):
@@ -36,17 +36,17 @@ def without_waiting_for_the_disk():
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A run of each kind, and for each another one, whose config differs by the seed alone."""
-    found = {}
+    by_kind = {}
     for kind in KINDS:
         for seed in (0, 1):
-            folder = found[kind, seed] = tmp_path_factory.mktemp("runs") / "run"
-            if kind == "broken off":
+            folder = by_kind[kind, seed] = tmp_path_factory.mktemp("runs") / "run"
+            if kind == "interrupted":
                 with pytest.raises(Killed):
                     train(config(seed=seed), folder, on_step=die_at(7))
             else:
                 rate = {"learning_rate": 1e30} if kind == "diverged" else {}
                 train(config(seed=seed, **rate), folder)
-    return found
+    return by_kind
 
 
 @st.composite
@@ -72,25 +72,25 @@ def damages(draw):
     return damage
 
 
-def told(folder):
-    """All that a run's readers get from it."""
+def readings(folder):
+    """All values that can be read from a run."""
     run = load_run(folder)
     gates = [None if g is None else [side.tolist() for side in g]
              for g in (run.gates("before"), run.gates("after"))]  # fmt: skip
     return run.config, run.environment, run.metrics, run.summary, gates
 
 
-def could_be(told, original):
-    """Whether it is what the run wrote, or what it had written a while before.
+def could_be(values, original):
+    """Whether the values are those of the run, or its earlier ones.
 
-    A file that is missing altogether is no damage: the run may not have come so far.
+    A missing file is no damage: the run may not have written it yet.
     """
-    same = told[:2] == original[:2]
-    lines = told[2] == original[2][: len(told[2])]
-    if told[3] is not None:
-        lines = told[2] == original[2]
-    parts = all(mine in (None, theirs) for mine, theirs in zip(told[4], original[4], strict=True))
-    return same and lines and told[3] in (None, original[3]) and parts
+    same = values[:2] == original[:2]
+    lines = values[2] == original[2][: len(values[2])]
+    if values[3] is not None:
+        lines = values[2] == original[2]
+    parts = all(value in (None, other) for value, other in zip(values[4], original[4], strict=True))
+    return same and lines and values[3] in (None, original[3]) and parts
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -98,31 +98,31 @@ def could_be(told, original):
     kind=st.sampled_from(KINDS), name=st.sampled_from(FILES), wrong=st.sampled_from(FILES),
     damage=st.one_of(st.sampled_from(["missing", "folder"]), damages()),
 )  # fmt: skip
-def test_damage_is_refused_or_changes_nothing(folders, kind, name, wrong, damage):
+def test_damage_is_an_error_or_changes_no_value(folders, kind, name, wrong, damage):
     source, other = folders[kind, 0], folders[kind, 1]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "run"
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "run"
         shutil.copytree(source, folder)
         content = (folder / name).read_bytes() if (folder / name).exists() else b""
         (folder / name).unlink(missing_ok=True)
         if damage == "folder":
             (folder / name).mkdir()
         elif damage != "missing":
-            theirs = [f.read_bytes() if f.exists() else b"" for f in (other / name, source / wrong)]
-            (folder / name).write_bytes(damage(content, *theirs))
-        if refusal(told, folder) is None:
-            assert could_be(told(folder), told(source))
-        if kind == "broken off" and refusal(train, config(), folder, resume=True) is None:
+            others = [f.read_bytes() if f.exists() else b"" for f in (other / name, source / wrong)]
+            (folder / name).write_bytes(damage(content, *others))
+        if message(readings, folder) is None:
+            assert could_be(readings(folder), readings(source))
+        if kind == "interrupted" and message(train, config(), folder, resume=True) is None:
             assert remains(folder) == remains(folders["finished", 0])
 
 
-def refusal(function, *arguments, **keywords):
-    """What a RunError says, with the folder's name or a file's in it; None without one."""
+def message(function, *arguments, **keywords):
+    """The message of a RunError, which names the folder or a file; None without an error."""
     try:
         function(*arguments, **keywords)
     except RunError as error:
-        message = str(error)
+        text = str(error)
     else:
         return None
-    assert "/run" in message
-    return message
+    assert "/run" in text
+    return text

@@ -1,4 +1,4 @@
-"""Runs that nothing can lose: SIGKILL at any moment, a full disk, two processes in one folder."""
+"""Runs survive SIGKILL at any moment, a full disk, and two processes in one folder."""
 
 import json
 import os
@@ -20,21 +20,21 @@ from tests.tasks.tiny import arguments, tiny
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """What a run leaves that nobody killed, by backend."""
-    found = {}
+    """The results of an undisturbed run, by backend."""
+    by_backend = {}
 
     def run(backend):
-        if backend not in found:
+        if backend not in by_backend:
             folder = tmp_path_factory.mktemp(backend)
             train(config(backend), folder)
-            found[backend] = remains(folder)
-        return found[backend]
+            by_backend[backend] = remains(folder)
+        return by_backend[backend]
 
     return run
 
 
 def kill(*words):
-    """Train and kill in processes apart: how many died."""
+    """The number of processes that died while they trained a run."""
     command = [sys.executable, "-m", "tests.tasks.killing", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -43,22 +43,22 @@ def kill(*words):
 
 @pytest.mark.parametrize(("backend", "kills"), [("numpy", 25), ("torch", 10)])
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, unbroken, backend, kills):
-    """Its files are being written about half of the time."""
+    """About half of its time is spent in writing files."""
     pytest.importorskip(backend)
     assert kill(backend, tmp_path / "run", "at-random", kills, 1) >= 3
     assert remains(tmp_path / "run") == unbroken(backend)
 
 
-def test_a_run_killed_between_any_two_steps_of_writing_a_file_ends_with_the_same_bits(
+def test_a_run_killed_before_any_call_that_writes_a_file_ends_with_the_same_bits(
     tmp_path, unbroken
 ):
-    """Before each opening, syncing, renaming, removing of a file, in turn."""
+    """Before each opening, syncing, renaming and removing of a file, in turn."""
     assert kill("numpy", tmp_path / "run", "within-writes") > 20
     assert remains(tmp_path / "run") == unbroken("numpy")
 
 
 def limited(limit, *words):
-    """``gatecore train`` where no file can grow beyond ``limit`` bytes: as on a full disk."""
+    """``gatecore train`` with files of at most ``limit`` bytes, as on a full disk."""
     limiting = (
         "import os, resource, sys; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
@@ -69,15 +69,15 @@ def limited(limit, *words):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_full_disk_before_training_is_an_error_and_leaves_nothing(tmp_path):
+def test_a_full_disk_before_training_is_an_error_and_writes_nothing(tmp_path):
     done = limited(100, *arguments("--out", str(tmp_path)))
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "config.json" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_stops_the_run_and_leaves_the_last_checkpoint(tmp_path):
-    """Its log grows until nothing more fits; with room again, the run goes on from there."""
+def test_a_disk_that_fills_up_stops_the_run_after_its_last_checkpoint(tmp_path):
+    """The log grows until the disk is full; with free space the run continues from there."""
     settings = {"hidden_size": 4, "steps": 200, "log_every": 1, "test_size": 1}
     words = arguments("--mechanism", "R", "--out", str(tmp_path), **settings)
     done = limited(20_000, *words)
@@ -86,15 +86,15 @@ def test_a_disk_that_fills_up_stops_the_run_and_leaves_the_last_checkpoint(tmp_p
     assert "--resume" in done.stderr
     step = json.loads((tmp_path / "state.json").read_text())["step"]
     assert 0 < step < 200
-    whole = tiny(mechanism="R", **settings)
+    long_run = tiny(mechanism="R", **settings)
     seen = []
-    train(whole, tmp_path, resume=True, on_step=lambda step, _: seen.append(step))
+    train(long_run, tmp_path, resume=True, on_step=lambda step, _: seen.append(step))
     assert seen[0] == step + 1
-    train(whole, tmp_path / "whole")
+    train(long_run, tmp_path / "whole")
     assert remains(tmp_path) == remains(tmp_path / "whole")
 
 
-def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path):
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
     words = arguments("--out", str(tmp_path), steps=1_000_000, evaluate_every=100_000)
     command = [sys.executable, "-m", "gatecore.tasks.cli", "train", "copying", *words]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as other:
@@ -113,8 +113,8 @@ def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_the_lock_is_that_of_the_file_in_the_folder(tmp_path, monkeypatch):
-    """Its owner removes it at the end; who opened it before that does not have the new one."""
+def test_a_lock_on_a_removed_file_is_taken_again(tmp_path, monkeypatch):
+    """The owner removes the file at the end; another process may have opened it before."""
     opened, original = [], os.open
 
     def remove_meanwhile(path, *args, **kwargs):
@@ -131,10 +131,10 @@ def test_the_lock_is_that_of_the_file_in_the_folder(tmp_path, monkeypatch):
 
 
 def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
-    def refuse(*_):
+    def fail(*_):
         raise OSError(folder_lock.errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(folder_lock.fcntl, "flock", fail)
     with pytest.warns(UserWarning, match="has no locks"), folder_lock.lock(tmp_path):
         pass
 

@@ -1,4 +1,4 @@
-"""The report: numbers as in metrics.jsonl, a page that says what it shows, and nothing made up."""
+"""The report: its numbers, groups, page, and notes on unreadable folders."""
 
 import csv
 import html.parser
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(folder, tmp_path_factory):
-    """The report of that folder, written elsewhere: its page, its data and its lines."""
+    """The page, the JSON and the lines of CSV of that folder's report."""
     out = tmp_path_factory.mktemp("report")
     page = report.write(report.read(folder), out)
     with open(out / "results.csv", encoding="utf-8", newline="") as stream:
@@ -63,20 +63,20 @@ def group(data, title):
 
 def test_numbers_are_those_of_the_files(folder, written):
     _, data, lines = written
-    found = group(data, "Copy, N=8")["mechanisms"]
+    mechanisms = group(data, "Copy, N=8")["mechanisms"]
     for name, seeds in (("standard", SEEDS), ("UR", (0, 1))):
         best = [min(losses(folder / "copy" / f"{name}-{seed}").values()) for seed in seeds]
         tests = {str(seed): on_test_set(folder / "copy" / f"{name}-{seed}") for seed in seeds}
-        assert found[name]["best_validation"] == min(best)
-        assert found[name]["median_best_validation"] == np.median(best)
-        assert found[name]["test_by_seed"] == tests
-        assert found[name]["median_test"] == np.median(list(tests.values()))
+        assert mechanisms[name]["best_validation"] == min(best)
+        assert mechanisms[name]["median_best_validation"] == np.median(best)
+        assert mechanisms[name]["test_by_seed"] == tests
+        assert mechanisms[name]["median_test"] == np.median(list(tests.values()))
         for seed, value in zip(seeds, best, strict=True):
             line = lines[f"copy/{name}-{seed}"]
             assert float(line["best_validation_loss"]) == value
             assert float(line["test_loss"]) == tests[str(seed)]
-    assert found["UR"]["unfinished"] == [2]
-    assert found["standard"]["diverged"] == found["UR"]["diverged"] == []
+    assert mechanisms["UR"]["unfinished"] == [2]
+    assert mechanisms["standard"]["diverged"] == mechanisms["UR"]["diverged"] == []
 
 
 def test_the_page_shows_the_same_numbers(folder, written):
@@ -84,11 +84,11 @@ def test_the_page_shows_the_same_numbers(folder, written):
     tests = [on_test_set(folder / "copy" / f"standard-{seed}") for seed in SEEDS]
     row = re.search(r'<tr><th scope="row">standard</th>(.*?)</tr>', page, re.DOTALL).group(1)
     cells = re.findall(r'<td class="(\w+) ?\w*">(?:<strong>)?(.*?)(?:</strong>)?</td>', row)
-    shown = dict(cells)
-    assert shown["median_test"] == f"{np.median(tests):#.4g}"
-    assert shown["seeds"] == ", ".join(f"{value:#.4g}" for value in tests)
+    cells = dict(cells)
+    assert cells["median_test"] == f"{np.median(tests):#.4g}"
+    assert cells["seeds"] == ", ".join(f"{value:#.4g}" for value in tests)
     assert f"{json.loads((folder / 'copy/UR-0/summary.json').read_text())['parameters']:,}" in page
-    assert "2.079" in page  # without memory: ln 8
+    assert "2.079" in page  # the memoryless baseline, ln 8
 
 
 def test_bands_are_percentiles_over_seeds_as_far_as_each_got(folder):
@@ -103,7 +103,7 @@ def test_bands_are_percentiles_over_seeds_as_far_as_each_got(folder):
         assert [low, middle, high] == pytest.approx([a + 0.4 * (b - a), b, b + 0.6 * (c - b)])
 
 
-def test_groups_hold_what_is_comparable(folder, tmp_path):
+def test_groups_hold_comparable_runs(folder, tmp_path):
     runs = [tiny(), tiny(hidden_size=8), tiny(mechanism="U", learning_rate=1e-2), tiny("adding")]
     for number, config in enumerate(runs):
         train(config, tmp_path / f"{number}")
@@ -122,13 +122,13 @@ def test_the_learning_rate_is_that_of_the_best_validation_score(tmp_path):
         rate: min(min(losses(tmp_path / f"{rate}-{seed}").values()) for seed in (0, 1))
         for rate in (1e-3, 3e-2)
     }
-    (found,) = report.read(tmp_path).groups[0].variants
-    assert found.rate == min(best, key=best.get)
-    assert found.best == min(best.values())
-    assert [t.config.learning_rate for t in found.chosen] == [found.rate] * 2
+    (variant,) = report.read(tmp_path).groups[0].variants
+    assert variant.rate == min(best, key=best.get)
+    assert variant.best == min(best.values())
+    assert [t.config.learning_rate for t in variant.chosen] == [variant.rate] * 2
 
 
-def test_mechanisms_of_one_name_are_told_apart(tmp_path):
+def test_labels_of_mechanisms_of_one_name_hold_the_fields_that_differ(tmp_path):
     for bias in ("opposed", "neutral"):
         train(tiny(steps=1, **{"mechanism.refine_bias": bias}), tmp_path / bias)
     labels = [variant.label for variant in report.read(tmp_path).groups[0].variants]
@@ -139,9 +139,9 @@ def test_two_runs_of_the_same_settings_count_once(folder, tmp_path):
     for name in ("first", "second"):
         shutil.copytree(folder / "copy" / "UR-0", tmp_path / name)
     (tmp_path / "first" / "summary.json").unlink()
-    found = report.read(tmp_path)
-    assert [trial.folder for trial in found.trials] == ["second"]
-    assert [(n.folder, n.reason) for n in found.notes] == [
+    results = report.read(tmp_path)
+    assert [trial.folder for trial in results.trials] == ["second"]
+    assert [(n.folder, n.reason) for n in results.notes] == [
         ("first", "left out: second has the same settings")
     ]
 
@@ -150,7 +150,7 @@ def test_two_runs_of_the_same_settings_count_once(folder, tmp_path):
 
 
 class Reader(html.parser.HTMLParser):
-    """Tags, identifiers and references of a page; complains of a tag that is closed wrongly."""
+    """Tags, identifiers and references of a page; fails for a tag that is closed wrongly."""
 
     VOID = ("meta", "br", "hr", "img", "link", "input")
 
@@ -181,7 +181,7 @@ class Reader(html.parser.HTMLParser):
             (self.refers if target.startswith("#") else self.outside).append(target.lstrip("#"))
 
 
-def test_the_page_is_whole_and_needs_no_network(written):
+def test_the_page_is_complete_and_needs_no_network(written):
     page, _, _ = written
     reader = Reader(page)
     assert len(reader.ids) == len(set(reader.ids))
@@ -192,7 +192,7 @@ def test_the_page_is_whole_and_needs_no_network(written):
     assert 'name="viewport"' in page
 
 
-def test_every_figure_is_told_in_words(written):
+def test_every_figure_has_a_description(written):
     figures = re.findall(r"<svg .*?</svg>", written[0], re.DOTALL)
     assert len(figures) == 6
     for figure in figures:
@@ -208,8 +208,8 @@ def test_equal_runs_give_an_equal_page(folder, tmp_path, written):
 
 def test_a_diverged_seed_has_an_asterisk_and_no_test_score(written):
     page, data, _ = written
-    found = group(data, "Adding, N=8")["mechanisms"]["U"]
-    assert (found["diverged"], found["median_test"], found["test_by_seed"]) == ([0], None, {})
+    variant = group(data, "Adding, N=8")["mechanisms"]["U"]
+    assert (variant["diverged"], variant["median_test"], variant["test_by_seed"]) == ([0], None, {})
     adding = page[page.index("Adding, N=8</h2>") : page.index("Copy, N=8</h2>")]
     assert re.search(r'<td class="best">[\d.]+\*</td>', adding)
     assert "Diverged: U on its one seed." in adding
@@ -219,11 +219,11 @@ def test_a_diverged_seed_has_an_asterisk_and_no_test_score(written):
 def test_the_curves_in_the_data_are_thinned_and_keep_their_ends():
     assert export.thinned(0).tolist() == []
     assert export.thinned(1).tolist() == [0]
-    kept = export.thinned(5000)
-    assert (kept[0], kept[-1], len(kept)) == (0, 4999, 100)
+    points = export.thinned(5000)
+    assert (points[0], points[-1], len(points)) == (0, 4999, 100)
 
 
-def test_an_empty_folder_gives_a_page_that_says_so(tmp_path):
+def test_the_page_of_an_empty_folder_says_that_there_is_no_run(tmp_path):
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert result.exit_code == 0
     assert "There is no run" in result.output
@@ -243,7 +243,7 @@ def test_one_run_gives_a_page_that_compares_nothing(folder, tmp_path):
     assert "One seed each: no band." in page
 
 
-def test_an_unfinished_run_is_named_as_such_and_counts_in_no_number(folder):
+def test_an_unfinished_run_is_excluded_from_all_statistics(folder):
     copy = report.read(folder).groups[1]
     assert "One run has not finished, and is excluded from all statistics." in summarize(copy)
     ur = copy.variants[1]
@@ -254,7 +254,7 @@ def test_an_unfinished_run_is_named_as_such_and_counts_in_no_number(folder):
 # ---- bad folders -----------------------------------------------------------------------------
 
 
-def test_a_bad_folder_is_named_with_its_reason(folder, tmp_path):
+def test_the_page_names_unreadable_folders_with_the_reason(folder, tmp_path):
     shutil.copytree(folder / "copy", tmp_path / "runs")
     (tmp_path / "runs" / "UR-0" / "config.json").write_text("{")
     (tmp_path / "runs" / "UR-1" / "config.json").unlink()
@@ -267,28 +267,28 @@ def test_a_bad_folder_is_named_with_its_reason(folder, tmp_path):
     assert str(tmp_path) not in page
 
 
-def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, monkeypatch):
-    """As its owner sees it; the tests may run as somebody who can read everything."""
+def test_notes_name_a_folder_that_cannot_be_listed(folder, tmp_path, monkeypatch):
+    """The error is raised here, since the tests may run as root."""
     shutil.copytree(folder / "adding", tmp_path / "run")
     (tmp_path / "closed").mkdir()
     scandir = os.scandir
 
-    def refuse(path):
+    def fail(path):
         if os.fspath(path).endswith("closed"):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    found = report.read(tmp_path)
-    assert [trial.folder for trial in found.trials] == ["run"]
-    assert found.notes[0] == Note("closed", "cannot be read: Permission denied")
+    monkeypatch.setattr(os, "scandir", fail)
+    results = report.read(tmp_path)
+    assert [trial.folder for trial in results.trials] == ["run"]
+    assert results.notes[0] == Note("closed", "cannot be read: Permission denied")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("missing", "No such file or directory"), ("file", "Not a directory")],
 )
-def test_what_is_no_folder_is_refused_with_status_2(tmp_path, name, message):
+def test_a_path_that_is_no_folder_exits_with_status_2(tmp_path, name, message):
     (tmp_path / "file").write_text("precious")
     result = CliRunner().invoke(main, ["report", str(tmp_path / name)])
     assert (result.exit_code, result.output.count("Error:")) == (2, 1)
@@ -305,7 +305,7 @@ def test_files_that_are_no_reports_are_not_replaced(tmp_path, name):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_an_output_folder_that_cannot_be_is_refused(folder):
+def test_an_impossible_output_folder_is_an_error(folder):
     with pytest.raises(RunError, match="cannot be an output folder"):
         report.write(report.read(folder), __file__)
 
@@ -315,22 +315,22 @@ def test_an_output_folder_that_cannot_be_is_refused(folder):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(data=st.data())
-def test_a_damaged_run_is_left_out_or_told_as_it_was(folder, tmp_path_factory, data):
-    """Whatever happens to one of its files: no traceback, and no other number than before."""
+def test_a_damaged_run_is_left_out_or_unchanged(folder, tmp_path_factory, data):
+    """Any damage to one of its files: no traceback, and no other number than before."""
     root = tmp_path_factory.mktemp("damaged")
     shutil.copytree(folder / "copy" / "UR-0", root / "run")
     before = export.record(report.read(root).trials[0])
     names = [name for name in FILES if (root / "run" / name).exists()]
     path = root / "run" / data.draw(st.sampled_from(names))
     path.write_bytes(damaged(path.read_bytes(), data))
-    found = report.read(root)
-    report.table(found)
-    after = json.loads(report.data(found))
-    if not found.trials:
-        assert [note.folder for note in found.notes] == ["run"]
+    results = report.read(root)
+    report.table(results)
+    after = json.loads(report.data(results))
+    if not results.trials:
+        assert [note.folder for note in results.notes] == ["run"]
         assert after["groups"] == []
     else:
-        assert export.record(found.trials[0]) == before
+        assert export.record(results.trials[0]) == before
     shutil.rmtree(root)
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: complete, replaced in one step, refused where it holds something else."""
+"""A run's folder: its files, atomic replacement, errors about other and damaged files."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from tests.tasks.tiny import tiny
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder with a finished run; tests that change it take a copy."""
+    """A folder with a finished run, which no test changes."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     train(tiny(), folder)
     return folder
@@ -75,21 +75,21 @@ def test_the_threads_recorded_are_those_that_trained(finished):
 def test_a_commit_is_recorded_for_tracked_files_alone(tmp_path):
     (tmp_path / "module.py").touch()
     assert provenance.commit(tmp_path / "module.py") is None
-    found = provenance.commit(provenance.Path(gatecore.__file__))
-    assert found is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found)
+    commit = provenance.commit(provenance.Path(gatecore.__file__))
+    assert commit is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit)
 
 
 def test_metrics_are_lines_of_standard_json_in_order_of_steps(finished):
     text = (finished / "metrics.jsonl").read_text()
     lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
-    found = [(line["step"], line["split"]) for line in lines]
+    recorded = [(line["step"], line["split"]) for line in lines]
     training = [(step, "train") for step in (3, 6, 9, 12)]
     validation = [(step, "validation") for step in (0, 5, 10, 12)]
-    assert sorted(found) == sorted(training + validation)
-    assert [step for step, _ in found] == sorted(step for step, _ in found)
+    assert sorted(recorded) == sorted(training + validation)
+    assert [step for step, _ in recorded] == sorted(step for step, _ in recorded)
 
 
-def test_curves_hold_what_the_lines_say(finished):
+def test_curves_hold_the_values_of_the_lines(finished):
     run = load_run(finished)
     steps, values = run.curve("validation", "loss")
     assert steps.tolist() == [0, 5, 10, 12]
@@ -97,27 +97,27 @@ def test_curves_hold_what_the_lines_say(finished):
     assert run.curve("test", "loss")[0].size == 0
 
 
-def test_gates_are_kept_from_before_and_after_training(finished):
+def test_gates_are_recorded_before_and_after_training(finished):
     run = load_run(finished)
     before, after = run.gates("before"), run.gates("after")
     for gate in (before, after):
         assert gate.value.shape == gate.complement.shape == (1, 16)
         np.testing.assert_allclose(gate.value + gate.complement, 1, rtol=1e-6)
     assert (before.value != after.value).all()
-    told = run.summary["timescales"]
+    timescales = run.summary["timescales"]
     for when, gate in (("before", before), ("after", after)):
-        assert told[when]["smallest"] == pytest.approx((1 / gate.complement).min())
-        assert told[when]["median"] == pytest.approx(np.median(1 / gate.complement))
+        assert timescales[when]["smallest"] == pytest.approx((1 / gate.complement).min())
+        assert timescales[when]["median"] == pytest.approx(np.median(1 / gate.complement))
 
 
 def test_an_infinite_timescale_is_null_in_json(tmp_path):
-    """The last unit of cumax gates is never forgotten."""
+    """The last unit of cumax gates never forgets."""
     run = train(tiny(mechanism="O", steps=1), tmp_path / "run")
     assert run.summary["timescales"]["after"]["largest"] is None
     assert run.gates("after").complement[0, -1] == 0
 
 
-def test_the_summary_counts_parameters_and_quotes_the_baselines(finished):
+def test_the_summary_holds_the_number_of_parameters_and_the_baselines(finished):
     summary = load_run(finished).summary
     recurrent = 4 * 16 * (10 + 16 + 1)
     assert summary["parameters"] == recurrent + (16 + 1) * 8
@@ -127,42 +127,42 @@ def test_the_summary_counts_parameters_and_quotes_the_baselines(finished):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_folder_that_holds_any_file_of_a_run_is_refused_and_left_alone(tmp_path, name):
+def test_a_folder_with_any_file_of_a_run_is_an_error_and_unchanged(tmp_path, name):
     (tmp_path / name).write_text("precious")
-    whole, rest = f"holds another run already.*{name}.*--resume", "config.json is missing"
-    with pytest.raises(RunError, match=whole if name == "config.json" else rest):
+    complete, partial = f"holds another run already.*{name}.*--resume", "config.json is missing"
+    with pytest.raises(RunError, match=complete if name == "config.json" else partial):
         train(tiny(), tmp_path)
     if name != "config.json":
-        with pytest.raises(RunError, match=f"left of another run .{name}.; {rest}"):
+        with pytest.raises(RunError, match=f"left of another run .{name}.; {partial}"):
             train(tiny(), tmp_path, resume=True)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["precious"]
 
 
-def test_a_folder_of_runs_is_refused(finished):
+def test_a_folder_of_runs_is_an_error(finished):
     with pytest.raises(RunError, match=r"is a folder of runs \(run"):
         train(tiny(), finished.parent)
     assert [file.name for file in finished.parent.iterdir()] == ["run"]
 
 
 def test_other_files_in_the_folder_do_not_matter(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "editor").mkdir()
     (tmp_path / "editor" / "config.json").write_text("{}")
     assert train(tiny(steps=1), tmp_path).status == "finished"
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "notes.txt").read_text() == "notes"
 
 
-def test_an_unusable_folder_is_an_error_before_any_work(tmp_path):
+def test_an_unusable_folder_is_an_error_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be an output folder: Not a directory"):
         train(tiny(), tmp_path / "file" / "run", on_step=lambda *_: pytest.fail("it trained"))
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_before_any_work(tmp_path, monkeypatch):
-    def refuse(*_):
+def test_a_folder_that_cannot_be_written_is_an_error_before_training(tmp_path, monkeypatch):
+    def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(RunError, match=r"cannot write .*config\.json: No space left"):
         train(tiny(), tmp_path, on_step=lambda *_: pytest.fail("it trained"))
     assert list(tmp_path.iterdir()) == []
@@ -172,16 +172,16 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_any_work(tmp_path, m
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(folder, monkeypatch, failing):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def refuse(*_):
+    def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, failing, refuse)
+    monkeypatch.setattr(os, failing, fail)
     with pytest.raises(RunError, match=r"cannot write .*checkpoint\.safetensors: No space left"):
         Folder(folder).save_checkpoint({"weight": np.ones(1000)}, {"step": 99})
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_what_a_killed_write_left_behind_does_no_harm(folder):
+def test_a_partial_file_of_a_killed_process_is_overwritten(folder):
     (folder / ".checkpoint.safetensors.part").write_bytes(b"half")
     Folder(folder).save_checkpoint({"weight": np.ones(3)}, {"step": 99})
     tensors, state, _ = Folder(folder).load_checkpoint()
@@ -189,21 +189,21 @@ def test_what_a_killed_write_left_behind_does_no_harm(folder):
     assert not (folder / ".checkpoint.safetensors.part").exists()
 
 
-def test_the_state_travels_with_the_tensors(folder):
-    """state.json is a copy for people: a kill between the two writes cannot make them disagree."""
+def test_the_state_is_stored_with_the_tensors(folder):
+    """state.json is a copy: a kill between the two writes cannot make them disagree."""
     (folder / "state.json").write_text('{"step": 3}')
     assert Folder(folder).load_checkpoint().state["step"] == 12
 
 
-def test_half_a_line_of_metrics_is_not_read(folder):
-    whole = load_run(folder).metrics
+def test_an_incomplete_line_of_metrics_is_ignored(folder):
+    complete = load_run(folder).metrics
     with open(folder / "metrics.jsonl", "a") as stream:
         stream.write('{"step": 13, "spl')
-    assert load_run(folder).metrics == whole
+    assert load_run(folder).metrics == complete
 
 
-def test_a_finished_run_from_before_there_were_checksums_is_read(folder):
-    """As gatecore wrote it then."""
+def test_a_finished_run_without_checksums_is_read(folder):
+    """As early versions of gatecore wrote it."""
     new = load_run(folder)
     for name in ("config.json", "summary.json", "state.json"):
         value = json.loads((folder / name).read_text())
@@ -220,7 +220,7 @@ def test_a_finished_run_from_before_there_were_checksums_is_read(folder):
     assert train(tiny(), folder, resume=True).status == "finished"
 
 
-def test_a_folder_without_a_run_is_named(tmp_path):
+def test_a_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(RunError, match=r"holds no run: there is no config\.json"):
         load_run(tmp_path)
 
@@ -248,7 +248,7 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         ("summary.json", '{"status": ', r"summary\.json cannot be read"),
     ],
 )
-def test_a_damaged_file_is_named_with_what_is_wrong(folder, name, content, message):
+def test_errors_about_a_damaged_file_name_it_and_the_problem(folder, name, content, message):
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RunError, match=message):
         load_run(folder)
@@ -265,7 +265,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(folder, name, content, messa
         (("speed",), 3, "speed=3: extra inputs are not permitted"),
     ],
 )
-def test_a_config_that_was_tampered_with_is_refused(folder, path, value, message):
+def test_an_edited_config_is_an_error(folder, path, value, message):
     record = json.loads((folder / "config.json").read_text())
     inner = record if len(path) == 1 else record[path[0]]
     inner[path[-1]] = value
@@ -284,7 +284,7 @@ def test_a_config_that_was_tampered_with_is_refused(folder, path, value, message
         (("timescales", "after", "median"), "lacks timescales"),
     ],
 )
-def test_a_summary_without_what_its_readers_need_is_refused(folder, path, message):
+def test_a_summary_that_lacks_a_required_field_is_an_error(folder, path, message):
     summary = json.loads((folder / "summary.json").read_text())
     inner = summary
     for name in path[:-1]:
@@ -295,8 +295,8 @@ def test_a_summary_without_what_its_readers_need_is_refused(folder, path, messag
         load_run(folder)
 
 
-def test_a_folder_without_permission_is_an_error_before_any_work(tmp_path, monkeypatch):
-    """By what access() says, since these tests may run as root."""
+def test_a_folder_without_permission_is_an_error_before_training(tmp_path, monkeypatch):
+    """By the result of access(), since these tests may run as root."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(RunError, match="cannot be an output folder: Permission denied"):
         Folder(tmp_path / "new" / "run").check_free()

@@ -18,19 +18,19 @@ NAMES = [f"copying-{mechanism}-seed{seed}" for seed in (0, 1) for mechanism in (
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The address of a scheduler, and its three workers, each a process."""
-    place, python = tmp_path_factory.mktemp("cluster"), [sys.executable, "-m"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": place}
-    file = str(place / "scheduler.json")
+    """The address of a scheduler, and its three workers as processes."""
+    folder, python = tmp_path_factory.mktemp("cluster"), [sys.executable, "-m"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    file = str(folder / "scheduler.json")
     common = ["--scheduler-file", file, "--no-dashboard"]
     scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     processes = [subprocess.Popen([*scheduler, *common], **quiet)]
     try:
-        wait_for((place / "scheduler.json").exists)
+        wait_for((folder / "scheduler.json").exists)
         one = [*python, "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *common]
         processes += [subprocess.Popen(one, **quiet) for _ in range(3)]
         yield (
-            "tcp://" + (place / "scheduler.json").read_text().split("tcp://")[1].split('"')[0],
+            "tcp://" + (folder / "scheduler.json").read_text().split("tcp://")[1].split('"')[0],
             (processes[1:]),
         )
     finally:
@@ -39,15 +39,15 @@ def cluster(tmp_path_factory):
             process.wait()
 
 
-def above(pid):
-    """The processes that a process descends from."""
+def ancestors(pid):
+    """The parents of a process, and theirs."""
     try:
         return [process.pid for process in psutil.Process(pid).parents()]
     except psutil.NoSuchProcess:
         return []
 
 
-def test_ctrl_c_stops_the_trials_on_all_workers_with_checkpoints(tmp_path, cluster):
+def test_ctrl_c_stops_the_trials_of_all_workers_with_checkpoints(tmp_path, cluster):
     address, _ = cluster
     with start(tmp_path, "--dask", address, steps=1_000_000, checkpoint_every=999_999) as running:
         folders = [tmp_path / name for name in ("copying-U-seed0", "copying-UR-seed0")]
@@ -61,10 +61,8 @@ def test_ctrl_c_stops_the_trials_on_all_workers_with_checkpoints(tmp_path, clust
         assert worker(folder) is None
 
 
-def test_every_trial_finishes_once_though_a_third_of_the_workers_and_a_trial_are_killed(
-    tmp_path, cluster
-):
-    """With the metrics and scores of undisturbed runs."""
+def test_every_trial_finishes_once_when_a_worker_and_a_trial_are_killed(tmp_path, cluster):
+    """One of three workers dies; metrics and scores are those of undisturbed runs."""
     address, workers = cluster
     for name in NAMES:
         _, mechanism, seed = name.split("-")
@@ -80,15 +78,15 @@ def test_every_trial_finishes_once_though_a_third_of_the_workers_and_a_trial_are
 
         def owner_killed(pid):
             for process in workers:
-                if process.pid in above(pid):
+                if process.pid in ancestors(pid):
                     process.kill()
                     return True
             return False
 
         first = strike(folders, owner_killed)
         strike([folder for folder in folders if folder != first])
-        said, errors = running.communicate(timeout=300)
+        output, errors = running.communicate(timeout=300)
     assert (running.returncode, errors) == (0, "")
     assert ends(out) == dict.fromkeys(NAMES, 1)
     assert results(out) == results(tmp_path / "here")
-    assert said.count("died") == 1
+    assert output.count("died") == 1

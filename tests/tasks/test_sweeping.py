@@ -1,4 +1,4 @@
-"""Sweeps as they run: what dies is continued, what is done stays done, Ctrl-C keeps everything."""
+"""Running sweeps: deaths, failures, signals, shared folders, the command and its display."""
 
 import concurrent.futures
 import io
@@ -36,22 +36,22 @@ from tests.tasks.tiny import tiny
 
 
 class Here:
-    """A pool that trains in this process, or says of trials what a test wants."""
+    """A pool that trains in this process, or returns outcomes that a test sets."""
 
-    def __init__(self, **said):
-        self.said, self.orders = said, []
+    def __init__(self, **outcomes):
+        self.outcomes, self.orders = outcomes, []
 
     def submit(self, order):
         name = os.path.basename(order.folder)
         self.orders.append(name)
         future = concurrent.futures.Future()
-        told = self.said[name].pop(0) if self.said.get(name) else None
-        if isinstance(told, BaseException):
-            future.set_exception(told)
+        outcome = self.outcomes[name].pop(0) if self.outcomes.get(name) else None
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
             return future
-        if told is None:
+        if outcome is None:
             train(Config.model_validate(order.config), order.folder, resume=True)
-        future.set_result(told or Outcome("done"))
+        future.set_result(outcome or Outcome("done"))
         return future
 
     def stop(self):
@@ -60,11 +60,11 @@ class Here:
 
 @pytest.fixture
 def pool(monkeypatch):
-    """Sweeps of this test use the pool that this function makes."""
+    """A function that makes the pool of a test's sweeps."""
     monkeypatch.setattr(scheduler, "_PATIENCE", 0)
 
-    def use(**said):
-        made = Here(**{name.replace("_", "-"): told for name, told in said.items()})
+    def use(**outcomes):
+        made = Here(**{name.replace("_", "-"): values for name, values in outcomes.items()})
         monkeypatch.setattr(scheduler, "Local", lambda _: made)
         return made
 
@@ -73,7 +73,7 @@ def pool(monkeypatch):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """What the trials of a tiny sweep come to when nothing happens to them."""
+    """The results of the trials of an undisturbed sweep."""
     out = tmp_path_factory.mktemp("alone")
     for mechanism in ("U", "UR"):
         train(
@@ -96,7 +96,7 @@ def test_a_sweep_returns_its_runs(tmp_path, pool):
     assert ends(tmp_path) == dict.fromkeys(swept.runs, 1)
 
 
-def test_a_finished_trial_is_never_run_again(tmp_path, pool):
+def test_a_finished_trial_is_not_repeated(tmp_path, pool):
     train(tiny(mechanism="U"), tmp_path / "copying-U-seed0")
     first, again = pool(), None
     sweep(tiny_sweep(tmp_path))
@@ -106,7 +106,7 @@ def test_a_finished_trial_is_never_run_again(tmp_path, pool):
     assert again.orders == []
 
 
-def test_a_trial_that_died_is_tried_again_and_failed_after_three_times(tmp_path, pool):
+def test_a_trial_is_tried_again_and_has_failed_after_three_deaths(tmp_path, pool):
     made = pool(copying_U_seed0=[died()] * 3, copying_UR_seed0=[died(), died()])
     swept = sweep(tiny_sweep(tmp_path))
     assert list(swept.runs) == ["copying-UR-seed0"]
@@ -126,7 +126,7 @@ def test_the_next_sweep_tries_a_failed_trial_again(tmp_path, pool):
     assert len(sweep(tiny_sweep(tmp_path)).runs) == 2
 
 
-def test_a_trial_that_a_cluster_gave_up_has_failed(tmp_path, pool):
+def test_a_trial_that_the_cluster_gives_up_has_failed(tmp_path, pool):
     pool(copying_U_seed0=[RuntimeError("KilledWorker, say")])
     assert sweep(tiny_sweep(tmp_path)).failed == {
         "copying-U-seed0": "RuntimeError: KilledWorker, say"
@@ -139,7 +139,7 @@ def test_a_lost_scheduler_is_an_error(tmp_path, pool):
         sweep(tiny_sweep(tmp_path))
 
 
-def test_a_trial_that_another_process_has_is_waited_for(tmp_path, pool):
+def test_a_sweep_waits_for_a_trial_of_another_process(tmp_path, pool):
     made = pool(copying_U_seed0=[Outcome("busy")] * 4)
     assert len(sweep(tiny_sweep(tmp_path)).runs) == 2
     assert made.orders.count("copying-U-seed0") == 5
@@ -154,14 +154,14 @@ def test_a_trial_that_diverged_is_a_result(tmp_path, pool):
     assert ("copying-U-lr1e+30-seed0", "diverged") in record(tmp_path)
 
 
-def test_sweeps_that_begin_at_the_same_moment_do_not_hinder_each_other(tmp_path):
+def test_sweeps_may_begin_at_the_same_moment(tmp_path):
     config = tiny_sweep(tmp_path)
     with concurrent.futures.ThreadPoolExecutor(8) as several:
         list(several.map(lambda _: scheduler._create(tmp_path, config), range(100)))
     assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
 
 
-def test_bad_folders_are_refused_before_any_work(tmp_path, pool):
+def test_unusable_folders_are_errors_before_training(tmp_path, pool):
     made = pool()
     train(tiny(mechanism="UR", steps=3), tmp_path / "copying-UR-seed0")
     with pytest.raises(RunError, match="holds a run of another config"):
@@ -173,7 +173,7 @@ def test_bad_folders_are_refused_before_any_work(tmp_path, pool):
     assert not (tmp_path / "sweep.json").exists()
 
 
-_ASKING = """
+_CONNECTING = """
 import pathlib, sys
 from gatecore.tasks import sweep
 from gatecore.tasks.sweeps import workers
@@ -189,18 +189,18 @@ for address in sys.argv[2:]:
 """
 
 
-def test_no_scheduler_at_an_address_is_an_error_before_any_work(tmp_path):
+def test_an_address_without_a_scheduler_is_an_error_before_training(tmp_path):
     """In a process of its own: a Dask client starts threads."""
     pytest.importorskip("distributed")
     addresses = ["tcp://127.0.0.1:1", "nonsense", "ftp://x"]
-    command = [sys.executable, "-c", _ASKING, str(tmp_path / "out"), *addresses]
+    command = [sys.executable, "-c", _CONNECTING, str(tmp_path / "out"), *addresses]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for address, line in zip(addresses, done.stdout.splitlines(), strict=True):
         assert line.startswith(f"dask='{address}': no scheduler answers")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_dask_is_reported_with_its_extra(tmp_path, monkeypatch):
+def test_the_error_about_a_missing_dask_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[sweeps\]'"):
         sweep(tiny_sweep(tmp_path / "out", dask="tcp://127.0.0.1:8786"))
@@ -211,8 +211,7 @@ def order(folder, **settings):
     return Order(tiny(**settings).model_dump(mode="json"), str(folder), 1)
 
 
-def test_an_attempt_says_why_its_process_ended(tmp_path):
-    """Each in a process of its own."""
+def test_an_attempt_returns_why_its_process_ended(tmp_path):
     folder = tmp_path / "run"
     assert attempt(order(folder), lambda: False) == Outcome("done")
     assert load_run(folder).status == "finished"
@@ -221,7 +220,7 @@ def test_an_attempt_says_why_its_process_ended(tmp_path):
     assert "holds a run of another config: steps (12 there, 13 here)" in reason
 
 
-def test_an_attempt_uses_the_threads_it_is_given_and_no_share_of_torchruns(tmp_path, monkeypatch):
+def test_an_attempt_uses_the_threads_of_its_order_and_ignores_torchrun(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     open_order = Order(tiny(threads=None).model_dump(mode="json"), str(tmp_path / "run"), 1)
@@ -229,7 +228,7 @@ def test_an_attempt_uses_the_threads_it_is_given_and_no_share_of_torchruns(tmp_p
     assert load_run(tmp_path / "run").environment["threads"] == 1
 
 
-def test_an_attempt_that_is_told_to_stop_keeps_a_checkpoint(tmp_path):
+def test_a_stopped_attempt_writes_a_checkpoint(tmp_path):
     folder = tmp_path / "run"
     endless = order(folder, steps=1_000_000, checkpoint_every=1_000_000)
     outcome = attempt(endless, (folder / "metrics.jsonl").exists)
@@ -240,16 +239,16 @@ def test_an_attempt_that_is_told_to_stop_keeps_a_checkpoint(tmp_path):
 
 
 def test_killed_trials_end_with_the_same_bits_as_undisturbed_ones(tmp_path, alone):
-    """Real workers: one trial is killed twice, in the middle of its run, the other one never."""
+    """With processes as workers: one trial is killed twice, the other never."""
     with start(tmp_path, "--workers", "2", steps=250, log_every=3, checkpoint_every=25) as running:
         first = kill(tmp_path / "copying-U-seed0")
         kill(tmp_path / "copying-U-seed0", after=first)
-        said, errors = running.communicate(timeout=300)
+        output, errors = running.communicate(timeout=300)
     assert (running.returncode, errors) == (0, "")
     assert results(tmp_path) == alone
     assert ends(tmp_path) == dict.fromkeys(alone, 1)
-    assert said.count("copying-U-seed0: died (its process was killed by SIGKILL") == 2
-    assert "copying-UR-seed0: finished, test loss" in said
+    assert output.count("copying-U-seed0: died (its process was killed by SIGKILL") == 2
+    assert "copying-UR-seed0: finished, test loss" in output
 
 
 def test_a_trial_whose_worker_always_dies_fails_with_the_reason_and_status_1(tmp_path):
@@ -258,9 +257,9 @@ def test_a_trial_whose_worker_always_dies_fails_with_the_reason_and_status_1(tmp
         folder, last = tmp_path / "copying-U-seed0", 0
         for _ in range(3):
             last = kill(folder, after=last)
-        said, _ = running.communicate(timeout=300)
+        output, _ = running.communicate(timeout=300)
     assert running.returncode == 1
-    assert "copying-U-seed0 failed: its process was killed by SIGKILL (out of memory?)" in said
+    assert "copying-U-seed0 failed: its process was killed by SIGKILL (out of memory?)" in output
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -281,8 +280,8 @@ def test_a_signal_stops_all_trials_with_checkpoints(tmp_path, signum, status):
             os.kill(pid, 0)
 
 
-def test_trials_stop_when_the_sweep_is_killed_and_the_next_one_goes_on(tmp_path, alone):
-    """Their standard input ends; nobody is left who trains."""
+def test_trials_stop_when_the_sweep_is_killed_and_the_next_one_continues(tmp_path, alone):
+    """They stop when their standard input ends."""
     folder = tmp_path / "copying-U-seed0"
     with start(
         tmp_path, "--workers", "1", "--mechanisms", "U", steps=250, log_every=3, checkpoint_every=25
@@ -298,7 +297,7 @@ def test_trials_stop_when_the_sweep_is_killed_and_the_next_one_goes_on(tmp_path,
 
 
 def test_two_sweeps_share_a_folder(tmp_path, alone):
-    """Each trial is trained by one of them, and both have all results."""
+    """One of them trains each trial, and both have all results."""
     both = [
         start(tmp_path, "--workers", "1", steps=250, log_every=3, checkpoint_every=25)
         for _ in range(2)
@@ -316,7 +315,7 @@ def run(*words):
     return result
 
 
-def test_a_toml_file_gives_what_the_flags_do_not(tmp_path, pool):
+def test_options_override_the_keys_of_a_toml_file(tmp_path, pool):
     pool()
     lists = "".join(f"{k} = {v}\n" for k, v in tiny_sweep(tmp_path).set.items())
     (tmp_path / "sweep.toml").write_text(
@@ -383,10 +382,10 @@ def progress(count, statuses):
     ]
 
 
-def test_the_live_table_fits_the_window_and_shows_first_what_is_running():
-    shown = console(height=12, force_terminal=True, legacy_windows=False)
+def test_the_live_table_fits_the_window_with_running_trials_first():
+    terminal = console(height=12, force_terminal=True, legacy_windows=False)
     trials = progress(40, ["waiting", "finished", "running", "failed"])
-    display = Display(shown)
+    display = Display(terminal)
     with display:
         display.update(trials)
     text = console()
@@ -395,12 +394,12 @@ def test_the_live_table_fits_the_window_and_shows_first_what_is_running():
     assert len(lines) <= 12 - 2
     assert "running" in lines[2]
     assert "… and 4 running, 10 failed, 10 waiting, 10 finished" in lines[-1]
-    assert "20/40 trials" in shown.file.getvalue()
+    assert "20/40 trials" in terminal.file.getvalue()
 
 
-def test_without_a_terminal_there_is_a_line_for_each_event():
-    shown = console()
-    display = Display(shown)
+def test_without_a_terminal_each_event_is_a_line():
+    terminal = console()
+    display = Display(terminal)
     with display:
         (one,) = progress(1, ["running"])
         display.update([one])
@@ -408,7 +407,7 @@ def test_without_a_terminal_there_is_a_line_for_each_event():
         display.event(one, "died")
         one.status, one.metric = "finished", 0.5
         display.event(one, "finished")
-    lines = shown.file.getvalue().splitlines()
+    lines = terminal.file.getvalue().splitlines()
     assert lines == [
         "copying-U-seed0: died (killed); death 1, it continues from its last checkpoint",
         "copying-U-seed0: finished, test loss 0.5000",

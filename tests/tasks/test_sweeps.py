@@ -1,4 +1,4 @@
-"""What a sweep is: its axes, its trials and their names, what it refuses before any work."""
+"""The configuration of a sweep: axes, trials, names, folders, errors."""
 
 import json
 import re
@@ -10,7 +10,8 @@ from gatecore.tasks import Config, SweepConfig, train
 from gatecore.tasks.sweeps.config import place, read_toml
 from gatecore.tasks.training.config import ConfigError
 from gatecore.tasks.training.run_folder import RunError
-from tests.tasks.tiny import SETS, SIZES, tiny
+from tests.tasks.sweeping import tiny_sweep
+from tests.tasks.tiny import tiny
 
 
 def names(task="copying", **settings):
@@ -40,7 +41,7 @@ def test_a_trial_is_the_run_that_gatecore_train_makes_of_the_same_settings():
     assert [trial.config for trial in sweep.trials()[0]] == expected
 
 
-def test_what_does_not_vary_is_not_in_the_name():
+def test_names_hold_the_settings_that_vary():
     assert names(mechanisms="-", lr=1e-3, set={"length": 30}) == ["copying-standard-seed0"]
 
 
@@ -61,21 +62,21 @@ def test_seeds_are_a_number_or_a_list(seeds, expected):
 
 
 def test_values_in_names_are_valid_in_every_file_system():
-    found = names(mechanisms="U", core="lstm,gru", set={"zoneout": [[0, 0], [0.5, 0.05]]})
-    assert found == [
+    labels = names(mechanisms="U", core="lstm,gru", set={"zoneout": [[0, 0], [0.5, 0.05]]})
+    assert labels == [
         "copying-U-zoneout=0,0-seed0", "copying-gru-U-zoneout=0,0-seed0",
         "copying-U-zoneout=0.5,0.05-seed0", "copying-gru-U-zoneout=0.5,0.05-seed0",
     ]  # fmt: skip
-    assert all(re.fullmatch(r"[\w.,+=-]+", name, re.ASCII) for name in found)
+    assert all(re.fullmatch(r"[\w.,+=-]+", name, re.ASCII) for name in labels)
 
 
-def test_mechanisms_that_a_task_cannot_use_are_left_out_of_all_and_told():
+def test_all_leaves_out_mechanisms_that_a_task_cannot_use_with_a_reason():
     trials, left_out = SweepConfig.of("forgetting", mechanisms="all").trials()
-    kept = [trial.config.mechanism.name for trial in trials]
-    assert "UR" in kept
-    assert "OM" not in kept
-    assert {*kept, *(told.partition(":")[0] for told in left_out)} == set(MECHANISMS)
-    assert all("cannot run forgetting" in told for told in left_out)
+    used = [trial.config.mechanism.name for trial in trials]
+    assert "UR" in used
+    assert "OM" not in used
+    assert {*used, *(reason.partition(":")[0] for reason in left_out)} == set(MECHANISMS)
+    assert all("cannot run forgetting" in reason for reason in left_out)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +115,12 @@ def test_mechanisms_that_a_task_cannot_use_are_left_out_of_all_and_told():
         ({"out": 5}, "out=5"),
     ],
 )
-def test_what_cannot_be_is_refused_with_one_message(settings, message):
+def test_an_invalid_sweep_is_one_error(settings, message):
     with pytest.raises(ConfigError, match=message):
         SweepConfig.of("forgetting", **{"mechanisms": "standard", **settings}).trials()
 
 
-def test_names_that_would_be_too_long_are_refused():
+def test_too_long_names_are_an_error():
     with pytest.raises(ConfigError, match="longer than 200 characters"):
         names(mechanisms="U", set={"zoneout": [[0, 0], [0, 10.0**-300]], "clip_norm": [1, 10**180]})
 
@@ -139,33 +140,27 @@ def test_a_toml_file_has_the_same_keys(tmp_path):
     assert len(config.trials()[0]) == 2 * 2 * 3 * 2
 
 
-def test_a_sweeps_config_is_recorded_as_it_can_be_read_again():
+def test_the_config_of_a_sweep_survives_json():
     config = SweepConfig.of("copying", mechanisms="U", lr=1e-3, seeds=2, set={"length": [5, 6]})
     assert SweepConfig(**json.loads(config.model_dump_json())) == config
 
 
-def tiny_sweep(out, **settings):
-    lists = {k: v for k, v in {**SIZES, **SETS}.items() if k != "steps"}
-    changed = {"steps": SIZES["steps"], "mechanisms": "U,UR", **settings}
-    return SweepConfig.of("copying", out=out, set={**lists, **changed.pop("set", {})}, **changed)
-
-
-def test_a_run_of_the_same_config_is_the_trials_own_whatever_its_folder_is_called(tmp_path):
+def test_a_run_of_the_same_config_is_reused_from_a_folder_of_any_name(tmp_path):
     train(tiny(mechanism="U", learning_rate=2e-3), tmp_path / "copying-U-seed0")
     trials, _ = tiny_sweep(tmp_path, lr=[1e-3, 2e-3]).trials()
-    found = place(trials, tmp_path)
-    assert found["copying-U-lr0.002-seed0"] == tmp_path / "copying-U-seed0"
-    assert found["copying-U-lr0.001-seed0"] == tmp_path / "copying-U-lr0.001-seed0"
+    folders = place(trials, tmp_path)
+    assert folders["copying-U-lr0.002-seed0"] == tmp_path / "copying-U-seed0"
+    assert folders["copying-U-lr0.001-seed0"] == tmp_path / "copying-U-lr0.001-seed0"
 
 
-def test_a_folder_with_another_run_is_refused(tmp_path):
+def test_a_folder_with_another_run_is_an_error(tmp_path):
     train(tiny(mechanism="U", steps=3), tmp_path / "copying-U-seed0")
     trials, _ = tiny_sweep(tmp_path).trials()
     with pytest.raises(RunError, match=r"another config: steps \(3 there, 12 here\)"):
         place(trials, tmp_path)
 
 
-def test_the_folder_of_a_run_is_no_folder_of_a_sweep(tmp_path):
+def test_the_folder_of_a_run_cannot_be_that_of_a_sweep(tmp_path):
     train(tiny(steps=1), tmp_path)
     with pytest.raises(RunError, match="holds a run itself"):
         place(tiny_sweep(tmp_path).trials()[0], tmp_path)

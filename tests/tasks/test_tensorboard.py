@@ -22,11 +22,11 @@ def run(*words):
 def events(folder):
     """All events in a folder's files: records of a length, its checksum, data, their checksum."""
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        content, place = path.read_bytes(), 0
-        while place < len(content):
-            (length,) = struct.unpack_from("<Q", content, place)
-            yield event_pb2.Event.FromString(content[place + 12 : place + 12 + length])
-            place += 12 + length + 4
+        content, start = path.read_bytes(), 0
+        while start < len(content):
+            (length,) = struct.unpack_from("<Q", content, start)
+            yield event_pb2.Event.FromString(content[start + 12 : start + 12 + length])
+            start += 12 + length + 4
 
 
 def scalars(folder):
@@ -58,24 +58,24 @@ def test_scalars_are_the_metrics_and_histograms_the_gates(tmp_path):
         if name in line
     }
     assert scalars(out) == pytest.approx(expected, rel=1e-6)
-    found = histograms(out)
-    assert found.keys() == {
+    drawn = histograms(out)
+    assert drawn.keys() == {
         (tag, step) for tag in ("gates/forget", "gates/log10_timescale") for step in (0, 12)
     }
     gate = load_run(out).gates("after")
-    assert found["gates/forget", 12].num == 16
-    assert found["gates/forget", 12].sum == pytest.approx(gate.value.sum(), rel=1e-5)
+    assert drawn["gates/forget", 12].num == 16
+    assert drawn["gates/forget", 12].sum == pytest.approx(gate.value.sum(), rel=1e-5)
 
 
-def test_the_run_is_the_same_with_and_without(tmp_path):
-    for name, words in (("plain", ()), ("told", ("--tensorboard",))):
+def test_event_files_do_not_change_the_run(tmp_path):
+    for name, words in (("plain", ()), ("events", ("--tensorboard",))):
         run("copying", *arguments("--out", str(tmp_path / name)), *words)
-    plain, told = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("plain", "told"))
-    assert plain == told
+    plain, with_events = (tmp_path / name / "metrics.jsonl" for name in ("plain", "events"))
+    assert plain.read_text() == with_events.read_text()
     assert not list((tmp_path / "plain").glob("events*"))
 
 
-def test_a_resumed_run_undoes_what_comes_again(tmp_path, monkeypatch):
+def test_a_resumed_run_removes_the_events_that_it_repeats(tmp_path, monkeypatch):
     out = tmp_path / "run"
     from gatecore.tasks.training.trainer import _Trainer
 
@@ -96,7 +96,7 @@ def test_a_resumed_run_undoes_what_comes_again(tmp_path, monkeypatch):
     assert {step for tag, step in scalars(out) if tag == "train/loss"} == {3, 6, 9, 12}
 
 
-def test_several_mechanisms_have_files_each(tmp_path):
+def test_each_of_several_mechanisms_has_event_files(tmp_path):
     words = arguments("--out", str(tmp_path), "--tensorboard", "--mechanism", "UR,U", steps=2)
     assert run("copying", *words).exit_code == 0
     assert len(list(tmp_path.glob("*/events.out.tfevents.*"))) == 2
@@ -110,7 +110,7 @@ def test_a_run_that_diverged_has_its_metrics(tmp_path):
     assert ("validation/loss", 0) in scalars(out)
 
 
-def test_a_missing_library_is_named_before_anything_is_trained(tmp_path, monkeypatch):
+def test_a_missing_library_is_an_error_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     out = tmp_path / "run"
     result = run("copying", "--tensorboard", *arguments("--out", str(out)))

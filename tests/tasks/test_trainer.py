@@ -1,4 +1,4 @@
-"""The training loop: exact resumption, clean stops, divergence, equal data for all."""
+"""The training loop: exact resumption, clean stops, divergence, equal data for all mechanisms."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.tasks.tiny import tiny
 
 
 class Killed(BaseException):
-    """A death that no code of the library sees coming."""
+    """A death that no code of the library expects."""
 
 
 def die_at(step):
@@ -34,7 +34,7 @@ def stop_at(step, signum):
 
 
 def remains(folder):
-    """Everything that a run leaves, but for its timing."""
+    """All results of a run, except its timing."""
     tensors = safetensors.numpy.load_file(folder / "checkpoint.safetensors")
     summary = json.loads((folder / "summary.json").read_text())
     del summary["seconds"], summary["sha256"]
@@ -55,7 +55,7 @@ def unbroken(tmp_path_factory):
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 9, 12])
 def test_a_run_that_died_continues_to_the_same_result(tmp_path, unbroken, step):
-    """Checkpoints are at 4, 8, 12: it dies before the first, at one, and in between."""
+    """Checkpoints are at 4, 8, 12: before the first, at one, and in between."""
     with pytest.raises(Killed):
         train(tiny(), tmp_path, on_step=die_at(step))
     assert load_run(tmp_path).status == "unfinished"
@@ -63,7 +63,7 @@ def test_a_run_that_died_continues_to_the_same_result(tmp_path, unbroken, step):
     assert remains(tmp_path) == unbroken
 
 
-def test_a_run_that_died_twice_and_lost_half_a_line_continues_to_the_same_result(
+def test_a_run_that_died_twice_and_truncated_a_line_continues_to_the_same_result(
     tmp_path, unbroken
 ):
     for step in (6, 10):
@@ -83,7 +83,7 @@ def test_a_run_that_died_twice_and_lost_half_a_line_continues_to_the_same_result
         ("copying", {"core": "minimal", "dtype": "float64"}),
     ],
 )
-def test_random_regularisers_and_other_cores_resume_exactly_too(tmp_path, task, settings):
+def test_random_regularisers_and_other_cores_resume_exactly(tmp_path, task, settings):
     config = tiny(task, **settings)
     train(config, tmp_path / "whole")
     with pytest.raises(Killed):
@@ -138,37 +138,37 @@ def test_resuming_with_another_config_names_the_difference(tmp_path):
         train(tiny(steps=13), tmp_path, resume=True)
 
 
-def broken_off(folder, **settings):
-    """A run that died at step 9; its checkpoint of step 8, as tensors and what is about them."""
+def interrupted(folder, **settings):
+    """A run that died at step 9: the path, tensors and metadata of its checkpoint of step 8."""
     with pytest.raises(Killed):
         train(tiny(**settings), folder, on_step=die_at(9))
     path = folder / "checkpoint.safetensors"
     return path, *atomic_files.read_tensors(path)
 
 
-def test_a_truncated_checkpoint_is_refused(tmp_path):
-    path, *_ = broken_off(tmp_path)
+def test_a_truncated_checkpoint_is_an_error(tmp_path):
+    path, *_ = interrupted(tmp_path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(RunError, match=r"checkpoint\.safetensors cannot be read"):
         train(tiny(), tmp_path, resume=True)
 
 
-def test_a_file_of_something_else_is_no_checkpoint(tmp_path):
-    path, *_ = broken_off(tmp_path)
+def test_a_file_of_another_format_is_no_checkpoint(tmp_path):
+    path, *_ = interrupted(tmp_path)
     path.write_bytes(b"PK\x03\x04 a zip file, say")
     with pytest.raises(RunError, match=r"checkpoint\.safetensors cannot be read"):
         train(tiny(), tmp_path, resume=True)
 
 
 def test_tensors_of_another_program_are_no_checkpoint(tmp_path):
-    path, tensors, _ = broken_off(tmp_path)
+    path, tensors, _ = interrupted(tmp_path)
     path.write_bytes(safetensors.numpy.save(tensors))
     with pytest.raises(RunError, match=r"checkpoint\.safetensors was not written by this version"):
         train(tiny(), tmp_path, resume=True)
 
 
-def test_a_checkpoint_with_one_bit_changed_is_refused(tmp_path):
-    path, *_ = broken_off(tmp_path)
+def test_a_checkpoint_with_one_changed_bit_is_an_error(tmp_path):
+    path, *_ = interrupted(tmp_path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -176,31 +176,31 @@ def test_a_checkpoint_with_one_bit_changed_is_refused(tmp_path):
         train(tiny(), tmp_path, resume=True)
 
 
-def test_the_checkpoint_of_a_run_that_differs_by_its_seed_alone_is_refused(tmp_path):
-    broken_off(tmp_path / "mine")
-    other, *_ = broken_off(tmp_path / "other", seed=1)
+def test_the_checkpoint_of_another_seed_is_an_error(tmp_path):
+    interrupted(tmp_path / "mine")
+    other, *_ = interrupted(tmp_path / "other", seed=1)
     shutil.copy(other, tmp_path / "mine")
     with pytest.raises(RunError, match=r"checkpoint\.safetensors is of another run"):
         train(tiny(), tmp_path / "mine", resume=True)
 
 
-def test_a_checkpoint_without_some_tensors_is_refused(tmp_path):
-    path, tensors, about = broken_off(tmp_path)
+def test_a_checkpoint_that_lacks_tensors_is_an_error(tmp_path):
+    path, tensors, about = interrupted(tmp_path)
     tensors.popitem()
     atomic_files.write_tensors(path, tensors, about)
     with pytest.raises(RunError, match=r"checkpoint\.safetensors belongs to another model"):
         train(tiny(), tmp_path, resume=True)
 
 
-def test_metrics_that_lost_lines_of_before_the_checkpoint_are_refused(tmp_path):
-    broken_off(tmp_path)
+def test_metrics_that_lack_lines_from_before_the_checkpoint_are_an_error(tmp_path):
+    interrupted(tmp_path)
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(RunError, match=r"metrics\.jsonl lacks some of the 4 lines"):
         train(tiny(), tmp_path, resume=True)
 
 
-def test_checkpoints_come_by_time_as_well(tmp_path):
+def test_checkpoints_are_written_by_time_as_well(tmp_path):
     steps = []
 
     def look(step, _):
@@ -221,20 +221,20 @@ def test_checkpoints_come_by_time_as_well(tmp_path):
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4000 bytes."),
     ],
 )  # fmt: skip
-def test_every_frameworks_lack_of_memory_is_one_clear_error(tmp_path, monkeypatch, error):
-    def refuse(*_, **__):
+def test_a_lack_of_memory_is_the_same_error_in_every_framework(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("gatecore.backends.numpy.Learner.step", refuse)
+    monkeypatch.setattr("gatecore.backends.numpy.Learner.step", fail)
     with pytest.raises(RunError, match="not enough memory: choose smaller sizes than hidden_size"):
         train(tiny(), tmp_path)
 
 
-def test_another_error_of_a_framework_is_not_called_a_lack_of_memory(tmp_path, monkeypatch):
-    def refuse(*_, **__):
+def test_other_errors_of_a_framework_are_raised_unchanged(tmp_path, monkeypatch):
+    def fail(*_, **__):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("gatecore.backends.numpy.Learner.step", refuse)
+    monkeypatch.setattr("gatecore.backends.numpy.Learner.step", fail)
     with pytest.raises(RuntimeError, match="mat1"):
         train(tiny(), tmp_path)
 
@@ -250,7 +250,7 @@ def test_another_error_of_a_framework_is_not_called_a_lack_of_memory(tmp_path, m
         {"step": 8, "untrained": None, "seconds": None},
     ],
 )
-def test_a_state_of_wrong_types_is_refused(tmp_path, state):
+def test_a_state_of_wrong_types_is_an_error(tmp_path, state):
     with pytest.raises(Killed):
         train(tiny(), tmp_path, on_step=die_at(9))
     path = tmp_path / "checkpoint.safetensors"
@@ -260,45 +260,45 @@ def test_a_state_of_wrong_types_is_refused(tmp_path, state):
         train(tiny(), tmp_path, resume=True)
 
 
-def test_a_model_too_large_for_the_memory_leaves_no_folder(tmp_path, monkeypatch):
-    """As NumPy refuses it; some systems promise any amount of memory, so none is asked for."""
+def test_a_model_too_large_for_the_memory_writes_no_folder(tmp_path, monkeypatch):
+    """The error is NumPy's; it is raised here, since some systems promise any amount of memory."""
 
-    def refuse(*_):
+    def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(ModelSpec, "initial", refuse)
+    monkeypatch.setattr(ModelSpec, "initial", fail)
     message = "choose smaller sizes than hidden_size=1000000, layers=1, .*length=8"
     with pytest.raises(RunError, match=message):
         train(tiny(hidden_size=1_000_000), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("rank", "world"), [("1", "2"), ("1", None), ("x", "2"), ("", "")])
-def test_a_run_whose_backend_shares_nothing_is_kept_whatever_the_environment(
-    tmp_path, monkeypatch, rank, world
+@pytest.mark.parametrize(("rank", "processes"), [("1", "2"), ("1", None), ("x", "2"), ("", "")])
+def test_a_backend_that_shares_no_batches_ignores_the_variables_of_torchrun(
+    tmp_path, monkeypatch, rank, processes
 ):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    if world is not None:
-        monkeypatch.setenv("WORLD_SIZE", world)
+    if processes is not None:
+        monkeypatch.setenv("WORLD_SIZE", processes)
     assert train(tiny(), tmp_path / "run").folder == tmp_path / "run"
 
 
 @pytest.mark.parametrize(
-    ("rank", "world", "kept"),
+    ("rank", "processes", "writes"),
     [("0", "2", True), ("1", "2", False), ("1", "1", True), ("1", "", True), ("x", "2", True)],
 )
-def test_all_but_the_first_of_several_sharing_processes_keep_nothing(
-    tmp_path, monkeypatch, rank, world, kept
+def test_of_processes_that_share_batches_the_first_alone_writes_the_run(
+    tmp_path, monkeypatch, rank, processes, writes
 ):
     monkeypatch.setattr(trainer, "SHARING", ("numpy",))
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setenv("WORLD_SIZE", processes)
     train(tiny(), tmp_path / "run")
-    assert (tmp_path / "run").exists() == kept
+    assert (tmp_path / "run").exists() == writes
 
 
-def test_an_easy_first_batch_makes_no_divergence(tmp_path, monkeypatch):
+def test_an_easy_first_batch_is_no_divergence(tmp_path, monkeypatch):
     """Single sequences differ in loss by orders of magnitude; the held-out ones do not."""
     seen = []
     config = tiny("adding", batch_size=1, steps=40, seed=1, validation_size=64)
@@ -311,7 +311,7 @@ def test_an_easy_first_batch_makes_no_divergence(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rate", [1e4, 1e30])
 def test_divergence_ends_a_run_and_is_recorded(tmp_path, rate):
-    """A loss that explodes, and one that is no longer a number."""
+    """A loss that explodes, and one that becomes NaN."""
     config = tiny("adding", learning_rate=rate, steps=50)
     run = train(config, tmp_path)
     assert run.status == "diverged"
@@ -339,14 +339,14 @@ def test_all_mechanisms_of_a_seed_see_the_same_data(tmp_path, monkeypatch):
     assert len(set(seen[:12])) == 12
 
 
-def test_the_log_holds_means_over_its_steps(tmp_path):
+def test_lines_of_the_log_are_means_over_their_steps(tmp_path):
     losses = []
     run = train(tiny(), tmp_path, on_step=lambda _, loss: losses.append(loss))
     logged = [m["loss"] for m in run.metrics if m["split"] == "train"]
     np.testing.assert_allclose(logged, np.reshape(losses, (4, 3)).mean(axis=1), rtol=1e-12)
 
 
-def test_the_best_validation_is_kept_with_its_step(tmp_path):
+def test_the_summary_holds_the_best_validation_with_its_step(tmp_path):
     run = train(tiny("pixels", steps=20), tmp_path)
     validations = [m for m in run.metrics if m["split"] == "validation"]
     best = max(validations, key=lambda m: (m["accuracy"], -m["step"]))
@@ -354,7 +354,7 @@ def test_the_best_validation_is_kept_with_its_step(tmp_path):
 
 
 def test_copy_is_learned(tmp_path):
-    """A short Copy that ought to be nearly solved: the whole loop, not only its parts."""
+    """A short Copy task is nearly solved by the whole loop."""
     config = tiny(
         length=2, hidden_size=48, batch_size=32, steps=500, learning_rate=1e-2,
         evaluate_every=250, checkpoint_every=500, test_size=64,

@@ -20,6 +20,6 @@ def tiny(task="copying", mechanism="UR", **settings):
 
 
 def arguments(*extra, **changes):
-    """The command line of the same run, but for its task and output folder."""
+    """The command line of the same run, without its task and output folder."""
     assigned = {**SIZES, **SETS, **changes}
     return [*(word for k, v in assigned.items() for word in ("--set", f"{k}={v}")), *extra]

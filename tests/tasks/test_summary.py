@@ -1,4 +1,4 @@
-"""What is said of differences: no more than the seeds allow."""
+"""The statistics of a report: differences, its summary, the paper's values, bands."""
 
 import dataclasses
 import itertools
@@ -21,35 +21,36 @@ def by_seed(*values):
 
 
 def test_only_common_seeds_are_compared():
-    found = paired_statistics.compare({1: 0.5, 2: 0.75, 7: 9.0}, {1: 0.25, 2: 0.25, 3: -9.0})
-    assert (found.seeds, found.mean) == ((1, 2), 0.375)
+    difference = paired_statistics.compare({1: 0.5, 2: 0.75, 7: 9.0}, {1: 0.25, 2: 0.25, 3: -9.0})
+    assert (difference.seeds, difference.mean) == ((1, 2), 0.375)
     assert paired_statistics.compare({1: 0.5}, {2: 0.5}) is None
 
 
 @pytest.mark.parametrize("differences", [(1.0, 2.0, 4.0), (-1.0, 2.0, 3.0), (0.3, 0.1, 0.2, 0.7)])
 def test_the_interval_is_that_of_all_resamples(differences):
-    """Few seeds allow every resample to be listed; the random ones come to the same quantiles."""
-    means = [np.mean(chosen) for chosen in itertools.product(differences, repeat=len(differences))]
+    """Few seeds have few resamples; the random ones have the same quantiles as all of them."""
+    means = [np.mean(sample) for sample in itertools.product(differences, repeat=len(differences))]
     low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    found = paired_statistics.compare(by_seed(*differences), by_seed(*[0.0] * len(differences)))
+    zeros = by_seed(*[0.0] * len(differences))
+    difference = paired_statistics.compare(by_seed(*differences), zeros)
     scale = max(differences) - min(differences)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * scale)
-    assert found.significant == (min(differences) > 0)
+    assert (difference.low, difference.high) == pytest.approx((low, high), abs=0.05 * scale)
+    assert difference.significant == (min(differences) > 0)
 
 
 @pytest.mark.parametrize("size", [2, 3, 6, 12])
-def test_the_chance_of_agreement_is_that_of_a_permutation_test(size):
+def test_the_chance_is_that_of_a_permutation_test(size):
     rng = np.random.default_rng(size)
     differences = rng.standard_normal(size) + 0.8
-    found = paired_statistics.compare(by_seed(*differences), by_seed(*np.zeros(size)))
+    difference = paired_statistics.compare(by_seed(*differences), by_seed(*np.zeros(size)))
     expected = stats.permutation_test(
         (differences, np.zeros(size)), lambda a, b, axis: np.mean(a - b, axis=axis),
         permutation_type="samples", vectorized=True, n_resamples=10_000,
     ).pvalue  # fmt: skip
-    assert found.chance == pytest.approx(expected)
+    assert difference.chance == pytest.approx(expected)
 
 
-def test_intervals_of_equal_gates_exclude_zero_as_often_as_is_said():
+def test_intervals_of_equal_gates_exclude_zero_at_the_rate_of_false_positives():
     rng = np.random.default_rng(0)
     for size in (3, 5):
         drawn = rng.standard_normal((1500, size))
@@ -59,7 +60,7 @@ def test_intervals_of_equal_gates_exclude_zero_as_often_as_is_said():
         assert often == pytest.approx(paired_statistics.false_positives(size), abs=0.05)
 
 
-def test_two_seeds_never_tell_a_difference_and_six_may_establish_one():
+def test_two_seeds_are_never_significant_and_six_may_be_confirmed():
     assert not paired_statistics.compare(by_seed(1.0, 1.1), by_seed(0.0, 0.0)).significant
     six = paired_statistics.compare(by_seed(*[1.0, 1.1, 1.2, 0.9, 0.8, 1.3]), by_seed(*[0.0] * 6))
     assert (six.significant, six.confirmed, six.chance) == (True, True, 2 / 64)
@@ -68,8 +69,9 @@ def test_two_seeds_never_tell_a_difference_and_six_may_establish_one():
 
 
 def test_equal_scores_are_no_difference():
-    found = paired_statistics.compare(by_seed(1.0, 2.0, 3.0), by_seed(1.0, 2.0, 3.0))
-    assert (found.mean, found.low, found.high, found.significant) == (0, 0, 0, False)
+    difference = paired_statistics.compare(by_seed(1.0, 2.0, 3.0), by_seed(1.0, 2.0, 3.0))
+    assert (difference.mean, difference.low, difference.high) == (0, 0, 0)
+    assert not difference.significant
 
 
 # ---- sentences -------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ ACCURACY = Score("accuracy", True, (25, 75))
 
 @dataclasses.dataclass(frozen=True)
 class Ran:
-    """As much of a trial as the sentences read."""
+    """The attributes of a trial that the summary uses."""
 
     seed: int
     test: float | None
@@ -104,27 +106,27 @@ def group(**scores):
     return Group("Digits", {}, {}, variants, {"guess": {"accuracy": 0.1}})
 
 
-def told(**scores):
+def summary(**scores):
     return " ".join(summarize(group(**scores))).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_one_seed_claims_nothing():
-    text = told(standard=[0.5], UR=[0.9])
+def test_one_seed_is_not_compared():
+    text = summary(standard=[0.5], UR=[0.9])
     assert "one seed each: UR 90.00 %, standard 50.00 %" in text
     assert "Too few seeds in common with standard (at most 1)" in text
     assert "ignificant" not in text
 
 
-def test_three_seeds_that_agree_are_a_hint():
-    text = told(standard=[0.5, 0.6, 0.55], UR=[0.7, 0.75, 0.8], U=[0.5, 0.65, 0.5])
+def test_three_seeds_that_agree_are_weak_evidence():
+    text = summary(standard=[0.5, 0.6, 0.55], UR=[0.7, 0.75, 0.8], U=[0.5, 0.65, 0.5])
     assert "better than standard across seeds: UR +20.0 points (+15.0 to +25.0, 3 seeds)" in text
     assert "Not significantly different from standard: U." in text
     assert "about 25 % (about 0.5 of these 2) are significant by chance" in text
     assert "weak evidence" in text
 
 
-def test_six_seeds_can_establish_a_difference():
-    text = told(standard=[0.5] * 6, UR=[0.7, 0.71, 0.72, 0.73, 0.74, 0.75])
+def test_six_seeds_can_confirm_a_difference():
+    text = summary(standard=[0.5] * 6, UR=[0.7, 0.71, 0.72, 0.73, 0.74, 0.75])
     assert "Significantly better than standard across seeds: UR" in text
     assert "sign-flip test: UR" in text
     assert "weak evidence" not in text
@@ -147,23 +149,23 @@ def test_a_lower_loss_is_better():
 
 
 def test_diverged_seeds_are_counted_and_left_out():
-    text = told(standard=[0.5, None, 0.6], UR=[0.9, 0.9, 0.9])
+    text = summary(standard=[0.5, None, 0.6], UR=[0.9, 0.9, 0.9])
     assert "Diverged: standard on 1 of 3 seeds." in text
     assert "at most 2" in text
-    assert told(standard=[None], UR=[None]).startswith("No run of this group has finished")
+    assert summary(standard=[None], UR=[None]).startswith("No run of this group has finished")
 
 
 # ---- the paper's numbers ---------------------------------------------------------------------
 
 
-def test_the_paper_values_stand_beside_the_same_gates_alone():
-    found = published_results.reference(Config.of("pixels", permute=True))
-    assert not found.same
-    assert "28 × 28" in found.note
-    assert found.value(mechanism("standard")) == "94.77**"
-    assert found.value(mechanism("UM", downsize=16)) == "95.50"
-    assert found.value(mechanism("UR", refine_bias="neutral")) is None
-    assert found.value(mechanism("CR")) is None
+def test_the_paper_has_values_for_its_own_gates_only():
+    column = published_results.reference(Config.of("pixels", permute=True))
+    assert not column.same
+    assert "28 × 28" in column.note
+    assert column.value(mechanism("standard")) == "94.77**"
+    assert column.value(mechanism("UM", downsize=16)) == "95.50"
+    assert column.value(mechanism("UR", refine_bias="neutral")) is None
+    assert column.value(mechanism("CR")) is None
     words = published_results.reference(Config.of("language", "C"))
     assert [words.value(mechanism("C", t_max=t)) for t in ("hidden", 8, 11.0, 9, None)] == [
         "36.4", "36.1", "35.8", None, None,
@@ -188,7 +190,7 @@ def test_a_trailing_band_is_the_interval_of_a_mean():
     )
 
 
-def test_a_seed_that_stopped_counts_as_far_as_it_got():
+def test_a_seed_that_stopped_is_in_the_band_up_to_its_last_step():
     long, short = (np.arange(3), np.array([1.0, 2.0, 3.0])), (np.arange(1), np.array([5.0]))
     band = figures.quantile_band([long, short], 0, 100)
     assert band.middle.tolist() == [3, 2, 3]
