@@ -86,7 +86,10 @@ def test_the_default_folder_is_named_by_task_mechanism_and_seed(tmp_path, monkey
         (["copying", "--set", "length"], "--set 'length' should be KEY=VALUE"),
         (["copying", "--set", "=5"], "should be KEY=VALUE"),
         (["copying", "--set", "learning_rate=NaN"], "learning_rate=nan"),
-        (["copying", "--set", "hidden_size=1", "--mechanism", "U"], "needs hidden_size >= 2"),
+        (
+            ["copying", "--set", "hidden_size=1", "--mechanism", "U"],
+            "hidden_size must be at least 2",
+        ),
         (["copying", "--set", "hidden_size=20", "--mechanism", "UM"], "not divisible by downsize"),
         (["copying", "--mechanism", "C", "--set", "mechanism.t_max=2"], "t_max must be above 2"),
         (["forgetting", "--mechanism", "OM"], "cannot run forgetting"),

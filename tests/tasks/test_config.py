@@ -85,7 +85,7 @@ def test_settings_reach_task_run_and_mechanism():
         ("copying", "UM", {"mechanism.downsize": 7}, "128 is not divisible by downsize=7"),
         ("copying", "UM", {"mechanism.downsize": "x"}, "downsize must be an integer.*'x'"),
         ("copying", "C", {"mechanism.t_max": 1.5}, "t_max must be above 2"),
-        ("copying", "U", {"hidden_size": 1}, "needs hidden_size >= 2"),
+        ("copying", "U", {"hidden_size": 1}, "hidden_size must be at least 2"),
         ("pixels", "UR", {"zoneout": [2, 0]}, "zoneout.*got 2"),
         ("pixels", "UR", {"permute": "perhaps"}, "permute='perhaps': .*boolean"),
     ],
