@@ -74,23 +74,12 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """Tokens of the three splits over one vocabulary.
+    """Tokens of the three splits over one vocabulary."""
 
-    Parameters
-    ----------
-    content : str
-        Identifies the text.
-    symbols : list of str
-        ``<unk>``, ``<eos>``, then the others by falling frequency in the training split.
-    splits : mapping of Stream to Tokens
-    folder : Path, optional
-        The folder with the encoded files.
-    """
-
-    content: str
-    symbols: list[str]
+    content: str  # identifies the text
+    symbols: list[str]  # <unk>, <eos>, then the others by falling frequency in training
     splits: Mapping[Stream, Tokens]
-    folder: Path | None = None
+    folder: Path | None = None  # of the encoded files
 
 
 class _Words(dict[str, int]):
@@ -209,17 +198,8 @@ def load(path: Path, source: Source, level: str, min_count: int, limit: int | No
 
     The cache is ``path/.gatecore``, or where that is not writable a folder in the user's cache. It
     is keyed by the text's content and the vocabulary's settings, and appears in one step, complete.
-    Several processes may load a corpus at once: one encodes it, the others wait.
-
-    Parameters
-    ----------
-    path : Path
-    source : Source
-    level : {"word", "character"}
-    min_count : int
-        Symbols that are rarer in the training split become ``<unk>``.
-    limit : int or None
-        The maximum size of the vocabulary, ``<unk>`` and ``<eos>`` included.
+    Several processes may load a corpus at once: one encodes it, the others wait. Symbols with fewer
+    than ``min_count`` occurrences in training, or beyond the ``limit``, become ``<unk>``.
 
     Raises
     ------

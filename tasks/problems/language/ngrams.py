@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from gatecore.tasks.problems.language.encoding import Tokens
 
@@ -36,10 +37,9 @@ def bigram_loss(train: Tokens, test: Tokens, size: int) -> float:
         before += np.bincount(block[:-1], minlength=size)
     total = 0.0
     for low, high in _groups(before):
-        pairs, counts = _pairs(train, low, high, size)
-        test_pairs, test_counts = _pairs(test, low, high, size)
-        probabilities = _backed_off(pairs, counts, test_pairs, single)
-        total += float((test_counts * np.log(probabilities)).sum())
+        counts, queries = (_pairs(tokens, low, high, size) for tokens in (train, test))
+        if queries.nnz:
+            total += float((queries.data * np.log(_backed_off(counts, queries, single))).sum())
     return -total / len(test)
 
 
@@ -53,43 +53,21 @@ def _groups(counts: np.ndarray) -> Iterator[tuple[int, int]]:
         low = high
 
 
-def _pairs(tokens: Tokens, low: int, high: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs v·size + w with v in [low, high), ascending, and their counts."""
-    pairs, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    waiting: list[np.ndarray] = []
+def _pairs(tokens: Tokens, low: int, high: int, size: int) -> csr_array:
+    """Counts of the pairs vw with v in [low, high): row v − low, column w."""
+    counts = csr_array((high - low, size), dtype=np.int64)
     for block in tokens.blocks():
         chosen = np.flatnonzero((block[:-1] >= low) & (block[:-1] < high))
-        waiting.append(block[chosen].astype(np.int64) * size + block[chosen + 1])
-        if sum(map(len, waiting)) > PAIRS:
-            pairs, counts = _merged(pairs, counts, waiting)
-            waiting = []
-    return _merged(pairs, counts, waiting)
+        pairs = block[chosen] - low, block[chosen + 1]
+        counts += csr_array((np.ones(len(chosen), np.int64), pairs), counts.shape)
+    return counts
 
 
-def _merged(
-    pairs: np.ndarray, counts: np.ndarray, more: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs, ascending, and their counts, after adding ``more`` pairs."""
-    new, new_counts = np.unique(np.concatenate([*more, pairs[:0]]), return_counts=True)
-    union, place = np.unique(np.concatenate([pairs, new]), return_inverse=True)
-    return union, np.bincount(place, np.concatenate([counts, new_counts])).astype(np.int64)
-
-
-def _backed_off(
-    pairs: np.ndarray, counts: np.ndarray, queries: np.ndarray, single: np.ndarray
-) -> np.ndarray:
-    """The probability of each pair of ``queries``, from training pairs and their counts."""
-    size = len(single)
-    first, second = pairs // size, pairs % size
-    total = np.bincount(first, counts, size)
-    kinds = np.bincount(first, minlength=size)
-    covered = np.bincount(first, single[second], size)
+def _backed_off(counts: csr_array, queries: csr_array, single: np.ndarray) -> np.ndarray:
+    """The probability of each pair of ``queries``, from the counts of training pairs."""
+    total, kinds = counts.sum(axis=1), np.diff(counts.indptr)
+    covered, (row, word) = (counts > 0) @ single, queries.nonzero()
+    known = counts[row, word]
     with np.errstate(divide="ignore", invalid="ignore"):
         backoff = np.where(total > 0, DISCOUNT * kinds / total / (1 - covered), 1.0)
-    place = np.minimum(np.searchsorted(pairs, queries), max(len(pairs) - 1, 0))
-    before, word = queries // size, queries % size
-    probability = backoff[before] * single[word]
-    if len(pairs):
-        known = pairs[place] == queries
-        probability[known] = (counts[place[known]] - DISCOUNT) / total[before[known]]
-    return probability
+        return np.where(known > 0, (known - DISCOUNT) / total[row], backoff[row] * single[word])

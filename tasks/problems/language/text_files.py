@@ -31,28 +31,14 @@ _EXPECTED = (
 
 
 class Piece(NamedTuple):
-    """Whole lines of text, or a part of one very long line.
-
-    Parameters
-    ----------
-    text : str
-    starts : bool
-        Whether an article starts here.
-    """
+    """Whole lines of text, or a part of a very long line."""
 
     text: str
-    starts: bool
+    starts: bool  # whether an article starts here
 
 
 class Source(NamedTuple):
-    """The files of a corpus.
-
-    Parameters
-    ----------
-    kind : {"tokens", "parquet", "text"}
-        The file format, which also decides how words are separated.
-    files : mapping of Stream to list of Path
-    """
+    """The files of a corpus; their kind also decides how words are separated."""
 
     kind: Literal["tokens", "parquet", "text"]
     files: Mapping[Stream, list[Path]]

@@ -23,14 +23,7 @@ _SUBFOLDERS = ("", "MNIST/raw", "raw", "cifar-10-batches-bin", "cifar-10-batches
 
 
 class Images(NamedTuple):
-    """Images and their classes.
-
-    Parameters
-    ----------
-    pixels : array (images, steps, channels)
-        uint8, or float32 in [0, 1].
-    labels : int64 array (images,)
-    """
+    """``pixels`` (images, steps, channels), uint8 or float32 in [0, 1], and int ``labels``."""
 
     pixels: np.ndarray
     labels: np.ndarray

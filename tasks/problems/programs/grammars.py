@@ -15,29 +15,14 @@ Operations = tuple[Callable[..., Term], ...]
 
 
 class Grammar(NamedTuple):
-    """The programs of a grammar, and how a model answers.
+    """The programs of a grammar, and how a model answers."""
 
-    Parameters
-    ----------
-    symbols, answers : str
-        The characters of the model's inputs and of its answers; a token is an index into them.
-    categories : mapping
-        Sets of operations by name.
-    program : callable
-        ``program(draw, operations, length, nesting)`` returns a program and its answer, as text.
-    longest : callable
-        ``longest(length, nesting)`` bounds the answer's characters, with the end mark.
-    forced : bool
-        Whether the model reads the target's characters while it answers (teacher forcing);
-        otherwise it reads zeros.
-    """
-
-    symbols: str
-    answers: str
+    symbols: str  # characters of the inputs; a token is an index into them
+    answers: str  # characters of the answers
     categories: Mapping[str, Operations]
-    program: Callable[[Draw, Operations, int, int], tuple[str, str]]
-    longest: Callable[[int, int], int]
-    forced: bool
+    program: Callable[[Draw, Operations, int, int], tuple[str, str]]  # by length and nesting
+    longest: Callable[[int, int], int]  # bounds the answer's characters, with the end mark
+    forced: bool  # teacher forcing: whether the model reads the target while it answers
 
 
 # --- santoro: literals of equal length, and forms of one expression ------------------------------
