@@ -24,14 +24,6 @@ class ArrayEnvironment(Environment):
     A subclass sets the attributes of :class:`gatecore.contracts.environment.Environment`, names its
     arrays in ``state_names``, and defines :meth:`advance`, :meth:`renew` and :meth:`observe`. A new
     environment is in the state after ``reset(0)``.
-
-    Examples
-    --------
-    >>> from gatecore.tasks.environments.memory_chain import MemoryChain
-    >>> environment = MemoryChain(3, length=5)
-    >>> state = environment.state_dict()
-    >>> sorted(state)
-    ['context', 'frame', 'generator', 'query']
     """
 
     state_names: ClassVar[tuple[str, ...]]
@@ -40,15 +32,8 @@ class ArrayEnvironment(Environment):
     def reset(self, rng: np.random.Generator | int) -> Array:
         """Start new episodes, now and later drawn from ``rng``; return the first observations.
 
-        Parameters
-        ----------
-        rng : numpy.random.Generator or int
-            A seed, or a generator of the PCG64 kind, as ``numpy.random.default_rng`` makes.
-
-        Raises
-        ------
-        TypeError
-            Another kind of generator, whose state could not be saved.
+        ``rng`` is a seed or a PCG64 generator, as ``numpy.random.default_rng`` makes; TypeError
+        otherwise.
         """
         rng = _checks.generator(rng)
         if not isinstance(rng.bit_generator, np.random.PCG64):
@@ -62,16 +47,12 @@ class ArrayEnvironment(Environment):
         return self.observe()
 
     def step(self, actions: Array) -> StepResult:
-        """Take one action per episode; episodes that end are followed by new ones.
-
-        Parameters
-        ----------
-        actions : int array (size,), in 0..actions-1
+        """Take actions (size,), integers in 0..actions-1; replace episodes that end by new ones.
 
         Raises
         ------
         TypeError, ValueError
-            Actions that are not integers; another shape, or out of range.
+            Actions of another dtype or shape, or out of range.
         """
         reward, ended, score = self.advance(actions)
         self.renew(np.flatnonzero(ended))

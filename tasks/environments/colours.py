@@ -21,12 +21,7 @@ NAMED = {
 
 
 def resolve(colours: str | Sequence[tuple[int, int, int]] | None, pads: int) -> np.ndarray:
-    """The colours that ``pads`` pads are drawn from, uint8 (colours, 3).
-
-    Parameters
-    ----------
-    colours : {"primary", "palette"} or sequence of (red, green, blue), optional
-        By default ``"primary"`` for up to three pads, else ``"palette"``.
+    """The colours that ``pads`` pads are drawn from, uint8 (colours, 3); see :class:`Match`.
 
     Raises
     ------

@@ -5,7 +5,7 @@ Importing this module registers ``gatecore/PassiveMatch-v0`` and ``gatecore/Acti
 ``gatecore.tasks.environments.gym:gatecore/ActiveMatch-v0``.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -19,16 +19,21 @@ from gatecore.tasks.environments.match import Match
 
 RENDER_MODES = ["rgb_array", "ansi"]
 _METADATA: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
+_VECTOR_METADATA = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
 
 
 class _Rendered:
     """Construction and rendering of both environments."""
 
-    def _make(self, size: int, render_mode: str | None, scale: int, settings: Any) -> None:
+    def _make(
+        self, size: int, render_mode: str | None, scale: int, settings: Any
+    ) -> tuple[spaces.Box, spaces.Discrete]:
+        """Make the environment; return the spaces of an episode's observations and actions."""
         if render_mode is not None:
             _checks.choice("render_mode", render_mode, RENDER_MODES)
         self.render_mode, self.scale = render_mode, _checks.integer("scale", scale)
         self.match = Match(size, **settings)
+        return spaces.Box(0, 255, Match.shape, np.uint8), spaces.Discrete(Match.actions)
 
     def _render(self, episode: int) -> Any:
         if self.render_mode == "ansi":
@@ -67,8 +72,8 @@ class MatchEnv(_Rendered, gymnasium.Env):
     metadata = _METADATA
 
     def __init__(self, render_mode: str | None = None, scale: int = 16, **settings: Any) -> None:
-        self._make(1, render_mode, scale, settings)
-        self.observation_space, self.action_space = _spaces(self.match)
+        spaces = self._make(1, render_mode, scale, settings)
+        self.observation_space, self.action_space = spaces
         self._over = True
 
     def reset(
@@ -110,16 +115,16 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
     (64, 5, 5, 3)
     """
 
-    metadata: ClassVar = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata = _VECTOR_METADATA
 
     def __init__(
         self, num_envs: int = 1, render_mode: str | None = None, scale: int = 16, **settings: Any
     ) -> None:
         self.num_envs = _checks.integer("num_envs", num_envs)
-        self._make(num_envs, render_mode, scale, settings)
-        self.single_observation_space, self.single_action_space = _spaces(self.match)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        observation, action = self._make(num_envs, render_mode, scale, settings)
+        self.single_observation_space, self.single_action_space = observation, action
+        self.observation_space = batch_space(observation, num_envs)
+        self.action_space = batch_space(action, num_envs)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -136,7 +141,7 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
             last, episodes = self.match.observe(), np.flatnonzero(ended)
             for k in episodes:
                 final = {"final_obs": last[k], "final_info": {"score": score[k]}}
-                info = self._add_info(info, final, k)
+                info = self._add_info(info, final, int(k))
             self.match.renew(episodes)
         return self.match.observe(), reward, ended, np.zeros_like(ended), info
 
@@ -144,10 +149,6 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
         if self.render_mode is None:
             return None
         return tuple(self._render(k) for k in range(self.num_envs))
-
-
-def _spaces(match: Match) -> tuple[spaces.Box, spaces.Discrete]:
-    return spaces.Box(0, 255, match.shape, np.uint8), spaces.Discrete(match.actions)
 
 
 register()

@@ -81,14 +81,7 @@ def inner(boards: np.ndarray) -> np.ndarray:
 def first_actions(free: np.ndarray, goal: int) -> np.ndarray:
     """The first action of a shortest path from each cell to ``goal``, int64 (CELLS,).
 
-    It is 0 at the goal and where there is no path.
-
-    Parameters
-    ----------
-    free : bool array (CELLS,)
-        The cells that a path may pass.
-    goal : int
-        A cell.
+    It is 0 at the goal and where there is no path; ``free`` (CELLS,) are the cells of paths.
     """
     actions, reached, queue = np.zeros(CELLS, int), {goal}, deque([goal])
     while queue:

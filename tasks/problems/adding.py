@@ -31,6 +31,7 @@ class Adding(GeneratedTask):
     """
 
     name: ClassVar = "adding"
+    title_format: ClassVar = "Adding, N={length}"
     score: ClassVar = "loss"
     presets: ClassVar = {
         "quick": dict(
@@ -44,10 +45,6 @@ class Adding(GeneratedTask):
     }  # fmt: skip
 
     length: int = Field(2000, ge=2, le=1_000_000, description="N, the steps of a sequence")
-
-    @property
-    def title(self) -> str:
-        return f"Adding, N={self.length}"
 
     def spec(self, **model: Any) -> ModelSpec:
         return ModelSpec(

@@ -2,7 +2,7 @@
 
 import abc
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from gatecore import Batch, Mechanism, ModelSpec
 from gatecore.contracts.agent import AgentSpec
 
 Scores = dict[str, float]
+Pairs = tuple[np.ndarray, np.ndarray]
 HIGHER_IS_BETTER = ("accuracy", "score")
 PERFECT = "perfect"  # the baseline that no policy exceeds; the others are memoryless
 
@@ -33,22 +34,12 @@ def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, index])
 
 
-def frequency_scores(
-    contexts: np.ndarray,
-    labels: np.ndarray,
-    test_contexts: np.ndarray,
-    test_labels: np.ndarray,
-    classes: int,
-) -> Scores:
-    """Loss (nats) and accuracy of add-one label frequencies, given a context.
+def frequency_scores(splits: Iterable[Pairs], classes: int) -> Scores:
+    """Loss (nats) and accuracy of add-one label frequencies, counted by context.
 
-    Parameters
-    ----------
-    contexts, labels : int arrays (n,)
-        Training pairs; contexts are >= 0, labels are 0..classes-1.
-    test_contexts, test_labels : int arrays (m,)
-    classes : int
+    ``splits`` are training and test data, each a pair (contexts, labels) of integer arrays (n,).
     """
+    (contexts, labels), (test_contexts, test_labels) = splits
     counts = np.ones((max(contexts.max(), test_contexts.max()) + 1, classes))
     np.add.at(counts, (contexts, labels), 1)
     predicted = counts[test_contexts]
@@ -74,16 +65,18 @@ class Settings(BaseModel):
 class Task(Settings, abc.ABC):
     """A task; its settings are fields. It yields NumPy batches and knows no framework.
 
-    Class attributes: ``name``; ``score``, the metric of tables and curves, which selects the best
-    checkpoint; ``presets``, values of the run's and the task's fields by name; ``carries``, whether
-    each training batch continues the sequences of the previous one; ``shown``, the training metric
-    of the progress display; ``downsize``, the default units per master gate (Appendix D). For
-    randomly drawn sequences subclass :class:`GeneratedTask`, as docs/tutorials/task.md does.
+    Class attributes: ``name``; ``title_format``, with fields in braces; ``score``, the metric of
+    tables and curves, which selects the best checkpoint; ``presets``, values of the run's and the
+    task's fields by name; ``carries``, whether each training batch continues the sequences of the
+    previous one; ``shown``, the training metric of the progress display; ``downsize``, the default
+    units per master gate (Appendix D). For randomly drawn sequences subclass
+    :class:`GeneratedTask`, as docs/tutorials/task.md does.
     """
 
     name: ClassVar[str]
     score: ClassVar[Literal["loss", "accuracy", "perplexity", "score"]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    title_format: ClassVar[str]
     carries: ClassVar[bool] = False
     shown: ClassVar[str] = "loss"
     downsize: ClassVar[int] = 16
@@ -99,9 +92,9 @@ class Task(Settings, abc.ABC):
         return cls.score in HIGHER_IS_BETTER
 
     @property
-    @abc.abstractmethod
     def title(self) -> str:
         """A short title for tables and figures, with the settings that matter."""
+        return self.title_format.format_map(dict(self))
 
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec | AgentSpec:

@@ -36,6 +36,7 @@ class Copying(GeneratedTask):
     """
 
     name: ClassVar = "copying"
+    title_format: ClassVar = "Copy, N={length}"
     score: ClassVar = "loss"
     presets: ClassVar = {
         "quick": dict(
@@ -49,10 +50,6 @@ class Copying(GeneratedTask):
     }  # fmt: skip
 
     length: int = Field(500, ge=1, le=1_000_000, description="N, the number of blank steps")
-
-    @property
-    def title(self) -> str:
-        return f"Copy, N={self.length}"
 
     def spec(self, **model: Any) -> ModelSpec:
         return ModelSpec(

@@ -34,6 +34,7 @@ class Forgetting(Adding):
     """
 
     name: ClassVar = "forgetting"
+    title_format: ClassVar = "Forgetting, N={length}, gates from σ({forget_bias:g})"
     presets: ClassVar = {
         "quick": dict(
             length=100, hidden_size=64, batch_size=32, learning_rate=1e-3, steps=2000,
@@ -47,10 +48,6 @@ class Forgetting(Adding):
 
     length: int = Field(500, ge=2, le=1_000_000, description="N, the steps of a sequence")
     forget_bias: float = Field(6.0, ge=-20, le=20, description="initial logit of every forget gate")
-
-    @property
-    def title(self) -> str:
-        return f"Forgetting, N={self.length}, gates from σ({self.forget_bias:g})"
 
     def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:
         if mechanism.activation != "sigmoid" or mechanism.auxiliary == "master":

@@ -25,6 +25,7 @@ class CartPole(AgentTask):
     """
 
     name: ClassVar = "cartpole"
+    title_format: ClassVar = "CartPole by position only"
     presets: ClassVar = {
         "quick": dict(
             _SMALL, core="gru", discount=0.97, betas=(0.9, 0.999), unroll=32, gain=2.0,
@@ -32,10 +33,6 @@ class CartPole(AgentTask):
             steps=780, evaluate_every=78, checkpoint_every=100, validation_size=32, test_size=64,
         )
     }  # fmt: skip
-
-    @property
-    def title(self) -> str:
-        return "CartPole by position only"
 
     def environment(self, size: int) -> Environment:
         try:
@@ -52,13 +49,10 @@ class TMaze(AgentTask):
     """Take the arm that a cue named at the start: :class:`.environments.t_maze.TMaze`."""
 
     name: ClassVar = "tmaze"
+    title_format: ClassVar = "Passive T-maze, corridor {length}"
     presets: ClassVar = {"quick": _MEMORY}
 
     length: int = Field(20, ge=1, description="steps from the start to the junction")
-
-    @property
-    def title(self) -> str:
-        return f"Passive T-maze, corridor {self.length}"
 
     def environment(self, size: int) -> Environment:
         return t_maze.TMaze(size, self.length)
@@ -71,13 +65,10 @@ class MemoryChain(AgentTask):
     """Reproduce the bit of the first step: :class:`.environments.memory_chain.MemoryChain`."""
 
     name: ClassVar = "chain"
+    title_format: ClassVar = "Memory chain, length {length}"
     presets: ClassVar = {"quick": _MEMORY}
 
     length: int = Field(20, ge=1, le=100, description="steps between the bit and the query")
-
-    @property
-    def title(self) -> str:
-        return f"Memory chain, length {self.length}"
 
     def environment(self, size: int) -> Environment:
         return memory_chain.MemoryChain(size, self.length)

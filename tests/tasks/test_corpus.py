@@ -300,5 +300,5 @@ def test_a_missing_pyarrow_is_reported_with_its_extra(tmp_path, monkeypatch):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'gatecore\[language\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[language\]'"):
         load(tmp_path)

@@ -122,7 +122,8 @@ def _blocks(path: Path) -> Iterator[str]:
                     yield rest[:end].replace("\r\n", "\n")
                     rest, last = rest[end:], rest[end - 1]
         except UnicodeDecodeError as error:
-            offset = file.buffer.tell() - len(error.object) + error.start
+            read: Any = file.buffer
+            offset = read.tell() - len(error.object) + error.start
             byte = f"byte 0x{error.object[error.start]:02x} at offset {offset}"
             raise DataError(path, f"{byte}, which is not UTF-8", "UTF-8 text") from error
     if not (rest or last).endswith("\n"):

@@ -146,9 +146,10 @@ class Pixels(Task):
     def baselines(self) -> dict[str, Scores]:
         """Class frequencies, and class frequencies given the last pixel."""
         train, test = self.images(Stream.TRAIN), self.images(Stream.TEST)
-        pixel, test_pixel = (_levels(part.pixels[:, -1]) for part in (train, test))
+        pixels = [_levels(part.pixels[:, -1]) for part in (train, test)]
+        labels = train.labels, test.labels
         return {
-            name: frequency_scores(pixel * k, train.labels, test_pixel * k, test.labels, CLASSES)
+            name: frequency_scores(zip([k * p for p in pixels], labels, strict=True), CLASSES)
             for k, name in enumerate(("most frequent class", "last pixel alone"))
         }
 

@@ -189,17 +189,14 @@ def _split(program: str) -> Stream:
 
 def _tokens(texts: Iterable[str], symbols: str) -> np.ndarray:
     """Tokens (steps, texts) of equally long texts, -1 for padding."""
-    rows = list(texts)
-    codes = np.frombuffer("".join(rows).encode(), np.uint8).reshape(len(rows), -1)
-    return _table(symbols)[codes.T]
+    rows = [text.encode().translate(_table(symbols)) for text in texts]
+    return np.frombuffer(b"".join(rows), np.int8).reshape(len(rows), -1).T.astype(int)
 
 
 @functools.cache
-def _table(symbols: str) -> np.ndarray:
-    """The token of each character code."""
-    table = np.full(256, -1)
-    table[list(symbols.encode())] = np.arange(len(symbols))
-    return table
+def _table(symbols: str) -> bytes:
+    """The token of each character code, 255 (−1) for others."""
+    return bytes(symbols.find(chr(code)) % 256 for code in range(256))
 
 
 @functools.lru_cache(maxsize=64)
@@ -215,16 +212,14 @@ def _baselines(task: Programs) -> dict[str, Scores]:
         "most frequent at each place": (place, place),
     }
     if grammar.forced:
-        train_context, test_context = (
+        contexts["most frequent at each place after each character"] = tuple(
             len(grammar.symbols) * place + part.inputs[-len(place) :] for part in (train, test)
         )
-        contexts["most frequent at each place after each character"] = train_context, test_context
-    labels, test_labels = train.targets, test.targets
-    answers, test_answers = labels >= 0, test_labels >= 0  # not padding
+    labels = train.targets, test.targets
     return {
         name: frequency_scores(
-            context[answers], labels[answers], test_context[test_answers],
-            test_labels[test_answers], len(grammar.answers),
+            ((c[t >= 0], t[t >= 0]) for c, t in zip(pair, labels, strict=True)),
+            len(grammar.answers),
         )
-        for name, (context, test_context) in contexts.items()
-    }  # fmt: skip
+        for name, pair in contexts.items()
+    }
