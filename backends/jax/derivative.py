@@ -1,4 +1,4 @@
-"""One step backward, by the explicit derivatives of the gates.
+"""The backward pass of one step, with the derivatives of the gates by hand.
 
 JAX differentiates σ(x) as σ(1 − σ) and so loses the complement where a gate remembers longest. The
 gates' derivatives are those of ``gatecore.vjp``; JAX differentiates the rest of a step.

@@ -1,4 +1,4 @@
-"""What an implementation of a layer over a whole sequence is, and its derivative under JAX."""
+"""Implementations of a layer over a whole sequence, and their derivative under JAX."""
 
 import dataclasses
 import functools

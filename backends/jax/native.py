@@ -1,7 +1,7 @@
 """A layer over a whole sequence by the native CPU library.
 
 XLA calls the library itself where that was built with JAX's header ("ffi"), else through Python
-("callback"). The library has first derivatives only: those of its two calls are the scan's.
+("callback"). The library computes first derivatives; those of its two calls come from the scan.
 """
 
 import dataclasses

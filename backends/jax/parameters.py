@@ -24,7 +24,7 @@ def init(
 ) -> dict[str, Array]:
     """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
 
-    Can be traced and mapped over keys. The biases are drawn by :mod:`gatecore.init` on the host.
+    Can be traced and mapped over keys. NumPy draws the biases, by :mod:`gatecore.init`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Sharded over eight devices of the host, the function gives the same as the NumPy backend.
+"""Sharded over eight devices of this machine, the function equals the NumPy backend's.
 
 Started by test_sharding.py, since the number of devices is fixed before JAX is imported.
 """

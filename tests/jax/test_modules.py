@@ -1,4 +1,4 @@
-"""The flax cells stand where flax's own stand, and compute the same for mechanism `standard`."""
+"""The flax cells work where flax's cells do, and compute the same for mechanism `standard`."""
 
 import numpy as np
 import pytest
@@ -50,34 +50,34 @@ def test_a_cell_in_an_rnn_is_the_function_over_the_sequence(core):
         assert norm_error(part, exact) < 1e-6
 
 
-def flaxs(cell, rng):
-    """A cell of flax's with weights drawn by NumPy, which is quicker than flax's default."""
+def flax_cell(kind, rng):
+    """A cell of flax with weights drawn by NumPy, which is quicker than flax's default."""
 
     def draw(key, shape, dtype):
         return jnp.asarray(0.3 * rng.standard_normal(shape), dtype)
 
-    return cell(3, 8, kernel_init=draw, recurrent_kernel_init=draw, rngs=nnx.Rngs(1))
+    return kind(3, 8, kernel_init=draw, recurrent_kernel_init=draw, rngs=nnx.Rngs(1))
 
 
 def test_a_standard_lstm_cell_is_flaxs_with_the_same_weights(rng):
-    theirs, ours = flaxs(nnx.LSTMCell, rng), cell_of("lstm", "standard")
-    gates = ["i", "f_", "g", "o"]  # flax: i f g o, its f named if_
-    inner = [getattr(theirs, f"i{gate}") for gate in gates]
-    outer = [getattr(theirs, f"h{gate.rstrip('_')}") for gate in gates]
-    ours.weight_ih[...] = np.concatenate([layer.kernel[...].T for layer in inner])
-    ours.weight_hh[...] = np.concatenate([layer.kernel[...].T for layer in outer])
-    ours.bias[...] = np.concatenate([layer.bias[...] for layer in outer])
+    cell, packed = flax_cell(nnx.LSTMCell, rng), cell_of("lstm", "standard")
+    gates = ["i", "f_", "g", "o"]  # in this order, f named if_
+    inner = [getattr(cell, f"i{gate}") for gate in gates]
+    outer = [getattr(cell, f"h{gate.rstrip('_')}") for gate in gates]
+    packed.weight_ih[...] = np.concatenate([layer.kernel[...].T for layer in inner])
+    packed.weight_hh[...] = np.concatenate([layer.kernel[...].T for layer in outer])
+    packed.bias[...] = np.concatenate([layer.bias[...] for layer in outer])
     x = sequences()
-    assert norm_error(run(nnx.RNN(ours), x), run(nnx.RNN(theirs), x)) < 1e-6
+    assert norm_error(run(nnx.RNN(packed), x), run(nnx.RNN(cell), x)) < 1e-6
 
 
 def test_a_standard_gru_cell_is_flaxs_with_the_same_weights(rng):
-    theirs, ours = flaxs(nnx.GRUCell, rng), cell_of("gru", "standard")
-    ours.weight_ih[...] = theirs.dense_i.kernel[...].T  # r z n, as ours
-    ours.weight_hh[...] = theirs.dense_h.kernel[...].T
-    ours.bias[...] = theirs.dense_i.bias[...]
+    cell, packed = flax_cell(nnx.GRUCell, rng), cell_of("gru", "standard")
+    packed.weight_ih[...] = cell.dense_i.kernel[...].T  # r z n, as packed
+    packed.weight_hh[...] = cell.dense_h.kernel[...].T
+    packed.bias[...] = cell.dense_i.bias[...]
     x = sequences()
-    assert norm_error(run(nnx.RNN(ours), x), run(nnx.RNN(theirs), x)) < 1e-6
+    assert norm_error(run(nnx.RNN(packed), x), run(nnx.RNN(cell), x)) < 1e-6
 
 
 def test_the_carry_of_an_lstm_is_c_then_h():

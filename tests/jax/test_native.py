@@ -1,7 +1,7 @@
 """The native library behind JAX's functions: equal to the scan, under every transformation.
 
-Each is done twice: XLA calls the library directly, and through Python, as where it was built
-without JAX's header.
+Every transformation is tested with both ways of calling the library: XLA calls it directly, or
+through Python, as where it was built without JAX's header.
 """
 
 import contextlib

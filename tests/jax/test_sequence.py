@@ -38,9 +38,9 @@ def example(core, gating, rng, inputs=INPUTS):
     return params, rng.standard_normal((T, B, inputs)), (h, c) if core == "lstm" else h
 
 
-def same(got, wanted, tolerance):
+def same(values, exact, tolerance):
     """Whether two nests of equal form agree, each array to `tolerance` of its norm."""
-    pairs = zip(leaves(got), leaves(wanted), strict=True)
+    pairs = zip(leaves(values), leaves(exact), strict=True)
     return all(norm_error(a, b) < tolerance for a, b in pairs)
 
 

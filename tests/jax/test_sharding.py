@@ -11,10 +11,10 @@ pytest.importorskip("jax")
 
 
 def test_sharded_over_several_devices_the_numbers_are_the_same():
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", Path(__file__).with_name("sharded.py")],
         env={k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["data ok", "data and model ok"]
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == ["data ok", "data and model ok"]
