@@ -14,36 +14,36 @@ States = tuple[Tensor, Tensor]
 
 
 class Weights(NamedTuple):
-    """A controller's weights: of the input known ahead, of the rest and of h, and the bias."""
+    """A controller's weights: of the input's first part, of the rest and of h, and the bias."""
 
-    known: Tensor
+    first: Tensor
     rest: Tensor
     hidden: Tensor
     bias: Tensor
 
 
 class Controller(LSTMCell):
-    """An LSTM cell which is told the first part of its input for all steps at once.
+    """An LSTM cell whose input has a first part that is projected for all steps at once.
 
-    What a memory returns is the rest, known only when its step comes.
+    The rest, which the core has read from its memory, is known only at its step.
     """
 
-    def held(self, known: int) -> Weights:
-        """The weights for steps whose first ``known`` inputs are projected ahead."""
-        own = dict(self.named_parameters(recurse=False))
-        params = parameters.core_params(self._cell, own, self.two_biases, self.weight_ih.dtype)
-        first, second = params["weight_ih"][:, :known], params["weight_ih"][:, known:]
-        return Weights(first, second, params["weight_hh"], params["bias"])
+    def weights(self, first: int) -> Weights:
+        """The weights for a first part of that width."""
+        named = dict(self.named_parameters(recurse=False))
+        params = parameters.core_params(self._cell, named, self.two_biases, self.weight_ih.dtype)
+        matrix = params["weight_ih"]
+        return Weights(matrix[:, :first], matrix[:, first:], params["weight_hh"], params["bias"])
 
-    def project(self, held: Weights, x: Tensor) -> Tensor:
-        """The known part of the logits, bias included."""
-        return functional.linear(x, held.known, held.bias)
+    def project(self, weights: Weights, x: Tensor) -> Tensor:
+        """The first part's logits, bias included."""
+        return functional.linear(x, weights.first, weights.bias)
 
     def advance(
-        self, held: Weights, projected: Tensor, rest: Tensor, state: States
+        self, weights: Weights, projected: Tensor, rest: Tensor, state: States
     ) -> tuple[States, Gate]:
         """One step: the next (h, c) and the effective forget gate, both (batch, hidden)."""
-        logits = torch.addmm(torch.addmm(projected, rest, held.rest.T), state[0], held.hidden.T)
-        parts = self._cell.split(logits)
+        logits = torch.addmm(projected, rest, weights.rest.T)
+        parts = self._cell.split(torch.addmm(logits, state[0], weights.hidden.T))
         gates = self.mechanism.gates(parts)
         return self._cell.complete(parts, gates, state), gates[0]

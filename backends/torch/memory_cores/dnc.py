@@ -16,7 +16,7 @@ EPSILON = 1e-6  # of the reference's norms and usages
 
 
 class DNCState(NamedTuple):
-    """What a DNC keeps, the batch first; N slots of width W, R reads."""
+    """The state of a DNC with N slots of width W and R reads; the batch comes first."""
 
     hidden: Tensor  # (batch, hidden), the controller's
     cell: Tensor
@@ -24,19 +24,18 @@ class DNCState(NamedTuple):
     memory: Tensor  # (batch, N, W)
     read_weights: Tensor  # (batch, R, N)
     write_weights: Tensor  # (batch, N)
-    link: Tensor  # (batch, N, N): entry (i, j) says that i was written after j
+    link: Tensor  # (batch, N, N): entry (i, j) is the degree to which i was written after j
     precedence: Tensor  # (batch, N)
     usage: Tensor  # (batch, N)
 
 
 class DNC(MemoryCore):
-    """A controller with a memory that it writes, reads, and walks in the order of writing.
+    """The Differentiable Neural Computer (Graves et al. 2016) with one write head.
 
-    The equations are those of Graves et al. (2016) with one write head, in the form of DeepMind's
-    code. The controller is an LSTM that sees the input and what was read last; its h and c are
-    clipped. From h, linearly: read keys and strengths; write key, strength and vector; erase
-    vector, free gates, allocation gate and write gate (sigmoids); read modes backward, forward and
-    content (a softmax for each read). Then
+    The equations have the form of DeepMind's code. The controller is an LSTM whose input is x and
+    the last reads; its h and c are clipped. From h, linearly: read keys and strengths; write key,
+    strength and vector; erase vector, free gates, allocation gate and write gate (sigmoids); read
+    modes backward, forward and content (a softmax for each read). Then
 
         u ← u + (1 − u) w^w, held constant; u ← u Π_r (1 − f_r w^r)
         content(M, k, β) = softmax(softplus(β) cos(k, M))
@@ -50,6 +49,7 @@ class DNC(MemoryCore):
     Parameters
     ----------
     input_size, hidden_size : int
+        ``hidden_size`` is that of the controller.
     output_size : int, optional
         Default ``hidden_size``.
     slots, width : int
@@ -59,8 +59,13 @@ class DNC(MemoryCore):
     mechanism : str or Mechanism
         Of the controller's gates.
     clip : float, optional
-        Largest size of h, c and the output; None does not clip.
+        Largest magnitude of h, c and the output, above 0; None does not clip.
     device, dtype : of the parameters
+
+    Raises
+    ------
+    ValueError, TypeError
+        Sizes that are no positive integers, or ``clip`` not above 0.
 
     Examples
     --------
@@ -119,23 +124,24 @@ class DNC(MemoryCore):
             f"slots={self.slots}, width={self.width}, reads={self.reads}, clip={self.clip}"
         )
 
-    def _held(self) -> Weights:
-        return self.controller.held(self.input_size)
+    def _weights(self) -> Weights:
+        return self.controller.weights(self.input_size)
 
-    def _project(self, held: Weights, x: Tensor) -> tuple[Tensor, ...]:
-        return (self.controller.project(held, x),)
+    def _project(self, weights: Weights, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.controller.project(weights, x),)
 
     def _step(
-        self, held: Weights, now: tuple[Tensor, ...], state: Any
+        self, weights: Weights, inputs: tuple[Tensor, ...], state: Any
     ) -> tuple[Tensor, DNCState, Gate]:
         hidden, cell, reads, *access = state
         (hidden, cell), forget = self.controller.advance(
-            held, now[0], reads.flatten(1), (hidden, cell)
+            weights, inputs[0], reads.flatten(1), (hidden, cell)
         )
         hidden, cell = self._clipped(hidden), self._clipped(cell)
-        reads, kept = self._access(hidden, *access)
+        reads, access = self._access(hidden, *access)
         output = torch.cat([hidden, reads.flatten(1)], 1)
-        return output, DNCState(hidden, cell, reads, *kept), Gate(*(g.unsqueeze(1) for g in forget))
+        forget = Gate(*(side.unsqueeze(1) for side in forget))
+        return output, DNCState(hidden, cell, reads, *access), forget
 
     def _finish(self, outputs: Tensor) -> Tensor:
         return self._clipped(self.output(outputs))
@@ -147,7 +153,7 @@ class DNC(MemoryCore):
         self, hidden: Tensor, memory: Tensor, read_weights: Tensor, write_weights: Tensor,
         link: Tensor, precedence: Tensor, usage: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
-        """What is read (batch, R, W), and the state of the memory afterwards."""
+        """The reads (batch, R, W), and the memory's next state."""
         (
             read_keys, read_strengths, write_key, write_strength, vector, erase, free,
             allocation, writing, modes,
@@ -155,9 +161,9 @@ class DNC(MemoryCore):
         usage = usage + (1 - usage) * write_weights.detach()
         usage = usage * (1 - free.sigmoid().unsqueeze(-1) * read_weights).prod(1)
 
-        found = content(memory, write_key.unsqueeze(1), write_strength).squeeze(1)
+        by_content = content(memory, write_key.unsqueeze(1), write_strength).squeeze(1)
         gate = allocation.sigmoid()
-        w = writing.sigmoid() * (gate * allocated(usage) + (1 - gate) * found)
+        w = writing.sigmoid() * (gate * allocated(usage) + (1 - gate) * by_content)
         column, row = w.unsqueeze(2), w.unsqueeze(1)
         memory = memory * (1 - column * erase.sigmoid().unsqueeze(1)) + column * vector.unsqueeze(1)
 
@@ -166,29 +172,29 @@ class DNC(MemoryCore):
         precedence = (1 - w.sum(-1, keepdim=True)) * precedence + w
 
         keys = read_keys.unflatten(-1, (self.reads, -1))
-        backward, forward, by_content = (
+        backward, forward, content_mode = (
             modes.unflatten(-1, (self.reads, 3)).softmax(-1).unsqueeze(-1).unbind(2)
         )
         read_weights = (
             backward * (read_weights @ link)
             + forward * (read_weights @ link.mT)
-            + by_content * content(memory, keys, read_strengths)
+            + content_mode * content(memory, keys, read_strengths)
         )
         return read_weights @ memory, (memory, read_weights, w, link, precedence, usage)
 
 
 def content(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
-    """Weights (batch, R, N) of the slots of memory (batch, N, W) by likeness to keys (batch, R, W).
+    """Weights (batch, R, N) of slots (batch, N, W) by their similarity to keys (batch, R, W).
 
     ``strengths`` (batch, R) are those before the softplus.
     """
     norms = _norm(keys) * _norm(memory).mT
-    likeness = keys @ memory.mT / (norms + EPSILON)
-    return (functional.softplus(strengths).unsqueeze(-1) * likeness).softmax(-1)
+    similarity = keys @ memory.mT / (norms + EPSILON)
+    return (functional.softplus(strengths).unsqueeze(-1) * similarity).softmax(-1)
 
 
 def allocated(usage: Tensor) -> Tensor:
-    """Weights (batch, N) of free slots, the least used one first."""
+    """Allocation weights (batch, N): the least used slot first."""
     unused = 1 - (EPSILON + (1 - EPSILON) * usage)
     free, order = unused.sort(dim=-1, descending=True, stable=True)
     used_before = functional.pad((1 - free[:, :-1]).cumprod(-1), (1, 0), value=1.0)

@@ -1,5 +1,6 @@
-"""Recurrent cores by name, all called alike: core(x, state, resets) -> output, state."""
+"""Recurrent cores by name, with one signature: core(x, state, resets) -> output, state."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,29 +53,18 @@ class Layers(nn.Module):
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
-def _relational(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:
-    return RelationalMemory(
-        input_size, sizes.slots, core.hidden_size // sizes.heads, sizes.heads,
-        blocks=sizes.blocks, gate_style=sizes.gate_style, **settings,
-    )  # fmt: skip
-
-
-def _dnc(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:
-    return DNC(
-        input_size, core.hidden_size, slots=sizes.slots, width=sizes.width, reads=sizes.heads,
-        **settings,
-    )  # fmt: skip
-
-
-def _rma(core: Core, sizes: Any, input_size: int, **settings: Any) -> nn.Module:
-    return RMA(
-        input_size, core.hidden_size, layers=RMA_LAYERS, latents=sizes.width, slots=sizes.slots,
-        reads=sizes.heads, **settings,
-    )  # fmt: skip
-
-
 _LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
-_MEMORY_CORES = {"rmc": _relational, "dnc": _dnc, "rma": _rma}
+_MEMORY_CORES: dict[str, Callable[..., nn.Module]] = {  # of input size, units d and sizes m
+    "rmc": lambda size, d, m, **settings: RelationalMemory(
+        size, m.slots, d // m.heads, m.heads, blocks=m.blocks, gate_style=m.gate_style, **settings
+    ),
+    "dnc": lambda size, d, m, **settings: DNC(
+        size, d, slots=m.slots, width=m.width, reads=m.heads, **settings
+    ),
+    "rma": lambda size, d, m, **settings: RMA(
+        size, d, layers=RMA_LAYERS, latents=m.width, slots=m.slots, reads=m.heads, **settings
+    ),
+}
 
 
 def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
@@ -90,5 +80,5 @@ def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
     """
     settings: dict[str, Any] = {"mechanism": core.mechanism, "dtype": dtype}
     if core.memory is not None:
-        return _MEMORY_CORES[core.core](core, core.memory, input_size, **settings)
+        return _MEMORY_CORES[core.core](input_size, core.hidden_size, core.memory, **settings)
     return Layers(_LAYERS[core.core](input_size, core.hidden_size, core.layers, **settings))

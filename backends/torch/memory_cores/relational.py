@@ -148,29 +148,29 @@ class RelationalMemory(Stateful, MemoryCore):
             f"gate_style={self.gate_style!r}"
         )
 
-    def _project(self, held: Any, x: Tensor) -> tuple[Tensor, ...]:
-        """The input as a row of the memory, what it is in the first attention, and in the gates."""
+    def _project(self, weights: Any, x: Tensor) -> tuple[Tensor, ...]:
+        """The input as a row of the memory, its projection in the first block, and in the gates."""
         row = self.input(x).unsqueeze(2)
-        found = (row, self.blocks[0].project(row))
+        projected = (row, self.blocks[0].project(row))
         if self.gate_style == "none":
-            return found
-        return (*found, functional.linear(row, self.weight_input))
+            return projected
+        return (*projected, functional.linear(row, self.weight_input))
 
     def _step(
-        self, held: Any, now: tuple[Tensor, ...], memory: Tensor
+        self, weights: Any, inputs: tuple[Tensor, ...], memory: Tensor
     ) -> tuple[Tensor, Tensor, Gate]:
-        row, projected, *from_input = now
+        row, projected, *from_input = inputs
         candidate = self._attended(memory, row, projected)
         if self.gate_style == "none":
-            nothing = candidate.new_zeros(len(row), *self.gate_shape)
-            return candidate.flatten(1), candidate, Gate(nothing, nothing + 1)
+            closed = candidate.new_zeros(len(row), *self.gate_shape)
+            return candidate.flatten(1), candidate, Gate(closed, closed + 1)
         forget, input = self._gates(memory, from_input[0])
         tied = self.mechanism.tied(_CELL)
         memory = update(memory, candidate.tanh(), forget, None if tied else input)
         return memory.flatten(1), memory, forget
 
     def _attended(self, memory: Tensor, row: Tensor, projected: Tensor) -> Tensor:
-        """M̃ (batch, slots, D). The row of the input is left out where nothing reads it any more."""
+        """M̃ (batch, slots, D). The input's row does not attend in the last block: it is dropped."""
         rows = memory if len(self.blocks) == 1 else torch.cat([memory, row], 1)
         for k, block in enumerate(self.blocks):
             attending = rows[:, : self.slots] if k == len(self.blocks) - 1 else rows
@@ -200,7 +200,7 @@ class RelationalMemory(Stateful, MemoryCore):
 
 
 class _Block(nn.Module):
-    """Attention of rows (batch, rows, D) to rows, and what follows it."""
+    """Attention of rows (batch, rows, D) to rows, layer normalisation, and the shared MLP."""
 
     def __init__(self, width: int, heads: int, key_size: int, **factory: Any) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class _Block(nn.Module):
         return self.norm_qkv(self.qkv(rows))
 
     def forward(self, rows: Tensor, read: Tensor, mlp: nn.ModuleList) -> Tensor:
-        """The rows after they attended to those of ``read``, of which they are the first."""
+        """The rows after attention to those of ``read``, of which they are the first."""
         q, k, v = (
             part.transpose(1, 2)
             for part in read.unflatten(-1, (self.heads, -1)).split(self.sizes, -1)

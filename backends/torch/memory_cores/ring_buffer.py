@@ -1,8 +1,8 @@
-"""Rows that are written one at a time and read at every step, without copies and out of autograd.
+"""A ring buffer that is written and read at every step, without copies and out of autograd.
 
-A memory of S rows, which starts from zeros and takes row t in place of row t mod S, is at any time
-the last S rows written since the sequence began, and zeros. So the rows of many steps lie in one
-buffer, in the order of writing, and each step sees those before it.
+A memory of S rows, which starts from zeros and takes row t in place of row t mod S, holds at any
+time the last S rows of the sequence, and zeros. So the rows of many steps lie in one array, in the
+order of writing, and each step reads those before it.
 """
 
 import torch
@@ -17,22 +17,22 @@ def unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=TINY)
 
 
-class Tape:
-    """The rows that ``steps`` steps see and write.
+class RingBuffer:
+    """The rows that are read and written in a number of steps.
 
     Parameters
     ----------
     memory : Tensor (batch, slots, width), optional
-        What was written before, row k of a sequence in slot k mod ``slots``. Default: nothing.
+        Former rows, row k of a sequence in slot k mod ``slots``. Default: none.
     written : int Tensor (batch,), optional
-        How many rows that were.
+        The number of former rows.
     resets : bool Tensor (steps, batch), optional
         Before these steps all rows become zeros.
     slots, width, batch, steps : int
     nearest : int
-        How many of the rows that are zeros a reader may need.
+        The most zero rows that a read needs.
     like : Tensor
-        Of the rows' type and place.
+        Of the rows' dtype and device.
     """
 
     def __init__(
@@ -47,59 +47,61 @@ class Tape:
             self._count = written
         self._rows = like.new_empty(batch, self._prior + steps, width)
         self._units = torch.empty_like(self._rows)
+        self._next = 0
         if memory is not None and self._prior:
             self._rows[:, : self._prior] = memory[:, : self._prior]
             self._units[:, : self._prior] = unit(memory[:, : self._prior])
         self._resets = resets is not None
-        self._begun = self._last_resets(resets, batch)
-        self.alive = self._alive() if self._needs_mask(resets) else None
+        self._start = self._last_resets(resets, batch)
+        self._mask = self._alive() if self._needs_mask(resets) else None
 
-    def before(self, t: int) -> tuple[Tensor, Tensor]:
-        """The rows (batch, n, width) that were written before step t, and their directions.
+    def read(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The rows before the next step: (batch, n, width), their directions, and a mask.
 
-        ``alive`` (steps, batch, nearest + n...) says which of ``nearest`` zeros and of these rows
-        the memory holds before each step; None: all.
+        The mask (batch, nearest + n) is true of those of ``nearest`` zero rows and of the n rows
+        that the memory holds; None: all.
         """
+        count, mask = self._prior + self._next, None
+        if self._mask is not None:
+            mask = self._mask[self._next, :, : self.nearest + count]
         # `data`: later writes leave these rows as they are, so autograd need not count them
-        return self._rows.data[:, : self._prior + t], self._units.data[:, : self._prior + t]
+        return self._rows.data[:, :count], self._units.data[:, :count], mask
 
-    def write(self, t: int, row: Tensor) -> None:
-        """The row (batch, width) of step t."""
+    def write(self, row: Tensor) -> None:
+        """Append the row (batch, width) of the next step."""
         row = row.detach()
-        self._rows[:, self._prior + t] = row
-        self._units[:, self._prior + t] = unit(row)
+        self._rows[:, self._prior + self._next] = row
+        self._units[:, self._prior + self._next] = unit(row)
+        self._next += 1
 
-    def kept(self) -> tuple[Tensor, Tensor]:
-        """Memory (batch, slots, width) and number of rows written after all steps."""
-        begun, steps = self._begun[-1], self.steps
-        count = self._written(self._begun[-1], steps)
+    def contents(self) -> tuple[Tensor, Tensor]:
+        """Memory (batch, slots, width) and number of rows written, after all steps."""
+        start, steps = self._start[-1], self.steps
+        count = self._written(start, steps)
         last = min(steps, self.slots)
-        step = torch.arange(steps - last, steps, device=begun.device)
+        step = torch.arange(steps - last, steps, device=start.device)
         slot = (count.unsqueeze(1) - steps + step) % self.slots
-        slot = torch.where(step >= begun.unsqueeze(1), slot, self.slots)  # forgotten since
+        slot = torch.where(step >= start.unsqueeze(1), slot, self.slots)  # reset since
         batch, _, width = self._rows.shape
-        shape = (batch, self.slots + 1, width)  # and one slot that is given up
-        if self._memory is None:
-            memory = self._rows.new_zeros(shape)
-        else:
-            memory = self._rows.new_empty(shape)
+        memory = self._rows.new_zeros(batch, self.slots + 1, width)  # a last slot is dropped
+        if self._memory is not None:
             memory[:, : self.slots] = self._memory
             if self._resets:
-                memory.masked_fill_((begun >= 0).view(-1, 1, 1), 0)
+                memory.masked_fill_((start >= 0).view(-1, 1, 1), 0)
         index = slot.unsqueeze(-1).expand(-1, -1, width)
         memory.scatter_(1, index, self._rows[:, self._prior + steps - last :])
         return memory[:, : self.slots], count
 
     def _last_resets(self, resets: Tensor | None, batch: int) -> Tensor:
-        """The step (steps, batch) at which the sequence of each step began; -1: before all."""
+        """The step (steps, batch) at which the sequence of each step started; -1: before all."""
         if resets is None:
             return self._count.new_full((self.steps, batch), -1)
         step = torch.arange(self.steps, device=resets.device).unsqueeze(1)
         return torch.where(resets, step, -1).cummax(0).values
 
-    def _written(self, begun: Tensor, step: Tensor | int) -> Tensor:
-        """How many rows of its sequence were written before a step."""
-        return torch.where(begun < 0, self._count + step, step - begun)
+    def _written(self, start: Tensor, step: Tensor | int) -> Tensor:
+        """The number of rows of its sequence before a step."""
+        return torch.where(start < 0, self._count + step, step - start)
 
     def _needs_mask(self, resets: Tensor | None) -> bool:
         if self._memory is not None or self.steps - 1 > self.slots - self.nearest:
@@ -111,16 +113,16 @@ class Tape:
     def _alive(self) -> Tensor:
         """Which rows there are before each step (steps, batch, nearest + prior + steps).
 
-        First ``nearest`` zeros, then the prior rows, then the new ones.
+        First ``nearest`` zero rows, then the former rows, then the new ones.
         """
         index = torch.arange(max(self.slots, self.steps), device=self._count.device)
-        step, begun = index[: self.steps].view(-1, 1, 1), self._begun.unsqueeze(-1)
+        step, start = index[: self.steps].view(-1, 1, 1), self._start.unsqueeze(-1)
         count = self._count.view(1, -1, 1)
-        empty = self.slots - self._written(self._begun, index[: self.steps].unsqueeze(1))
+        empty = self.slots - self._written(self._start, index[: self.steps].unsqueeze(1))
         zeros = index[: self.nearest] < empty.unsqueeze(-1)
         slot = index[: self._prior]
         overwritten = (slot - count) % self.slots < step
-        prior = (begun < 0) & (slot < count) & ~overwritten
+        former = (start < 0) & (slot < count) & ~overwritten
         written = index[: self.steps]
-        new = (written < step) & (written >= begun) & (step - written <= self.slots)
-        return torch.cat([zeros, prior, new], -1)
+        new = (written < step) & (written >= start) & (step - written <= self.slots)
+        return torch.cat([zeros, former, new], -1)

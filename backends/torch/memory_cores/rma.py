@@ -7,27 +7,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gatecore.algebra import Gate
-from gatecore.backends.torch.memory_cores.base import MemoryCore, positive, renewed, resets_due
+from gatecore.backends.torch.memory_cores.base import MemoryCore, check, positive
 from gatecore.backends.torch.memory_cores.controller import Controller, Weights
-from gatecore.backends.torch.memory_cores.ring_buffer import Tape, unit
+from gatecore.backends.torch.memory_cores.ring_buffer import RingBuffer, unit
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.mechanisms import Mechanism
 
 
 class RMAState(NamedTuple):
-    """What an RMA keeps, the batch first; S slots, R reads of width L."""
+    """The state of an RMA with S slots and R reads of width L; the batch comes first."""
 
     controller: Any  # for each layer (h, c), both (batch, hidden)
     reads: Tensor  # (batch, R·L)
     memory: Tensor  # (batch, S, L)
-    written: Tensor  # (batch,): rows so far, an integer
+    written: Tensor  # (batch,): the integer number of rows so far
 
 
 class Unrolled(NamedTuple):
-    """All that the losses of an agent need.
+    """The results of ``RMA.unroll``, of which the losses of an agent are made.
 
-    ``output`` is [z, h of all layers, reads]; ``latents`` z (time, batch, L) is what observations
-    are reconstructed from; ``strengths`` β (time, batch, R) is what reading is regularised by.
+    ``output`` (time, batch, output) is [z, h of all layers, reads]. Observations are reconstructed
+    from the ``latents`` z (time, batch, L), and the ``strengths`` β (time, batch, R) regularise
+    the reads.
     """
 
     output: Tensor
@@ -36,16 +37,17 @@ class Unrolled(NamedTuple):
     state: RMAState
 
 
-class Weighted(NamedTuple):
-    """Weights in the form in which steps use them."""
+class _Weights(NamedTuple):
+    """The weights in the form in which steps use them, and the memory."""
 
-    features: Tensor  # of the encoder's first layer, for what is known ahead
-    feedback: Tensor  # and for the rest, transposed
+    features: Tensor  # of the encoder's first layer, for x
+    feedback: Tensor  # and for h and r, transposed
     controllers: list[Weights]
+    buffer: RingBuffer
 
 
 class RMA(MemoryCore):
-    """A memory of all latents, which an LSTM of two layers reads (Hung et al. 2019).
+    """The Reconstructive Memory Agent's core: an LSTM that reads all latents (Hung et al. 2019).
 
     With h the controller's hidden states and r the last reads,
 
@@ -55,9 +57,9 @@ class RMA(MemoryCore):
         r = Σ w m, w the softmax of the ``nearest`` largest β cos(k, m) over the rows m
         row t mod ``slots`` ← z, through which no gradient flows
 
-    and the output is [z, h, r], which policy and value are made of. Reading comes before writing,
-    and rows not yet written are zeros, which are read like others. The mechanism forms the gates of
-    the controller's LSTMs. ``unroll`` returns z and β as well, for the losses.
+    and the output is [z, h, r]. Reading comes before writing; rows not yet written are zeros, which
+    are read like others. The mechanism forms the gates of the controller's LSTMs. ``unroll``
+    returns z and β as well, for the losses.
 
     Parameters
     ----------
@@ -67,9 +69,17 @@ class RMA(MemoryCore):
     layers : int
     latents : int
         Width of z and of the memory.
-    slots, reads, nearest : int
+    slots, reads : int
+        Rows of the memory, and reads at each step.
+    nearest : int
+        The number of rows that a read averages; at most ``slots`` of them.
     mechanism : str or Mechanism
     device, dtype : of the parameters
+
+    Raises
+    ------
+    ValueError, TypeError
+        Sizes that are no positive integers.
 
     Examples
     --------
@@ -120,13 +130,9 @@ class RMA(MemoryCore):
         return self.controllers[0].mechanism  # type: ignore[return-value]
 
     def initial_state(self, batch: int, like: Tensor) -> RMAState:
-        zeros = like.new_zeros(batch, self.hidden_size)
-        return RMAState(
-            tuple((zeros, zeros) for _ in self.controllers),
-            like.new_zeros(batch, self.reads * self.latents),
-            like.new_zeros(batch, self.slots, self.latents),
-            torch.zeros(batch, dtype=torch.int64, device=like.device),
-        )
+        memory = like.new_zeros(batch, self.slots, self.latents)
+        written = torch.zeros(batch, dtype=torch.int64, device=like.device)
+        return RMAState(*self._fresh(batch, like), memory, written)
 
     def extra_repr(self) -> str:
         return (
@@ -135,40 +141,32 @@ class RMA(MemoryCore):
         )
 
     def unroll(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Unrolled:
-        """As a call, and the latents and the reads' strengths too."""
+        """As a call, with the latents and the strengths of the reads, too."""
         with no_autocast(x.device.type):
             return self._unrolled(x, state, resets, None)
 
-    def _walk(
-        self, x: Tensor, state: Any, resets: Tensor | None, seen: list[Gate] | None
+    def _run(
+        self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
     ) -> tuple[Tensor, Any]:
-        done = self._unrolled(x, state, resets, seen)
-        return done.output, done.state
+        unrolled = self._unrolled(x, state, resets, gates)
+        return unrolled.output, unrolled.state
 
     def _unrolled(
-        self, x: Tensor, state: Any, resets: Tensor | None, seen: list[Gate] | None
+        self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
     ) -> Unrolled:
-        self._check(x, resets)
+        check(self, x, resets)
         steps, batch, _ = x.shape
-        controller, reads, memory, written = state or (None, None, None, None)
+        controller, reads, memory, written = state or (None,) * 4
         fresh = self._fresh(batch, x)
-        now: Any = fresh if state is None else (controller, reads)
-        tape = Tape(
+        buffer = RingBuffer(
             memory, written, resets, slots=self.slots, width=self.latents, batch=batch,
             steps=steps, nearest=self.nearest, like=x,
         )  # fmt: skip
-        held, due, outputs = self._weighted(), resets_due(resets, steps), []
-        for t, features in enumerate(self._features(held, x)):
-            if resets is not None and due[t]:
-                now = renewed(now, fresh, resets[t])
-            latent, now, strengths, gates = self._one(held, features, now, tape, t)
-            outputs.append((latent, *(h for h, _ in now[0]), now[1], strengths))
-            if seen is not None:
-                seen.append(Gate(*(torch.stack(g, 1).double().mean(0) for g in gates)))
-        *parts, betas = (torch.stack(part) for part in zip(*outputs, strict=True))
-        return Unrolled(
-            torch.cat(parts, -1), parts[0], betas, RMAState(now[0], now[1], *tape.kept())
-        )
+        start = fresh if state is None else (controller, reads)
+        outputs, last = self._scan(self._weights(buffer), x, start, fresh, resets, gates)
+        *parts, strengths = (torch.stack(part) for part in zip(*outputs, strict=True))
+        state = RMAState(*last, *buffer.contents())
+        return Unrolled(torch.cat(parts, -1), parts[0], strengths, state)
 
     def _fresh(self, batch: int, like: Tensor) -> tuple[Any, Tensor]:
         """Controller and reads of new sequences."""
@@ -176,47 +174,48 @@ class RMA(MemoryCore):
         states = tuple((zeros, zeros) for _ in self.controllers)
         return states, like.new_zeros(batch, self.reads * self.latents)
 
-    def _weighted(self) -> Weighted:
+    def _weights(self, buffer: RingBuffer) -> _Weights:  # type: ignore[override]
         weight = self.encoder.weight
-        return Weighted(
+        return _Weights(
             weight[:, : self.input_size],
             weight[:, self.input_size :].T,
-            [controller.held(0) for controller in self.controllers],  # type: ignore[operator]
+            [controller.weights(0) for controller in self.controllers],  # type: ignore[operator]
+            buffer,
         )
 
-    def _features(self, held: Weighted, x: Tensor) -> tuple[Tensor, ...]:
-        return functional.linear(x, held.features, self.encoder.bias).unbind(0)
+    def _project(self, weights: _Weights, x: Tensor) -> tuple[Tensor, ...]:
+        return (functional.linear(x, weights.features, self.encoder.bias),)
 
-    def _one(
-        self, held: Weighted, features: Tensor, now: Any, tape: Tape, t: int
-    ) -> tuple[Tensor, Any, Tensor, Any]:
-        """One step: z, the next (controller, reads), β, and the gates' values and complements."""
-        states, reads = now
+    def _step(
+        self, weights: _Weights, inputs: tuple[Tensor, ...], state: Any
+    ) -> tuple[Any, Any, Gate]:
+        """One step; the output is z, h of each layer, the reads and β."""
+        states, reads = state
         feedback = torch.cat([*(h for h, _ in states), reads], -1)
-        latent = self.latent(torch.addmm(features, feedback, held.feedback).tanh())
-        after, gates, inputs = [], [], latent
-        for controller, weights, state in zip(
-            self.controllers, held.controllers, states, strict=True
+        latent = self.latent(torch.addmm(inputs[0], feedback, weights.feedback).tanh())
+        following, gates, x = [], [], latent
+        for layer, layer_weights, layer_state in zip(
+            self.controllers, weights.controllers, states, strict=True
         ):
-            new, gate = controller.advance(weights, weights.bias, inputs, state)  # type: ignore[operator]
-            after.append(new)
+            layer_state, gate = layer.advance(layer_weights, layer_weights.bias, x, layer_state)  # type: ignore[operator]
+            following.append(layer_state)
             gates.append(gate)
-            inputs = torch.cat([latent, new[0]], -1)
-        hidden = torch.cat([h for h, _ in after], -1)
-        reads, strengths = self._read(hidden, tape, t)
-        tape.write(t, latent)
-        return latent, (tuple(after), reads), strengths, zip(*gates, strict=True)
+            x = torch.cat([latent, layer_state[0]], -1)
+        hidden = [h for h, _ in following]
+        reads, strengths = self._read(torch.cat(hidden, -1), weights.buffer)
+        weights.buffer.write(latent)
+        forget = Gate(*(torch.stack(side, 1) for side in zip(*gates, strict=True)))
+        return (latent, *hidden, reads, strengths), (tuple(following), reads), forget
 
-    def _read(self, hidden: Tensor, tape: Tape, t: int) -> tuple[Tensor, Tensor]:
+    def _read(self, hidden: Tensor, buffer: RingBuffer) -> tuple[Tensor, Tensor]:
         """Reads (batch, R·L) and strengths (batch, R)."""
         keys, raw = self.query(hidden).split([self.reads * self.latents, self.reads], -1)
         keys, strengths = unit(keys.unflatten(-1, (self.reads, -1))), functional.softplus(raw)
-        rows, directions = tape.before(t)
+        rows, directions, mask = buffer.read()
         scores = strengths.unsqueeze(-1) * (keys @ directions.mT)
         scores = functional.pad(scores, (self.nearest, 0))  # first the rows that are zeros
-        if tape.alive is not None:
-            alive = tape.alive[t, :, : scores.shape[-1]].unsqueeze(1)
-            scores = scores.masked_fill(~alive, -torch.inf)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
         largest, index = scores.topk(self.nearest, sorted=False)
         weights = torch.zeros_like(scores).scatter(-1, index, largest.softmax(-1))
         return (weights[..., self.nearest :] @ rows).flatten(1), strengths

@@ -1,6 +1,6 @@
 """The recurrent part of a learner's model: layers as functions, or a core with a memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.run import run
 from gatecore.contracts.model import ModelSpec
 
+Tensors = dict[str, Tensor]
 PREFIX = "core."  # of the names of a memory core's parameters and carried tensors
 
 
@@ -33,47 +34,47 @@ class LayerBackbone:
     """Layers of LSTM, GRU or minimal cells, whose parameters the learner has from the spec."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
-        self.spec, self._cells, self._impl = spec, spec.cells(), impl
+        self._cells, self._impl = spec.cells(), impl
         for cell in self._cells:
             dispatch.choose(impl, Call(cell, like.new_empty(1, 1, cell.input_size), {}))
-        self.parameters: dict[str, Tensor] = {}
+        self.parameters: Tensors = {}
         self.carried = tuple(spec.carried())
 
     def state(self, size: int, like: Tensor) -> Any:
         """The state of new sequences: of each layer (h,) or (h, c), all (size, hidden)."""
-        zeros = like.new_zeros(size, self.spec.hidden_size)
-        return ((zeros,) * len(self.spec.state_names),) * len(self._cells)
+        return tuple(
+            (like.new_zeros(size, cell.hidden_size),) * len(cell.state_names)
+            for cell in self._cells
+        )
 
     def run(
-        self, parameters: Mapping[str, Tensor], x: Tensor, state: Any, resets: Tensor | None,
-        zoneout: list[Any],
-    ) -> tuple[Tensor, Any]:  # fmt: skip
+        self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any]
+    ) -> tuple[Tensor, Any]:
         """Outputs of the last layer, and every layer's last state."""
         last = []
         for k, cell in enumerate(self._cells):
-            own = _named(parameters, f"layers.{k}.")
-            done = run(cell, own, x, state[k], resets, zoneout[k], impl=self._impl)
+            params = _layer(parameters, k)
+            done = run(cell, params, x, state[k], resets, zoneout[k], impl=self._impl)
             x = done.outputs[0]
             last.append(tuple(part.squeeze(0) for part in done.states))
         return x, tuple(last)
 
     def gates(
-        self, parameters: Mapping[str, Tensor], x: Tensor, resets: Tensor | None,
-        zoneout: list[Any],
-    ) -> Gate:  # fmt: skip
+        self, parameters: Tensors, x: Tensor, resets: Tensor | None, zoneout: list[Any]
+    ) -> Gate:
         """Effective forget gates (layers, hidden), averaged over time and batch."""
         means, start = [], self.state(x.shape[1], x)
         for k, cell in enumerate(self._cells):
-            own = _named(parameters, f"layers.{k}.")
-            hidden = run(cell, own, x, start[k], resets, zoneout[k], impl=self._impl).outputs[0]
-            gate = forget_gates(cell, own, x, start[k][0], hidden, resets)
+            params = _layer(parameters, k)
+            hidden = run(cell, params, x, start[k], resets, zoneout[k], impl=self._impl).outputs[0]
+            gate = forget_gates(cell, params, x, start[k][0], hidden, resets)
             means.append([side.double().mean((0, 1)) for side in gate])
             x = hidden
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
 class MemoryBackbone:
-    """A core with a memory; the learner's parameters are the module's own."""
+    """A core with a memory; the learner's parameters are the module's."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
         if impl not in ("auto", "plain"):
@@ -85,27 +86,22 @@ class MemoryBackbone:
             torch.default_generator.manual_seed(seed)
             core = recurrent_core(spec, spec.features, dtype=torch.float64)
         self._core = core.to(like.device, like.dtype)
+        self.state = self._core.initial_state
         self.parameters = {
             f"{PREFIX}{k}": v for k, v in self._core.named_parameters() if v.requires_grad
         }
         count = len(leaves(self.state(1, like))) if spec.streams else 0
         self.carried = tuple(f"{PREFIX}{k}" for k in range(count))
 
-    def state(self, size: int, like: Tensor) -> Any:
-        """The state of new sequences."""
-        return self._core.initial_state(size, like)
-
     def run(
-        self, parameters: Mapping[str, Tensor], x: Tensor, state: Any, resets: Tensor | None,
-        zoneout: list[Any],
-    ) -> tuple[Tensor, Any]:  # fmt: skip
+        self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any]
+    ) -> tuple[Tensor, Any]:
         """Outputs and the last state."""
         return self._core(x, state, resets)
 
     def gates(
-        self, parameters: Mapping[str, Tensor], x: Tensor, resets: Tensor | None,
-        zoneout: list[Any],
-    ) -> Gate:  # fmt: skip
+        self, parameters: Tensors, x: Tensor, resets: Tensor | None, zoneout: list[Any]
+    ) -> Gate:
         """Effective forget gates of the core's gate shape, averaged over time and batch."""
         return self._core.forget_gates(x, None, resets)
 
@@ -119,16 +115,14 @@ def leaves(state: Any) -> list[Tensor]:
     return [leaf for part in state for leaf in leaves(part)]
 
 
-def shaped(leaves: list[Tensor], like: Any) -> Any:
-    """The state of which these are the tensors, nested as ``like``."""
-    return _filled(iter(leaves), like)
-
-
-def _filled(leaves: Any, like: Any) -> Any:
+def shaped(leaves: Iterable[Tensor], like: Any) -> Any:
+    """The state of these tensors, nested as ``like``."""
+    leaves = iter(leaves)
     if isinstance(like, Tensor):
         return next(leaves)
-    return tuple(_filled(leaves, part) for part in like)
+    return tuple(shaped(leaves, part) for part in like)
 
 
-def _named(parameters: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v for k, v in parameters.items() if k.startswith(prefix)}
+def _layer(parameters: Tensors, k: int) -> Tensors:
+    prefix = f"layers.{k}."
+    return {n.removeprefix(prefix): v for n, v in parameters.items() if n.startswith(prefix)}
