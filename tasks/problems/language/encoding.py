@@ -213,7 +213,7 @@ def load(path: Path, source: Source, level: str, min_count: int, limit: int | No
         if (corpus := _read(folder, content)) is not None:
             return corpus
     folder = folders[0] if _writable(folders[0].parent) else folders[1]
-    with readable(folder, "a folder in which the encoded corpus can be kept"):
+    with readable(folder, "a folder in which the encoded corpus can be stored"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             if _read(folder, content) is None:
