@@ -122,14 +122,9 @@ def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
     alike: dict[Mechanism, list[Trial]] = {}
     for trial in trials:
         alike.setdefault(trial.config.mechanism, []).append(trial)
-    order = [*MECHANISMS]
-
-    def place(mechanism: Mechanism) -> tuple[int, str]:
-        known = mechanism.name in order
-        return (order.index(mechanism.name) if known else len(order), repr(mechanism))
-
+    order = {name: place for place, name in enumerate(MECHANISMS)}
     variants = []
-    for mechanism in sorted(alike, key=place):
+    for mechanism in sorted(alike, key=lambda m: (order.get(m.name, len(order)), repr(m))):
         fields = dataclasses.asdict(mechanism)
         namesakes = [dataclasses.asdict(m) for m in alike if m.name == mechanism.name]
         special = [f"{k}={v}" for k, v in fields.items() if any(n[k] != v for n in namesakes)]

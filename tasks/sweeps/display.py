@@ -1,5 +1,6 @@
 """The progress of a sweep on a console: a live table and a bar; without a terminal, lines."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -59,9 +60,10 @@ class Display:
             line += f", test {one.trial.config.task.shown} {one.metric:.4f}"
         if what == "died":
             line += f"; death {one.deaths}, it continues from its last checkpoint"
-        left = None if self._task is None else self._bar.tasks[0].time_remaining
-        if left is not None and what != "died" and not self.console.is_terminal:
-            line += f" [{self._bar.tasks[0].fields['trials']}, about {_time(left)} left]"
+        seconds = None if self._task is None else self._bar.tasks[0].time_remaining
+        if seconds is not None and what != "died" and not self.console.is_terminal:
+            left = datetime.timedelta(seconds=int(seconds))
+            line += f" [{self._bar.tasks[0].fields['trials']}, about {left} left]"
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _advance(self, progress: Sequence[Progress]) -> None:
@@ -126,9 +128,3 @@ def _median(runs: Sequence[Run], score: str) -> str:
 
 def _without_seed(name: str) -> str:
     return name.rpartition("-seed")[0]
-
-
-def _time(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -120,17 +120,18 @@ class Local:
         self._threads = concurrent.futures.ThreadPoolExecutor(workers)
 
     def submit(self, order: Order) -> "concurrent.futures.Future[Outcome]":
-        """Begin an attempt as soon as a worker is free."""
         return self._threads.submit(attempt, order, self._stop.is_set)
 
     def stop(self) -> None:
-        """Stop all attempts with a checkpoint, and wait for them."""
         self._stop.set()
         self._threads.shutdown(cancel_futures=True)
 
 
 class Cluster:
-    """Runs attempts on the workers of a Dask scheduler, as many on each as it has threads."""
+    """Runs attempts on the workers of a Dask scheduler, as many on each as it has threads.
+
+    Dask moves an attempt when its worker dies.
+    """
 
     def __init__(self, client: Any) -> None:
         import distributed
@@ -141,13 +142,11 @@ class Cluster:
         self._submitted: list[concurrent.futures.Future[Outcome]] = []
 
     def submit(self, order: Order) -> "concurrent.futures.Future[Outcome]":
-        """Begin an attempt as soon as a worker is free; Dask moves it when its worker dies."""
         future = self._futures.submit(_attempt_on_worker, order, self._event)
         self._submitted.append(future)
         return future
 
     def stop(self) -> None:
-        """Stop all attempts with a checkpoint."""
         with contextlib.suppress(OSError):  # the scheduler may be gone
             self._stop.set()
             concurrent.futures.wait(self._submitted, timeout=GRACE)
