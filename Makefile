@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_FLAGS ?=
+# processes that run the tests; 0 runs them in the one that collects them, as a debugger needs
+WORKERS ?= auto
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -30,7 +32,8 @@ help:
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what was built (not $(VENV), not runs/)"
 	@echo
-	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_FLAGS= PYTEST_ARGS= BENCH_ARGS="
+	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_FLAGS= WORKERS=$(WORKERS)"
+	@echo "          PYTEST_ARGS= BENCH_ARGS="
 
 # ---- environment ----------------------------------------------------------------------------
 
@@ -95,7 +98,7 @@ run: $(VENV)/.stamp-tasks
 	@$(PY) -m gatecore.tasks.cli.compare --out runs
 
 test: $(VENV)/.stamp-test
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev
 	$(PY) -m ruff check .
