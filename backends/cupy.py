@@ -1,31 +1,34 @@
 """The CuPy backend: the NumPy backend's interface on an NVIDIA GPU, with fused kernels.
 
-Needs CuPy and a GPU; importing it without them raises an ImportError that says what is missing.
+Needs CuPy and a GPU; importing it without them raises an ImportError that names what is missing.
 Arrays are CuPy's. A time step is one product and one kernel; from the second call of a shape on, a
 whole sequence is one launch of a recorded CUDA graph. ``CUPY_TF32=1`` in the environment lets the
 products use TF32, as everywhere in CuPy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gatecore import _checks
-from gatecore.backends.common.layout import plan
+from gatecore.algebra import Gate
 from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.common.validation import cell_of
 from gatecore.backends.cuda import launch
-from gatecore.backends.cuda.engine import KERNELS, KernelEngine
-from gatecore.backends.numpy.bptt import Pullback, Stack, run
+from gatecore.backends.cuda.engine import FusedLayer, KernelEngine
+from gatecore.backends.numpy.bptt import Call, Pullback, Stack, run
 from gatecore.backends.numpy.learner import ExplicitLearner
-from gatecore.contracts.model import ModelSpec
+from gatecore.contracts.model import Batch, ModelSpec
 from gatecore.mechanisms import Mechanism
 
 cupy = launch.require()
 
 Array = Any  # cupy.ndarray
 Params = Mapping[str, Array] | Sequence[Mapping[str, Array]]
+Results = tuple[Any, Any, Pullback | Stack]
+
+_IMPLS = {"auto": "auto", "fused": "fused", "none": "reference"}  # by the value of ``kernels``
 
 
 def lstm(
@@ -38,69 +41,62 @@ def lstm(
     zoneout: Any = None,
     return_cells: bool = False,
     kernels: str = "auto",
-) -> tuple[Any, Any, Pullback | Stack]:
+) -> Results:
     """An LSTM over a whole sequence, and its pullback: as ``gatecore.backends.numpy.lstm``.
 
     Parameters
     ----------
     kernels : {"auto", "fused", "none"}
-        "auto" uses the fused kernels where they serve, else array operations, and
-        ``pullback.path`` says which ran; "fused" raises where they do not serve.
+        The fused kernels, array operations ("none"), or the kernels wherever they support the call.
+        ``pullback.impl`` is the name of the implementation that ran, "fused" or "reference".
 
     Raises
     ------
     ValueError, TypeError
-        As the NumPy backend; ValueError for ``kernels="fused"`` where they do not serve.
+        As the NumPy backend; ValueError if ``kernels="fused"`` does not support the call.
     """
-    engine = _engine(kernels)
-    return run(engine, "lstm", params, x, state, mechanism, resets, zoneout, return_cells)
+    return _run(
+        "lstm", params, x, state, mechanism, kernels, resets=resets, zoneout=zoneout,
+        return_cells=return_cells,
+    )  # fmt: skip
 
 
-def gru(
-    params: Params,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    kernels: str = "auto",
-) -> tuple[Array, Any, Pullback | Stack]:
-    """A GRU over a whole sequence, and its pullback: as ``gatecore.backends.numpy.gru``.
+def _hidden_state_layer(core: str) -> Callable[..., Results]:
+    """The function of a core whose state is h alone."""
 
-    ``kernels`` as in :func:`lstm`.
-    """
-    return run(_engine(kernels), "gru", params, x, state, mechanism, resets, zoneout)
+    def layer(
+        params: Params,
+        x: Array,
+        state: Any = None,
+        mechanism: str | Mechanism = "UR",
+        *,
+        resets: Array | None = None,
+        zoneout: Any = None,
+        kernels: str = "auto",
+    ) -> Results:
+        return _run(core, params, x, state, mechanism, kernels, resets=resets, zoneout=zoneout)
+
+    layer.__name__ = layer.__qualname__ = core
+    layer.__doc__ = (
+        f"""As ``gatecore.backends.numpy.{core}``, with ``kernels`` as in :func:`lstm`."""
+    )
+    return layer
 
 
-def minimal(
-    params: Params,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    kernels: str = "auto",
-) -> tuple[Array, Any, Pullback | Stack]:
-    """The minimal gated cell over a sequence: as ``gatecore.backends.numpy.minimal``.
-
-    ``kernels`` as in :func:`lstm`.
-    """
-    return run(_engine(kernels), "minimal", params, x, state, mechanism, resets, zoneout)
+gru, minimal = map(_hidden_state_layer, ("gru", "minimal"))
 
 
 def why_not_fused(
     core: str, params: Mapping[str, Array], x: Array, mechanism: str | Mechanism = "UR"
 ) -> str | None:
-    """Why "auto" would not use the fused kernels for one such layer; None where it would."""
+    """Why the fused kernels do not support one such layer; None if they do."""
     _checks.choice("core", core, ("lstm", "gru", "minimal"))
-    layout = plan(cell_of(core, params, x, mechanism))
-    return _engine("auto").reason(layout, x.shape[:2], x.dtype)
+    cell = cell_of(core, params, x, mechanism)
+    return FusedLayer.unsupported(Call(_engine(), cell, params, x.shape[:2], x.dtype))
 
 
 def release() -> None:
-    """Free the memory and the recorded graphs that the backend keeps between calls."""
+    """Free the memory and the recorded graphs that the backend keeps for later calls."""
     launch.launcher().release()
     cupy.get_default_memory_pool().free_all_blocks()
 
@@ -109,25 +105,41 @@ class Learner(ExplicitLearner):
     """Trains a ``ModelSpec`` on a GPU: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     Batches are NumPy's, and so is what ``gates`` and ``state_dict`` return; ``parameters`` are
-    CuPy arrays. ``kernels`` as in :func:`lstm`. ``impl="reference"`` is ``kernels="none"``;
-    ``impl="native"`` is refused, for the native library is the CPU's.
+    CuPy arrays. ``kernels`` as in :func:`lstm`; ``impl`` is "auto" or, as ``kernels="none"``,
+    "reference".
     """
 
     def __init__(
         self, spec: ModelSpec, *, kernels: str = "auto", impl: str = "auto", **settings: Any
     ) -> None:
-        if impl == "reference":
-            if kernels == "fused":
-                raise ValueError("impl='reference' is without kernels, got kernels='fused'")
-            kernels = "none"
-        super().__init__(_engine(kernels), spec, impl=impl, **settings)
+        if impl == "reference" and kernels == "fused":
+            raise ValueError(
+                "impl='reference' is without kernels, got kernels='fused': leave one of them out"
+            )
+        impl = _impl(kernels) if impl == "auto" else impl
+        super().__init__(_engine(), spec, impl=impl, **settings)
 
-    def _copied(self, value: Array) -> np.ndarray:
-        return cupy.asnumpy(value)
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies, as NumPy arrays, of all that a resumed run needs, by flat name."""
+        return {name: cupy.asnumpy(value) for name, value in super().state_dict().items()}
+
+    def gates(self, batch: Batch) -> Gate:
+        """The effective forget gate and its complement, averaged: NumPy (layers, hidden)."""
+        return Gate(*(cupy.asnumpy(side) for side in super().gates(batch)))
 
 
-def _engine(kernels: str) -> KernelEngine:
-    return launch.engine(cupy.cuda.runtime.getDevice(), _checks.choice("kernels", kernels, KERNELS))
+def _run(
+    core: str, params: Params, x: Array, state: Any, mechanism: Any, kernels: str, **options: Any
+) -> Results:
+    return run(_engine(), core, params, x, state, mechanism, impl=_impl(kernels), **options)
+
+
+def _impl(kernels: str) -> str:
+    return _IMPLS[_checks.choice("kernels", kernels, _IMPLS)]
+
+
+def _engine() -> KernelEngine:
+    return launch.engine(cupy.cuda.runtime.getDevice())
 
 
 __all__ = ["Learner", "gru", "lstm", "minimal", "release", "unsupported", "why_not_fused"]

@@ -81,6 +81,8 @@ class Cell:
         Name of the class: "lstm", "gru" or "minimal".
     state_names : tuple of str
         Names of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",).
+    split_candidate : bool
+        Whether the candidate's logits have two parts, of the input and of the state (GRU).
     slots : tuple of (str, int)
         ``mechanism.slots`` of the cell.
     rows : int
@@ -94,6 +96,7 @@ class Cell:
 
     core: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    split_candidate: ClassVar[bool] = False
 
     input_size: int
     hidden_size: int
@@ -139,20 +142,20 @@ class Cell:
         biases = self.mechanism.biases(self.core, self.hidden_size, rng)
         return {**params, "bias": np.concatenate(list(biases.values()))}
 
-    def parts(self, state: Any) -> tuple[Any, ...]:
+    def parts(self, state: Any, name: str = "state") -> tuple[Any, ...]:
         """The parts of a state (h, c) or h as a tuple, in the order of ``state_names``.
+
+        Those of None are None. Errors call the state ``name``.
 
         Raises
         ------
         ValueError
             The state of an LSTM is not a pair (h, c).
         """
-        if len(self.state_names) == 1:
-            return (state,)
+        if state is None or len(self.state_names) == 1:
+            return (state,) * len(self.state_names)
         if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
-            raise ValueError(
-                f"state must be a tuple ({', '.join(self.state_names)}), got {type(state).__name__}"
-            )
+            raise ValueError(f"{name} must be a pair (h, c), got {type(state).__name__}")
         return tuple(state)
 
     def state(self, parts: Sequence[Any]) -> Any:
@@ -279,6 +282,7 @@ class GRU(Cell):
     """
 
     core = "gru"
+    split_candidate = True
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return {**super().parameter_shapes(), "bias_n": (self.hidden_size,)}

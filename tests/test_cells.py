@@ -242,7 +242,7 @@ def test_a_cell_says_what_it_is():
         (lambda: cells.GRU(3, 6, mechanism("OM", downsize=4)), ValueError, "not divisible"),
         (lambda: cells.Minimal(3, 4, "URU"), ValueError, "UR"),
         (lambda: cells.LSTM(3, 4).init(None), TypeError, "rng"),
-        (lambda: cells.LSTM(3, 4).parts(np.zeros((2, 4))), ValueError, r"tuple \(h, c\)"),
+        (lambda: cells.LSTM(3, 4).parts(np.zeros((2, 4))), ValueError, r"pair \(h, c\)"),
     ],
 )
 def test_bad_arguments_are_named(bad, error, complaint):

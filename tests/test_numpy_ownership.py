@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gatecore import Gate, backends, mechanism
-from gatecore.backends.common import buffer_pool
+from gatecore.backends.common.buffer_pool import BufferPool
 from tests.sequences import VARIANTS, B, D, T, random_like, run, sequence_case
 from tests.support import CORES, GATINGS, leaves, rebuild
 
@@ -75,14 +75,14 @@ def test_memory_that_is_used_again_is_written_before_it_is_read(
     output, state, pullback = run(case)
     weights = random_like((output, state), rng)
     before = copies((output, state, pullback(*weights), pullback.gates()))
-    take = buffer_pool.Workspace.take
+    acquire = BufferPool.acquire
 
     def poisoned(self, *arguments):
-        array = take(self, *arguments)
+        array = acquire(self, *arguments)
         array[...] = np.nan
         return array
 
-    monkeypatch.setattr(buffer_pool.Workspace, "take", poisoned)
+    monkeypatch.setattr(BufferPool, "acquire", poisoned)
     output, state, pullback = run(case)
     assert identical((output, state, pullback(*weights), pullback.gates()), before)
 
@@ -295,10 +295,10 @@ def test_a_pullback_does_not_see_what_its_caller_does_to_zoneouts_draws(rng):
 
 
 def test_the_pool_keeps_the_sizes_used_last():
-    pool = buffer_pool.Workspace(np, capacity=3 * 8 * 10)
-    buffers = [pool.take((10 + k,), np.float64) for k in range(4)]
-    pool.give(buffers)
-    again = [pool.take((10 + k,), np.float64) for k in range(4)]
+    pool = BufferPool(np, capacity=3 * 8 * 10)
+    buffers = [pool.acquire((10 + k,), np.float64) for k in range(4)]
+    pool.release(buffers)
+    again = [pool.acquire((10 + k,), np.float64) for k in range(4)]
     kept = [a.ctypes.data == b.ctypes.data for a, b in zip(again, buffers, strict=True)]
     assert kept == [False, False, True, True]
 

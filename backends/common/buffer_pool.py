@@ -1,22 +1,23 @@
-"""Memory that is kept between calls: fresh large buffers would page-fault at every call."""
+"""A pool of arrays that calls reuse: fresh large buffers would page-fault at every call."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 
-class Workspace:
-    """A pool of flat buffers by type and size.
+class BufferPool:
+    """A pool of flat buffers by dtype and size.
 
-    Buffers taken are the taker's until it gives them back; so several pullbacks can be alive, and
-    none of their memory is ever shared.
+    An acquired buffer is used by nobody else until it is released; so several pullbacks can be
+    alive at once.
 
     Parameters
     ----------
     xp : array namespace
     capacity : int
-        Bytes that the pool keeps at most while nobody uses them; beyond, the sizes that were not
-        given back for longest go.
+        The most bytes of released buffers that the pool keeps. Beyond, it frees those of the sizes
+        released least recently.
     """
 
     def __init__(self, xp: Any, capacity: int = 1 << 31) -> None:
@@ -24,31 +25,29 @@ class Workspace:
         self.capacity = capacity
         self._free: dict[tuple[str, int], list[Any]] = {}
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Any:
+    def acquire(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An uninitialised array of that shape."""
-        size = 1
-        for extent in shape:
-            size *= extent
-        try:  # rather than look first: another thread may take the last one
+        size = math.prod(shape)
+        try:  # not a look first: another thread may take the last one
             buffer = self._free[np.dtype(dtype).char, size].pop()
         except (KeyError, IndexError):
             buffer = self.xp.empty(size, dtype=dtype)
         return buffer.reshape(shape)
 
-    def give(self, arrays: list[Any]) -> None:
-        """Take arrays back that :meth:`take` handed out; their users must be done with them."""
+    def release(self, arrays: list[Any]) -> None:
+        """Return arrays that :meth:`acquire` returned; nobody may use them any more."""
         for array in arrays:
             key = array.dtype.char, array.size
             free = self._free.pop(key, [])
             free.append(array.reshape(-1))
-            self._free[key] = free  # now the last one to go
-        while self._kept() > self.capacity:
+            self._free[key] = free  # now the last to be freed
+        while self._free_bytes() > self.capacity:
             for oldest in list(self._free)[:1]:  # of a copy: another thread may change it
                 self._free.pop(oldest, None)
 
-    def release(self) -> None:
-        """Free the memory that is kept."""
+    def clear(self) -> None:
+        """Free all released buffers."""
         self._free.clear()
 
-    def _kept(self) -> int:
+    def _free_bytes(self) -> int:
         return sum(buffer.nbytes for free in list(self._free.values()) for buffer in free)

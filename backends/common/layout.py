@@ -1,8 +1,8 @@
-"""Where each slot of a cell stands in memory while a sequence runs.
+"""The columns of a cell's slots in the arrays of a time step.
 
 Slots are regrouped so that one call activates all sigmoids: candidate first, then the sigmoid
-gates whose complement is kept, the plain sigmoids, the ordered gates. The GRU's candidate has two
-parts, of the input and of the state, which stand at the two ends: so the columns that multiply the
+gates whose complement is computed too, the plain sigmoids, the ordered gates. The GRU's candidate
+has two parts, of the input and of the state, at the two ends: so the columns that multiply the
 input weights, and those that multiply the recurrent weights, are one window each.
 """
 
@@ -17,23 +17,47 @@ from gatecore.mechanisms import Mechanism
 _PLAIN = ("output", "reset")
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Columns of the (batch, columns) arrays of a step, and the row orders that lead there."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Columns of the (batch, width) arrays of a step, and the rows of the packed weights for them.
 
-    core: str
-    mechanism: Mechanism
-    hidden_size: int
-    width: int  # of the whole array; the packed rows, and once more the hidden size for the GRU
+    Attributes
+    ----------
+    width : int
+        The packed rows, and for the GRU once more the hidden size.
+    columns, complements : dict of slices
+        Columns of each slot, and of each gate in the array of complements.
+    sigmoids : slice
+        Columns of the sigmoid gates, of which the first ``paired`` have complements.
+    ordered : tuple of str
+        The slots that cumax activates.
+    input_rows, state_rows : int array
+        For each column of ``input_window``, ``state_window`` the row of the packed weights.
+    """
+
+    cell: Cell
+    width: int
     columns: dict[str, slice]
-    complements: dict[str, slice]  # columns of the array of complements
+    complements: dict[str, slice]
     sigmoids: slice
-    paired: int  # the first so many sigmoid columns keep their complement
-    ordered: tuple[str, ...]  # the slots activated by cumax
-    input_rows: np.ndarray  # row of the packed weights for each column of input_window
+    paired: int
+    ordered: tuple[str, ...]
+    input_rows: np.ndarray
     state_rows: np.ndarray
     input_window: slice
     state_window: slice
+
+    @property
+    def core(self) -> str:
+        return self.cell.core
+
+    @property
+    def mechanism(self) -> Mechanism:
+        return self.cell.mechanism
+
+    @property
+    def hidden_size(self) -> int:
+        return self.cell.hidden_size
 
     @property
     def complement_width(self) -> int:
@@ -48,40 +72,31 @@ class Plan:
         return self.mechanism.tied(self.core)
 
 
-def plan(cell: Cell) -> Plan:
-    """The layout for a cell."""
-    return _plan(cell.core, cell.mechanism, cell.hidden_size)
-
-
 @functools.lru_cache(maxsize=64)
-def _plan(core: str, mechanism: Mechanism, hidden_size: int) -> Plan:
-    slots = dict(mechanism.slots(core, hidden_size))
-    ordered = [s for s in mechanism.ordered_slots if s in slots]
-    paired = [s for s in slots if s not in ordered and s not in (*_PLAIN, "candidate")]
+def layout_of(cell: Cell) -> Layout:
+    """The layout of a cell."""
+    slots, hidden = dict(cell.slots), cell.hidden_size
+    ordered = [s for s in cell.mechanism.ordered_slots if s in slots]
     plain = [s for s in slots if s in _PLAIN]
+    paired = [s for s in slots if s not in (*ordered, *plain, "candidate")]
     order = ["candidate", *paired, *plain, *ordered]
-    columns, rows = _spans(order, slots), sum(slots.values())
-    offset = hidden_size if core == "gru" else 0
+    columns, packed = _spans(order, slots), _spans(list(slots), slots)
+    offset = hidden if cell.split_candidate else 0
     if offset:
-        columns[STATE_CANDIDATE] = slice(rows, rows + offset)
-    packed = _spans(list(slots), slots)
-    input_rows = np.concatenate([np.arange(rows)[packed[s]] for s in order])
-    return Plan(
-        core=core,
-        mechanism=mechanism,
-        hidden_size=hidden_size,
-        width=rows + offset,
+        columns[STATE_CANDIDATE] = slice(cell.rows, cell.rows + offset)
+    input_rows = np.concatenate([np.arange(cell.rows)[packed[s]] for s in order])
+    return Layout(
+        cell=cell,
+        width=cell.rows + offset,
         columns=columns,
         complements=_spans([*paired, *ordered], slots),
-        sigmoids=slice(hidden_size, columns[[*paired, *plain][-1]].stop)
-        if paired or plain
-        else slice(hidden_size, hidden_size),
+        sigmoids=slice(hidden, hidden + sum(slots[s] for s in (*paired, *plain))),
         paired=sum(slots[s] for s in paired),
         ordered=tuple(ordered),
         input_rows=input_rows,
         state_rows=np.roll(input_rows, -offset),
-        input_window=slice(0, rows),
-        state_window=slice(offset, offset + rows),
+        input_window=slice(0, cell.rows),
+        state_window=slice(offset, offset + cell.rows),
     )
 
 

@@ -2,23 +2,25 @@
 
 A framework that allocates on the GPU hands its stream over and views its arrays through DLPack:
 
-    with bridge.on_stream(torch.cuda.current_stream().cuda_stream, x.device.index) as engine:
-        layer = Layer(engine, cell, params, take, resets, zoneout, (time, batch), np.float32)
-        outputs, final = layer.forward(bridge.view(engine, x.detach()), state)
-        result = torch.from_dlpack(outputs)
+    with interop.on_stream(torch.cuda.current_stream().cuda_stream, x.device.index) as engine:
+        call = Call(engine, cell, params, (time, batch), np.float32, resets, zoneout)
+        layer = FusedLayer(call, acquire)
+        outputs, final = layer.forward(interop.view(engine, x.detach()), states)
+        result = torch.from_dlpack(outputs[0])
 
-where params, resets, zoneout and state are views too, and ``take`` hands out views of the
+where params, resets, zoneout and states are views too, and ``acquire`` returns views of the
 framework's own memory: what a backward pass needs can so be tensors of the shapes that
 ``saved_shapes`` tells beforehand, and ``Layer`` says how it is made again from them.
 """
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from gatecore.backends.common.layout import plan
+from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import launch as cuda
 from gatecore.backends.cuda import support
 from gatecore.backends.cuda.engine import KernelEngine
@@ -44,20 +46,18 @@ def reason(cell: Cell, steps: tuple[int, int], dtype: Any, device: int = 0) -> s
     """
     if (why := missing()) is not None:
         return why
-    return cuda.engine(device).unfit or support.reason(plan(cell), steps, dtype)
+    return cuda.engine(device).unfit or support.reason(cell, steps, dtype)
 
 
 @contextlib.contextmanager
-def on_stream(stream: int, device: int, kernels: str = "auto") -> Iterator[KernelEngine]:
-    """An engine of the explicit driver whose work goes to that stream of that GPU.
+def on_stream(stream: int, device: int) -> Iterator[KernelEngine]:
+    """An engine of manual BPTT whose work goes to that stream of that GPU.
 
     Parameters
     ----------
     stream : int
         A ``cudaStream_t`` as a number; 0 is the default stream.
     device : int
-    kernels : {"auto", "fused", "none"}
-        See :class:`gatecore.backends.cuda.engine.KernelEngine`.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def on_stream(stream: int, device: int, kernels: str = "auto") -> Iterator[Kerne
     cupy = cuda.launcher().xp
     there = cupy.cuda.ExternalStream(stream, device) if stream else cupy.cuda.Stream.null
     with cupy.cuda.Device(device), there:
-        yield cuda.engine(device, kernels)
+        yield cuda.engine(device)
 
 
 def view(engine: KernelEngine, array: Any) -> Array:
@@ -76,13 +76,14 @@ def view(engine: KernelEngine, array: Any) -> Array:
 
 
 def saved_shapes(cell: Cell, steps: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """The shapes that a ``Layer`` on the fused kernels takes for (time, batch) steps, in order."""
-    (time, batch), layout = steps, plan(cell)
-    taken = [(time, batch, cell.input_size + 1), (time, batch, layout.width)]
+    """The shapes that a ``FusedLayer`` acquires for (time, batch) steps, in order."""
+    (time, batch), layout = steps, layout_of(cell)
+    shapes = [(time, batch, cell.input_size + 1), (time, batch, layout.width)]
 
-    def take(width: int, steps: bool = True, extra: int = 0) -> Any:
-        taken.append((time + extra, batch, width))
+    def acquire(width: int, steps: bool = True, extra: int = 0) -> Any:
+        shapes.append((time + extra, batch, width))
         return np.empty((1 + extra, 1, width))
 
-    KernelSteps(None, np, layout, np.empty((1, 1, layout.width)), take)
-    return taken
+    nowhere = SimpleNamespace(launcher=None, xp=np)
+    KernelSteps(nowhere, layout, np.empty((1, 1, layout.width)), acquire)
+    return shapes

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gatecore.backends.common.layout import Plan
+from gatecore.backends.common.layout import Layout
 
 SIZES = (
     "time", "batch", "hidden", "width", "ordered_width", "downsize", "rows", "state_window",
@@ -27,24 +27,24 @@ FIELDS = (*SIZES, *COLUMNS, *SAVED, *GIVEN, *AMOUNTS, "bias", *RESULTS, *BETWEEN
 RECORD = np.dtype([(n, np.float64 if n in AMOUNTS else np.int64) for n in FIELDS])
 
 
-def blank(plan: Plan, steps: tuple[int, int]) -> np.ndarray:
+def blank(layout: Layout, steps: tuple[int, int]) -> np.ndarray:
     """A record (1,) with sizes and columns filled in, all pointers null."""
     record = np.zeros(1, RECORD)
     time, batch = steps
     sizes = {
         "time": time,
         "batch": batch,
-        "hidden": plan.hidden_size,
-        "width": plan.width,
-        "ordered_width": plan.ordered_width,
-        "downsize": plan.mechanism.downsize if plan.mechanism.auxiliary == "master" else 1,
-        "rows": len(plan.state_rows),
-        "state_window": plan.state_window.start,
+        "hidden": layout.hidden_size,
+        "width": layout.width,
+        "ordered_width": layout.ordered_width,
+        "downsize": layout.mechanism.downsize if layout.mechanism.auxiliary == "master" else 1,
+        "rows": len(layout.state_rows),
+        "state_window": layout.state_window.start,
     }
     for name, value in sizes.items():
         record[name] = value
     for slot in COLUMNS:
-        record[slot] = plan.columns[slot].start if slot in plan.columns else -1
+        record[slot] = layout.columns[slot].start if slot in layout.columns else -1
     return record
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gatecore.backends.common.layout import Plan
+from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import source, support
 from gatecore.backends.cuda.engine import KernelEngine
 from gatecore.backends.cuda.steps import Station
@@ -67,19 +67,21 @@ class CudaLauncher:
         """Copy the table, in the stream's order: after the kernels that still read the last one."""
         target.set(record.view(np.uint8))
 
-    def kernels(self, plan: Plan, dtype: Any, batch: int) -> Sequence[Callable[[Array, int], None]]:
+    def kernels(
+        self, layout: Layout, dtype: Any, batch: int
+    ) -> Sequence[Callable[[Array, int], None]]:
         """The forward and the backward kernel, compiled at the first request."""
         device = self.xp.cuda.runtime.getDevice()
-        compiled = _compiled(self.xp, source.names(plan, dtype), device)
-        shape = support.geometry(plan, batch, np.dtype(dtype).itemsize)
+        compiled = _compiled(self.xp, source.names(layout, dtype), device)
+        shape = support.geometry(layout, batch, np.dtype(dtype).itemsize)
         return [functools.partial(_launch, kernel, shape) for kernel in compiled]
 
-    def station(self, plan: Plan, steps: tuple[int, int], dtype: Any) -> Station:
+    def station(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> Station:
         """The station for this shape on the current device and stream."""
         device = self.xp.cuda.runtime.getDevice()
         stream = self.xp.cuda.get_current_stream().ptr
-        key = (device, stream, plan.mechanism, plan.core, plan.hidden_size, steps, str(dtype))
-        station = self._stations.pop(key, None) or Station(self.xp, plan, steps, dtype)
+        key = (device, stream, layout.cell, steps, str(dtype))
+        station = self._stations.pop(key, None) or Station(self.xp, layout, steps, dtype)
         self._stations[key] = station
         while len(self._stations) > _STATIONS:
             self._stations.popitem(last=False)
@@ -130,7 +132,7 @@ def launcher() -> CudaLauncher:
 
 
 @functools.cache
-def engine(device: int, kernels: str = "auto") -> KernelEngine:
+def engine(device: int) -> KernelEngine:
     """The engine for the GPU of that number, which must be the current one."""
     capability = int(launcher().xp.cuda.Device(device).compute_capability)
-    return KernelEngine(launcher(), kernels, support.device_reason(capability))
+    return KernelEngine(launcher(), support.device_reason(capability))

@@ -5,7 +5,7 @@ import importlib.resources
 import re
 from typing import Any
 
-from gatecore.backends.common.layout import Plan
+from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import support
 
 FILES = ("gate.cuh", "block.cuh", "sequence.cuh", "cells.cuh", "kernels.cu")
@@ -28,16 +28,16 @@ def text() -> str:
     return re.sub(r'^#(include "|pragma once).*\n', "", "".join(files), flags=re.MULTILINE)
 
 
-def template_arguments(plan: Plan, dtype: Any) -> str:
+def template_arguments(layout: Layout, dtype: Any) -> str:
     """The fields of a mechanism as the kernels' template arguments."""
-    mechanism = plan.mechanism
-    fields = (plan.core, _ACTIVATIONS[mechanism.activation], _AUXILIARIES[mechanism.auxiliary])
+    mechanism = layout.mechanism
+    fields = (layout.core, _ACTIVATIONS[mechanism.activation], _AUXILIARIES[mechanism.auxiliary])
     return ", ".join((_SCALARS[str(dtype)], *(f"gatecore::{field}" for field in fields)))
 
 
-def names(plan: Plan, dtype: Any) -> tuple[str, str]:
+def names(layout: Layout, dtype: Any) -> tuple[str, str]:
     """The name expressions of the forward and the backward kernel."""
-    arguments = template_arguments(plan, dtype)
+    arguments = template_arguments(layout, dtype)
     return f"forward<{arguments}>", f"backward<{arguments}>"
 
 

@@ -1,8 +1,8 @@
-"""Whole sequences by the fused kernels: the steps of the explicit driver, one launch each.
+"""Whole sequences by the fused kernels: the time steps of manual BPTT, one launch each.
 
-What a pullback needs lies in arrays that the driver gives, and changes from call to call. What
-stands between a step and its product stays in place: a ``Station``, of which there is one for each
-shape. So a recorded graph holds only the station's addresses, and serves every call of that shape.
+What a pullback needs lies in arrays that change from call to call. What stands between a step and
+its product stays in place: a ``Station``, of which there is one for each shape. So a recorded graph
+holds only the station's addresses, and serves every call of that shape.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from gatecore.algebra import Gate
-from gatecore.backends.common.layout import Plan
+from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import kernel_arguments
-from gatecore.backends.numpy.loop import Loop
 
 Array = Any
 
@@ -29,10 +28,12 @@ class Launcher(Protocol):
     def upload(self, record: np.ndarray, target: Array) -> None:
         """Copy a table's bytes to where the kernels read it."""
 
-    def kernels(self, plan: Plan, dtype: Any, batch: int) -> Sequence[Callable[[Array, int], None]]:
+    def kernels(
+        self, layout: Layout, dtype: Any, batch: int
+    ) -> Sequence[Callable[[Array, int], None]]:
         """The forward and the backward kernel: functions of the uploaded table and the step."""
 
-    def station(self, plan: Plan, steps: tuple[int, int], dtype: Any) -> "Station":
+    def station(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> "Station":
         """The station for this shape."""
 
     def replay(self, station: "Station", direction: str, body: Callable[[], None]) -> None:
@@ -42,8 +43,8 @@ class Launcher(Protocol):
 class Station:
     """Memory that stays where it is between calls of one shape, and what was recorded on it."""
 
-    def __init__(self, xp: Any, plan: Plan, steps: tuple[int, int], dtype: Any) -> None:
-        batch, hidden, rows = steps[1], plan.hidden_size, len(plan.state_rows)
+    def __init__(self, xp: Any, layout: Layout, steps: tuple[int, int], dtype: Any) -> None:
+        batch, hidden, rows = steps[1], layout.hidden_size, len(layout.state_rows)
         shapes = {
             "state": (batch, hidden),
             "recurrent": (batch, rows),
@@ -59,48 +60,41 @@ class Station:
         self.recorded: dict[str, Any] = {}
 
 
-class KernelSteps(Loop):
-    """The interface of ``explicit.steps.Steps``, for all three cells."""
-
-    path = "fused kernels"
+class KernelSteps:
+    """The interface of ``numpy.steps.Steps``, for all three cells."""
 
     def __init__(
-        self,
-        launcher: Any,  # a Launcher
-        xp: Any,
-        plan: Plan,
-        logits: Array,
-        take: Any,
-        zoneout: Any = None,
+        self, engine: Any, layout: Layout, logits: Array, acquire: Any, zoneout: Any = None
     ) -> None:
-        self.launcher, self.xp, self.plan, self.logits = launcher, xp, plan, logits
+        self.launcher, self.xp = engine.launcher, engine.xp
+        self.layout, self.logits = layout, logits
         self.bias: Array = None
-        amounts = zoneout if isinstance(zoneout, tuple) else (zoneout,)
-        self.amounts = [self._amount(a) for a in reversed(amounts)]  # hidden, and of an LSTM cell
-        self.ordered = take(3 * plan.ordered_width) if plan.ordered else None
-        self.hidden = take(plan.hidden_size, extra=1)
-        self.cell = take(plan.hidden_size, extra=1) if plan.core == "lstm" else None
-        self.states = (self.hidden,) if self.cell is None else (self.hidden, self.cell)
-        empty = xp.empty(self.hidden.shape[1:], dtype=logits.dtype)
-        self.cotangents = tuple(empty if s is self.hidden else xp.empty_like(empty)
-                                for s in self.states)  # fmt: skip
+        self.amounts = [self._amount(a) for a in reversed(zoneout or ())]  # in the states' order
+        self.ordered = acquire(3 * layout.ordered_width) if layout.ordered else None
+        names = layout.cell.state_names
+        self.states = tuple(acquire(layout.hidden_size, extra=1) for _ in names)
+        self.hidden = self.states[0]
+        shape = self.hidden.shape[1:]
+        self.cotangents = tuple(self.xp.empty(shape, dtype=logits.dtype) for _ in names)
 
     def gates(self) -> dict[str, Gate]:
         """The gate slots' own activations at every step, by slot name."""
-        slots = {slot: self.logits[..., part] for slot, part in self.plan.columns.items()}
-        return self.plan.mechanism.activate(slots)
+        slots = {slot: self.logits[..., part] for slot, part in self.layout.columns.items()}
+        return self.layout.mechanism.activate(slots)
 
-    def sweep(self, engine: Any, weights: Array, keep: Array | None, shown: int) -> Any:
-        """All steps from ``states[..][0]``: the first ``shown`` states after each."""
-        shape = (*self.logits.shape[:2], self.plan.hidden_size)
-        outputs = [self.xp.empty(shape, dtype=self.logits.dtype) for _ in range(shown)]
-        if keep is not None:
+    def scan(
+        self, engine: Any, weights: Array, factors: Array | None, num_outputs: int
+    ) -> tuple[Array, ...]:
+        """All steps from ``states[..][0]``: the first ``num_outputs`` states after each."""
+        shape = (*self.logits.shape[:2], self.layout.hidden_size)
+        outputs = [self.xp.empty(shape, dtype=self.logits.dtype) for _ in range(num_outputs)]
+        if factors is not None:
             for states in self.states:
-                states[0] *= keep[0]
+                states[0] *= factors[0]
         station = self._station(weights)
         station.arrays["state"][...] = self.hidden[0]
         names = dict(zip(kernel_arguments.RESULTS, outputs, strict=False))
-        self._tell(station, keep, **names)
+        self._tell(station, factors, **names)
         step, _ = self._kernels()
         state, recurrent = station.arrays["state"], station.arrays["recurrent"]
         transposed = station.weights.T
@@ -113,24 +107,24 @@ class KernelSteps(Loop):
         self.launcher.replay(station, "forward", body)
         return tuple(outputs)
 
-    def sweep_back(
+    def scan_backward(
         self,
         engine: Any,
         weights: Array,
-        keep: Array | None,
+        factors: Array | None,
         d_logits: Array,
-        given: Sequence[Array | None],
+        d_outputs: Sequence[Array | None],
     ) -> None:
         """From the last states' ``cotangents`` to the first ones', in place, and ``d_logits``."""
         xp, station = self.xp, self._station(weights)
-        given = [None if g is None else xp.ascontiguousarray(g) for g in given]
+        d_outputs = [None if d is None else xp.ascontiguousarray(d) for d in d_outputs]
         running = [station.arrays[name] for name in ("d_hidden", "d_cell")]
         for own, value in zip(running, self.cotangents, strict=False):
             own[...] = value
         through, d_recurrent = (station.arrays[n] for n in ("through", "d_recurrent"))
         through[...] = 0
-        names = dict(zip(("d_outputs", "d_output_cells"), given, strict=False))
-        self._tell(station, keep, d_logits=d_logits, **names)
+        names = dict(zip(("d_outputs", "d_output_cells"), d_outputs, strict=False))
+        self._tell(station, factors, d_logits=d_logits, **names)
         _, step = self._kernels()
 
         def body() -> None:
@@ -141,19 +135,19 @@ class KernelSteps(Loop):
         self.launcher.replay(station, "backward", body)
         xp.add(running[0], through, out=running[0])
         for own, result in zip(running, self.cotangents, strict=False):
-            result[...] = own if keep is None else own * keep[0]
+            result[...] = own if factors is None else own * factors[0]
 
     def _station(self, weights: Array) -> Station:
-        station = self.launcher.station(self.plan, self.logits.shape[:2], self.logits.dtype)
+        station = self.launcher.station(self.layout, self.logits.shape[:2], self.logits.dtype)
         station.weights[...] = weights
         return station
 
     def _kernels(self) -> Sequence[Callable[[Array, int], None]]:
-        return self.launcher.kernels(self.plan, self.logits.dtype, self.logits.shape[1])
+        return self.launcher.kernels(self.layout, self.logits.dtype, self.logits.shape[1])
 
     def _tell(self, station: Station, keep: Array | None, **call: Array | None) -> None:
         """Upload the table of this call: ``call`` are the arrays that only it has."""
-        record = kernel_arguments.blank(self.plan, self.logits.shape[:2])
+        record = kernel_arguments.blank(self.layout, self.logits.shape[:2])
         arrays = self.logits, self.ordered, *self.states
         saved = dict(zip(kernel_arguments.SAVED, arrays, strict=False))
         given: dict[str, Array] = {"keep": keep, "bias": self.bias}

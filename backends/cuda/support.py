@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from gatecore.backends.common.layout import Plan
+from gatecore.backends.common.layout import Layout
+from gatecore.cells import Cell
 
 CORES = ("lstm", "gru", "minimal")
 ACTIVATIONS = ("sigmoid", "cumax")
@@ -28,11 +29,11 @@ class Limits:
 LIMITS = Limits()
 
 
-def reason(plan: Plan, steps: tuple[int, int], dtype: Any) -> str | None:
+def reason(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     """Why the kernels can't run this sequence of (time, batch) steps; None where they can."""
-    mechanism = plan.mechanism
+    mechanism = cell.mechanism
     fields = (
-        ("core", plan.core, CORES),
+        ("core", cell.core, CORES),
         ("activation", mechanism.activation, ACTIVATIONS),
         ("auxiliary", mechanism.auxiliary, AUXILIARIES),
         ("dtype", str(dtype), DTYPES),
@@ -40,7 +41,7 @@ def reason(plan: Plan, steps: tuple[int, int], dtype: Any) -> str | None:
     for name, value, known in fields:
         if value not in known:
             return f"{name} {value!r} is none of {', '.join(known)}"
-    sizes = (("hidden_size", plan.hidden_size), ("time", steps[0]), ("batch", steps[1]))
+    sizes = (("hidden_size", cell.hidden_size), ("time", steps[0]), ("batch", steps[1]))
     return next((_outside(n, v) for n, v in sizes if _outside(n, v)), None)
 
 
@@ -65,14 +66,14 @@ class Geometry:
     shared: int
 
 
-def geometry(plan: Plan, batch: int, itemsize: int) -> Geometry:
+def geometry(layout: Layout, batch: int, itemsize: int) -> Geometry:
     """The launch for a step: the same for equal shapes, so that results repeat bit for bit.
 
     Gates that depend on each other (ordered or master gates) need a whole row in one block.
     """
-    mechanism = plan.mechanism
+    mechanism = layout.mechanism
     together = mechanism.activation == "cumax" or mechanism.auxiliary == "master"
     most = MAX_THREADS if together else 4 * WARP
-    threads = min(most, -(-plan.hidden_size // WARP) * WARP)
-    blocks = 1 if together else -(-plan.hidden_size // threads)
+    threads = min(most, -(-layout.hidden_size // WARP) * WARP)
+    blocks = 1 if together else -(-layout.hidden_size // threads)
     return Geometry((batch, blocks), threads, 2 * threads * itemsize)

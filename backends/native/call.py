@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gatecore.backends.common.layout import Plan, plan
+from gatecore.backends.common.layout import Layout, layout_of
 from gatecore.backends.native import library
 from gatecore.cells import Cell
 
@@ -137,7 +137,7 @@ class LayerCall:
     @functools.cached_property
     def struct(self) -> LayerStruct:
         """The sizes as the library takes them."""
-        layout, cell = plan(self.cell), self.cell
+        layout, cell = layout_of(self.cell), self.cell
         chosen = self.instruction_set or library.best_instruction_set()
         rows = [order.astype(np.int32) for order in (layout.input_rows, layout.state_rows)]
         struct = LayerStruct(
@@ -244,7 +244,7 @@ def saved_shapes(cell: Cell, stride: int, steps: Any, batch: Any) -> Shapes:
 layer_call = functools.lru_cache(maxsize=256)(LayerCall)  # asks the library for sizes once
 
 
-def _kinds(layout: Plan) -> dict[str, int]:
+def _kinds(layout: Layout) -> dict[str, int]:
     """The fields of the struct that say what is computed, and the first column of each slot."""
     mechanism, columns = layout.mechanism, layout.columns
     kinds = {

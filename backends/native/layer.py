@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from gatecore.algebra import Gate, negate
-from gatecore.backends.common.buffer_pool import Workspace
-from gatecore.backends.common.layout import plan
-from gatecore.backends.common.validation import array, state_parts, zoneout_amounts
+from gatecore.backends.common.buffer_pool import BufferPool
+from gatecore.backends.common.layout import layout_of
+from gatecore.backends.native import library
 from gatecore.backends.native.call import by_state, layer_call, of_states, zoneout_fields
-from gatecore.cells import Cell
 
 Array = Any
+States = Sequence[Array | None]
 
 
 class NativeLayer:
@@ -23,88 +23,75 @@ class NativeLayer:
 
     Parameters
     ----------
-    cell, params, take, resets, zoneout, steps, dtype
-        As there; arrays in C order are not copied.
-    saves : bool
-        Whether a backward may follow; without, memory does not grow with the sequence.
+    call : numpy.bptt.Call
+        Arrays in C order are not copied. Unless it saves for a backward pass, memory does not grow
+        with the sequence.
+    acquire : callable
+        As there.
     **options
-        ``threads``, ``instruction_set`` and ``split`` of :func:`call.layer_call`.
+        ``threads``, ``instruction_set`` and ``split`` of :func:`call.layer_call`; the engine says
+        how many threads by default.
     """
 
-    path = "native"
+    name = "native"
 
-    def __init__(
-        self,
-        cell: Cell,
-        params: Mapping[str, Array],
-        take: Any,
-        resets: Array | None,
-        zoneout: Any,
-        steps: tuple[int, int],
-        dtype: Any,
-        *,
-        saves: bool = True,
-        **options: Any,
-    ) -> None:
-        self.cell, self.dtype, self.saves = cell, dtype, saves
-        self.call = layer_call(cell, *steps, saves=saves, **options)
-        self.params = {name: np.ascontiguousarray(value) for name, value in params.items()}
-        if resets is not None:
-            resets = array("resets", resets, steps, "bool", "(time, batch)").copy()
-        amounts = zoneout_amounts(cell, zoneout, steps, dtype)
-        self._fields = self.params | _contiguous({"resets": resets, **zoneout_fields(amounts)})
-        if saves:
-            self._fields |= {"saved_gates": take(self.call.stride), "x": take(cell.input_size)}
-            states = [take(cell.hidden_size, extra=1) for _ in cell.state_names]
+    @staticmethod
+    def unsupported(call: Any, /) -> str | None:
+        """Why the library cannot run ``call``; None if it can."""
+        return library.unsupported(np.dtype(call.dtype).name)
+
+    def __init__(self, call: Any, acquire: Any, **options: Any) -> None:
+        cell = call.cell
+        self.call, self.params = call, _contiguous(call.params)
+        if "threads" not in options:
+            options["threads"] = call.engine.threads()
+        self.layer_call = layer_call(cell, *call.steps, saves=call.save_for_backward, **options)
+        resets = None if call.resets is None else call.resets.copy()
+        zoneout = zoneout_fields(call.zoneout)
+        self._fields = self.params | _contiguous({"resets": resets, **zoneout})
+        if call.save_for_backward:
+            self._fields["saved_gates"] = acquire(self.layer_call.stride)
+            self._fields["x"] = acquire(cell.input_size)
+            states = [acquire(cell.hidden_size, extra=1) for _ in cell.state_names]
             self._fields |= by_state("saved", states)
         else:
-            self._fields |= _empty(self.call.saved_shapes)
+            self._fields |= _empty(self.layer_call.saved_shapes)
         self._addresses = _addresses(self._fields)
 
-    def forward(self, x: Array, state: Any, return_cells: bool = False) -> tuple[Any, Any]:
-        """All steps from x (time, batch, input): the outputs, and the last state."""
-        read = {}
-        if self.saves:
+    def forward(self, x: Array, initial: States) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The outputs of all steps from x (time, batch, input), and the parts of the last state."""
+        read = by_state("initial", self.call.states("state", initial))
+        if self.call.save_for_backward:
             self._fields["x"][...] = x
         else:
             read["x"] = x
-        shapes = self.call.forward_shapes(return_cells)
-        initial = state_parts(self.cell, state, shapes["final_hidden"], self.dtype)
-        results, scratch = _empty(shapes), _SCRATCH.take((self.call.forward_scratch,), np.float32)
-        read |= by_state("initial", initial)
-        self._run(self.call.forward, read, results, scratch)
-        _SCRATCH.give([scratch])
-        outputs = of_states("output", results)
-        final = self.cell.state(of_states("final", results))
-        return tuple(outputs) if return_cells else outputs[0], final
+        results = _empty(self.layer_call.forward_shapes(self.call.return_cells))
+        scratch = _SCRATCH.acquire((self.layer_call.forward_scratch,), np.float32)
+        self._run(self.layer_call.forward, read, results, scratch)
+        _SCRATCH.release([scratch])
+        return tuple(of_states("output", results)), tuple(of_states("final", results))
 
     def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
         """Shape of the scratch memory of :meth:`backward`."""
-        return (self.call.backward_scratch[wrt_x],)
+        return (self.layer_call.backward_scratch[wrt_x],)
 
     def backward(
-        self, d_outputs: Sequence[Array | None], d_state: Any, scratch: Array, wrt_x: bool = True
-    ) -> tuple[dict[str, Array], Array | None, Any]:
-        """Cotangents of the parameters, of x (or None), and of the initial state.
+        self, d_outputs: States, d_states: States, scratch: Array, wrt_x: bool = True
+    ) -> tuple[dict[str, Array], Array | None, tuple[Array, ...]]:
+        """Cotangents of the parameters, of x (or None), and of the parts of the initial state.
 
         ``scratch`` has the shape :meth:`scratch_shape`.
         """
-        shapes = self.call.backward_shapes(wrt_x)
-        final = shapes["d_initial_hidden"]
-        full = (self.call.time, *final)
-        for part in d_outputs:
-            if part is not None:
-                array("d_output", part, full, self.dtype, "(time, batch, hidden)")
-        d_final = state_parts(self.cell, d_state, final, self.dtype, "d_state")
-        read = by_state("d_output", d_outputs) | by_state("d_final", d_final)
-        results = _empty(shapes)
-        self._run(self.call.backward, read, results, scratch)
+        d_outputs, d_states = self.call.cotangents(d_outputs, d_states)
+        read = by_state("d_output", d_outputs) | by_state("d_final", d_states)
+        results = _empty(self.layer_call.backward_shapes(wrt_x))
+        self._run(self.layer_call.backward, read, results, scratch)
         d_params = {name: results[f"d_{name}"] for name in self.params}
-        return d_params, results.get("d_x"), self.cell.state(of_states("d_initial", results))
+        return d_params, results.get("d_x"), tuple(of_states("d_initial", results))
 
     def forget_gate(self) -> Gate:
         """The effective forget gate of every step, (time, batch, hidden) each side."""
-        layout, gates = plan(self.cell), {}
+        layout, gates = layout_of(self.call.cell), {}
         for slot in layout.complements:
             saved = self._fields["saved_gates"][..., layout.columns[slot]]
             gates[slot] = _ordered(saved) if slot in layout.ordered else _decoded(saved)
@@ -122,10 +109,10 @@ class NativeLayer:
 
 def release() -> None:
     """Free the scratch memory that is kept between calls."""
-    _SCRATCH.release()
+    _SCRATCH.clear()
 
 
-_SCRATCH = Workspace(np)
+_SCRATCH = BufferPool(np)
 
 
 def _empty(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

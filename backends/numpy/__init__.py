@@ -1,8 +1,7 @@
 """The NumPy backend: whole sequences by manual backpropagation through time.
 
 Needs nothing but NumPy; in float32 the native library runs where it was built. Every mechanism,
-float32 and float64; a call returns arrays that the caller owns, and the memory that its pullback
-holds goes back to a pool when the pullback is dropped.
+float32 and float64. What a call returns is the caller's.
 """
 
 from gatecore.backends.common.learner_checks import unsupported

@@ -1,81 +1,59 @@
-"""A whole sequence forward, and its pullback: one driver for every cell and mechanism.
+"""A whole sequence forward, and its pullback: manual BPTT for every cell and mechanism.
 
-The input projection is one product over all time, and so is each weight gradient; the time
-loop (``loop``) multiplies by the recurrent weights and steps, and allocates nothing.
+The input projection is one product over all time, and so is each weight gradient; the time loop
+(``steps``) multiplies by the recurrent weights and steps, and allocates nothing.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gatecore import cells
-from gatecore._checks import choice
 from gatecore.algebra import Gate
-from gatecore.backends.common.buffer_pool import Workspace
-from gatecore.backends.common.layout import plan
+from gatecore.backends.common.buffer_pool import BufferPool
+from gatecore.backends.common.implementation import choose
+from gatecore.backends.common.layout import layout_of
 from gatecore.backends.common.validation import (
-    array,
     cell_of,
-    check,
-    keep_factors,
+    check_array,
+    check_numbers,
+    check_zoneout,
     layers_of,
     per_layer,
-    state_parts,
-    zoneout_amounts,
+    reset_factors,
+    zoneout_parts,
 )
-from gatecore.backends.numpy.loop import Loop
 from gatecore.backends.numpy.steps import STEPS
+from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism
 
 Array = Any
-MakeSteps = Callable[..., Loop]  # the arguments are those of Steps
-
-
-IMPLS = ("auto", "native", "reference")
+States = Sequence[Array | None]
+Gradients = tuple[dict[str, Array], Array | None, tuple[Array, ...]]
 
 
 class Engine:
-    """An array namespace, its memory, and the steps that run on it.
+    """An array namespace with its buffer pool, matrix products and implementations.
 
     Parameters
     ----------
     xp : array namespace
         With ``out=`` in its functions, as NumPy and CuPy have.
-    steps : mapping of core name to Steps, or to what replaces them
+    implementations : classes, optional
+        Implementations in order of preference, with the interface of :class:`Layer`, which is the
+        only one by default.
+    threads : callable, optional
+        Returns the number of threads that the native library may use.
     """
 
-    def __init__(self, xp: Any, steps: Mapping[str, MakeSteps] = STEPS) -> None:
-        self.xp, self.steps, self.workspace = xp, steps, Workspace(xp)
-
-    def obstacle(self, dtype: Any) -> str | None:
-        """Why the native library can't run layers of this dtype here; None if it can."""
-        return "it works on NumPy's arrays, in the backends of the CPU"
-
-    def check_impl(self, impl: str, dtype: Any) -> None:
-        """Raise ValueError unless ``impl`` is one of ``IMPLS`` and can be taken."""
-        choice("impl", impl, IMPLS)
-        if impl == "native" and (reason := self.obstacle(dtype)):
-            raise ValueError(
-                f"impl='native' can't be taken: {reason}; use impl='auto' or 'reference'"
-            )
-
-    def layer(
+    def __init__(
         self,
-        impl: str,
-        cell: cells.Cell,
-        params: Mapping[str, Array],
-        take: Any,
-        resets: Array | None,
-        zoneout: Any,
-        steps: tuple[int, int],
-        dtype: Any,
-        saves: bool = True,
-    ) -> Any:
-        """What runs one layer over one sequence; the arguments after ``impl`` are its own.
-
-        ``impl`` has been checked; ``saves`` says whether a backward may follow.
-        """
-        return Layer(self, cell, params, take, resets, zoneout, steps, dtype)
+        xp: Any,
+        implementations: Sequence[Any] | None = None,
+        threads: Callable[[], int] | None = None,
+    ) -> None:
+        self.xp, self.pool, self.threads = xp, BufferPool(xp), threads
+        self.implementations = implementations or (Layer,)
 
     def matmul(self, left: Array, right: Array, out: Array | None = None) -> Array:
         """The product of two matrices, of any size: one call a sequence."""
@@ -84,11 +62,67 @@ class Engine:
     def product(self, weights: Array, batch: int) -> Callable[[Array], Array]:
         """A function that multiplies (batch, n) by these ``weights`` (n, m): one call a time step.
 
-        What it returns may be overwritten by its next call.
+        Its next call may overwrite what it returned.
         """
         weights = self.xp.ascontiguousarray(weights)
         out = self.xp.empty((batch, weights.shape[1]), dtype=weights.dtype)
         return lambda left: self.xp.matmul(left, weights, out=out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The arguments of one layer over one sequence, but for its input and initial state.
+
+    Parameters
+    ----------
+    engine : Engine
+    cell : Cell
+    params : mapping of arrays, as ``Cell.init`` returns them
+    steps : (time, batch)
+    dtype : of all arrays
+    resets : bool array (time, batch), optional
+    zoneout : tuple, optional
+        Probabilities or masks (time, batch, hidden) in the order cell, hidden.
+    return_cells : bool
+    save_for_backward : bool
+        Whether a backward pass may follow.
+    """
+
+    engine: Engine
+    cell: Cell
+    params: Mapping[str, Array]
+    steps: tuple[int, int]
+    dtype: Any
+    resets: Array | None = None
+    zoneout: tuple[Any, ...] | None = None
+    return_cells: bool = False
+    save_for_backward: bool = True
+
+    def __post_init__(self) -> None:
+        zoneout = check_zoneout(self.cell, self.zoneout, self.steps, self.dtype)
+        vars(self)["zoneout"] = zoneout  # the class is frozen
+        if self.resets is not None:
+            check_array("resets", self.resets, self.steps, "bool", "(time, batch)")
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(time, batch, hidden)."""
+        return (*self.steps, self.cell.hidden_size)
+
+    def cotangents(self, d_outputs: States, d_states: States) -> tuple[States, States]:
+        """The cotangents of the outputs and of the parts of the last state, checked."""
+        for part in d_outputs:
+            if part is not None:
+                axes = "(time, batch, hidden)"
+                check_array("d_output", part, self.output_shape, self.dtype, axes)
+        return d_outputs, self.states("d_state", d_states)
+
+    def states(self, name: str, parts: States) -> States:
+        """The parts of a state called ``name``, checked; None for all zeros if there are none."""
+        for part in parts:
+            if part is not None:
+                check_array(name, part, self.output_shape[1:], self.dtype, "(batch, hidden)")
+        return parts or (None,) * len(self.cell.state_names)
 
 
 def run(
@@ -96,198 +130,192 @@ def run(
     core: str,
     params: Any,
     x: Array,
-    state: Any,
-    mechanism: str | Mechanism,
+    state: Any = None,
+    mechanism: str | Mechanism = "UR",
+    *,
     resets: Array | None = None,
     zoneout: Any = None,
     return_cells: bool = False,
     impl: str = "auto",
-    saves: bool = True,
+    save_for_backward: bool = True,
 ) -> tuple[Any, Any, Any]:
     """One layer, or a stack of layers where ``params`` is a sequence of mappings.
 
-    The third result is the derivative, a ``Pullback`` or a ``Stack`` of them; only its ``path`` can
-    be asked if ``saves`` is false.
+    The third result is the derivative, a ``Pullback`` or a ``Stack`` of them; without
+    ``save_for_backward`` it only has ``impl``.
     """
-    if not isinstance(params, Mapping):
-        layers = layers_of(params)
-        return _stack(
-            engine, core, layers, x, state, mechanism, resets, zoneout, return_cells, impl, saves
+    stacked = not isinstance(params, Mapping)
+    layers = layers_of(params) if stacked else [params]
+    states, zoneouts = [state], [zoneout]
+    if stacked:
+        states = per_layer("state", state, len(layers), list | tuple)
+        zoneouts = per_layer("zoneout", zoneout, len(layers))
+    outputs, finals, pullbacks = x, [], []
+    for k, layer in enumerate(layers):
+        cell = cell_of(core, layer, outputs, mechanism)
+        check_numbers(engine.xp, layer, outputs)
+        call = Call(
+            engine,
+            cell,
+            _copy(engine.xp, dict(layer)),
+            outputs.shape[:2],
+            outputs.dtype,
+            resets,
+            _copy(engine.xp, zoneout_parts(cell, zoneouts[k])),
+            return_cells and k == len(layers) - 1,
+            save_for_backward,
         )
-    cell = cell_of(core, params, x, mechanism)
-    check(engine.xp, cell, params, x)
-    engine.check_impl(impl, x.dtype)
-    memory = Memory(engine.workspace, x.shape[:2], x.dtype)
-    own, amounts = (_own(engine.xp, given) for given in (dict(params), zoneout))
-    layer = engine.layer(impl, cell, own, memory.take, resets, amounts, x.shape[:2], x.dtype, saves)
-    outputs, final = layer.forward(x, state, return_cells)
-    return outputs, final, Pullback(layer, memory, return_cells)
+        buffers = Buffers(call)
+        one = choose(engine.implementations, impl, call)(call, buffers.acquire)
+        outputs, final = one.forward(outputs, cell.parts(states[k]))
+        outputs = outputs if call.return_cells else outputs[0]
+        finals.append(cell.state(final))
+        pullbacks.append(Pullback(one, call, buffers))
+    return (outputs, finals, Stack(pullbacks)) if stacked else (outputs, finals[0], pullbacks[0])
 
 
-class Memory:
-    """What one run takes from a workspace, in the order it is taken."""
+class Buffers:
+    """The arrays that one call acquires from its engine's pool."""
 
-    def __init__(self, workspace: Workspace, steps: tuple[int, int], dtype: Any) -> None:
-        self.workspace, self.steps, self.dtype = workspace, steps, dtype
+    def __init__(self, call: Call) -> None:
+        self.pool, self.steps, self.dtype = call.engine.pool, call.steps, call.dtype
         self.arrays: list[Array] = []
 
-    def take(self, width: int, steps: bool = True, extra: int = 0) -> Array:
-        """Memory (time + extra, batch, width), or (batch, width) of scratch."""
+    def acquire(self, width: int, steps: bool = True, extra: int = 0) -> Array:
+        """An array (time + extra, batch, width), or (batch, width) of scratch."""
         time, batch = self.steps
         shape = (time + extra, batch, width) if steps else (batch, width)
-        taken = self.workspace.take(shape, self.dtype)
-        self.arrays.append(taken)
-        return taken
+        self.arrays.append(self.pool.acquire(shape, self.dtype))
+        return self.arrays[-1]
 
 
 class Layer:
-    """One layer over one sequence: forward fills the memory that backward reads.
+    """The reference implementation: one layer over one sequence by array operations.
 
     Parameters
     ----------
-    engine : Engine
-    cell : Cell
-    params : mapping of arrays, as ``Cell.init`` gives them
-    take : callable
-        See ``Memory.take``. It is called in the same order for equal arguments and nothing is
-        read before it is written, so a layer can be made again from what another one filled.
-    resets : bool array (time, batch), optional
-    zoneout : amounts, optional
-    steps : (time, batch)
-    dtype : of all arrays
+    call : Call
+    acquire : callable
+        As ``Buffers.acquire``. It is called in the same order for equal calls and nothing is read
+        before it is written, so a backward pass can make the layer again from saved arrays.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        cell: cells.Cell,
-        params: Mapping[str, Array],
-        take: Any,
-        resets: Array | None,
-        zoneout: Any,
-        steps: tuple[int, int],
-        dtype: Any,
-    ) -> None:
-        self.engine, self.cell, self.params, self.dtype = engine, cell, params, dtype
-        self.time, self.batch = steps
-        self.plan = plan(cell)
-        self.keep = keep_factors(resets, steps, dtype)
-        zoneout = zoneout_amounts(cell, zoneout, steps, dtype)
-        self.inputs = take(cell.input_size + 1)
-        self.logits = take(self.plan.width)
-        self.steps = engine.steps[cell.core](engine.xp, self.plan, self.logits, take, zoneout)
-        if "bias_n" in params:
-            self.steps.bias = engine.xp.array(params["bias_n"])
-        self.path = self.steps.path
-        self.input_weights = params["weight_ih"][self.plan.input_rows]
-        self.state_weights = params["weight_hh"][self.plan.state_rows]
+    name = "reference"
 
-    def forward(self, x: Array, state: Any, return_cells: bool = False) -> tuple[Any, Any]:
-        """All steps from x (time, batch, input): the outputs, and the last state."""
+    @staticmethod
+    def unsupported(call: Call, /) -> str | None:
+        """Why it cannot run ``call``: it can."""
+        return None
+
+    def __init__(self, call: Call, acquire: Any) -> None:
+        self.call, self.engine, self.params = call, call.engine, call.params
+        self.layout = layout_of(call.cell)
+        self.factors = reset_factors(call.resets, call.steps, call.dtype)
+        self.inputs = acquire(call.cell.input_size + 1)
+        self.logits = acquire(self.layout.width)
+        self.steps = self._steps(acquire)
+        if "bias_n" in self.params:
+            self.steps.bias = self.engine.xp.array(self.params["bias_n"])
+        self.input_weights = self.params["weight_ih"][self.layout.input_rows]
+        self.state_weights = self.params["weight_hh"][self.layout.state_rows]
+
+    def _steps(self, acquire: Any) -> Any:
+        make = STEPS[self.call.cell.core]
+        return make(self.engine.xp, self.layout, self.logits, acquire, self.call.zoneout)
+
+    def forward(self, x: Array, initial: States) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The outputs of all steps from x (time, batch, input), and the parts of the last state."""
         self._project(x)
-        self._start(state)
-        shown = 2 if return_cells else 1
-        outputs = self.steps.sweep(self.engine, self.state_weights, self.keep, shown)
-        final = self._packed([states[-1].copy() for states in self.steps.states])
-        return outputs if return_cells else outputs[0], final
+        parts = self.call.states("state", initial)
+        for states, part in zip(self.steps.states, parts, strict=True):
+            states[0] = 0 if part is None else part
+        outputs = self.steps.scan(
+            self.engine, self.state_weights, self.factors, 2 if self.call.return_cells else 1
+        )
+        return outputs, tuple(states[-1].copy() for states in self.steps.states)
 
     def _project(self, x: Array) -> None:
         """The input's part of all logits, by one product: x beside ones, for the bias."""
-        xp, rows = self.engine.xp, self.plan.input_rows
+        rows = self.layout.input_rows
         self.inputs[..., :-1] = x
         self.inputs[..., -1] = 1
-        weights = xp.empty((self.inputs.shape[2], len(rows)), dtype=self.dtype)
+        weights = self.engine.xp.empty((self.inputs.shape[2], len(rows)), dtype=self.call.dtype)
         weights[:-1] = self.input_weights.T
         weights[-1] = self.params["bias"][rows]
-        projected = _flat(self.logits)[:, self.plan.input_window]
+        projected = _flat(self.logits)[:, self.layout.input_window]
         self.engine.matmul(_flat(self.inputs), weights, out=projected)
 
-    def _start(self, state: Any) -> None:
-        given = state_parts(self.cell, state, (self.batch, self.plan.hidden_size), self.dtype)
-        for states, first in zip(self.steps.states, given, strict=True):
-            states[0] = 0 if first is None else first
-
-    def _packed(self, states: Sequence[Array]) -> Any:
-        return tuple(states) if self.cell.core == "lstm" else states[0]
-
     def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
-        """Of the memory that :meth:`backward` works in: the logits' cotangents."""
+        """The shape of :meth:`backward`'s scratch: the logits' cotangents."""
         return self.logits.shape
 
     def backward(
-        self, d_outputs: Sequence[Array | None], d_state: Any, d_logits: Array, wrt_x: bool = True
-    ) -> tuple[dict[str, Array], Array | None, Any]:
-        """Cotangents of the parameters, of x (or None), and of the initial state.
+        self, d_outputs: States, d_states: States, scratch: Array, wrt_x: bool = True
+    ) -> Gradients:
+        """Cotangents of the parameters, of x (or None), and of the parts of the initial state."""
+        d_outputs, d_states = self.call.cotangents(d_outputs, d_states)
+        for cotangent, last in zip(self.steps.cotangents, d_states, strict=True):
+            cotangent[...] = 0 if last is None else last
+        self.steps.scan_backward(self.engine, self.state_weights, self.factors, scratch, d_outputs)
+        d_initial = tuple(cotangent.copy() for cotangent in self.steps.cotangents)
+        return self._d_params(scratch), self._d_x(scratch) if wrt_x else None, d_initial
 
-        ``d_outputs`` are those of the outputs; ``d_logits`` is scratch of :meth:`scratch_shape`.
-        """
-        shape = (self.time, self.batch, self.plan.hidden_size)
-        for part in d_outputs:
-            if part is not None:
-                array("d_output", part, shape, self.dtype, "(time, batch, hidden)")
-        d_start = self._backward_loop(d_logits, d_outputs, d_state)
-        return self._gradients(d_logits), self._d_x(d_logits) if wrt_x else None, d_start
-
-    def _backward_loop(self, d_logits: Array, given: Sequence[Array | None], d_state: Any) -> Any:
-        steps, shape = self.steps, (self.batch, self.plan.hidden_size)
-        last = state_parts(self.cell, d_state, shape, self.dtype, "d_state")
-        for running, value in zip(steps.cotangents, last, strict=True):
-            running[...] = 0 if value is None else value
-        steps.sweep_back(self.engine, self.state_weights, self.keep, d_logits, given)
-        return self._packed([running.copy() for running in steps.cotangents])
-
-    def _gradients(self, d_logits: Array) -> dict[str, Array]:
-        xp, rows, multiply = self.engine.xp, self.plan.input_rows, self.engine.matmul
-        flat = _flat(d_logits)
-        inner = multiply(flat[:, self.plan.input_window].T, _flat(self.inputs))
-        state = multiply(flat[:, self.plan.state_window].T, _flat(self.steps.hidden[:-1]))
-        gradients = {name: xp.empty_like(self.params[name]) for name in self.params}
-        gradients["weight_ih"][rows] = inner[:, :-1]
-        gradients["bias"][rows] = inner[:, -1]
-        gradients["weight_hh"][self.plan.state_rows] = state
+    def _d_params(self, d_logits: Array) -> dict[str, Array]:
+        layout, multiply, flat = self.layout, self.engine.matmul, _flat(d_logits)
+        inner = multiply(flat[:, layout.input_window].T, _flat(self.inputs))
+        state = multiply(flat[:, layout.state_window].T, _flat(self.steps.hidden[:-1]))
+        gradients = {k: self.engine.xp.empty_like(value) for k, value in self.params.items()}
+        gradients["weight_ih"][layout.input_rows] = inner[:, :-1]
+        gradients["bias"][layout.input_rows] = inner[:, -1]
+        gradients["weight_hh"][layout.state_rows] = state
         if "bias_n" in gradients:
-            gradients["bias_n"][...] = d_logits[..., self.plan.input_window.stop :].sum((0, 1))
+            gradients["bias_n"][...] = d_logits[..., layout.input_window.stop :].sum((0, 1))
         return gradients
 
     def _d_x(self, d_logits: Array) -> Array:
-        logits = _flat(d_logits)[:, self.plan.input_window]
+        logits = _flat(d_logits)[:, self.layout.input_window]
         d_x = self.engine.matmul(logits, self.input_weights)
-        return d_x.reshape(self.time, self.batch, self.cell.input_size)
+        return d_x.reshape(*self.call.steps, self.call.cell.input_size)
 
     def forget_gate(self) -> Gate:
         """The effective forget gate of every step, (time, batch, hidden) each side."""
-        forget, _ = self.cell.mechanism.combine(self.steps.gates())
+        forget, _ = self.call.cell.mechanism.combine(self.steps.gates())
         return Gate(*(self.engine.xp.array(side) for side in forget))
 
 
 class Pullback:
     """The derivative of one layer's run: ``pullback(d_output, d_state=None)``.
 
-    Returns (d_params, d_x, d_state). It can be called again, and keeps what it saved to itself
-    until it is dropped. ``wrt_x=False`` leaves d_x out (None), which saves a product.
+    Returns (d_params, d_x, d_state). It can be called again; the arrays that it saved return to the
+    pool when it is dropped. ``wrt_x=False`` leaves d_x out (None), which saves a product.
     """
 
-    def __init__(self, layer: Layer, memory: Memory, return_cells: bool) -> None:
-        self._layer, self._return_cells, self._workspace = layer, return_cells, memory.workspace
-        give = weakref.finalize(self, memory.workspace.give, memory.arrays)
-        give.atexit = False
+    def __init__(self, layer: Any, call: Call, buffers: Buffers) -> None:
+        self._layer, self._call = layer, call
+        finalizer = weakref.finalize(self, buffers.pool.release, buffers.arrays)
+        finalizer.atexit = False
 
     def __call__(
         self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
     ) -> tuple[dict[str, Array], Array | None, Any]:
-        if self._return_cells and not (isinstance(d_output, tuple | list) and len(d_output) == 2):
-            raise ValueError("d_output must be a pair: of the hidden and of the cell states")
-        scratch = self._workspace.take(self._layer.scratch_shape(wrt_x), self._layer.dtype)
+        call, pool = self._call, self._call.engine.pool
+        d_outputs = d_output if call.return_cells else (d_output,)
+        if not isinstance(d_outputs, tuple | list) or len(d_outputs) != 1 + call.return_cells:
+            raise ValueError("d_output must be a pair, of the hidden and of the cell states")
+        d_last = call.cell.parts(d_state, "d_state")
+        scratch = pool.acquire(self._layer.scratch_shape(wrt_x), call.dtype)
         try:
-            parts = d_output if self._return_cells else (d_output,)
-            return self._layer.backward(parts, d_state, scratch, wrt_x)
+            d_params, d_x, d_initial = self._layer.backward(d_outputs, d_last, scratch, wrt_x)
         finally:
-            self._workspace.give([scratch])
+            pool.release([scratch])
+        return d_params, d_x, call.cell.state(d_initial)
 
     @property
-    def path(self) -> str:
-        """What ran the steps: "array operations", or the name of what replaces them."""
-        return self._layer.path
+    def impl(self) -> str:
+        """The name of the implementation that ran, "native" or "reference"."""
+        return self._layer.name
+
+    path = impl
 
     def gates(self) -> Gate:
         """The effective forget gate at every step: both sides (time, batch, hidden)."""
@@ -295,9 +323,9 @@ class Pullback:
 
 
 class Stack:
-    """The derivative of a stack of layers: lists, one entry a layer, for parameters and states."""
+    """The derivative of stacked layers: lists, one entry a layer, for parameters and states."""
 
-    def __init__(self, pullbacks: list[Any]) -> None:
+    def __init__(self, pullbacks: list[Pullback]) -> None:
         self._pullbacks = pullbacks
 
     def __call__(
@@ -307,56 +335,30 @@ class Stack:
         d_params: list[Any] = []
         d_states: list[Any] = []
         for k, pullback in reversed(list(enumerate(self._pullbacks))):
-            d_layer, d_output, d_start = pullback(d_output, states[k], wrt_x=wrt_x or k > 0)
+            d_layer, d_output, d_initial = pullback(d_output, states[k], wrt_x=wrt_x or k > 0)
             d_params.insert(0, d_layer)
-            d_states.insert(0, d_start)
+            d_states.insert(0, d_initial)
         return d_params, d_output, d_states
 
     @property
-    def path(self) -> list[str]:
-        """What ran the steps of each layer."""
-        return [pullback.path for pullback in self._pullbacks]
+    def impl(self) -> list[str]:
+        """The name of the implementation that ran each layer."""
+        return [pullback.impl for pullback in self._pullbacks]
+
+    path = impl
 
     def gates(self) -> list[Gate]:
         """The effective forget gates of each layer."""
         return [pullback.gates() for pullback in self._pullbacks]
 
 
-def _stack(
-    engine: Engine,
-    core: str,
-    params: Sequence[Mapping[str, Array]],
-    x: Array,
-    state: Any,
-    mechanism: str | Mechanism,
-    resets: Array | None,
-    zoneout: Any,
-    return_cells: bool,
-    impl: str,
-    saves: bool,
-) -> tuple[Any, list[Any], Stack]:
-    count = len(params)
-    states = per_layer("state", state, count, list | tuple)
-    amounts = per_layer("zoneout", zoneout, count)
-    output, finals, pullbacks = x, [], []
-    for k, layer in enumerate(params):
-        cells_wanted = return_cells and k == count - 1
-        output, final, pullback = run(
-            engine, core, layer, output, states[k], mechanism, resets, amounts[k], cells_wanted,
-            impl, saves,
-        )  # fmt: skip
-        finals.append(final)
-        pullbacks.append(pullback)
-    return output, finals, Stack(pullbacks)
-
-
-def _own(xp: Any, given: Any) -> Any:
+def _copy(xp: Any, value: Any) -> Any:
     """Copies of arrays: a pullback must not see what its caller does to them afterwards."""
-    if isinstance(given, dict):
-        return {name: _own(xp, value) for name, value in given.items()}
-    if isinstance(given, tuple):
-        return tuple(_own(xp, value) for value in given)
-    return xp.array(given, order="C") if getattr(given, "ndim", 0) else given
+    if isinstance(value, dict):
+        return {name: _copy(xp, entry) for name, entry in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_copy(xp, entry) for entry in value)
+    return xp.array(value, order="C") if getattr(value, "ndim", 0) else value
 
 
 def _flat(steps: Array) -> Array:

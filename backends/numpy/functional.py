@@ -1,26 +1,20 @@
-"""The NumPy backend: whole sequences with explicit backpropagation through time.
+"""Layers over whole sequences in NumPy, each with its pullback, and the learner."""
 
-Needs nothing but NumPy; in float32 the native library runs where it was built. Every mechanism,
-float32 and float64; what a call returns is the caller's, and the memory that its pullback holds
-goes back to a pool when the pullback is dropped.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gatecore.backends.native import layer as native
 from gatecore.backends.native import library
-from gatecore.backends.numpy.bptt import Pullback, Stack, run
-from gatecore.backends.numpy.engine import NativeEngine
+from gatecore.backends.numpy.bptt import Engine, Layer, Pullback, Stack, run
 from gatecore.backends.numpy.learner import ExplicitLearner
 from gatecore.contracts.model import ModelSpec
 from gatecore.mechanisms import Mechanism
 
 Params = Mapping[str, np.ndarray] | Sequence[Mapping[str, np.ndarray]]
 
-_ENGINE = NativeEngine(library.default_threads)
+_ENGINE = Engine(np, (native.NativeLayer, Layer), library.default_threads)
 
 
 def lstm(
@@ -49,28 +43,30 @@ def lstm(
     resets : bool array (time, batch), optional
         Where true, the state is zeroed before that step.
     zoneout : (cell, hidden), optional
-        Amounts of the old values that are kept: numbers in [0, 1] (the expectation, for
-        evaluation) or arrays (time, batch, hidden) of draws; a list of pairs for stacked layers.
+        Probabilities of keeping the old value, in [0, 1], for evaluation, or masks (time, batch,
+        hidden) of ones and zeros; a list of pairs for stacked layers.
     return_cells : bool
         The output is then a pair (hidden, cell) of all steps, and so is the pullback's cotangent.
     impl : {"auto", "native", "reference"}
-        By the native library, by NumPy alone, or by the library wherever it serves: in float32,
-        where it was built. ``pullback.path`` says which ran.
+        The native library, which computes in float32, or NumPy; "auto" is the library wherever it
+        supports the call. ``pullback.impl`` is the name of the one that ran.
 
     Returns
     -------
     output : array (time, batch, hidden)
+        The caller's, as all that is returned: no later call overwrites it.
     state : (h, c)
         After the last step.
     pullback : callable
         ``pullback(d_output, d_state=None) -> (d_params, d_x, d_state)``; ``wrt_x=False`` leaves
-        d_x out; ``pullback.gates()`` is the effective forget gate of every step.
+        d_x out; ``pullback.gates()`` is the effective forget gate of every step. The arrays that it
+        saved return to a pool when it is dropped.
 
     Raises
     ------
     ValueError, TypeError
         Shapes or dtypes that do not fit, parameters that are not finite, or an ``impl`` that
-        can't be taken, with the reason.
+        does not support the call, with the reason.
 
     Examples
     --------
@@ -78,50 +74,71 @@ def lstm(
     >>> params = LSTM(3, 8, mechanism="UR").init(rng=0)
     >>> output, (h, c), pullback = lstm(params, np.ones((5, 2, 3)))
     >>> d_params, d_x, d_state = pullback(np.ones_like(output))
-    >>> output.shape, d_params["weight_hh"].shape
-    ((5, 2, 8), (32, 8))
+    >>> output.shape, d_params["weight_hh"].shape, pullback.impl
+    ((5, 2, 8), (32, 8), 'reference')
     """
-    return run(_ENGINE, "lstm", params, x, state, mechanism, resets, zoneout, return_cells, impl)
+    return run(
+        _ENGINE, "lstm", params, x, state, mechanism, resets=resets, zoneout=zoneout,
+        return_cells=return_cells, impl=impl,
+    )  # fmt: skip
 
 
-def gru(
-    params: Params,
-    x: np.ndarray,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: np.ndarray | None = None,
-    zoneout: Any = None,
-    impl: str = "auto",
-) -> tuple[np.ndarray, Any, Pullback | Stack]:
-    """A GRU over a whole sequence, reset after the product, and its pullback.
+def _hidden_state_layer(core: str, doc: str) -> Callable[..., tuple[Any, Any, Pullback | Stack]]:
+    """The function of a core whose state is h alone."""
 
-    As :func:`lstm`, but for the state h (batch, hidden), the further parameter ``bias_n``
-    (hidden,), and a zoneout of one amount.
-    """
-    return run(_ENGINE, "gru", params, x, state, mechanism, resets, zoneout, impl=impl)
+    def layer(
+        params: Params,
+        x: np.ndarray,
+        state: Any = None,
+        mechanism: str | Mechanism = "UR",
+        *,
+        resets: np.ndarray | None = None,
+        zoneout: Any = None,
+        impl: str = "auto",
+    ) -> tuple[Any, Any, Pullback | Stack]:
+        options = {"resets": resets, "zoneout": zoneout, "impl": impl}
+        return run(_ENGINE, core, params, x, state, mechanism, **options)
+
+    layer.__name__ = layer.__qualname__ = core
+    layer.__doc__ = doc
+    return layer
 
 
-def minimal(
-    params: Params,
-    x: np.ndarray,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: np.ndarray | None = None,
-    zoneout: Any = None,
-    impl: str = "auto",
-) -> tuple[np.ndarray, Any, Pullback | Stack]:
+gru = _hidden_state_layer(
+    "gru",
+    """A GRU over a whole sequence, reset after the product as in torch, and its pullback.
+
+    As :func:`lstm`, except that the state is h (batch, hidden), ``params`` also has ``bias_n``
+    (hidden,), and zoneout is one probability or mask.
+
+    Examples
+    --------
+    >>> from gatecore.cells import GRU
+    >>> output, h, pullback = gru(GRU(3, 8).init(rng=0), np.ones((5, 2, 3)))
+    >>> h.shape
+    (2, 8)
+    """,
+)
+minimal = _hidden_state_layer(
+    "minimal",
     """The minimal gated cell over a whole sequence (footnote 4), and its pullback.
 
-    As :func:`lstm`, but for the state h (batch, hidden) and a zoneout of one amount.
-    """
-    return run(_ENGINE, "minimal", params, x, state, mechanism, resets, zoneout, impl=impl)
+    As :func:`lstm`, except that the state is h (batch, hidden), and zoneout is one probability or
+    mask.
+
+    Examples
+    --------
+    >>> from gatecore.cells import Minimal
+    >>> output, h, pullback = minimal(Minimal(3, 8).init(rng=0), np.ones((5, 2, 3)))
+    >>> pullback.gates().value.shape
+    (5, 2, 8)
+    """,
+)
 
 
 def release() -> None:
-    """Free the memory that the backend keeps between calls."""
-    _ENGINE.workspace.release()
+    """Free the memory that the backend keeps for later calls."""
+    _ENGINE.pool.clear()
     native.release()
 
 

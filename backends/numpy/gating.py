@@ -1,63 +1,72 @@
 """Effective gates and their derivatives, in place, one time step at a call.
 
 These are the formulas of ``gatecore.algebra`` and ``gatecore.vjp`` written with ``out=``, so that
-the time loop allocates nothing; the tests hold them to those functions. Arrays are (time, batch,
-width) views; a method works on step t. Branches are on the mechanism's fields.
+the time loop allocates nothing; the tests compare them with those functions. Arrays are (time,
+batch, width) views; a method works on step t. Branches are on the mechanism's fields.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from gatecore.backends.common.layout import Plan
+from gatecore.backends.common.layout import Layout
 
 Array = Any
+Acquire = Callable[..., Array]
+Sides = tuple[Array, Array]
 
 
 class Gating:
-    """Activates the logits of one step and forms 1 − f and i, the effective gates.
+    """Activates the logits of one step and forms the effective gates.
 
     Parameters
     ----------
     xp : array namespace
-    plan : Plan
-    logits : array (time, batch, plan.width)
+    layout : Layout
+    logits : array (time, batch, layout.width)
         Overwritten by the activations.
-    take : callable
-        ``take(width, steps=True)``: an array (time, batch, width), or (batch, width) of scratch.
+    acquire : callable
+        ``acquire(width, steps=True)``: an array (time, batch, width), or (batch, width) of scratch.
+
+    Attributes
+    ----------
+    forget_complement, input : array (time, batch, hidden)
+        1 − f̂ and î, of the effective gates: one array where they are tied.
     """
 
-    def __init__(self, xp: Any, plan: Plan, logits: Array, take: Any) -> None:
-        self.xp, self.plan, self.logits = xp, plan, logits
+    def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire) -> None:
+        self.xp, self.layout, self.logits = xp, layout, logits
         self.limit = -87.0 if logits.dtype.itemsize == 4 else -708.0  # exp(-limit) is finite
-        hidden = plan.hidden_size
-        self.kept = take(plan.complement_width)
-        self.softmax: Any = take(plan.ordered_width) if plan.ordered else None
-        self.exponential = take(plan.sigmoids.stop - plan.sigmoids.start, steps=False)
-        self.scratch = [take(hidden, steps=False) for _ in range(4)]
-        self.peak = take(1, steps=False)
-        self.value = {s: logits[..., part] for s, part in plan.columns.items()}
-        self.complement = {s: self.kept[..., part] for s, part in plan.complements.items()}
-        for slot in filter(plan.mechanism.negated, plan.ordered):
+        self.complements = acquire(layout.complement_width)
+        self.softmax = self._softmaxes(acquire(layout.ordered_width)) if layout.ordered else {}
+        self.exponential = acquire(layout.sigmoids.stop - layout.sigmoids.start, steps=False)
+        self.scratch = [acquire(layout.hidden_size, steps=False) for _ in range(4)]
+        self.peak = acquire(1, steps=False)
+        self.value = {s: logits[..., part] for s, part in layout.columns.items()}
+        self.complement = {s: self.complements[..., p] for s, p in layout.complements.items()}
+        for slot in filter(layout.mechanism.negated, layout.ordered):
             self.value[slot], self.complement[slot] = self.complement[slot], self.value[slot]
-        self.sigmoids = logits[..., plan.sigmoids]
-        self.paired = self.sigmoids[..., : plan.paired]
-        self._effective(take)
+        self.sigmoids = logits[..., layout.sigmoids]
+        self.paired = self.sigmoids[..., : layout.paired]
+        self._acquire_effective(acquire)
 
-    def _effective(self, take: Any) -> None:
-        """Where the effective 1 − f̂ and î of each step are found: one array if they are tied."""
-        mechanism, hidden = self.plan.mechanism, self.plan.hidden_size
+    def _softmaxes(self, weights: Array) -> dict[str, Array]:
+        """The softmax of each ordered slot; the slots' columns are the last ones, in order."""
+        first = self.layout.columns[self.layout.ordered[0]].start
+        parts = {s: self.layout.columns[s] for s in self.layout.ordered}
+        return {s: weights[..., p.start - first : p.stop - first] for s, p in parts.items()}
+
+    def _acquire_effective(self, acquire: Acquire) -> None:
+        mechanism, hidden = self.layout.mechanism, self.layout.hidden_size
         if mechanism.auxiliary == "none":
-            self.decay = self.complement["forget"]
+            self.forget_complement = self.complement["forget"]
         else:
-            self.decay = take(hidden)
-        self.write = self.decay if self.plan.tied else self.value.get("input")
+            self.forget_complement = acquire(hidden)
+        self.input = self.forget_complement if self.layout.tied else self.value.get("input")
         if mechanism.auxiliary == "master":
-            self.write = take(hidden)
+            self.input = acquire(hidden)
             # the inner gates (time, batch, n, C) beside master gates (time, batch, n, 1)
             shape = (*self.logits.shape[:2], hidden // mechanism.downsize, mechanism.downsize)
-            self.grouped = {
-                name: array.reshape(shape)
-                for name, array in (("decay", self.decay), ("write", self.write))
-            }
+            self.grouped = self.forget_complement.reshape(shape), self.input.reshape(shape)
             self.inner_forget = self._sides("forget", shape)
             self.inner_input = (
                 self._sides("input", shape) if "input" in self.value else self.inner_forget[::-1]
@@ -66,12 +75,12 @@ class Gating:
             self.master_input = self._sides("master_input", (*shape[:3], 1))
             self.overlap = self.scratch[3][:, : shape[2]].reshape(shape[1], shape[2], 1)
 
-    @staticmethod
-    def _at(sides: tuple[Array, Array], t: int) -> tuple[Array, Array]:
-        return sides[0][t], sides[1][t]
-
-    def _sides(self, slot: str, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def _sides(self, slot: str, shape: tuple[int, ...]) -> Sides:
         return self.value[slot].reshape(shape), self.complement[slot].reshape(shape)
+
+    @staticmethod
+    def _at(sides: Sides, t: int) -> Sides:
+        return sides[0][t], sides[1][t]
 
     # forward
 
@@ -81,11 +90,11 @@ class Gating:
         The next step may overwrite that array (batch, hidden).
         """
         self._sigmoid(t)
-        for slot in self.plan.ordered:
+        for slot in self.layout.ordered:
             self._cumax(slot, t)
-        if self.plan.mechanism.auxiliary == "refine":
+        if self.layout.mechanism.auxiliary == "refine":
             return self._refine(t)
-        if self.plan.mechanism.auxiliary == "master":
+        if self.layout.mechanism.auxiliary == "master":
             return self._master(t)
         return self.value["forget"][t]
 
@@ -96,13 +105,12 @@ class Gating:
         xp.exp(z, out=e)
         xp.add(e, 1, out=z)
         xp.reciprocal(z, out=z)
-        paired = self.plan.paired
-        xp.multiply(e[:, :paired], self.paired[t], out=self.kept[t, :, :paired])
+        paired = self.layout.paired
+        xp.multiply(e[:, :paired], self.paired[t], out=self.complements[t, :, :paired])
 
     def _cumax(self, slot: str, t: int) -> None:
-        xp, plan = self.xp, self.plan
-        z, beyond = self.logits[t, :, plan.columns[slot]], self.kept[t, :, plan.complements[slot]]
-        weight = self._softmax(slot)[t]
+        xp, weight = self.xp, self.softmax[slot][t]
+        z, beyond = self._cumax_sides(slot, t)
         xp.max(z, axis=1, keepdims=True, out=self.peak)
         xp.subtract(z, self.peak, out=weight)
         xp.exp(weight, out=weight)
@@ -115,64 +123,62 @@ class Gating:
         xp.divide(z, total, out=z)
         xp.divide(beyond, total, out=beyond)
 
-    def _softmax(self, slot: str) -> Array:
-        first = self.plan.columns[self.plan.ordered[0]].start
-        part = self.plan.columns[slot]
-        return self.softmax[..., part.start - first : part.stop - first]
+    def _cumax_sides(self, slot: str, t: int) -> Sides:
+        """cumax of the slot's logits and its complement, the slot negated or not."""
+        columns, complements = self.layout.columns[slot], self.layout.complements[slot]
+        return self.logits[t, :, columns], self.complements[t, :, complements]
 
     def _refine(self, t: int) -> Array:
         """ḡ = f̄(f̄ + 2 r̄ f); returns g = f(f + 2 r f̄)."""
         forget, complement = self.value["forget"][t], self.complement["forget"][t]
-        self._refined(complement, forget, self.complement["refine"][t], self.decay[t])
+        self._refined(complement, forget, self.complement["refine"][t], self.forget_complement[t])
         return self._refined(forget, complement, self.value["refine"][t], self.scratch[1])
 
-    def _refined(self, side: Array, other: Array, selector: Array, out: Array) -> Array:
+    def _refined(self, side: Array, other: Array, refine: Array, out: Array) -> Array:
         xp = self.xp
-        xp.multiply(selector, other, out=out)
+        xp.multiply(refine, other, out=out)
         xp.add(out, out, out=out)
         xp.add(out, side, out=out)
         return xp.multiply(out, side, out=out)
 
     def _master(self, t: int) -> Array:
         """1 − f̂ = F̄ + F I f̄ and î = I(F̄ + i F); returns f̂ = F(Ī + f I)."""
-        xp, decay = self.xp, self.grouped["decay"][t]
+        xp, (complement, input) = self.xp, self._at(self.grouped, t)
         big_f, big_i = self._at(self.master_forget, t), self._at(self.master_input, t)
         xp.multiply(big_f[0], big_i[0], out=self.overlap)
-        xp.multiply(self.inner_forget[1][t], self.overlap, out=decay)
-        xp.add(decay, big_f[1], out=decay)
-        forget = self.scratch[1].reshape(decay.shape)
-        self._under_masters(big_i[0], big_f, self.inner_input[0][t], self.grouped["write"][t])
-        self._under_masters(big_f[0], big_i, self.inner_forget[0][t], forget)
+        xp.multiply(self.inner_forget[1][t], self.overlap, out=complement)
+        xp.add(complement, big_f[1], out=complement)
+        forget = self.scratch[1].reshape(complement.shape)
+        self._mastered(big_i[0], big_f, self.inner_input[0][t], input)
+        self._mastered(big_f[0], big_i, self.inner_forget[0][t], forget)
         return self.scratch[1]
 
-    def _under_masters(
-        self, outer: Array, other: tuple[Array, Array], inner: Array, out: Array
-    ) -> None:
+    def _mastered(self, master: Array, other: Sides, inner: Array, out: Array) -> None:
         xp = self.xp
         xp.multiply(inner, other[0], out=out)
         xp.add(out, other[1], out=out)
-        xp.multiply(out, outer, out=out)
+        xp.multiply(out, master, out=out)
 
     # backward
 
-    def backward(self, t: int, forget: Array, input: Array | None, out: Array) -> None:
-        """Cotangents of the logits of all gate slots, into ``out`` (batch, plan.width).
+    def backward(self, t: int, forget: Array, input: Array, out: Array) -> None:
+        """Cotangents of the logits of all gate slots, into ``out`` (batch, layout.width).
 
-        ``forget`` and ``input`` (batch, hidden) are those of the values of the effective gates;
-        both are overwritten.
+        ``forget`` and ``input`` (batch, hidden) are those of the values of the effective gates,
+        and are overwritten; ``input`` is not read where the gates are tied.
         """
-        if self.plan.mechanism.auxiliary == "refine":
+        if self.layout.mechanism.auxiliary == "refine":
             self._refine_backward(t, forget, out)
-        elif self.plan.mechanism.auxiliary == "master":
+        elif self.layout.mechanism.auxiliary == "master":
             self._master_backward(t, forget, input, out)
         else:
             self._to_logit("forget", t, forget, out)
-            if input is not None:
+            if not self.layout.tied:
                 self._to_logit("input", t, input, out)
 
     def _to_logit(self, slot: str, t: int, v: Array, out: Array) -> None:
-        out = out[:, self.plan.columns[slot]]
-        if slot in self.plan.ordered:
+        out = out[:, self.layout.columns[slot]]
+        if slot in self.layout.ordered:
             self._cumax_backward(slot, t, v, out)
         else:
             self.xp.multiply(v, self.value[slot][t], out=out)
@@ -180,9 +186,8 @@ class Gating:
 
     def _cumax_backward(self, slot: str, t: int, v: Array, out: Array) -> None:
         """dz_k = p_k (Σ_{j≥k} v_j (1 − f_j) − Σ_{j<k} v_j f_j), of −v for a negated gate."""
-        xp, plan = self.xp, self.plan
-        value = self.logits[t, :, plan.columns[slot]]
-        complement = self.kept[t, :, plan.complements[slot]]
+        xp = self.xp
+        value, complement = self._cumax_sides(slot, t)
         product, before = (s[:, : v.shape[1]] for s in self.scratch[:2])
         xp.multiply(v, complement, out=product)
         xp.cumsum(product[:, ::-1], axis=1, out=out[:, ::-1])
@@ -190,12 +195,12 @@ class Gating:
         before[:, 0] = 0
         xp.cumsum(product[:, :-1], axis=1, out=before[:, 1:])
         xp.subtract(out, before, out=out)
-        xp.multiply(out, self._softmax(slot)[t], out=out)
-        if plan.mechanism.negated(slot):
+        xp.multiply(out, self.softmax[slot][t], out=out)
+        if self.layout.mechanism.negated(slot):
             xp.negative(out, out=out)
 
     def _refine_backward(self, t: int, v: Array, out: Array) -> None:
-        """The cotangents dr = v·2 f f̄ and df = v·2(r f̄ + r̄ f), each taken on to its logit."""
+        """The cotangents dr = v·2 f f̄ and df = v·2(r f̄ + r̄ f), and from them their logits'."""
         xp, (slope, part, shared, _) = self.xp, self.scratch
         f, f_bar = self.value["forget"][t], self.complement["forget"][t]
         r, r_bar = self.value["refine"][t], self.complement["refine"][t]
@@ -205,19 +210,19 @@ class Gating:
         xp.add(slope, part, out=slope)
         xp.multiply(v, f, out=shared)
         xp.multiply(shared, f_bar, out=shared)
-        dr = out[:, self.plan.columns["refine"]]
+        dr = out[:, self.layout.columns["refine"]]
         xp.multiply(shared, r, out=dr)
         xp.multiply(dr, r_bar, out=dr)
-        if "forget" in self.plan.ordered:
+        if "forget" in self.layout.ordered:
             xp.multiply(v, slope, out=v)
             self._to_logit("forget", t, v, out)
         else:
-            xp.multiply(shared, slope, out=out[:, self.plan.columns["forget"]])
+            xp.multiply(shared, slope, out=out[:, self.layout.columns["forget"]])
 
     def _master_backward(self, t: int, a: Array, b: Array, out: Array) -> None:
         """With dF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄, df = a F I, di = b F I."""
-        xp, shape = self.xp, self.grouped["decay"].shape[1:]
-        a, b = a.reshape(shape), b.reshape(shape)
+        xp, shape = self.xp, self.grouped[0].shape[1:]
+        flat, a, b = a.shape, a.reshape(shape), b.reshape(shape)
         big_f, big_i = self._at(self.master_forget, t), self._at(self.master_input, t)
         f, i = self._at(self.inner_forget, t), self._at(self.inner_input, t)
         self._master_gate_backward("master_forget", t, out, (a, f[0]), big_i, (b, i[1]))
@@ -225,7 +230,6 @@ class Gating:
         xp.multiply(big_f[0], big_i[0], out=self.overlap)
         xp.multiply(a, self.overlap, out=a)
         xp.multiply(b, self.overlap, out=b)
-        flat = (shape[0], self.plan.hidden_size)
         if "input" in self.value:
             self._to_logit("input", t, b.reshape(flat), out)
         else:
@@ -233,20 +237,14 @@ class Gating:
         self._to_logit("forget", t, a.reshape(flat), out)
 
     def _master_gate_backward(
-        self,
-        slot: str,
-        t: int,
-        out: Array,
-        own: tuple[Array, Array],
-        other: tuple[Array, Array],
-        cross: tuple[Array, Array],
+        self, slot: str, t: int, out: Array, inner: Sides, other: Sides, cross: Sides
     ) -> None:
         """Σ over a master gate's units of v·(X̄ + inner·X) − w·X·ī, with X the other master."""
-        xp, shape = self.xp, own[0].shape
+        xp, shape = self.xp, inner[0].shape
         first, second = (s.reshape(shape) for s in self.scratch[:2])
-        xp.multiply(own[1], other[0], out=first)
+        xp.multiply(inner[1], other[0], out=first)
         xp.add(first, other[1], out=first)
-        xp.multiply(first, own[0], out=first)
+        xp.multiply(first, inner[0], out=first)
         xp.multiply(cross[0], other[0], out=second)
         xp.multiply(second, cross[1], out=second)
         xp.subtract(first, second, out=first)

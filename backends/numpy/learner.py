@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from gatecore.backends.common.implementation import choose
 from gatecore.backends.common.learner import LearnerBase, Noise, carried_states, layer_states
 from gatecore.backends.common.learner_checks import check_model
-from gatecore.backends.numpy.bptt import Engine, run
+from gatecore.backends.numpy.bptt import Call, Engine, run
 from gatecore.backends.numpy.feedforward import (
     LOSSES,
     embedding,
@@ -56,7 +57,7 @@ class ExplicitLearner(LearnerBase):
         check_model(spec)
         xp = engine.xp
         self.engine, self.impl, self.dtype = engine, impl, xp.dtype(dtype)
-        engine.check_impl(impl, self.dtype)
+        choose(engine.implementations, impl, Call(engine, spec.cells()[0], {}, (1, 1), self.dtype))
         initial = spec.initial(seed)
         self.parameters = {k: xp.asarray(v, dtype=self.dtype) for k, v in initial.items()}
         self._first = {k: xp.zeros_like(v) for k, v in self.parameters.items()}
@@ -83,7 +84,7 @@ class ExplicitLearner(LearnerBase):
     def _measure(
         self, batch: Batch, noise: Noise, carried: dict[str, Array] | None
     ) -> tuple[dict[str, float], dict[str, Array]]:
-        metrics, _, _, final = self._forward(batch, noise, carried, saves=False)
+        metrics, _, _, final = self._forward(batch, noise, carried, save_for_backward=False)
         return metrics, final
 
     def _forget_gates(self, batch: Batch, noise: Noise) -> tuple[Array, Array]:
@@ -98,7 +99,7 @@ class ExplicitLearner(LearnerBase):
     def _gradients(
         self, batch: Batch, noise: Noise, carried: dict[str, Array] | None
     ) -> tuple[dict[str, float], dict[str, Array], dict[str, Array]]:
-        metrics, d_predicted, pulls, final = self._forward(batch, noise, carried, saves=True)
+        metrics, d_predicted, pulls, final = self._forward(batch, noise, carried)
         pull_input, pull_core, pull_head, shape = pulls
         gradients, d_read = pull_head(d_predicted())
         d_output = self.engine.xp.zeros(shape, dtype=self.dtype)
@@ -112,12 +113,16 @@ class ExplicitLearner(LearnerBase):
         return metrics, gradients, final
 
     def _forward(
-        self, batch: Batch, noise: Noise, carried: dict[str, Array] | None, saves: bool
+        self,
+        batch: Batch,
+        noise: Noise,
+        carried: dict[str, Array] | None,
+        save_for_backward: bool = True,
     ) -> tuple[Any, Any, Any, dict[str, Array]]:
         """Metrics, the loss's pullback, those of input, core and head, and the carried state."""
         xp, spec = self.engine.xp, self.spec
         x, pull_input = self._features(batch)
-        output, final, pull_core = self._recur(x, batch, noise, carried, saves)
+        output, final, pull_core = self._recur(x, batch, noise, carried, save_for_backward)
         read = output if spec.read is None else output[-spec.read :]
         predicted, pull_head = self._head(read, noise)
         metrics, d_predicted = LOSSES[spec.loss](xp, predicted, xp.asarray(batch.targets))
@@ -140,15 +145,15 @@ class ExplicitLearner(LearnerBase):
         batch: Batch,
         noise: Noise,
         carried: dict[str, Array] | None = None,
-        saves: bool = True,
+        save_for_backward: bool = True,
     ) -> Any:
         spec, xp = self.spec, self.engine.xp
         layers = [self._named(f"layers.{k}.") for k in range(spec.layers)]
         zoneout = [None if p is None else self._amounts(p) for p in noise.zoneout]
         resets = None if batch.resets is None else xp.asarray(batch.resets)
         return run(
-            self.engine, spec.core, layers, x, layer_states(spec, carried), spec.mechanism, resets,
-            zoneout, impl=self.impl, saves=saves,
+            self.engine, spec.core, layers, x, layer_states(spec, carried), spec.mechanism,
+            resets=resets, zoneout=zoneout, impl=self.impl, save_for_backward=save_for_backward,
         )  # fmt: skip
 
     def _named(self, prefix: str) -> dict[str, Array]:

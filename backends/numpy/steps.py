@@ -1,49 +1,51 @@
-"""One step of each cell, forward and backward, in place.
+"""The time loop of each cell, forward and backward, in place.
 
-A step object owns the arrays that a forward pass saves for its pullback. ``states[t]`` is what step
-t starts from: the hidden states, and the cell states of an LSTM. Backward, ``d_hidden`` and
-``d_cell`` (batch, hidden) hold the running cotangents of what a step ends with; ``backward(t)``
-turns them into those of what it starts from, except for the path through the recurrent weights,
-whose logits' cotangents it leaves in ``d_logits``. :class:`Steps` documents the interface; a kernel
-that replaces the NumPy calls keeps it.
+:class:`Steps` owns the arrays that a forward pass saves for its pullback. ``states[t]`` is the
+state before step t; backward, ``cotangents`` (batch, hidden) are those of the state after a step,
+and become those of the state before it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from gatecore.algebra import Gate
-from gatecore.backends.common.layout import STATE_CANDIDATE, Plan
-from gatecore.backends.numpy.gating import Gating
-from gatecore.backends.numpy.loop import Loop
+from gatecore.backends.common.layout import Layout
+from gatecore.backends.numpy.gating import Acquire, Gating
+from gatecore.cells import STATE_CANDIDATE
 
 Array = Any
 
 
-class Steps(Loop):
-    """What the cells share.
+class Steps:
+    """Base of the cells' time loops.
 
     Parameters
     ----------
     xp : array namespace
-    plan : Plan
-    logits : array (time, batch, plan.width)
+    layout : Layout
+    logits : array (time, batch, layout.width)
         The projected input; overwritten by activations.
-    take : callable
-        ``take(width, steps=True, extra=0)``: an array (time + extra, batch, width) that is kept
+    acquire : callable
+        ``acquire(width, steps=True, extra=0)``: an array (time + extra, batch, width) that is saved
         for the pullback, or (batch, width) of scratch.
-    zoneout : the amounts of old state kept, each a number or an array (time, batch, hidden)
+    zoneout : tuple, optional
+        Probabilities or masks (time, batch, hidden) in the order cell, hidden.
     """
 
-    bias: Array  # the GRU's b_n (hidden,), set by the driver
-    direct = True  # whether the state reaches the next one beside the recurrent weights too
+    bias: Array  # the GRU's b_n (hidden,)
+    direct = True  # whether the hidden state reaches the next one without the recurrent weights
 
-    def __init__(self, xp: Any, plan: Plan, logits: Array, take: Any, zoneout: Any = None) -> None:
-        self.xp, self.plan, self.logits, self.zoneout = xp, plan, logits, zoneout
-        hidden = plan.hidden_size
-        self.gating = Gating(xp, plan, logits, take)
-        self.hidden = take(hidden, extra=1)
-        self.candidate = logits[..., plan.columns["candidate"]]
-        self.d_hidden, self.d_forget, self.d_input, self.scratch, self.old = (
-            take(hidden, steps=False) for _ in range(5)
+    def __init__(
+        self, xp: Any, layout: Layout, logits: Array, acquire: Acquire, zoneout: Any = None
+    ) -> None:
+        self.xp, self.layout, self.logits = xp, layout, logits
+        self.zoneout = () if zoneout is None else tuple(reversed(zoneout))
+        hidden = layout.hidden_size
+        self.gating = Gating(xp, layout, logits, acquire)
+        self.hidden = acquire(hidden, extra=1)
+        self.candidate = logits[..., layout.columns["candidate"]]
+        self.d_hidden, self.d_forget, self.d_input, self.scratch, self.change, *self.zoned = (
+            acquire(hidden, steps=False) for _ in range(5 + len(self.zoneout))
         )
 
     @property
@@ -53,56 +55,108 @@ class Steps(Loop):
 
     @property
     def cotangents(self) -> tuple[Array, ...]:
-        """The running cotangents of ``states``."""
+        """The cotangents of the parts of a state, (batch, hidden) each."""
         return (self.d_hidden,)
 
     def gates(self) -> dict[str, Gate]:
-        """The gate slots' own activations at every step, by slot name."""
+        """The activations of the gate slots at every step, by slot name."""
         value, complement = self.gating.value, self.gating.complement
-        return {slot: Gate(value[slot], complement[slot]) for slot in self.plan.complements}
+        return {slot: Gate(value[slot], complement[slot]) for slot in self.layout.complements}
 
-    def forward(self, t: int, recurrent: Array) -> None:
+    def scan(
+        self, engine: Any, weights: Array, factors: Array | None, num_outputs: int
+    ) -> tuple[Array, ...]:
+        """All steps from ``states[..][0]``: copies of the first ``num_outputs`` states after each.
+
+        ``factors`` (time, batch, 1) multiply the state before each step; None is 1.
+        """
+        multiply = engine.product(weights.T, self.logits.shape[1])
+        states, resets = self.states, _resets(factors)
+        outputs = tuple(self.xp.empty(s[1:].shape, dtype=s.dtype) for s in states[:num_outputs])
+        for t in range(len(self.logits)):
+            self._reset(resets, t, [s[t] for s in states])
+            self._forward(t, multiply(self.hidden[t]))
+            for probability, part in zip(self.zoneout, states, strict=False):
+                self._zoneout(_at(probability, t), part[t], part[t + 1])
+            for output, part in zip(outputs, states, strict=False):
+                output[t] = part[t + 1]
+        return outputs
+
+    def scan_backward(
+        self,
+        engine: Any,
+        weights: Array,
+        factors: Array | None,
+        d_logits: Array,
+        d_outputs: Sequence[Array | None],
+    ) -> None:
+        """From the last state's ``cotangents`` to the first one's, in place, and ``d_logits``.
+
+        ``d_outputs`` are the cotangents of what :meth:`scan` returned.
+        """
+        xp, cotangents, resets = self.xp, self.cotangents, _resets(factors)
+        multiply = engine.product(weights, self.logits.shape[1])
+        pairs = [(c, d) for c, d in zip(cotangents, d_outputs, strict=False) if d is not None]
+        window = d_logits[..., self.layout.state_window]
+        for t in reversed(range(len(d_logits))):
+            for cotangent, outer in pairs:
+                xp.add(cotangent, outer[t], out=cotangent)
+            for probability, *arrays in zip(self.zoneout, cotangents, self.zoned, strict=False):
+                self._zoneout_backward(_at(probability, t), *arrays)
+            self._backward(t, d_logits[t])
+            if not self.direct:
+                self.d_hidden[...] = 0
+            for cotangent, zoned in zip(cotangents, self.zoned, strict=False):
+                xp.add(cotangent, zoned, out=cotangent)
+            xp.add(self.d_hidden, multiply(window[t]), out=self.d_hidden)
+            self._reset(resets, t, cotangents)
+
+    def _forward(self, t: int, recurrent: Array) -> None:
         """From ``states[t]`` and its product with the weights (batch, rows) to the next states."""
-        raise TypeError("Steps is the common base")
+        raise NotImplementedError
 
-    def backward(self, t: int, d_logits: Array) -> None:
-        """From the cotangents of the next states to those of the step's logits and old states."""
-        raise TypeError("Steps is the common base")
+    def _backward(self, t: int, d_logits: Array) -> None:
+        """From the cotangents of the next states to those of the step's logits and old states.
+
+        The path through the recurrent weights is left to the caller.
+        """
+        raise NotImplementedError
+
+    def _reset(self, resets: list[Array | None], t: int, arrays: Sequence[Array]) -> None:
+        if resets and resets[t] is not None:
+            for array in arrays:
+                self.xp.multiply(array, resets[t], out=array)
 
     def _update(self, t: int, forget: Array, old: Array, new: Array) -> None:
         """``gatecore.cells.update``: f̂·c + î·u, and c + (î·u − (1 − f̂)·c) where f̂ > ½.
 
         Without a branch: with b = c where f̂ > ½, else 0, it is b + (f̂·(c − b) − (1 − f̂)·b + î·u).
         """
-        xp, change, scratch = self.xp, self.old, self.scratch
+        xp, change, scratch = self.xp, self.change, self.scratch
         xp.rint(forget, out=new)
         xp.multiply(new, old, out=new)
         xp.subtract(old, new, out=change)
         xp.multiply(change, forget, out=change)
-        xp.multiply(new, self.gating.decay[t], out=scratch)
+        xp.multiply(new, self.gating.forget_complement[t], out=scratch)
         xp.subtract(change, scratch, out=change)
-        xp.multiply(self.candidate[t], self.gating.write[t], out=scratch)
+        xp.multiply(self.candidate[t], self.gating.input[t], out=scratch)
         xp.add(change, scratch, out=change)
         xp.add(new, change, out=new)
 
     def _update_backward(self, t: int, old: Array, d_state: Array, d_candidate: Array) -> None:
         """d_state becomes that of the old state; the gates' go to d_forget, d_input."""
-        xp, u, decay = self.xp, self.candidate[t], self.gating.decay[t]
-        if self.plan.tied:
+        xp, u, lost = self.xp, self.candidate[t], d_candidate
+        if self.layout.tied:
             xp.subtract(old, u, out=self.d_forget)
             xp.multiply(self.d_forget, d_state, out=self.d_forget)
-            xp.multiply(d_state, decay, out=d_candidate)
-            xp.subtract(d_state, d_candidate, out=d_state)
         else:
             xp.multiply(d_state, old, out=self.d_forget)
             xp.multiply(d_state, u, out=self.d_input)
-            xp.multiply(d_state, self.gating.write[t], out=d_candidate)
-            xp.multiply(d_state, decay, out=self.scratch)
-            xp.subtract(d_state, self.scratch, out=d_state)
+        xp.multiply(d_state, self.gating.input[t], out=d_candidate)
+        if not self.layout.tied:
+            lost = xp.multiply(d_state, self.gating.forget_complement[t], out=self.scratch)
+        xp.subtract(d_state, lost, out=d_state)
         self._tanh_backward(d_candidate, u)
-
-    def _gates_backward(self, t: int, d_logits: Array) -> None:
-        self.gating.backward(t, self.d_forget, None if self.plan.tied else self.d_input, d_logits)
 
     def _tanh_backward(self, cotangent: Array, value: Array) -> None:
         """Times 1 − value² as (1 − value)(1 + value), in place."""
@@ -118,35 +172,32 @@ class Steps(Loop):
         xp.subtract(1, value, out=self.scratch)
         xp.multiply(cotangent, self.scratch, out=cotangent)
 
-    def _keep(self, amount: Any, t: int, old: Array, new: Array) -> None:
-        """Zoneout: new + d(old − new)."""
+    def _zoneout(self, probability: Any, old: Array, new: Array) -> None:
+        """New + p(old − new), in place."""
         xp = self.xp
         xp.subtract(old, new, out=self.scratch)
-        xp.multiply(self.scratch, self._amount(amount, t), out=self.scratch)
+        xp.multiply(self.scratch, probability, out=self.scratch)
         xp.add(new, self.scratch, out=new)
 
-    def _keep_backward(self, amount: Any, t: int, cotangent: Array, kept: Array) -> None:
-        """``cotangent`` of the result becomes that of the new value, ``kept`` of the old one."""
-        self.xp.multiply(cotangent, self._amount(amount, t), out=kept)
-        self.xp.subtract(cotangent, kept, out=cotangent)
-
-    @staticmethod
-    def _amount(amount: Any, t: int) -> Any:
-        return amount[t] if getattr(amount, "ndim", 0) else amount
+    def _zoneout_backward(self, probability: Any, cotangent: Array, d_old: Array) -> None:
+        """``cotangent`` of the result becomes that of the new value."""
+        self.xp.multiply(cotangent, probability, out=d_old)
+        self.xp.subtract(cotangent, d_old, out=cotangent)
 
 
 class LSTMSteps(Steps):
     """Equations (2)-(7), with the effective gates in (5) as the mechanism forms them."""
 
-    def __init__(self, xp: Any, plan: Plan, logits: Array, take: Any, zoneout: Any = None) -> None:
-        super().__init__(xp, plan, logits, take, zoneout)
-        hidden = plan.hidden_size
-        self.cell = take(hidden, extra=1)
-        self.tanh_cell = take(hidden)
-        self.d_cell = take(hidden, steps=False)
-        self.kept_cell = take(hidden, steps=False)
-        self.output = logits[..., plan.columns["output"]]
-        self.direct = zoneout is not None
+    direct = False
+
+    def __init__(
+        self, xp: Any, layout: Layout, logits: Array, acquire: Acquire, zoneout: Any = None
+    ) -> None:
+        super().__init__(xp, layout, logits, acquire, zoneout)
+        self.cell = acquire(layout.hidden_size, extra=1)
+        self.tanh_cell = acquire(layout.hidden_size)
+        self.d_cell = acquire(layout.hidden_size, steps=False)
+        self.output = logits[..., layout.columns["output"]]
 
     @property
     def states(self) -> tuple[Array, ...]:
@@ -156,22 +207,16 @@ class LSTMSteps(Steps):
     def cotangents(self) -> tuple[Array, ...]:
         return self.d_hidden, self.d_cell
 
-    def forward(self, t: int, recurrent: Array) -> None:
-        xp, hidden, cell = self.xp, self.hidden[t + 1], self.cell[t + 1]
+    def _forward(self, t: int, recurrent: Array) -> None:
+        xp, cell = self.xp, self.cell[t + 1]
         xp.add(self.logits[t], recurrent, out=self.logits[t])
         xp.tanh(self.candidate[t], out=self.candidate[t])
         self._update(t, self.gating.activate(t), self.cell[t], cell)
         xp.tanh(cell, out=self.tanh_cell[t])
-        xp.multiply(self.output[t], self.tanh_cell[t], out=hidden)
-        if self.zoneout is not None:
-            self._keep(self.zoneout[0], t, self.cell[t], cell)
-            self._keep(self.zoneout[1], t, self.hidden[t], hidden)
+        xp.multiply(self.output[t], self.tanh_cell[t], out=self.hidden[t + 1])
 
-    def backward(self, t: int, d_logits: Array) -> None:
-        xp, columns = self.xp, self.plan.columns
-        if self.zoneout is not None:
-            self._keep_backward(self.zoneout[0], t, self.d_cell, self.kept_cell)
-            self._keep_backward(self.zoneout[1], t, self.d_hidden, self.old)
+    def _backward(self, t: int, d_logits: Array) -> None:
+        xp, columns = self.xp, self.layout.columns
         d_output = d_logits[:, columns["output"]]
         xp.multiply(self.d_hidden, self.tanh_cell[t], out=d_output)
         self._sigmoid_backward(d_output, self.output[t])
@@ -179,31 +224,22 @@ class LSTMSteps(Steps):
         self._tanh_backward(self.d_hidden, self.tanh_cell[t])
         xp.add(self.d_cell, self.d_hidden, out=self.d_cell)
         self._update_backward(t, self.cell[t], self.d_cell, d_logits[:, columns["candidate"]])
-        self._gates_backward(t, d_logits)
-        if self.zoneout is not None:
-            xp.add(self.d_cell, self.kept_cell, out=self.d_cell)
-            self.d_hidden[...] = self.old
+        self.gating.backward(t, self.d_forget, self.d_input, d_logits)
 
 
 class MinimalSteps(Steps):
-    """h' = h + (1 − g)(u − h) with u = tanh of its logits."""
+    """h' = g·h + (1 − g)·u with u = tanh of its logits."""
 
-    def forward(self, t: int, recurrent: Array) -> None:
+    def _forward(self, t: int, recurrent: Array) -> None:
         forget = self._activate(t, recurrent)
         self.xp.tanh(self.candidate[t], out=self.candidate[t])
         self._update(t, forget, self.hidden[t], self.hidden[t + 1])
-        if self.zoneout is not None:
-            self._keep(self.zoneout, t, self.hidden[t], self.hidden[t + 1])
 
-    def backward(self, t: int, d_logits: Array) -> None:
-        if self.zoneout is not None:
-            self._keep_backward(self.zoneout, t, self.d_hidden, self.old)
-        d_candidate = d_logits[:, self.plan.columns["candidate"]]
+    def _backward(self, t: int, d_logits: Array) -> None:
+        d_candidate = d_logits[:, self.layout.columns["candidate"]]
         self._update_backward(t, self.hidden[t], self.d_hidden, d_candidate)
         self._candidate_backward(t, d_candidate, d_logits)
-        self._gates_backward(t, d_logits)
-        if self.zoneout is not None:
-            self.xp.add(self.d_hidden, self.old, out=self.d_hidden)
+        self.gating.backward(t, self.d_forget, self.d_input, d_logits)
 
     def _activate(self, t: int, recurrent: Array) -> Array:
         """Gates and the candidate's logits; returns the effective forget gate's value."""
@@ -211,17 +247,19 @@ class MinimalSteps(Steps):
         return self.gating.activate(t)
 
     def _candidate_backward(self, t: int, d_candidate: Array, d_logits: Array) -> None:
-        """What the candidate's logits consist of beside the input's and the state's part."""
+        """Cotangents of the logits that the candidate's logits are made of."""
 
 
 class GRUSteps(MinimalSteps):
     """The minimal cell whose candidate is tanh(Wx + b + q∘(Uh + b_n)), q the reset gate."""
 
-    def __init__(self, xp: Any, plan: Plan, logits: Array, take: Any, zoneout: Any = None) -> None:
-        super().__init__(xp, plan, logits, take, zoneout)
-        self.reset = logits[..., plan.columns["reset"]]
-        self.state_candidate = logits[..., plan.columns[STATE_CANDIDATE]]
-        self.both = logits[..., plan.hidden_size : plan.input_window.stop]
+    def __init__(
+        self, xp: Any, layout: Layout, logits: Array, acquire: Acquire, zoneout: Any = None
+    ) -> None:
+        super().__init__(xp, layout, logits, acquire, zoneout)
+        self.reset = logits[..., layout.columns["reset"]]
+        self.state_candidate = logits[..., layout.columns[STATE_CANDIDATE]]
+        self.both = logits[..., layout.hidden_size : layout.input_window.stop]
 
     def _activate(self, t: int, recurrent: Array) -> Array:
         xp, split = self.xp, self.both.shape[-1]
@@ -233,7 +271,7 @@ class GRUSteps(MinimalSteps):
         return forget
 
     def _candidate_backward(self, t: int, d_candidate: Array, d_logits: Array) -> None:
-        columns = self.plan.columns
+        columns = self.layout.columns
         d_reset = d_logits[:, columns["reset"]]
         self.xp.multiply(d_candidate, self.reset[t], out=d_logits[:, columns[STATE_CANDIDATE]])
         self.xp.multiply(d_candidate, self.state_candidate[t], out=d_reset)
@@ -241,3 +279,15 @@ class GRUSteps(MinimalSteps):
 
 
 STEPS: dict[str, type[Steps]] = {"lstm": LSTMSteps, "gru": GRUSteps, "minimal": MinimalSteps}
+
+
+def _at(probability: Any, t: int) -> Any:
+    return probability[t] if getattr(probability, "ndim", 0) else probability
+
+
+def _resets(factors: Array | None) -> list[Array | None]:
+    """For each step its factor (batch, 1), None where nothing is reset; empty for no factors."""
+    if factors is None:
+        return []
+    unchanged = factors.all((1, 2)).tolist()
+    return [None if same else factor for factor, same in zip(factors, unchanged, strict=True)]

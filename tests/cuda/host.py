@@ -67,10 +67,10 @@ class HostLauncher:
     def upload(record, target):
         target[...] = record.view(np.uint8)
 
-    def kernels(self, plan, dtype, batch):
-        mechanism = plan.mechanism
+    def kernels(self, layout, dtype, batch):
+        mechanism = layout.mechanism
         fields = (
-            support.CORES.index(plan.core),
+            support.CORES.index(layout.core),
             support.ACTIVATIONS.index(mechanism.activation),
             support.AUXILIARIES.index(mechanism.auxiliary),
         )
@@ -80,10 +80,10 @@ class HostLauncher:
     def _launch(self, double, fields, direction, table, t):
         self.library.run_step(double, *fields, direction, address(table), t, self.threads)
 
-    def station(self, plan, steps, dtype):
-        key = (plan.core, plan.mechanism, plan.hidden_size, steps, str(dtype))
+    def station(self, layout, steps, dtype):
+        key = (layout.cell, steps, str(dtype))
         if key not in self.stations:
-            self.stations[key] = Station(np, plan, steps, dtype)
+            self.stations[key] = Station(np, layout, steps, dtype)
             for array in (*self.stations[key].arrays.values(), self.stations[key].weights):
                 array.fill(np.nan)
         return self.stations[key]

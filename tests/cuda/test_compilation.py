@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from gatecore import mechanism
-from gatecore.backends.common.layout import plan
+from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import source, support
 from gatecore.cells import CELLS
 from tests.cuda import nvrtc
@@ -40,5 +40,5 @@ def test_every_mechanism_names_an_instance(core):
     for activation, auxiliary, dtype in fields:
         bias = 0.0 if activation == "cumax" else 1.0
         own = mechanism("standard", activation=activation, auxiliary=auxiliary, forget_bias=bias)
-        named |= set(source.names(plan(CELLS[core](3, 4, own)), dtype))
+        named |= set(source.names(layout_of(CELLS[core](3, 4, own)), dtype))
     assert named == {name for name in source.all_names() if f"gatecore::{core}," in name}

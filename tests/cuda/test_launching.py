@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import gatecore
-from gatecore.backends.common.layout import plan
+from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import interop, kernel_arguments, launch, source, support
-from gatecore.backends.cuda.engine import KernelEngine
+from gatecore.backends.cuda.engine import FusedLayer, KernelEngine
 from gatecore.backends.numpy import bptt
 from tests.cuda.host import HostLauncher
 from tests.cuda.standin import Pointed, StandIn, Stream
@@ -36,10 +36,10 @@ def problem(rng, core="lstm", mechanism="UR", hidden=6, time=4, batch=2):
 @pytest.mark.parametrize("core", support.CORES)
 @pytest.mark.parametrize("mechanism", ["standard", "UR", "OM"])
 def test_first_a_sequence_is_run_then_recorded_then_replayed(launcher, cupy, core, mechanism, rng):
-    engine = KernelEngine(launcher, "fused")
+    engine = KernelEngine(launcher)
     for k in range(4):
         case = problem(rng, core, mechanism)
-        output, _, pullback = bptt.run(engine, *case)
+        output, _, pullback = bptt.run(engine, *case, impl="fused")
         wanted, end, reference = getattr(gatecore.backends.load("numpy"), core)(
             *(case[1], case[2].view(np.ndarray)), None, mechanism
         )
@@ -49,12 +49,12 @@ def test_first_a_sequence_is_run_then_recorded_then_replayed(launcher, cupy, cor
         assert all(norm_error(a, b) < 1e-12 for a, b in pairs)
         assert cupy.noted.count("graph") == 2 * k  # forward and backward, from the second call on
     names = [entry[1] for entry in cupy.noted if entry[0] == "compiled"]
-    layout = plan(gatecore.cells.CELLS[core](3, 6, mechanism))
+    layout = layout_of(gatecore.cells.CELLS[core](3, 6, mechanism))
     assert names == [source.names(layout, "float64")]  # once
 
 
 def test_each_shape_and_stream_has_a_station_and_the_oldest_goes(launcher, cupy, rng):
-    layout = plan(gatecore.cells.LSTM(3, 6, "UR"))
+    layout = layout_of(gatecore.cells.LSTM(3, 6, "UR"))
     first = launcher.station(layout, (4, 2), np.dtype("float32"))
     assert launcher.station(layout, (4, 2), np.dtype("float32")) is first
     assert launcher.station(layout, (5, 2), np.dtype("float32")) is not first
@@ -70,7 +70,9 @@ def test_each_shape_and_stream_has_a_station_and_the_oldest_goes(launcher, cupy,
 
 
 def test_an_error_while_recording_ends_the_recording(launcher, cupy):
-    station = launcher.station(plan(gatecore.cells.LSTM(3, 6, "UR")), (4, 2), np.dtype("float32"))
+    station = launcher.station(
+        layout_of(gatecore.cells.LSTM(3, 6, "UR")), (4, 2), np.dtype("float32")
+    )
 
     def fails():
         raise FloatingPointError
@@ -82,7 +84,7 @@ def test_an_error_while_recording_ends_the_recording(launcher, cupy):
 
 
 def test_what_is_not_in_one_piece_is_refused(launcher):
-    record = kernel_arguments.blank(plan(gatecore.cells.LSTM(3, 6, "UR")), (4, 2))
+    record = kernel_arguments.blank(layout_of(gatecore.cells.LSTM(3, 6, "UR")), (4, 2))
     with pytest.raises(ValueError, match="keep must be contiguous"):
         kernel_arguments.fill(record, launcher.pointer, keep=np.zeros((4, 2)).T.view(Pointed))
 
@@ -120,21 +122,21 @@ def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypat
 
 
 def test_an_old_gpu_falls_back_and_says_why():
-    engine = KernelEngine(HostLauncher(None), "auto", support.device_reason(75))
-    layout = plan(gatecore.cells.LSTM(3, 6, "UR"))
-    assert "compute_capability 75" in engine.reason(layout, (5, 2), "float32")
+    engine = KernelEngine(HostLauncher(None), support.device_reason(75))
+    call = bptt.Call(engine, gatecore.cells.LSTM(3, 6, "UR"), {}, (5, 2), "float32")
+    assert "compute_capability 75" in FusedLayer.unsupported(call)
 
 
 @pytest.mark.parametrize("core", support.CORES)
 @pytest.mark.parametrize("mechanism", ["UR", "OM"])
 def test_the_memory_that_a_backward_pass_needs_is_known_beforehand(host_library, core, mechanism):
-    cell, taken = gatecore.cells.CELLS[core](3, 6, mechanism), []
-    params = cell.init(0)
+    cell, shapes = gatecore.cells.CELLS[core](3, 6, mechanism), []
 
-    def take(width, steps=True, extra=0):
-        taken.append((4 + extra, 2, width))
-        return np.empty(taken[-1])
+    def acquire(width, steps=True, extra=0):
+        shapes.append((4 + extra, 2, width))
+        return np.empty(shapes[-1])
 
-    engine = KernelEngine(HostLauncher(host_library), "fused")
-    bptt.Layer(engine, cell, params, take, None, None, (4, 2), np.dtype("float64"))
-    assert interop.saved_shapes(cell, (4, 2)) == taken
+    engine = KernelEngine(HostLauncher(host_library))
+    call = bptt.Call(engine, cell, cell.init(0), (4, 2), np.dtype("float64"))
+    FusedLayer(call, acquire)
+    assert interop.saved_shapes(cell, (4, 2)) == shapes

@@ -1,4 +1,4 @@
-"""Whole sequences by the kernels, compiled for the host, inside the explicit driver.
+"""Whole sequences by the kernels, compiled for the host, inside manual BPTT.
 
 All of the CuPy path but the GPU itself: the table, the template chosen from the mechanism's fields,
 layouts, products, resets, zoneout, replays of what was recorded. The expected results are the
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import gatecore
-from gatecore.backends.common.layout import plan
-from gatecore.backends.common.validation import cell_of
+from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import support
 from gatecore.backends.cuda.engine import KernelEngine
 from gatecore.backends.numpy import Learner, bptt
@@ -23,15 +22,16 @@ from tests.support import CORES, GATINGS, leaves, norm_error, rebuild
 
 @pytest.fixture
 def engine(host_library):
-    """The explicit driver on the kernels; a request they can't meet raises."""
-    return KernelEngine(HostLauncher(host_library), "fused")
+    """Manual BPTT on the kernels."""
+    return KernelEngine(HostLauncher(host_library))
 
 
 def run(engine, case, point=None, **options):
     """As `sequences.run`, on an engine."""
     point = case.point if point is None else point
-    given = point["params"], point["x"], point["state"], case.gating
-    return bptt.run(engine, case.core, *given, case.resets, case.zoneout, **options)
+    options = {"resets": case.resets, "zoneout": case.zoneout, "impl": "fused", **options}
+    arguments = point["params"], point["x"], point["state"], case.gating
+    return bptt.run(engine, case.core, *arguments, **options)
 
 
 def cast(tree, dtype):
@@ -83,7 +83,7 @@ def test_float32_kernels_stay_close_to_float64(engine, core, name, rng):
 @pytest.mark.parametrize("name", GATINGS)
 @pytest.mark.parametrize("core", CORES)
 def test_the_threads_of_a_block_share_the_work(host_library, core, name, threads, rng):
-    engine = KernelEngine(HostLauncher(host_library, threads), "fused")
+    engine = KernelEngine(HostLauncher(host_library, threads))
     case = sequence_case(core, GATINGS[name], "stacked", rng)
     compare(engine, case, rng, 1e-12)
 
@@ -155,9 +155,8 @@ def test_a_learner_trains_as_the_numpy_backends_does(engine):
     agree(list(learners[0].gates(batch)), list(learners[1].gates(batch)), 1e-10)
 
 
-def layout(core="lstm", mechanism="UR", hidden=8):
-    cell = gatecore.cells.CELLS[core](3, hidden, mechanism)
-    return plan(cell)
+def cell_of(core="lstm", mechanism="UR", hidden=8):
+    return gatecore.cells.CELLS[core](3, hidden, mechanism)
 
 
 @pytest.mark.parametrize(
@@ -170,41 +169,37 @@ def layout(core="lstm", mechanism="UR", hidden=8):
     ],
 )
 def test_what_is_not_supported_has_a_reason(hidden, steps, dtype, word):
-    assert word in support.reason(layout("lstm", "standard", hidden), steps, dtype)
+    assert word in support.reason(cell_of("lstm", "standard", hidden), steps, dtype)
 
 
 def test_every_mechanism_is_supported_on_every_core():
     for core in CORES:
         for gating in GATINGS.values():
-            assert support.reason(layout(core, gating, 12), (5, 2), "float32") is None
+            assert support.reason(cell_of(core, gating, 12), (5, 2), "float32") is None
     assert support.device_reason(90) is None
     assert "compute_capability 75" in support.device_reason(75)
 
 
-def test_auto_falls_back_and_tells_and_an_explicit_request_raises(host_library, rng):
+def test_auto_falls_back_and_an_explicit_request_raises(host_library, rng):
     params = gatecore.cells.LSTM(3, 1, "standard").init(0)
-    x = rng.standard_normal((4, 2, 3))
-    arguments = (params, x, None, "standard")
-    with pytest.raises(ValueError, match="hidden_size 1 is not in"):
-        bptt.run(KernelEngine(HostLauncher(host_library), "fused"), "lstm", *arguments)
-    engine = KernelEngine(HostLauncher(host_library), "auto")
-    output, _, pullback = bptt.run(engine, "lstm", *arguments)
-    assert pullback.path == "array operations"
-    assert np.array_equal(output, gatecore.backends.load("numpy").lstm(*arguments)[0])
-    cell = cell_of("lstm", params, x, "standard")
-    assert "hidden_size" in engine.reason(plan(cell), x.shape[:2], x.dtype)
+    arguments = "lstm", params, rng.standard_normal((4, 2, 3)), None, "standard"
+    engine = KernelEngine(HostLauncher(host_library))
+    with pytest.raises(ValueError, match="impl='fused' can't be taken: hidden_size 1 is not in"):
+        bptt.run(engine, *arguments, impl="fused")
+    output, _, pullback = bptt.run(engine, *arguments)
+    assert pullback.impl == pullback.path == "reference"
+    assert np.array_equal(output, gatecore.backends.load("numpy").lstm(*arguments[1:])[0])
     case = sequence_case("lstm", GATINGS["UR"], "stacked", rng)
-    assert run(engine, case)[2].path == ["fused kernels"] * 2
-    old = KernelEngine(HostLauncher(host_library), "auto", unfit="compute_capability 70")
-    assert run(old, case)[2].path == ["array operations"] * 2
-    none = KernelEngine(HostLauncher(host_library), "none")
-    assert run(none, case)[2].path == ["array operations"] * 2
+    assert run(engine, case, impl="auto")[2].impl == ["fused"] * 2
+    assert run(engine, case, impl="reference")[2].impl == ["reference"] * 2
+    old = KernelEngine(HostLauncher(host_library), unfit="compute_capability 70")
+    assert run(old, case, impl="auto")[2].impl == ["reference"] * 2
 
 
 @pytest.mark.parametrize("hidden", [2, 31, 32, 100, 512, 1000, 4096])
 @pytest.mark.parametrize("mechanism", ["UR", "OM", "O", "UM"])
 def test_every_unit_has_a_thread_and_no_block_is_too_large(hidden, mechanism):
-    shape = support.geometry(layout("lstm", mechanism, hidden), 7, 4)
+    shape = support.geometry(layout_of(cell_of("lstm", mechanism, hidden)), 7, 4)
     together = mechanism != "UR"
     assert shape.grid[0] == 7
     assert shape.threads % support.WARP == 0

@@ -1,4 +1,4 @@
-"""Layers for the native library's tests, and the explicit driver in float64 beside them."""
+"""Layers for the native library's tests, and manual BPTT in float64 beside them."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ import numpy as np
 
 from gatecore.backends.native import library
 from gatecore.backends.native.layer import NativeLayer
-from gatecore.backends.numpy.bptt import Engine, run
+from gatecore.backends.numpy.bptt import Call, Engine, run
 from tests.support import CORES, GATINGS, leaves
 
 DRIVER = Engine(np)
@@ -65,7 +65,8 @@ class Case:
         given = cast(self.given, np.float64)
         outputs, final, pullback = run(
             DRIVER, self.core, given["params"], given["x"], self.packed(given["state"]),
-            given["cell"].mechanism, given["resets"], self.packed(given["zoneout"]), self.cells,
+            given["cell"].mechanism, resets=given["resets"],
+            zoneout=self.packed(given["zoneout"]), return_cells=self.cells,
         )  # fmt: skip
         parts = given["d_output"]
         gradients = pullback(parts if self.cells else parts[0], self.packed(given["d_state"]))
@@ -73,27 +74,32 @@ class Case:
 
     def native(self, instruction_set=None, split="auto", threads=1, saves=True):
         """The layer by the library, its memory filled with NaN, and what its forward gives."""
-        given, steps = self.given, (self.time, self.batch)
+        given = self.given
 
-        def take(width, steps=True, extra=0):
+        def acquire(width, steps=True, extra=0):
             shape = (self.time + extra, self.batch, width) if steps else (self.batch, width)
             return np.full(shape, np.nan, np.float32)
 
-        layer = NativeLayer(
-            given["cell"], given["params"], take, given["resets"], self.packed(given["zoneout"]),
-            steps, np.dtype(np.float32), threads=threads, instruction_set=instruction_set,
-            split=split, saves=saves,
+        zoneout = None if given["zoneout"] is None else tuple(given["zoneout"])
+        call = Call(
+            DRIVER, given["cell"], given["params"], (self.time, self.batch), np.dtype(np.float32),
+            given["resets"], zoneout, self.cells, saves,
         )  # fmt: skip
-        return layer, layer.forward(given["x"], self.packed(given["state"]), self.cells)
+        layer = NativeLayer(
+            call, acquire, threads=threads, instruction_set=instruction_set, split=split
+        )
+        return layer, layer.forward(given["x"], given["state"])
 
     def results(self, *arguments, wrt_x=True):
         """What ``expected`` has, by the library."""
         layer, (outputs, final) = self.native(*arguments)
         scratch = np.full(layer.scratch_shape(wrt_x), np.nan, np.float32)
-        gradients = layer.backward(
-            self.given["d_output"], self.packed(self.given["d_state"]), scratch, wrt_x
+        d_params, d_x, d_state = layer.backward(
+            self.given["d_output"], self.given["d_state"], scratch, wrt_x
         )
-        return outputs, final, *gradients, layer.forget_gate()
+        outputs = outputs if self.cells else outputs[0]
+        parts = self.packed(final), d_params, d_x, self.packed(d_state)
+        return outputs, *parts, layer.forget_gate()
 
 
 def cast(nest, dtype):

@@ -35,10 +35,10 @@ def refused(k):
     native, _ = case.native()
     scratch = np.empty(native.scratch_shape(True), np.float32)
     try:
-        native.backward([np.zeros((1, 1, 1), np.float32)], None, scratch)
+        native.backward([np.zeros((1, 1, 1), np.float32)], (), scratch)
     except ValueError:
         errors += 1
-    unknown = dataclasses.replace(native.call)
+    unknown = dataclasses.replace(native.layer_call)
     unknown.struct.instruction_set = 99
     try:
         unknown.forward()

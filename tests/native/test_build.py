@@ -23,7 +23,7 @@ print(library.unsupported())
 params = gatecore.cells.LSTM(2, 4, mechanism="UR").init(rng=0)
 single = {name: value.astype(np.float32) for name, value in params.items()}
 _, _, pullback = load("numpy").lstm(single, np.ones((3, 2, 2), np.float32), mechanism="UR")
-print(pullback.path)
+print(pullback.impl)
 """
 
 
@@ -65,9 +65,9 @@ def test_without_a_compiler_it_says_so_and_layers_run_without(copy):
         [sys.executable, "-c", USE], cwd=lib, capture_output=True, text=True, check=True,
         env=os.environ | {"PYTHONPATH": str(lib)},
     )  # fmt: skip
-    missing, path = used.stdout.splitlines()
+    missing, impl = used.stdout.splitlines()
     assert "it was not built" in missing
-    assert path == "array operations"
+    assert impl == "reference"
 
 
 def test_a_required_library_that_cannot_be_built_is_an_error(copy):

@@ -1,4 +1,4 @@
-"""The native library against the explicit driver in float64: all cells, mechanisms, vectors."""
+"""The native library against manual BPTT in float64: all cells, mechanisms, vectors."""
 
 import dataclasses
 import functools
@@ -60,13 +60,12 @@ def test_without_inputs_it_is_as_with_inputs_of_zero(instruction_set, core, spli
     layer.given["x"][...] = 0
     expected = layer.results(instruction_set, split, 2)
     none, _ = layer.native(instruction_set, split, 2)
-    none.call = dataclasses.replace(none.call)
-    none.call.struct.input_size = 0
+    none.layer_call = dataclasses.replace(none.layer_call)
+    none.layer_call.struct.input_size = 0
     given = layer.given
-    outputs, final = none.forward(given["x"], layer.packed(given["state"]), layer.cells)
+    outputs, final = none.forward(given["x"], given["state"])
     scratch = np.full(none.scratch_shape(False), np.nan, np.float32)
-    d_state = layer.packed(given["d_state"])
-    gradients, _, d_start = none.backward(given["d_output"], d_state, scratch, False)
+    gradients, _, d_start = none.backward(given["d_output"], given["d_state"], scratch, False)
     assert worst([outputs, final, d_start], [expected[0], expected[1], expected[4]]) < 1e-6
     for name in set(gradients) - {"weight_ih"}:
         assert worst([gradients[name]], [expected[2][name]]) < 1e-6
@@ -140,7 +139,7 @@ def test_equal_calls_give_equal_bits_and_leave_what_they_read():
 def refused(message, **fields):
     """A call with some of the layer's sizes replaced, which must raise."""
     layer, _ = Case("lstm", "UR", 2, 2, 1, 3).native()
-    call = dataclasses.replace(layer.call)
+    call = dataclasses.replace(layer.layer_call)
     for name, value in fields.items():
         setattr(call.struct, name, value)
     for direction in (call.forward, call.backward):

@@ -67,7 +67,7 @@ def main():
         )  # fmt: skip
         names = {package["name"].lower() for package in json.loads(listed.stdout)}
         print("installed:", ", ".join(sorted(names - {"pip", "setuptools"})))
-        expected = "native" if native else "array operations"
+        expected = "native" if native else "reference"
         command = [python, "-W", "error", "use_installed.py", expected]
         subprocess.run(command, check=True, cwd=folder, env=bare)
 

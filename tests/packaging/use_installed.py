@@ -1,8 +1,8 @@
 """Ten lines of use, for an environment that holds the wheel, NumPy and array-api-compat alone.
 
-    python use_installed.py PATH
+    python use_installed.py IMPL
 
-PATH is what must run a float32 layer: "native" or "array operations".
+IMPL is the implementation that must run a float32 layer: "native" or "reference".
 """
 
 import importlib.resources
@@ -24,7 +24,7 @@ expected, _ = cell.scan(params, x)
 assert np.allclose(output, expected, rtol=0, atol=1e-12)
 single = {name: value.astype(np.float32) for name, value in params.items()}
 fast, _, fast_pullback = load("numpy").lstm(single, x.astype(np.float32), mechanism="UR")
-assert fast_pullback.path == sys.argv[1], fast_pullback.path
+assert fast_pullback.impl == sys.argv[1], fast_pullback.impl
 assert np.allclose(fast, expected, rtol=0, atol=1e-5)
 assert output.shape == (20, 2, 8)
 assert np.array_equal(output[-1], hidden)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.cuda import interop
+from gatecore.backends.cuda.engine import FusedLayer
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.numpy_bptt import ArrayAdapter, NumpyBptt
 from gatecore.backends.torch.sequence.precision import no_autocast
@@ -36,7 +37,7 @@ class CuPyKernels(NumpyBptt):
         stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
         with (
             no_autocast(x.device.type),
-            interop.on_stream(stream, x.device.index or 0, "fused") as engine,
+            interop.on_stream(stream, x.device.index or 0) as engine,
         ):
             yield _CuPyAdapter(engine)
 
@@ -47,6 +48,8 @@ class CuPyKernels(NumpyBptt):
 
 class _CuPyAdapter(ArrayAdapter):
     """Tensors in a GPU's memory, and CuPy's views of them."""
+
+    layer = FusedLayer
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine

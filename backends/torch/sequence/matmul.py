@@ -1,4 +1,4 @@
-"""Matrix products of the explicit driver by torch, on NumPy's memory.
+"""Matrix products of manual BPTT by torch, on NumPy's memory.
 
 The recurrent weights are multiplied at every time step: oneDNN packs them once. The large products
 of such a sequence go through torch as well, because the thread pools of NumPy's and torch's

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatecore.backends.common.validation import zoneout_amounts
+from gatecore.backends.common.validation import check_zoneout
 from gatecore.backends.native import library
 from gatecore.backends.native.call import (
     LayerCall,
@@ -133,12 +133,11 @@ def _biases(call: Call) -> dict[str, Tensor]:
 
 def _zoneout(call: Call) -> dict[str, Any]:
     assert call.zoneout is not None
-    amounts = [a.detach().numpy() if isinstance(a, Tensor) else a for a in call.zoneout]
-    pair = tuple(amounts) if len(amounts) == 2 else amounts[0]
+    arrays = (z.detach().numpy() if isinstance(z, Tensor) else z for z in call.zoneout)
     time, batch, _ = call.x.shape
-    zoneout_amounts(call.cell, pair, (time, batch), _SINGLE)
-    kept = (a.contiguous() if isinstance(a, Tensor) else a for a in call.zoneout)
-    return zoneout_fields(tuple(kept))
+    check_zoneout(call.cell, tuple(arrays), (time, batch), _SINGLE)
+    masks = (z.contiguous() if isinstance(z, Tensor) else z for z in call.zoneout)
+    return zoneout_fields(tuple(masks))
 
 
 def _checked(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatecore.backends.numpy.bptt import Engine, Layer
+from gatecore.backends.numpy import bptt
 from gatecore.backends.torch.sequence import pooled_tensors
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
@@ -23,7 +23,9 @@ from gatecore.cells import Cell
 class ArrayAdapter:
     """Tensors as arrays and arrays as tensors, in shared memory: here, a CPU's."""
 
-    def engine(self, cell: Cell) -> Engine:
+    layer: type[bptt.Layer] = bptt.Layer
+
+    def engine(self, cell: Cell) -> bptt.Engine:
         """The engine of the arrays."""
         return engine(cell)
 
@@ -59,17 +61,17 @@ class NumpyBptt(OperatorImplementation):
         time, batch, _ = call.x.shape
         with self.adapter(call) as arrays:
 
-            def take(width: int, steps: bool = True, extra: int = 0) -> Any:
+            def acquire(width: int, steps: bool = True, extra: int = 0) -> Any:
                 if not steps:
                     return arrays.array(arrays.empty(call.x, batch, width))
                 saved.append(arrays.empty(call.x, time + extra, batch, width))
                 return arrays.array(saved[-1])
 
-            layer, state = _layer(call, take, arrays), _public(call, call.states, arrays)
-            outputs, last = layer.forward(arrays.array(call.x), state, call.return_cells)
+            layer = _layer(call, acquire, arrays)
+            outputs, last = layer.forward(arrays.array(call.x), [*map(arrays.array, call.states)])
             return [
-                *map(arrays.tensor, outputs if call.return_cells else (outputs,)),
-                *(arrays.tensor(part).unsqueeze(0) for part in call.cell.parts(last)),
+                *map(arrays.tensor, outputs),
+                *(arrays.tensor(part).unsqueeze(0) for part in last),
                 *(saved if save_for_backward else ()),
             ]
 
@@ -84,46 +86,46 @@ class NumpyBptt(OperatorImplementation):
         remaining, batch = iter(saved), call.x.shape[1]
         with self.adapter(call) as arrays:
 
-            def take(width: int, steps: bool = True, extra: int = 0) -> Any:
+            def acquire(width: int, steps: bool = True, extra: int = 0) -> Any:
                 """The arrays that the forward pass filled, in the same order."""
                 return arrays.array(
                     next(remaining) if steps else arrays.empty(call.x, batch, width)
                 )
 
-            layer = _layer(call, take, arrays)
+            layer = _layer(call, acquire, arrays)
             scratch = arrays.array(arrays.empty(call.x, *layer.scratch_shape(wrt_x)))
-            d_last = [None if d is None else d.squeeze(0) for d in d_states]
-            d_params, d_x, d_state = layer.backward(
-                [*map(arrays.array, d_outputs)], _public(call, d_last, arrays), scratch, wrt_x
+            d_last = (None if d is None else arrays.array(d.squeeze(0)) for d in d_states)
+            d_params, d_x, d_initial = layer.backward(
+                [*map(arrays.array, d_outputs)], [*d_last], scratch, wrt_x
             )
-            gradients = [*(d_params[name] for name in call.params), *call.cell.parts(d_state)]
+            gradients = [*(d_params[name] for name in call.params), *d_initial]
             return [arrays.tensor(g) for g in ([d_x, *gradients] if wrt_x else gradients)]
 
     def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
         widths: list[tuple[int, int]] = []  # recorded from a layer of one step and one sequence
 
-        def take(width: int, steps: bool = True, extra: int = 0) -> Any:
+        def acquire(width: int, steps: bool = True, extra: int = 0) -> Any:
             if steps:
                 widths.append((width, extra))
             return np.empty((1 + extra, 1, width) if steps else (1, width), np.float32)
 
         zeros = {name: np.zeros(s, "f4") for name, s in call.cell.parameter_shapes().items()}
-        zoneout = None if call.zoneout is None else call.cell.state([0.5] * len(call.zoneout))
-        Layer(Engine(np), call.cell, zeros, take, None, zoneout, (1, 1), np.dtype("f4"))
+        zoneout = call.zoneout and (0.5,) * len(call.zoneout)
+        one = bptt.Call(bptt.Engine(np), call.cell, zeros, (1, 1), np.dtype("f4"), zoneout=zoneout)
+        bptt.Layer(one, acquire)
         time, batch, _ = call.x.shape
         return [(time + extra, batch, width) for width, extra in widths]
 
 
-def _layer(call: Call, take: Any, arrays: ArrayAdapter) -> Layer:
+def _layer(call: Call, acquire: Any, arrays: ArrayAdapter) -> bptt.Layer:
     params = {name: arrays.array(value) for name, value in call.params.items()}
-    zoneout = None if call.zoneout is None else _public(call, call.zoneout, arrays)
+    zoneout = call.zoneout and tuple(map(arrays.array, call.zoneout))
     dtype = np.dtype(str(call.x.dtype).removeprefix("torch."))
     (time, batch, _), resets = call.x.shape, arrays.array(call.resets)
-    return Layer(
-        arrays.engine(call.cell), call.cell, params, take, resets, zoneout, (time, batch), dtype
+    engine = arrays.engine(call.cell)
+    return arrays.layer(
+        bptt.Call(
+            engine, call.cell, params, (time, batch), dtype, resets, zoneout, call.return_cells
+        ),
+        acquire,
     )
-
-
-def _public(call: Call, parts: Sequence[Any], arrays: ArrayAdapter) -> Any:
-    """Arrays of the parts of a state, or of zoneout, as the NumPy backend's callers pass them."""
-    return call.cell.state([*map(arrays.array, parts)])
