@@ -38,7 +38,8 @@ help:
 # ---- environment ----------------------------------------------------------------------------
 
 # what an installation compiles and reads: it is repeated when any of it changes
-SOURCES := pyproject.toml setup.py $(wildcard backends/native/src/*.cpp backends/native/src/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard backends/native/src/*.cpp backends/native/src/*.h) \
+    backends/common/formulas.h
 
 # gatecore.backends, .analysis and .tasks beside the core: so editors and type checkers, which do not
 # read the package mapping of pyproject.toml, resolve them in a checkout. Git ignores them.

@@ -19,6 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 SOURCE = Path("backends/native/src")
+FORMULAS = "backends/common/formulas.h"  # which CUDA's kernels include too
 TARGET = Path("backends/native")  # where the built library lies
 BUILT = Path("build/native")  # libraries, named by what they were built from
 MODE = os.environ.get("GATECORE_NATIVE", "")
@@ -119,7 +120,7 @@ class PlatformWheel(bdist_wheel):
 native = Extension(
     "gatecore.backends.native._native",
     sources=[str(SOURCE / f"{unit}.cpp") for unit in UNITS],
-    depends=[*sorted(map(str, SOURCE.glob("*.h"))), "setup.py"],
+    depends=[*sorted(map(str, SOURCE.glob("*.h"))), FORMULAS, "setup.py"],
     language="c++",
     optional=MODE != "1",
 )

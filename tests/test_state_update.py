@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gatecore import Gate, backends
+from gatecore.backends.native import library
 from gatecore.cells import update
 from tests import reference
 from tests.support import CORES, GATINGS, ULP, equations, nested, relative_error
@@ -76,6 +77,9 @@ def by_jax(case, impl):
 IMPLEMENTATIONS = {
     "cells": by_cells,
     "numpy reference": lambda case: by_numpy(case, impl="reference"),
+    "numpy native": lambda case: by_numpy(case, impl="native"),
+    "torch native": lambda case: by_torch(case, "native"),
+    "jax native": lambda case: by_jax(case, "native"),
     "torch reference": lambda case: by_torch(case, "reference"),
     "torch plain": lambda case: by_torch(case, "plain"),
     "jax reference": lambda case: by_jax(case, "reference"),
@@ -86,6 +90,8 @@ IMPLEMENTATIONS = {
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("name", GATINGS)
 def test_a_large_state_that_is_forgotten_leaves_nothing_behind(implementation, core, name):
+    if "native" in implementation and library.unsupported():
+        pytest.skip(library.unsupported())
     case = Forgetting(core, name)
     states = IMPLEMENTATIONS[implementation](case)
     for got, exact in zip(states, case.exact(), strict=True):

@@ -14,8 +14,8 @@ COLUMNS = (
     "state_candidate",
 )  # fmt: skip
 SAVED = ("logits", "ordered", "hiddens", "cells")
-GIVEN = ("keep", "zone_cell", "zone_hidden")
-AMOUNTS = ("amount_cell", "amount_hidden")
+GIVEN = ("keep", "zoneout_mask_cell", "zoneout_mask_hidden")
+AMOUNTS = ("zoneout_cell", "zoneout_hidden")
 RESULTS = ("outputs", "output_cells")
 BETWEEN = ("state", "recurrent")
 BACKWARD = (

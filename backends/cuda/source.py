@@ -8,7 +8,10 @@ from typing import Any
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import support
 
-FILES = ("gate.cuh", "block.cuh", "sequence.cuh", "cells.cuh", "kernels.cu")
+FILES = (
+    "cuda/src/gate.cuh", "common/formulas.h", "cuda/src/block.cuh", "cuda/src/sequence.cuh",
+    "cuda/src/cells.cuh", "cuda/src/kernels.cu",
+)  # fmt: skip
 OPTIONS = ("-std=c++17", "--fmad=true")  # never --use_fast_math: gates live at the ends of exp
 DIRECTIONS = ("forward", "backward")
 
@@ -21,9 +24,9 @@ _AUXILIARIES = {"none": "none", "refine": "refined", "master": "mastered"}
 def text() -> str:
     """All files in the order of their includes, which are left out: the text is self-contained.
 
-    A compiler's cache is keyed by the text it is given, so no edited header can be missed.
+    A compiler's cache is keyed by its text, so no edited header can be missed.
     """
-    folder = importlib.resources.files("gatecore.backends.cuda") / "src"
+    folder = importlib.resources.files("gatecore.backends")
     files = [folder.joinpath(name).read_text(encoding="utf-8") for name in FILES]
     return re.sub(r'^#(include "|pragma once).*\n', "", "".join(files), flags=re.MULTILINE)
 

@@ -153,9 +153,9 @@ class KernelSteps:
         given: dict[str, Array] = {"keep": keep, "bias": self.bias}
         for name, amount in zip(("hidden", "cell"), self.amounts, strict=False):
             if isinstance(amount, float):
-                record[f"amount_{name}"] = amount
+                record[f"zoneout_{name}"] = amount
             else:
-                given[f"zone_{name}"] = amount
+                given[f"zoneout_mask_{name}"] = amount
         kernel_arguments.fill(
             record, self.launcher.pointer, **given, **saved, **station.arrays, **call
         )

@@ -103,10 +103,13 @@ void run_step(int is_double, int core, int activation, int auxiliary, int direct
 
 void refine_row(long long count, const float* x, const float* y, const float* v, float* out) {
     for (long long k = 0; k < count; ++k) {
-        const Gate<float> f = sigmoid(x[k]), r = sigmoid(y[k]), g = refine(f, r);
-        const Pair<float> d = refine_vjp(f, r, v[k]);
-        const float row[] = {f.value, f.complement, sigmoid_vjp(f, v[k]), g.value, g.complement,
-                             d.first, d.second};
+        Gates<float> gates = {};
+        gates.forget = sigmoid(x[k]);
+        gates.refine = sigmoid(y[k]);
+        const Gate<float> f = gates.forget, g = refine(f, gates.refine);
+        const GatesCotangents<float> d = gates_vjp<lstm, refined>(gates, v[k], 0.0f);
+        const float row[] = {f.value, f.complement, v[k] * slope(f), g.value, g.complement,
+                             d.forget, d.refine};
         for (int j = 0; j < 7; ++j) out[j * count + k] = row[j];
     }
 }
@@ -117,9 +120,10 @@ void master_row(long long count, const float* logits, const float* v, const floa
         const Gate<float> big_f = sigmoid(logits[k]), big_i = sigmoid(logits[count + k]);
         const Gate<float> f = sigmoid(logits[2 * count + k]), i = sigmoid(logits[3 * count + k]);
         const Gate<float> forget = master(big_f, big_i, f), input = master(big_i, big_f, i);
+        const GatesCotangents<float> d =
+            gates_vjp<lstm, mastered>(Gates<float>{f, i, {}, big_f, big_i}, v[k], w[k]);
         const float row[] = {forget.value, forget.complement, input.value, input.complement,
-                             master_vjp(big_i, f, v[k], i, w[k]),
-                             master_vjp(big_f, i, w[k], f, v[k])};
+                             d.master_forget, d.master_input};
         for (int j = 0; j < 6; ++j) out[j * count + k] = row[j];
     }
 }

@@ -17,7 +17,8 @@ from gatecore.backends.numpy.learner import ExplicitLearner
 from tests import sequences
 from tests.cuda.host import HostLauncher
 from tests.sequences import VARIANTS, gradient, random_like, sequence_case
-from tests.support import CORES, GATINGS, leaves, norm_error, rebuild
+from tests.support import CORES, GATINGS, ULP, leaves, norm_error, rebuild, relative_error
+from tests.test_state_update import Forgetting
 
 
 @pytest.fixture
@@ -139,6 +140,16 @@ def test_later_calls_replay_the_first_ones_record_on_their_own_arrays(engine, co
         agree(gradient(runs[k][2], weights[k]), gradient(pullback, weights[k]), 1e-12)
     assert len(engine.launcher.stations) == 1
     assert engine.launcher.replayed == ["forward"] * 3 + ["backward"] * 4
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("name", GATINGS)
+def test_a_large_state_that_is_forgotten_leaves_nothing_behind(engine, core, name):
+    case = Forgetting(core, name)
+    given = case.params, case.x, case.state, case.cell.mechanism
+    states = case.cell.parts(bptt.run(engine, core, *given)[1])
+    for got, exact in zip(states, case.exact(), strict=True):
+        assert relative_error(got, exact) < 8 * ULP
 
 
 def test_a_learner_trains_as_the_numpy_backends_does(engine):

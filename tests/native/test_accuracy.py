@@ -5,11 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from gatecore import sigmoid
 from gatecore.backends.native import library
+from gatecore.backends.native.layer import NativeLayer
 from gatecore.backends.numpy.bptt import run
 from tests.native.layers import DRIVER, HERE, Case, cast, worst
 from tests.reference import packed_rows
-from tests.support import CORES, GATINGS, equations
+from tests.support import CORES, GATINGS, ULP, equations, relative_error
+from tests.test_state_update import Forgetting
 
 if not library.available():
     pytest.skip(library.unsupported(), allow_module_level=True)
@@ -113,6 +116,56 @@ def test_where_float32_cannot_hold_the_state_the_error_is_that_of_holding_it(cor
     for instruction_set in HERE:
         mine = by_slot(case.results(instruction_set)[2], rows)
         assert worst([mine], [exact]) < 3 * inherent
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("name", GATINGS)
+def test_a_large_state_that_is_forgotten_leaves_nothing_behind(core, name):
+    case = Forgetting(core, name)
+    for instruction_set in HERE:
+        state = last_state(case.cell, case.params, case.x, case.state, instruction_set)
+        for got, exact in zip(case.cell.parts(state), case.exact(), strict=True):
+            assert relative_error(got, exact) < 8 * ULP
+
+
+def last_state(cell, params, x, state, instruction_set):
+    """The state after all steps of x, with nothing saved."""
+    layer = NativeLayer(
+        cell, params, None, None, None, x.shape[:2], x.dtype, threads=1, saves=False,
+        instruction_set=instruction_set,
+    )  # fmt: skip
+    return layer.forward(x, state)[1]
+
+
+@pytest.mark.parametrize(
+    ("logit", "size", "time", "error"),
+    [
+        (math.log(1e6 - 1), 1, 2000, 4e-6),
+        (-200, 1e4, 1, 1e-7),
+        (0.3, 1, 1, 1e-7),
+        (-0.3, 1, 1, 1e-7),
+    ],
+    ids=["a memory of a million steps", "a large state forgotten", "above a half", "below a half"],
+)
+@pytest.mark.parametrize("core", ["lstm", "minimal"])
+def test_a_state_has_the_error_of_float32_at_every_gate(core, logit, size, time, error, rng):
+    cell = CORES[core](50, 50, "standard")
+    blocks = {name: np.zeros((width, 50)) for name, width in cell.slots} | {"candidate": np.eye(50)}
+    bias = {"forget": float(logit), "input": float(-logit)}
+    params = {
+        "weight_ih": np.concatenate([blocks[name] for name, _ in cell.slots]),
+        "weight_hh": np.zeros((cell.rows, 50)),
+        "bias": np.concatenate([np.full(width, bias.get(name, 0.0)) for name, width in cell.slots]),
+    }
+    x, state = rng.standard_normal((time, 20, 50)), size * rng.standard_normal((20, 50))
+    params, x, state = cast((params, x, state), np.float32)
+    exact, gate = state.astype(float), sigmoid(np.float64(np.float32(logit)))
+    for candidate in np.tanh(x.astype(float)):
+        exact = gate.value * exact + gate.complement * candidate
+    for instruction_set in HERE:
+        given = cell.state([state] * len(cell.state_names))
+        got = cell.parts(last_state(cell, params, x, given, instruction_set))[-1]
+        assert np.linalg.norm(got - exact) < error * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("gating", GATINGS)

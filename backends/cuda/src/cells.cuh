@@ -1,6 +1,5 @@
-// One step of a cell for one batch row, forward and backward. Templates on the mechanism's fields;
-// the names are those of gatecore.backends.explicit. The products with the recurrent weights come
-// between the steps; all else of a step is here.
+// One step of a cell for one batch row, forward and backward: templates on the mechanism's fields.
+// The products with the recurrent weights come between the steps; all else of a step is here.
 #pragma once
 
 #include "block.cuh"
@@ -10,9 +9,8 @@ namespace gatecore {
 
 template <typename T, Core core, Activation activation, Auxiliary auxiliary>
 struct Step {
-    // what follows from the fields, as in Mechanism.slots and Mechanism.tied
-    static constexpr bool has_input = core == lstm && auxiliary != refined;
-    static constexpr bool tied = auxiliary == refined || (auxiliary == none && core != lstm);
+    static constexpr bool input_gate = has_input(core, auxiliary);
+    static constexpr bool tied = is_tied(core, auxiliary);
     static constexpr bool ordered = activation == by_cumax;
     static constexpr bool cooperative = ordered || auxiliary == mastered;  // a block has a whole row
 
@@ -39,7 +37,7 @@ struct Step {
     // ---- the main gates: F and I where there are masters, else f and an LSTM's i
 
     GATECORE_FUNCTION static constexpr int main_gates() {
-        return auxiliary == mastered || (auxiliary == none && has_input) ? 2 : 1;
+        return auxiliary == mastered || (auxiliary == none && input_gate) ? 2 : 1;
     }
     GATECORE_FUNCTION long long main_column(int which) const {
         if (auxiliary == mastered) return which ? sequence.master_input : sequence.master_forget;
@@ -63,56 +61,49 @@ struct Step {
     // ---- one unit's gates and candidate, from complete logits
 
     struct Unit {
-        Gate<T> forget;     // effective
-        T write;            // effective input gate where it is not tied
-        T candidate;        // u, after its tanh
-        Gate<T> inner[2];   // f and i under masters
-        Gate<T> outer[2];   // the main gates
-        Gate<T> refine;
-        Gate<T> side;       // the LSTM's output gate, the GRU's reset gate
+        Gates<T> gates;
+        Effective<T> effective;
+        T candidate;   // u, after its tanh
+        Gate<T> other;  // the LSTM's output gate, the GRU's reset gate
     };
+
+    GATECORE_FUNCTION Gates<T> gates_of(long long k) const {
+        Gates<T> g = {};
+        const Gate<T> first = main_gate(0, k);
+        if (auxiliary == mastered) {
+            g.master_forget = first;
+            g.master_input = main_gate(1, k);
+        }
+        g.forget = auxiliary == mastered ? gate(sequence.forget, k) : first;
+        g.input = !input_gate             ? negate(g.forget)
+                  : auxiliary == mastered ? gate(sequence.input, k)
+                                          : main_gate(1, k);
+        if (auxiliary == refined) g.refine = gate(sequence.refine, k);
+        return g;
+    }
 
     GATECORE_FUNCTION Unit unit(long long k) const {
         Unit u = {};
-        u.outer[0] = main_gate(0, k);
-        if (main_gates() == 2) u.outer[1] = main_gate(1, k);
-        if (auxiliary == none) {
-            u.forget = u.outer[0];
-            u.write = u.outer[1].value;
-        } else if (auxiliary == refined) {
-            u.refine = gate(sequence.refine, k);
-            u.forget = gatecore::refine(u.outer[0], u.refine);
-        } else {
-            u.inner[0] = gate(sequence.forget, k);
-            u.inner[1] = has_input ? gate(sequence.input, k) : negate(u.inner[0]);
-            u.forget = master(u.outer[0], u.outer[1], u.inner[0]);
-            u.write = master(u.outer[1], u.outer[0], u.inner[1]).value;
-        }
+        u.gates = gates_of(k);
+        u.effective = effective<core, auxiliary>(u.gates);
         T logit = logits()[sequence.candidate + k];
-        if (core == lstm) u.side = gate(sequence.output, k);
+        if (core == lstm) u.other = gate(sequence.output, k);
         if (core == gru) {
-            u.side = gate(sequence.reset, k);
-            logit += u.side.value * logits()[sequence.state_candidate + k];
+            u.other = gate(sequence.reset, k);
+            logit += u.other.value * logits()[sequence.state_candidate + k];
         }
         u.candidate = tangent(logit);
         return u;
     }
 
-    // s + (1 - g)(u - s), or s + (i u - (1 - f) s)
-    GATECORE_FUNCTION static T update(const Unit& u, T old) {
-        const T forgotten = u.forget.complement;
-        return tied ? old + forgotten * (u.candidate - old)
-                    : old + (u.write * u.candidate - forgotten * old);
+    // Zoneout: a mask of the same shape as the states, or a probability.
+    GATECORE_FUNCTION T zoneout_cell(long long k) const {
+        return sequence.zoneout_mask_cell ? sequence.zoneout_mask_cell[states(t) + k]
+                                          : static_cast<T>(sequence.zoneout_cell);
     }
-
-    GATECORE_FUNCTION T amount(const T* draws, double constant, long long k) const {
-        return draws ? draws[states(t) + k] : static_cast<T>(constant);
-    }
-    GATECORE_FUNCTION T kept_cell(long long k) const {
-        return amount(sequence.zone_cell, sequence.amount_cell, k);
-    }
-    GATECORE_FUNCTION T kept_hidden(long long k) const {
-        return amount(sequence.zone_hidden, sequence.amount_hidden, k);
+    GATECORE_FUNCTION T zoneout_hidden(long long k) const {
+        return sequence.zoneout_mask_hidden ? sequence.zoneout_mask_hidden[states(t) + k]
+                                            : static_cast<T>(sequence.zoneout_hidden);
     }
     GATECORE_FUNCTION T keep_next() const {
         return sequence.keep && t + 1 < sequence.time
@@ -138,7 +129,7 @@ struct Step {
         }
         if (auxiliary == mastered || !ordered) {
             complete(sequence.forget, k);
-            if (has_input) complete(sequence.input, k);
+            if (input_gate) complete(sequence.input, k);
         }
         if (auxiliary == refined) complete(sequence.refine, k);
     }
@@ -164,15 +155,15 @@ struct Step {
         T hidden;
         if (core == lstm) {
             const T old_cell = sequence.cells[states(t) + k];
-            T cell = update(u, old_cell);
-            hidden = u.side.value * tangent(cell);
-            cell += kept_cell(k) * (old_cell - cell);
+            T cell = update<tied>(u.effective, u.candidate, old_cell);
+            hidden = u.other.value * tangent(cell);
+            cell = zoneout(zoneout_cell(k), old_cell, cell);
             sequence.cells[states(t + 1) + k] = keep_next() * cell;
             if (sequence.output_cells) sequence.output_cells[states(t) + k] = cell;
         } else {
-            hidden = update(u, old);
+            hidden = update<tied>(u.effective, u.candidate, old);
         }
-        hidden += kept_hidden(k) * (old - hidden);
+        hidden = zoneout(zoneout_hidden(k), old, hidden);
         sequence.outputs[states(t) + k] = hidden;
         hidden *= keep_next();
         sequence.hiddens[states(t + 1) + k] = hidden;
@@ -194,44 +185,34 @@ struct Step {
             sequence.d_recurrent[row * sequence.rows + place] = v;
     }
 
-    // The cotangent of a main gate's value: on to its logit, or kept until the row is complete.
-    GATECORE_FUNCTION void emit_main(int which, const Unit& u, long long k, T v) const {
-        if (cooperative)
-            d_main(which)[k] = v;
-        else
-            emit(main_column(which), k, sigmoid_vjp(u.outer[which], v));
-    }
-
-    GATECORE_FUNCTION void gates_backward(const Unit& u, long long k, T v, T w) const {
-        if (auxiliary == none) {
-            emit_main(0, u, k, v);
-            if (has_input) emit_main(1, u, k, w);
-        } else if (auxiliary == refined) {
-            const Pair<T> d = refine_vjp(u.outer[0], u.refine, v);
-            emit_main(0, u, k, d.first);
-            emit(sequence.refine, k, sigmoid_vjp(u.refine, d.second));
+    // Cotangents of the gates' logits; of gates that need the whole row those of their values.
+    GATECORE_FUNCTION void emit_gates(const Gates<T>& g, long long k, T v, T w) const {
+        const GatesCotangents<T> d = gates_vjp<core, auxiliary>(g, v, w);
+        if (auxiliary == refined) emit(sequence.refine, k, d.refine * slope(g.refine));
+        if (auxiliary == mastered) {
+            d_main(0)[k] = d.master_forget;
+            d_main(1)[k] = d.master_input;
+        }
+        if (ordered && auxiliary != mastered) {
+            d_main(0)[k] = d.forget;
+            if (input_gate) d_main(1)[k] = d.input;
         } else {
-            emit_main(0, u, k, master_vjp(u.outer[1], u.inner[0], v, u.inner[1], w));
-            emit_main(1, u, k, master_vjp(u.outer[0], u.inner[1], w, u.inner[0], v));
-            const T overlap = u.outer[0].value * u.outer[1].value;
-            const T d_inner = has_input ? v * overlap : v * overlap - w * overlap;
-            emit(sequence.forget, k, sigmoid_vjp(u.inner[0], d_inner));
-            if (has_input) emit(sequence.input, k, sigmoid_vjp(u.inner[1], w * overlap));
+            emit(sequence.forget, k, d.forget * slope(g.forget));
+            if (input_gate) emit(sequence.input, k, d.input * slope(g.input));
         }
     }
 
     // From the cotangent v of the new state to that of the old one; the rest goes to the logits.
     GATECORE_FUNCTION T update_backward(const Unit& u, long long k, T old, T v) const {
-        const T d_candidate = v * (tied ? u.forget.complement : u.write) * (1 - u.candidate) *
-                              (1 + u.candidate);
-        emit(sequence.candidate, k, d_candidate);
+        const UpdateCotangents<T> d = update_vjp<tied>(u.effective, u.candidate, old, v);
+        emit(sequence.candidate, k, d.candidate);
         if (core == gru) {
-            emit(sequence.state_candidate, k, d_candidate * u.side.value);
+            emit(sequence.state_candidate, k, d.candidate * u.other.value);
             emit(sequence.reset, k,
-                 sigmoid_vjp(u.side, d_candidate * logits()[sequence.state_candidate + k]));
+                 factor_vjp(u.other, logits()[sequence.state_candidate + k], d.candidate));
         }
-        gates_backward(u, k, tied ? v * (old - u.candidate) : v * old, v * u.candidate);
-        return v * u.forget.value;
+        emit_gates(u.gates, k, d.forget, d.write);
+        return d.state;
     }
 
     GATECORE_FUNCTION void backward_unit(long long k) const {
@@ -239,19 +220,19 @@ struct Step {
         const Unit u = unit(k);
         T v = keep_next() * (sequence.d_hidden[place] + sequence.through[place]);
         if (sequence.d_outputs) v += sequence.d_outputs[states(t) + k];
-        const T old = v * kept_hidden(k);
+        const T old = v * zoneout_hidden(k);
         v -= old;
         if (core != lstm) {
             sequence.d_hidden[place] = old + update_backward(u, k, sequence.hiddens[states(t) + k], v);
             return;
         }
         const T old_cell = sequence.cells[states(t) + k];
-        const T squashed = tangent(update(u, old_cell));
+        const T squashed = tangent(update<tied>(u.effective, u.candidate, old_cell));
         T w = keep_next() * sequence.d_cell[place];
         if (sequence.d_output_cells) w += sequence.d_output_cells[states(t) + k];
-        const T kept = w * kept_cell(k);
-        w += v * u.side.value * (1 - squashed) * (1 + squashed) - kept;
-        emit(sequence.output, k, sigmoid_vjp(u.side, v * squashed));
+        const T kept = w * zoneout_cell(k);
+        w = w - kept + tanh_vjp(squashed, v * u.other.value);
+        emit(sequence.output, k, factor_vjp(u.other, squashed, v));
         sequence.d_cell[place] = kept + update_backward(u, k, old_cell, w);
         sequence.d_hidden[place] = old;
     }
@@ -271,7 +252,7 @@ struct Step {
                 T total = 0;
                 for (int j = k * repeats; j < (k + 1) * repeats; ++j) total += d_main(which)[j];
                 const Gate<T> gate = main_gate(which, static_cast<long long>(k) * repeats);
-                emit(main_column(which), k, sigmoid_vjp(gate, total));
+                emit(main_column(which), k, total * slope(gate));
             }
         }
     }

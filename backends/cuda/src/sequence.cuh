@@ -5,10 +5,6 @@
 
 namespace gatecore {
 
-enum Core { lstm, gru, minimal };
-enum Activation { by_sigmoid, by_cumax };
-enum Auxiliary { none, refined, mastered };
-
 template <typename T>
 struct Sequence {
     // sizes
@@ -40,10 +36,10 @@ struct Sequence {
 
     // given
     const T* keep;         // (time, batch) factor of the state before each step; null: 1
-    const T* zone_cell;    // (time, batch, hidden) amount kept of the old cell; null: amount_cell
-    const T* zone_hidden;  // (time, batch, hidden) the same of the hidden state
-    double amount_cell;
-    double amount_hidden;
+    const T* zoneout_mask_cell;    // (time, batch, hidden) or null: the probability zoneout_cell
+    const T* zoneout_mask_hidden;  // (time, batch, hidden) or null: zoneout_hidden
+    double zoneout_cell;
+    double zoneout_hidden;
     const T* bias;  // (hidden,) b_n; GRU
 
     // results of the forward pass

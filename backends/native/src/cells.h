@@ -60,8 +60,8 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
   enum {
     ORDERED = ACTIVATION == CUMAX,
     OUTER = ORDERED || AUXILIARY == MASTER,        // some gates are formed row by row
-    OWN_INPUT = CORE == LSTM && AUXILIARY != REFINE,
-    TIED = AUXILIARY == REFINE || (AUXILIARY == NONE && CORE != LSTM),
+    OWN_INPUT = has_input(CORE, AUXILIARY),
+    TIED = is_tied(CORE, AUXILIARY),
     PAIR = AUXILIARY == MASTER || (AUXILIARY == NONE && OWN_INPUT),  // of row gates
   };
 
@@ -95,7 +95,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       for (long j = 0; j < n; j += VL) {
         const int lanes = n - j < VL ? (int)(n - j) : VL;
         V x = load(row + j, lanes);
-        Gate gate = forward ? sigmoid_gate(x) : decoded(x);
+        Gate<V> gate = forward ? sigmoid(x) : decoded(x);
         store(g.value + j, gate.value);
         store(g.complement + j, gate.complement);
         if (forward) store(row + j, encoded(gate), lanes);
@@ -108,52 +108,33 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     }
   }
 
-  struct Gates { Gate forget, input, refine, outer_forget, outer_input; };
-
   // The gates of a vector of units, from logits (forward) or from what forward left.
-  INLINE Gates formed(const Step& s, float* row, const RowGate* outer, long j, int n,
+  INLINE Gates<V> formed(const Step& s, float* row, const RowGate* outer, long j, int n,
                       bool forward) {
     const gatecore_layer& l = *s.layer;
     auto own = [&](int column) {
       V x = load(row + column + j, n);
       if (!forward) return decoded(x);
-      Gate g = sigmoid_gate(x);
+      Gate<V> g = sigmoid(x);
       store(row + column + j, encoded(g), n);
       return g;
     };
     auto from = [&](int k) {
-      return Gate{load(outer[k].unit_value + j), load(outer[k].unit_complement + j)};
+      return Gate<V>{load(outer[k].unit_value + j), load(outer[k].unit_complement + j)};
     };
-    Gates g = {};
+    Gates<V> g = {};
     const bool row_main = ORDERED && AUXILIARY != MASTER;
     g.forget = row_main ? from(0) : own(l.forget);
     if (OWN_INPUT) g.input = row_main ? from(1) : own(l.input);
-    else g.input = {g.forget.complement, g.forget.value};
+    else g.input = negate(g.forget);
     if (AUXILIARY == REFINE) g.refine = own(l.refine);
     if (AUXILIARY == MASTER) {
-      g.outer_forget = from(0);
-      g.outer_input = from(1);
+      g.master_forget = from(0);
+      g.master_input = from(1);
     }
     return g;
   }
 
-  INLINE V decay(const Gates& g) {  // 1 - the effective forget gate
-    if (AUXILIARY == REFINE) return refined_decay(g.forget, g.refine);
-    if (AUXILIARY == MASTER)        // (1 - F) + F I (1 - f)                    equations (21)-(22)
-      return g.outer_forget.complement +
-             g.outer_forget.value * g.outer_input.value * g.forget.complement;
-    return g.forget.complement;
-  }
-  INLINE V write(const Gates& g, V decay) {  // the effective input gate
-    if (TIED) return decay;
-    if (AUXILIARY == MASTER)        // I ((1 - F) + i F)                        equation (23)
-      return g.outer_input.value *
-             (g.outer_forget.complement + g.input.value * g.outer_forget.value);
-    return g.input.value;
-  }
-  INLINE V updated(V old, V candidate, V decay, V write) {
-    return TIED ? old + decay * (candidate - old) : old + (write * candidate - decay * old);
-  }
   INLINE V amount(const float* draws, float number, long at, int n) {
     return draws ? load(draws + at, n) : all(number);
   }
@@ -169,10 +150,10 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), true);
       for_units(H, [&](long j, int n) ALWAYS_INLINE {
         const long at = r * H + j;
-        Gates g = formed(s, row, outer, j, n, true);
-        V d = decay(g), w = write(g, d), u = load(row + l.candidate + j, n);
+        const Effective<V> e = effective<CORE, AUXILIARY>(formed(s, row, outer, j, n, true));
+        V u = load(row + l.candidate + j, n);
         if (CORE == GRU) {
-          V reset = sigmoid(load(row + l.reset + j, n));
+          V reset = sigmoid(load(row + l.reset + j, n)).value;
           store(row + l.reset + j, reset, n);
           u = u + reset * load(row + l.rows + j, n);
         }
@@ -180,51 +161,39 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         store(row + l.candidate + j, u, n);
         V old_hidden = load(s.hidden_before + at, n), hidden;
         if (CORE == LSTM) {
-          V old = load(s.cell_before + at, n), cell = updated(old, u, d, w);
-          V output = sigmoid(load(row + l.output + j, n));
+          V old = load(s.cell_before + at, n), cell = update<TIED>(e, u, old);
+          V output = sigmoid(load(row + l.output + j, n)).value;
           store(row + l.output + j, output, n);
           hidden = output * tanh(cell);
-          if (zones) cell = cell + amount(s.keep_cell, s.kept_cell, at, n) * (old - cell);
+          if (zones) cell = zoneout(amount(s.keep_cell, s.kept_cell, at, n), old, cell);
           store(s.cell + at, cell, n);
           if (s.output_cell) store(s.output_cell + at, cell, n);
         } else {
-          hidden = updated(old_hidden, u, d, w);
+          hidden = update<TIED>(e, u, old_hidden);
         }
         if (zones)
-          hidden = hidden + amount(s.keep_hidden, s.kept_hidden, at, n) * (old_hidden - hidden);
+          hidden = zoneout(amount(s.keep_hidden, s.kept_hidden, at, n), old_hidden, hidden);
         store(s.hidden + at, hidden, n);
         store(s.output + at, hidden, n);
       });
     }
   }
 
-  // Cotangents of a step's logits from the gates' ones, v of the effective forget gate and b of the
-  // effective input gate; those of row gates are left for `finish`.
-  INLINE void gates_backward(const Step& s, const Gates& g, V v, V b, const RowGate* outer,
-                             float* d_row, long j, int n) {
+  // Stores the cotangents of the gates' logits; of row gates those of their values, for `finish`.
+  INLINE void store_gates(const Step& s, const Gates<V>& g, const GatesCotangents<V>& d,
+                          const RowGate* outer, float* d_row, long j, int n) {
     const gatecore_layer& l = *s.layer;
-    const bool row_main = ORDERED && AUXILIARY != MASTER;
-    Gate f = g.forget, i = g.input, F = g.outer_forget, O = g.outer_input;
-    V d_forget = v, d_input = b;
-    if (AUXILIARY == REFINE) {
-      V doubled = v + v, shared = doubled * slope(f);
-      store(d_row + l.refine + j, shared * slope(g.refine), n);
-      d_forget = doubled * (g.refine.value * f.complement + g.refine.complement * f.value);
-    }
+    if (AUXILIARY == REFINE) store(d_row + l.refine + j, d.refine * slope(g.refine), n);
     if (AUXILIARY == MASTER) {
-      store(outer[0].cotangent + j, v * (O.complement + f.value * O.value) - b * O.value * i.complement);
-      store(outer[1].cotangent + j, b * (F.complement + i.value * F.value) - v * F.value * f.complement);
-      V overlap = F.value * O.value;
-      d_forget = v * overlap;
-      d_input = b * overlap;
-      if (!OWN_INPUT) d_forget = d_forget - d_input;
+      store(outer[0].cotangent + j, d.master_forget);
+      store(outer[1].cotangent + j, d.master_input);
     }
-    if (row_main) {
-      store(outer[0].cotangent + j, d_forget);
-      if (PAIR) store(outer[1].cotangent + j, d_input);
+    if (ORDERED && AUXILIARY != MASTER) {
+      store(outer[0].cotangent + j, d.forget);
+      if (PAIR) store(outer[1].cotangent + j, d.input);
     } else {
-      store(d_row + l.forget + j, d_forget * slope(f), n);
-      if (OWN_INPUT) store(d_row + l.input + j, d_input * slope(i), n);
+      store(d_row + l.forget + j, d.forget * slope(g.forget), n);
+      if (OWN_INPUT) store(d_row + l.input + j, d.input * slope(g.input), n);
     }
   }
 
@@ -260,8 +229,9 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), false);
       for_units(H, [&](long j, int n) ALWAYS_INLINE {
         const long at = r * H + j;
-        Gates g = formed(s, row, outer, j, n, false);
-        V d = decay(g), w = write(g, d), u = load(row + l.candidate + j, n);
+        const Gates<V> g = formed(s, row, outer, j, n, false);
+        const Effective<V> e = effective<CORE, AUXILIARY>(g);
+        const V u = load(row + l.candidate + j, n);
         V old = load((CORE == LSTM ? s.cell_before : s.hidden_before) + at, n);
         V d_state = load(d_hidden + j), kept_state = {}, kept_hidden = {};
         if (s.d_output) d_state = d_state + load(s.d_output + at, n);
@@ -270,31 +240,29 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           d_state = d_state - kept_hidden;
         }
         if (CORE == LSTM) {
-          V output = load(row + l.output + j, n), squashed = tanh(updated(old, u, d, w));
+          V output = load(row + l.output + j, n), squashed = tanh(update<TIED>(e, u, old));
           V d_cell_next = load(d_cell + j), d_output = d_state;
           if (s.d_output_cell) d_cell_next = d_cell_next + load(s.d_output_cell + at, n);
           if (zones) {
             kept_state = d_cell_next * amount(s.keep_cell, s.kept_cell, at, n);
             d_cell_next = d_cell_next - kept_state;
           }
-          store(d_row + l.output + j, d_output * squashed * output * (1.0f - output), n);
-          d_state = d_cell_next + d_output * output * (1.0f - squashed) * (1.0f + squashed);
+          store(d_row + l.output + j, factor_vjp({output, 1.0f - output}, squashed, d_output), n);
+          d_state = d_cell_next + tanh_vjp(squashed, d_output * output);
         }
-        V v = TIED ? d_state * (old - u) : d_state * old, b = d_state * u;
-        V d_logit = d_state * w * (1.0f - u) * (1.0f + u);
-        store(d_row + l.candidate + j, d_logit, n);
+        const UpdateCotangents<V> d = update_vjp<TIED>(e, u, old, d_state);
+        store(d_row + l.candidate + j, d.candidate, n);
         if (CORE == GRU) {
           V reset = load(row + l.reset + j, n), part = load(row + l.rows + j, n);
-          store(d_row + l.rows + j, d_logit * reset, n);
-          store(d_row + l.reset + j, d_logit * part * reset * (1.0f - reset), n);
+          store(d_row + l.rows + j, d.candidate * reset, n);
+          store(d_row + l.reset + j, factor_vjp({reset, 1.0f - reset}, part, d.candidate), n);
         }
-        gates_backward(s, g, v, b, outer, d_row, j, n);
-        V d_old = d_state - d_state * d;
+        store_gates(s, g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), outer, d_row, j, n);
         if (CORE == LSTM) {
-          store(d_cell + j, d_old + kept_state);
+          store(d_cell + j, d.state + kept_state);
           store(d_hidden + j, kept_hidden);
         } else {
-          store(d_hidden + j, d_old + kept_hidden);
+          store(d_hidden + j, d.state + kept_hidden);
         }
       });
       if (OUTER)

@@ -1,33 +1,22 @@
-// Gates that carry their complements: the algebra of gatecore/algebra.py and its derivatives in
-// gatecore/vjp.py, on vectors and on rows.
+// Gates in memory, and the ordered gate cumax: what the formulas of gates and cells do not say.
 #pragma once
 
 #include "vectors.h"
 
+#define GATECORE_NAMESPACE ISA
+#define GATECORE_FUNCTION inline ALWAYS_INLINE
+#include "../../common/formulas.h"
+
 namespace ISA {
-
-struct Gate { V value, complement; };
-
-INLINE Gate sigmoid_gate(V logit) {
-  V e = exponential(-logit), value = reciprocal(1.0f + e);
-  return {value, e * value};
-}
 
 // A gate in one float: the smaller side, negative if that is the complement. The other side is 1
 // minus it, exact to rounding.
-INLINE V encoded(Gate g) {
+INLINE V encoded(Gate<V> g) {
   return choose(g.complement - g.value, -g.complement, g.value);
 }
-INLINE Gate decoded(V code) {
+INLINE Gate<V> decoded(V code) {
   V smaller = magnitude(code), larger = 1.0f - smaller;
   return {choose(code, larger, smaller), choose(code, smaller, larger)};
-}
-
-INLINE V slope(Gate g) { return g.value * g.complement; }  // of the sigmoid, by its logit
-
-// 1 - g = (1 - f)((1 - f) + 2 (1 - r) f)                                       equation (12)
-INLINE V refined_decay(Gate f, Gate r) {
-  return f.complement * (f.complement + 2.0f * r.complement * f.value);
 }
 
 // Ordered gates. `weights` is a row of n logits and becomes their softmax.

@@ -64,6 +64,8 @@ INLINE V choose(V sign, V negative, V positive) { return (I)sign < 0 ? negative 
 INLINE V reciprocal(V d) { return 1.0f / d; }
 #endif
 
+INLINE V select(V gate, V small, V large) { return gate < 0.5f ? small : large; }
+
 INLINE V magnitude(V x) { return (V)((I)x & 0x7fffffff); }
 
 // e^x for |x| <= 87, clamped beyond, so that neither it nor its reciprocal overflows or is denormal
@@ -103,8 +105,6 @@ INLINE V tanh(V x) {
   q = q * s + 1.0f;
   return x * p * reciprocal(q);
 }
-
-INLINE V sigmoid(V x) { return reciprocal(1.0f + exponential(-x)); }
 
 // Sums over the lanes up to (from) each lane. Lane l of `shifted` is lane l - D (l + D), or 0.
 #if VL == 16

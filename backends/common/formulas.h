@@ -1,0 +1,144 @@
+// The formulas of gates and cells in C++, written once for the CPU library and for CUDA: those of
+// gatecore/algebra.py, vjp.py and cells.py, with the paper's equation numbers.
+//
+// T is a number (float, double) or a vector of floats. Before it includes this file, the includer
+// defines GATECORE_NAMESPACE and GATECORE_FUNCTION, and in that namespace functions of T:
+// exponential and hyperbolic_tangent; reciprocal; select(gate, small, large), which is `small` where
+// the gate is below 1/2. The exponential is finite and not 0 for any finite argument.
+#pragma once
+
+namespace GATECORE_NAMESPACE {
+
+enum Core { lstm, gru, minimal };
+enum Activation { by_sigmoid, by_cumax };
+enum Auxiliary { none, refined, mastered };
+
+// Whether a mechanism has an input gate of its own, and whether its effective input gate is the
+// complement of the effective forget gate: Mechanism.slots and Mechanism.tied.
+GATECORE_FUNCTION constexpr bool has_input(int core, int auxiliary) {
+  return core == lstm && auxiliary != refined;
+}
+GATECORE_FUNCTION constexpr bool is_tied(int core, int auxiliary) {
+  return auxiliary == refined || (auxiliary == none && core != lstm);
+}
+
+template <typename T> struct Gate {
+  T value;       // in [0, 1]
+  T complement;  // 1 - value, accurate also where value is nearly 1
+};
+
+template <typename T> GATECORE_FUNCTION Gate<T> negate(Gate<T> a) {
+  return {a.complement, a.value};
+}
+
+template <typename T> GATECORE_FUNCTION Gate<T> sigmoid(T logit) {
+  const T e = exponential(-logit), value = reciprocal(1.0f + e);
+  return {value, e * value};
+}
+
+// mix(r, either(f, f), both(f, f)) in closed form                          equations (12), (16)
+template <typename T> GATECORE_FUNCTION Gate<T> refine(Gate<T> f, Gate<T> r) {
+  return {f.value * (f.value + 2.0f * r.value * f.complement),
+          f.complement * (f.complement + 2.0f * r.complement * f.value)};
+}
+
+// The effective forget gate f of master gates F and I: F (1 - I + f I)    equations (21)-(22).
+// The effective input gate, equation (23), is the same function of I, F and i.
+template <typename T> GATECORE_FUNCTION Gate<T> master(Gate<T> F, Gate<T> I, Gate<T> f) {
+  return {F.value * (I.complement + f.value * I.value),
+          F.complement + F.value * I.value * f.complement};
+}
+
+// One unit's gates as activated. Without an input gate of its own `input` is 1 - forget.
+template <typename T> struct Gates {
+  Gate<T> forget, input, refine, master_forget, master_input;
+};
+
+// What the state update takes: the effective forget gate and the effective input gate's value.
+template <typename T> struct Effective {
+  Gate<T> forget;
+  T write;
+};
+
+template <int core, int auxiliary, typename T>
+GATECORE_FUNCTION Effective<T> effective(const Gates<T>& g) {
+  if constexpr (auxiliary == mastered)
+    return {master(g.master_forget, g.master_input, g.forget),
+            master(g.master_input, g.master_forget, g.input).value};
+  const Gate<T> forget = auxiliary == refined ? refine(g.forget, g.refine) : g.forget;
+  return {forget, is_tied(core, auxiliary) ? forget.complement : g.input.value};
+}
+
+// The cell or hidden state after the step: f c + i u                    equations (1), (5), (13)
+// From f = 1/2 on it is c + (i u - (1 - f) c), so that a long memory is not lost in roundings; below,
+// that form would leave roundings of a large state behind which is forgotten.
+template <bool tied, typename T>
+GATECORE_FUNCTION T update(const Effective<T>& e, T candidate, T state) {
+  const T forgotten = e.forget.complement, written = e.write * candidate;
+  return select(e.forget.value, e.forget.value * state + written,
+                tied ? state + forgotten * (candidate - state)
+                     : state + (written - forgotten * state));
+}
+
+// The state before the step kept with this probability: zoneout (Krueger et al. 2016)
+template <typename T> GATECORE_FUNCTION T zoneout(T probability, T before, T after) {
+  return after + probability * (before - after);
+}
+
+// ---- derivatives: cotangents of gates are those of their values
+
+template <typename T> GATECORE_FUNCTION T slope(Gate<T> gate) {  // of the sigmoid
+  return gate.value * gate.complement;
+}
+
+// Of the logit of a gate that multiplies x, from the product's cotangent v
+template <typename T> GATECORE_FUNCTION T factor_vjp(Gate<T> gate, T x, T v) {
+  return v * x * gate.value * gate.complement;
+}
+
+// Of x, from the cotangent v of y = tanh(x)
+template <typename T> GATECORE_FUNCTION T tanh_vjp(T y, T v) {
+  return v * (1.0f - y) * (1.0f + y);
+}
+
+template <typename T> struct UpdateCotangents {
+  T state;          // of the state before the step
+  T forget, write;  // of the effective gates
+  T candidate;      // of its logit
+};
+
+template <bool tied, typename T>
+GATECORE_FUNCTION UpdateCotangents<T> update_vjp(const Effective<T>& e, T candidate, T state, T v) {
+  return {select(e.forget.value, v * e.forget.value, v - v * e.forget.complement),
+          tied ? v * (state - candidate) : v * state, v * candidate,
+          tanh_vjp(candidate, v * e.write)};
+}
+
+template <typename T> struct GatesCotangents {
+  T forget, input, refine, master_forget, master_input;
+};
+
+// From those of the effective forget gate, v, and of the effective input gate, w
+template <int core, int auxiliary, typename T>
+GATECORE_FUNCTION GatesCotangents<T> gates_vjp(const Gates<T>& g, T v, T w) {
+  GatesCotangents<T> d = {};
+  d.forget = v;
+  d.input = w;
+  if constexpr (auxiliary == refined) {
+    const Gate<T> f = g.forget, r = g.refine;
+    const T doubled = v + v;
+    d.refine = doubled * slope(f);
+    d.forget = doubled * (r.value * f.complement + r.complement * f.value);
+  } else if constexpr (auxiliary == mastered) {
+    const Gate<T> f = g.forget, i = g.input, F = g.master_forget, I = g.master_input;
+    d.master_forget = v * (I.complement + f.value * I.value) - w * I.value * i.complement;
+    d.master_input = w * (F.complement + i.value * F.value) - v * F.value * f.complement;
+    const T overlap = F.value * I.value;
+    d.forget = v * overlap;
+    d.input = w * overlap;
+    if constexpr (!has_input(core, auxiliary)) d.forget = d.forget - d.input;
+  }
+  return d;
+}
+
+}  // namespace GATECORE_NAMESPACE
