@@ -65,7 +65,7 @@ def compare(
         console.print(f"{label(config)}: {run.status}{reused}")
         runs.append(run)
     console.print(results_table(runs))
-    console.print(f"Picture: {_draw(runs, out)}", soft_wrap=True)
+    console.print(f"Picture: {draw(runs, out)}", soft_wrap=True)
     console.print(f"Report: {report.write(report.read(out), out)}", soft_wrap=True)
     return runs
 
@@ -90,7 +90,7 @@ def _check(configs: Sequence[Config], out: Path) -> None:
     report.check_free(out)
 
 
-def _draw(runs: Sequence[Run], out: Path) -> Path:
+def draw(runs: Sequence[Run], out: Path) -> Path:
     """Draw learning curves and gate histograms of all runs in one picture."""
     from gatecore.analysis.figures import Panel, comparison  # matplotlib takes a second to load
 
