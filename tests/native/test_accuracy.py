@@ -8,7 +8,7 @@ import pytest
 from gatecore import sigmoid
 from gatecore.backends.native import library
 from gatecore.backends.native.layer import NativeLayer
-from gatecore.backends.numpy.bptt import run
+from gatecore.backends.numpy.bptt import Call, run
 from tests.native.layers import DRIVER, HERE, Case, cast, worst
 from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, ULP, equations, relative_error
@@ -123,18 +123,16 @@ def test_where_float32_cannot_hold_the_state_the_error_is_that_of_holding_it(cor
 def test_a_large_state_that_is_forgotten_leaves_nothing_behind(core, name):
     case = Forgetting(core, name)
     for instruction_set in HERE:
-        state = last_state(case.cell, case.params, case.x, case.state, instruction_set)
-        for got, exact in zip(case.cell.parts(state), case.exact(), strict=True):
+        parts = last_state(case.cell, case.params, case.x, case.state, instruction_set)
+        for got, exact in zip(parts, case.exact(), strict=True):
             assert relative_error(got, exact) < 8 * ULP
 
 
 def last_state(cell, params, x, state, instruction_set):
-    """The state after all steps of x, with nothing saved."""
-    layer = NativeLayer(
-        cell, params, None, None, None, x.shape[:2], x.dtype, threads=1, saves=False,
-        instruction_set=instruction_set,
-    )  # fmt: skip
-    return layer.forward(x, state)[1]
+    """The parts of the state after all steps of x, with nothing saved."""
+    call = Call(DRIVER, cell, params, x.shape[:2], x.dtype, None, None, False, False)
+    layer = NativeLayer(call, None, threads=1, instruction_set=instruction_set)
+    return layer.forward(x, cell.parts(state))[1]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_a_state_has_the_error_of_float32_at_every_gate(core, logit, size, time,
         exact = gate.value * exact + gate.complement * candidate
     for instruction_set in HERE:
         given = cell.state([state] * len(cell.state_names))
-        got = cell.parts(last_state(cell, params, x, given, instruction_set))[-1]
+        got = last_state(cell, params, x, given, instruction_set)[-1]
         assert np.linalg.norm(got - exact) < error * np.linalg.norm(exact)
 
 
