@@ -21,55 +21,26 @@ _PLAIN = ("output", "reset")
 class Layout:
     """Columns of the (batch, width) arrays of a step, and the rows of the packed weights for them.
 
-    Attributes
-    ----------
-    width : int
-        The packed rows, and for the GRU once more the hidden size.
-    columns, complements : dict of slices
-        Columns of each slot, and of each gate in the array of complements.
-    sigmoids : slice
-        Columns of the sigmoid gates, of which the first ``paired`` have complements.
-    ordered : tuple of str
-        The slots that cumax activates.
-    input_rows, state_rows : int array
-        For each column of ``input_window``, ``state_window`` the row of the packed weights.
+    The fields from ``core`` to ``tied`` are the cell's.
     """
 
     cell: Cell
-    width: int
-    columns: dict[str, slice]
-    complements: dict[str, slice]
-    sigmoids: slice
+    core: str
+    mechanism: Mechanism
+    hidden_size: int
+    tied: bool
+    width: int  # the packed rows, and for the GRU once more the hidden size
+    columns: dict[str, slice]  # of each slot
+    complements: dict[str, slice]  # columns of each gate in the array of complements
+    complement_width: int
+    sigmoids: slice  # columns of the sigmoid gates, of which the first ``paired`` have complements
     paired: int
-    ordered: tuple[str, ...]
-    input_rows: np.ndarray
+    ordered: tuple[str, ...]  # the slots that cumax activates, in the last columns
+    ordered_width: int
+    input_rows: np.ndarray  # the row of the packed weights for each column of input_window
     state_rows: np.ndarray
     input_window: slice
     state_window: slice
-
-    @property
-    def core(self) -> str:
-        return self.cell.core
-
-    @property
-    def mechanism(self) -> Mechanism:
-        return self.cell.mechanism
-
-    @property
-    def hidden_size(self) -> int:
-        return self.cell.hidden_size
-
-    @property
-    def complement_width(self) -> int:
-        return max((part.stop for part in self.complements.values()), default=0)
-
-    @property
-    def ordered_width(self) -> int:
-        return sum(self.columns[s].stop - self.columns[s].start for s in self.ordered)
-
-    @property
-    def tied(self) -> bool:
-        return self.mechanism.tied(self.core)
 
 
 @functools.lru_cache(maxsize=64)
@@ -81,18 +52,27 @@ def layout_of(cell: Cell) -> Layout:
     paired = [s for s in slots if s not in (*ordered, *plain, "candidate")]
     order = ["candidate", *paired, *plain, *ordered]
     columns, packed = _spans(order, slots), _spans(list(slots), slots)
+    paired_width, plain_width, ordered_width = (
+        sum(slots[s] for s in part) for part in (paired, plain, ordered)
+    )
     offset = hidden if cell.split_candidate else 0
     if offset:
         columns[STATE_CANDIDATE] = slice(cell.rows, cell.rows + offset)
     input_rows = np.concatenate([np.arange(cell.rows)[packed[s]] for s in order])
     return Layout(
         cell=cell,
+        core=cell.core,
+        mechanism=cell.mechanism,
+        hidden_size=hidden,
+        tied=cell.mechanism.tied(cell.core),
         width=cell.rows + offset,
         columns=columns,
         complements=_spans([*paired, *ordered], slots),
-        sigmoids=slice(hidden, hidden + sum(slots[s] for s in (*paired, *plain))),
-        paired=sum(slots[s] for s in paired),
+        complement_width=paired_width + ordered_width,
+        sigmoids=slice(hidden, hidden + paired_width + plain_width),
+        paired=paired_width,
         ordered=tuple(ordered),
+        ordered_width=ordered_width,
         input_rows=input_rows,
         state_rows=np.roll(input_rows, -offset),
         input_window=slice(0, cell.rows),

@@ -16,7 +16,8 @@ class FusedLayer(Layer):
     @staticmethod
     def unsupported(call: Call, /) -> str | None:
         """Why the kernels cannot run ``call``; None if they can."""
-        return call.engine.unfit or support.reason(call.cell, call.steps, call.dtype)
+        engine: Any = call.engine  # a KernelEngine
+        return engine.unfit or support.reason(call.cell, call.steps, call.dtype)
 
     def _steps(self, acquire: Any) -> KernelSteps:
         return KernelSteps(self.engine, self.layout, self.logits, acquire, self.call.zoneout)

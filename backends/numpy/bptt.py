@@ -146,25 +146,16 @@ def run(
     """
     stacked = not isinstance(params, Mapping)
     layers = layers_of(params) if stacked else [params]
-    states, zoneouts = [state], [zoneout]
-    if stacked:
-        states = per_layer("state", state, len(layers), list | tuple)
-        zoneouts = per_layer("zoneout", zoneout, len(layers))
-    outputs, finals, pullbacks = x, [], []
+    count = len(layers)
+    states = per_layer("state", state, count, list | tuple) if stacked else [state]
+    zoneouts = per_layer("zoneout", zoneout, count) if stacked else [zoneout]
+    xp, outputs, finals, pullbacks = engine.xp, x, [], []
     for k, layer in enumerate(layers):
         cell = cell_of(core, layer, outputs, mechanism)
-        check_numbers(engine.xp, layer, outputs)
-        call = Call(
-            engine,
-            cell,
-            _copy(engine.xp, dict(layer)),
-            outputs.shape[:2],
-            outputs.dtype,
-            resets,
-            _copy(engine.xp, zoneout_parts(cell, zoneouts[k])),
-            return_cells and k == len(layers) - 1,
-            save_for_backward,
-        )
+        check_numbers(xp, layer, outputs)
+        steps, dtype, cells = outputs.shape[:2], outputs.dtype, return_cells and k == count - 1
+        values, zoned = (_copy(xp, v) for v in (dict(layer), zoneout_parts(cell, zoneouts[k])))
+        call = Call(engine, cell, values, steps, dtype, resets, zoned, cells, save_for_backward)
         buffers = Buffers(call)
         one = choose(engine.implementations, impl, call)(call, buffers.acquire)
         outputs, final = one.forward(outputs, cell.parts(states[k]))
@@ -332,12 +323,9 @@ class Stack:
         self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
     ) -> tuple[list[dict[str, Array]], Array | None, list[Any]]:
         states = per_layer("d_state", d_state, len(self._pullbacks), list | tuple)
-        d_params: list[Any] = []
-        d_states: list[Any] = []
-        for k, pullback in reversed(list(enumerate(self._pullbacks))):
-            d_layer, d_output, d_initial = pullback(d_output, states[k], wrt_x=wrt_x or k > 0)
-            d_params.insert(0, d_layer)
-            d_states.insert(0, d_initial)
+        d_params, d_states = [*states], [*states]
+        for k, pullback in reversed([*enumerate(self._pullbacks)]):
+            d_params[k], d_output, d_states[k] = pullback(d_output, states[k], wrt_x=wrt_x or k > 0)
         return d_params, d_output, d_states
 
     @property

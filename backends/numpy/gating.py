@@ -61,7 +61,7 @@ class Gating:
             self.forget_complement = self.complement["forget"]
         else:
             self.forget_complement = acquire(hidden)
-        self.input = self.forget_complement if self.layout.tied else self.value.get("input")
+        self.input: Array = self.forget_complement if self.layout.tied else self.value.get("input")
         if mechanism.auxiliary == "master":
             self.input = acquire(hidden)
             # the inner gates (time, batch, n, C) beside master gates (time, batch, n, 1)
