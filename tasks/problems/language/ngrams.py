@@ -1,11 +1,14 @@
 """Unigram and bigram models: the baselines of a language model."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from gatecore.tasks.problems.language.encoding import Tokens
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 DISCOUNT = 0.75  # of every pair's count, the usual value (Ney, Essen & Kneser, 1994)
 PAIRS = 3 << 20  # sorted at a time, which bounds the memory
@@ -53,8 +56,10 @@ def _groups(counts: np.ndarray) -> Iterator[tuple[int, int]]:
         low = high
 
 
-def _pairs(tokens: Tokens, low: int, high: int, size: int) -> csr_array:
+def _pairs(tokens: Tokens, low: int, high: int, size: int) -> "csr_array":
     """Counts of the pairs vw with v in [low, high): row v − low, column w."""
+    from scipy.sparse import csr_array  # the command line starts without it
+
     counts = csr_array((high - low, size), dtype=np.int64)
     for block in tokens.blocks():
         chosen = np.flatnonzero((block[:-1] >= low) & (block[:-1] < high))
@@ -63,7 +68,7 @@ def _pairs(tokens: Tokens, low: int, high: int, size: int) -> csr_array:
     return counts
 
 
-def _backed_off(counts: csr_array, queries: csr_array, single: np.ndarray) -> np.ndarray:
+def _backed_off(counts: "csr_array", queries: "csr_array", single: np.ndarray) -> np.ndarray:
     """The probability of each pair of ``queries``, from the counts of training pairs."""
     total, kinds = counts.sum(axis=1), np.diff(counts.indptr)
     covered, (row, word) = (counts > 0) @ single, queries.nonzero()
