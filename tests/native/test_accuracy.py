@@ -8,7 +8,8 @@ import pytest
 from gatecore import sigmoid
 from gatecore.backends.native import library
 from gatecore.backends.native.layer import NativeLayer
-from gatecore.backends.numpy.bptt import Call, run
+from gatecore.backends.numpy.bptt import Call, Engine, Layer, run
+from gatecore.backends.numpy.steps import STEPS
 from tests.native.layers import DRIVER, HERE, Case, cast, worst
 from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, ULP, equations, relative_error
@@ -31,27 +32,31 @@ def gated(core, gating, biases, time=2000):
     return case, rows
 
 
-def stored_in_float32(case):
-    """The parameters' gradients by manual BPTT in float64, with float32 for all that steps hand on.
+class Rounding(Layer):
+    """Manual BPTT that rounds the states and their cotangents to float32 between steps."""
 
-    What is left is the error of keeping the state, and its cotangent on the way back, in float32:
-    no float32 recurrence is without it.
+    def _steps(self, acquire):
+        class Rounded(STEPS[self.call.cell.core]):
+            def _reset(self, resets, t, arrays):  # before a step forward, after one backward
+                super()._reset(resets, t, arrays)
+                for array in arrays:
+                    array[...] = array.astype(np.float32)
+
+        return Rounded(np, self.layout, self.logits, acquire, self.call.zoneout)
+
+
+def stored_in_float32(case):
+    """The parameters' gradients in float64, with states and cotangents in float32 between steps.
+
+    They differ from the exact ones by an error that every float32 recurrence has.
     """
-    given, pullbacks, total = cast(case.given, np.float64), [], None
-    state, d_state = case.packed(given["state"]), case.packed(given["d_state"])
-    for t in range(case.time):
-        _, state, pullback = run(
-            DRIVER, case.core, given["params"], given["x"][t : t + 1], state,
-            given["cell"].mechanism, return_cells=case.cells,
-        )  # fmt: skip
-        state = cast(cast(state, np.float32), np.float64)
-        pullbacks.append(pullback)
-    for t, pullback in reversed(list(enumerate(pullbacks))):
-        d_outputs = [part[t : t + 1] for part in given["d_output"]]
-        own, _, d_state = pullback(d_outputs if case.cells else d_outputs[0], d_state)
-        d_state = cast(cast(d_state, np.float32), np.float64)
-        total = own if total is None else {name: total[name] + own[name] for name in own}
-    return total
+    given = cast(case.given, np.float64)
+    _, _, pullback = run(
+        Engine(np, (Rounding,)), case.core, given["params"], given["x"],
+        case.packed(given["state"]), given["cell"].mechanism, return_cells=case.cells,
+    )  # fmt: skip
+    d_output = given["d_output"] if case.cells else given["d_output"][0]
+    return pullback(d_output, case.packed(given["d_state"]))[0]
 
 
 def by_slot(gradients, rows):
