@@ -74,7 +74,7 @@ class Backend(enum.Enum):
 
 
 def backend_parameters(backends):
-    """The backends as pytest parameters; those not installed are skipped, and say so."""
+    """The backends as pytest parameters; those not installed are skipped with a reason."""
     return [
         pytest.param(
             b,

@@ -1,4 +1,4 @@
-"""A slow scalar transcription of the paper's equations, to judge the library by.
+"""A slow scalar transcription of the paper's equations, the reference of the tests.
 
 It is written from the paper ("Improving the Gating Mechanism of Recurrent Neural Networks"), not
 from the library, and imports nothing of it: one number at a time, the formulas as printed. The
@@ -26,7 +26,7 @@ PACKED = {
 
 
 class Layer(NamedTuple):
-    """Which equations a layer obeys: a core and a gating mechanism."""
+    """The equations of a layer: a core and a gating mechanism."""
 
     core: str  # "lstm", "gru" or "minimal"
     activation: str = "sigmoid"  # of the main gate: "sigmoid" or "cumax"
@@ -35,7 +35,7 @@ class Layer(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a layer did, as nested lists (time, batch, unit); `state` is the last (batch, unit)."""
+    """A layer's results as nested lists (time, batch, unit); `state` is the last (batch, unit)."""
 
     outputs: list
     cells: list  # empty for the cores without a cell state
@@ -79,7 +79,7 @@ def affine(weight, vector, bias):
 
 
 def packed_rows(layer, hidden):
-    """Where each map's rows lie in the packed matrices: letter -> slice."""
+    """The rows of each map in the packed matrices: letter -> slice."""
     where, start = {}, 0
     for letter in PACKED[layer.core, layer.auxiliary].split():
         width = hidden // layer.downsize if letter in "FI" else hidden
@@ -146,26 +146,26 @@ def gated(forget, input_, old, new):
     return [f * a + i * b for f, i, a, b in zip(forget, input_, old, new, strict=True)]  # (1)
 
 
-def kept(amount, old, new):
-    """Zoneout: the fraction `amount` of the old value stays."""
-    return [k * a + (1 - k) * b for k, a, b in zip(amount, old, new, strict=True)]
+def zoned(p, old, new):
+    """Zoneout with probabilities or masks p: p·old + (1 − p)·new."""
+    return [k * a + (1 - k) * b for k, a, b in zip(p, old, new, strict=True)]
 
 
-def step(layer, params, x, h, c, keep_cell, keep_hidden, m=math):
+def step(layer, params, x, h, c, zoneout_cell, zoneout_hidden, m=math):
     """One step for one sequence: (h, c, effective forget gates, effective input gates)."""
     z = maps(layer, params, x, h)
     forget, input_ = effective_gates(layer, z, m)
     new = candidate(layer, z, m)
     if layer.core != "lstm":
-        return kept(keep_hidden, h, gated(forget, input_, h, new)), None, forget, input_
+        return zoned(zoneout_hidden, h, gated(forget, input_, h, new)), None, forget, input_
     cell = gated(forget, input_, c, new)  # (5), (13)
     o = [sigmoid(y, m) for y in z["o"]]  # (6), (14)
     output = [a * m.tanh(b) for a, b in zip(o, cell, strict=True)]  # (7), (15)
-    return kept(keep_hidden, h, output), kept(keep_cell, c, cell), forget, input_
+    return zoned(zoneout_hidden, h, output), zoned(zoneout_cell, c, cell), forget, input_
 
 
-def amounts(zoneout, t, b, hidden):
-    """The amounts kept at one step of one sequence, from a number or a (T, B, d) nest."""
+def zoneout_at(zoneout, t, b, hidden):
+    """Zoneout at one step of one sequence, from a number or a (T, B, d) nest."""
     if isinstance(zoneout, (int, float)):
         return [zoneout] * hidden
     return zoneout[t][b]
@@ -175,13 +175,13 @@ def run(layer, params, xs, state=None, resets=None, zoneout=None, m=math):
     """A whole layer over xs (time, batch, features), everything nested lists of numbers.
 
     state: h (batch, units), or (h, c) for the LSTM; None is zero. resets: (time, batch) booleans,
-    state zeroed before that step. zoneout: the amount of the old value kept, (cell, hidden) for
-    the LSTM, hidden otherwise, each a number or a nest (time, batch, units).
+    state zeroed before that step. zoneout: probabilities or masks, (cell, hidden) for the
+    LSTM, hidden otherwise, each a number or a nest (time, batch, units).
     """
     hidden, batch = len(params["weight_hh"][0]), len(xs[0])
     zeros = [[0.0] * hidden for _ in range(batch)]
     h, c = (zeros, zeros) if state is None else state if layer.core == "lstm" else (state, zeros)
-    kept_c, kept_h = (
+    zoneout_c, zoneout_h = (
         (0.0, 0.0) if zoneout is None else (zoneout if layer.core == "lstm" else (0.0, zoneout))
     )
     trace = Trace([], [], [], [], None)
@@ -196,8 +196,8 @@ def run(layer, params, xs, state=None, resets=None, zoneout=None, m=math):
                 x[b],
                 h[b],
                 c[b],
-                amounts(kept_c, t, b, hidden),
-                amounts(kept_h, t, b, hidden),
+                zoneout_at(zoneout_c, t, b, hidden),
+                zoneout_at(zoneout_h, t, b, hidden),
                 m,
             )
             for b in range(batch)

@@ -1,4 +1,4 @@
-"""Whole-sequence cases for the tests of a backend: what is run, and what it must give."""
+"""Whole-sequence cases for the tests of a backend, and their expected results."""
 
 import cmath
 from types import SimpleNamespace
@@ -29,9 +29,9 @@ def sequence_case(core, gating, variant, rng):
     params = [random_params(layer, INPUTS if k == 0 else D, D, rng) for k in range(count)]
     states = [random_state(layer, B, D, rng) for _ in range(count)]
     numbers = (0.5, 0.05) if core == "lstm" else 0.1
-    draws = tuple((rng.random((2, T, B, D)) < 0.5).astype(float))
-    draws = draws if core == "lstm" else draws[1]
-    zoneout = {"evaluation": [numbers], "draws": [draws], "stacked": [draws, numbers]}.get(variant)
+    masks = tuple((rng.random((2, T, B, D)) < 0.5).astype(float))
+    masks = masks if core == "lstm" else masks[1]
+    zoneout = {"evaluation": [numbers], "draws": [masks], "stacked": [masks, numbers]}.get(variant)
     resets = rng.random((T, B)) < 0.4
     resets[1, 0], resets[0, 1] = True, True
     single = count == 1

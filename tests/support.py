@@ -1,4 +1,4 @@
-"""What several test modules share: the high-precision vectors, error measures, random layers."""
+"""Shared by the tests: the high-precision vectors, error measures, random layers."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def equations(core, gating):
 
 
 def load(name):
-    """One vector file, as it is: numbers are strings of 30 digits."""
+    """The contents of a vector file: numbers are strings of 30 digits."""
     return json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
 
 

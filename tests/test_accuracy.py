@@ -143,7 +143,7 @@ def test_master_errs_by_at_most_5_2_and_4_3_ulp_in_float32_from_rounded_gates(ar
 
 @pytest.mark.parametrize("library", [Backend.NUMPY, Backend.STRICT], ids=str)
 def test_master_errs_by_at_most_5_2_and_4_3_ulp_in_float32_from_logits(library):
-    """Only where the sigmoid is the library's own: torch's and JAX's alone err by 2.5 ulp."""
+    """Only where gatecore computes the sigmoid: torch's and JAX's alone err by 2.5 ulp."""
     logits, *exact = exact_master()
     gates = [sigmoid(library.array(row, "float32")) for row in logits]
     assert np.all(master_errors(library, gates, exact) <= np.array([5.2, 4.3, 5.2, 4.3]))
@@ -172,8 +172,8 @@ def test_logit_errs_by_at_most_2_4_ulp_in_float32(arrays):
 # --- a state over many steps ---------------------------------------------------------------------
 
 
-def test_what_a_step_adds_is_not_lost_beside_what_it_forgets(arrays):
-    """Terms below the state's last bit, 2,000 times: summed one by one, none would arrive."""
+def test_small_written_values_are_not_lost_beside_the_state(arrays):
+    """Terms below the state's last bit, 2,000 times: added one by one, all would be lost."""
     rng = np.random.default_rng(0)
     exact = state = rng.uniform(1, 2, 500).astype(np.float32)
     for _ in range(2000):

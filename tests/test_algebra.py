@@ -1,4 +1,4 @@
-"""The gate algebra: identities, scalars, SymPy expressions, derivatives, and what is refused."""
+"""The gate algebra: identities, scalars, SymPy expressions, derivatives, errors."""
 
 import mpmath
 import numpy as np
@@ -14,8 +14,8 @@ from tests.support import both_sides, relative_error
 
 def test_refine_is_a_mix_of_or_and_and(arrays, rng):
     f, r = (sigmoid(arrays.array(z)) for z in rng.uniform(-40, 40, (2, 200)))
-    got, wanted = refine(f, r), mix(r, either(f, f), both(f, f))
-    for side, exact in zip(both_sides(arrays, got), both_sides(arrays, wanted), strict=True):
+    got, expected = refine(f, r), mix(r, either(f, f), both(f, f))
+    for side, exact in zip(both_sides(arrays, got), both_sides(arrays, expected), strict=True):
         assert relative_error(side, exact) < 1e-15
 
 
@@ -72,7 +72,7 @@ def test_cumax_runs_along_any_axis_and_repeats_its_entries(arrays, rng, axis, do
     ],
     ids=lambda s: f"{type(s).__name__}-{getattr(s, 'dtype', '')}",
 )
-def test_scalars_are_taken_and_keep_their_precision(scalar):
+def test_scalars_are_accepted_in_their_precision(scalar):
     dtype = getattr(scalar, "dtype", np.float64)
     gates = [sigmoid(scalar), refine(scalar, scalar), both(scalar, scalar), *master(*[scalar] * 4)]
     for side in [side for gate in gates for side in gate] + [logit(scalar)]:
@@ -82,7 +82,7 @@ def test_scalars_are_taken_and_keep_their_precision(scalar):
     assert gates[1].value == pytest.approx(0.25 * (0.25 + 2 * 0.25 * 0.75))
 
 
-def test_zero_dimensional_arrays_of_any_library_are_taken(arrays):
+def test_zero_dimensional_arrays_of_any_library_are_accepted(arrays):
     gate = refine(sigmoid(arrays.array(0.5)), sigmoid(arrays.array(-0.5)))
     assert gate.value.shape == gate.complement.shape == ()
 
@@ -167,7 +167,7 @@ MODERATE = [0.5, -0.5, 2.0, -2.0, 8.0, -8.0]
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("side", [0, 1], ids=["value", "complement"])
-def test_sigmoid_is_differentiated_rightly_at_any_logit(autodiff, dtype, side):
+def test_automatic_differentiation_of_sigmoid_is_right_at_any_logit(autodiff, dtype, side):
     x = np.array(STEEP + MODERATE, dtype=dtype)
     (got,) = autodiff.gradients(lambda z: (sigmoid(z)[side],), [x], [np.ones_like(x)])
     exact = (1 - 2 * side) * np.array([float(s * (1 - s)) for s in exact_sigmoids(x)])
@@ -176,7 +176,7 @@ def test_sigmoid_is_differentiated_rightly_at_any_logit(autodiff, dtype, side):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_refine_is_differentiated_rightly_at_any_logits(autodiff, dtype):
+def test_automatic_differentiation_of_refine_is_right_at_any_logits(autodiff, dtype):
     x, y = (a.ravel() for a in np.meshgrid(STEEP + MODERATE, STEEP + MODERATE))
     x, y = x.astype(dtype), y.astype(dtype)
     got = autodiff.gradients(
@@ -190,7 +190,7 @@ def test_refine_is_differentiated_rightly_at_any_logits(autodiff, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("z", [*STEEP, 1.0, -3.0])
-def test_cumax_is_differentiated_rightly_at_any_logit(autodiff, dtype, z):
+def test_automatic_differentiation_of_cumax_is_right_at_any_logit(autodiff, dtype, z):
     logits, weights = np.array([z, 0.0, 1.0], dtype=dtype), np.array([0.5, -1.0, 2.0], dtype)
     got = autodiff.gradients(lambda a: cumax(a), [logits], [weights, np.zeros_like(weights)])
     shifted = np.exp(logits.astype(np.float64) - logits.max())
@@ -217,7 +217,7 @@ def test_cumax_is_differentiated_rightly_at_any_logit(autodiff, dtype, z):
         (lambda: cumax(np.zeros(3), downsize=1.5), "downsize must be an integer"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named(bad, complaint):
+def test_errors_name_an_argument_of_the_wrong_type(bad, complaint):
     with pytest.raises(TypeError, match=complaint):
         bad()
 
@@ -231,6 +231,6 @@ def test_a_value_of_the_wrong_type_is_named(bad, complaint):
         (lambda: refine(np.zeros(3), np.zeros(4)), "shape|broadcast"),
     ],
 )
-def test_a_value_out_of_range_is_named(bad, complaint):
+def test_errors_name_an_argument_out_of_range(bad, complaint):
     with pytest.raises(ValueError, match=complaint):
         bad()

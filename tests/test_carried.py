@@ -46,7 +46,7 @@ def spec(request):
 
 @pytest.fixture(params=[p for p in PAIRS if "jax" not in p or "gru" in p], ids="-".join)
 def pair(request):
-    """A backend and a model; JAX takes seconds to compile one, so it shows it on one."""
+    """A backend and a model; JAX takes seconds to compile one, so it has only one."""
     name, spec = request.param
     return loaded(name), spec_of(spec)
 
@@ -128,25 +128,25 @@ def test_gradients_stop_where_a_batch_starts(spec, rng):
     learner.load_state_dict(learner.state_dict() | start)
     before = {name: value.copy() for name, value in learner.parameters.items()}
     metrics = learner.step(second, learning_rate=1e12)
-    found = {name: before[name] - value for name, value in learner.parameters.items()}
+    gradients = {name: before[name] - value for name, value in learner.parameters.items()}
     params = {k: torch.tensor(v, requires_grad=True) for k, v in spec.initial(2).items()}
     with torch.no_grad():
         _, state = reference_loss(spec, params, first, None)
     loss, _ = reference_loss(spec, params, second, state)
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-12)
-    wanted = torch.autograd.grad(loss, list(params.values()))
-    for name, gradient in zip(params, wanted, strict=True):
-        np.testing.assert_allclose(found[name], gradient, rtol=1e-6, atol=1e-10, err_msg=name)
+    expected = torch.autograd.grad(loss, list(params.values()))
+    for name, gradient in zip(params, expected, strict=True):
+        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-6, atol=1e-10, err_msg=name)
 
 
-def test_every_backend_learns_the_same(pair, rng):
+def test_every_backend_trains_to_the_same_parameters(pair, rng):
     backend, spec = pair
     ours, reference = (m.Learner(spec, seed=3) for m in (backend, backends.load("numpy")))
     for k, window in enumerate(text(rng, 4)[1]):
-        got, wanted = (
+        got, expected = (
             one.step(window, learning_rate=0.01, clip_norm=0.1) for one in (ours, reference)
         )
-        assert got == pytest.approx(wanted, abs=1e-4 if k else 1e-5)
+        assert got == pytest.approx(expected, abs=1e-4 if k else 1e-5)
     carried = [name for name in reference.state_dict() if name.startswith("carried.")]
     assert len(carried) == len(spec.carried()) > 0
     for name in carried:
@@ -162,25 +162,25 @@ def test_a_restored_learner_continues_bit_for_bit(pair, rng):
     for window in windows[:2]:
         whole.step(window, learning_rate=0.01)
     saved = {name: np.array(value) for name, value in whole.state_dict().items()}
-    wanted = [whole.step(window, learning_rate=0.01) for window in windows[2:]]
+    expected = [whole.step(window, learning_rate=0.01) for window in windows[2:]]
     second.load_state_dict(saved)
-    assert [second.step(window, learning_rate=0.01) for window in windows[2:]] == wanted
+    assert [second.step(window, learning_rate=0.01) for window in windows[2:]] == expected
     assert same(second.state_dict(), whole.state_dict())
 
 
-def test_a_step_that_is_not_finite_leaves_the_state_alone(backend, rng):
+def test_a_step_that_is_not_finite_leaves_the_state_unchanged(backend, rng):
     spec = ModelSpec(
         input="dense", input_size=2, output_size=1, hidden_size=4, loss="squared_error", streams=2
     )
     learner = backend.Learner(spec)
     inputs = np.full((3, 2, 2), np.nan, np.float32)
     learner.step(Batch(inputs, np.zeros((3, 2, 1), np.float32)), learning_rate=0.1)
-    kept = {name: value for name, value in learner.state_dict().items() if "carried" in name}
-    assert kept
-    assert not any(np.any(value) for value in kept.values())
+    carried = {name: value for name, value in learner.state_dict().items() if "carried" in name}
+    assert carried
+    assert not any(np.any(value) for value in carried.values())
 
 
-def test_batches_that_cannot_continue_one_another_are_refused(backend, rng):
+def test_batches_of_another_number_of_streams_raise(backend, rng):
     learner = backend.Learner(ModelSpec(**PLAIN, streams=B))
     _, (three,) = text(rng, 1)
     _, (two,) = text(rng, 1, streams=2)
@@ -191,7 +191,7 @@ def test_batches_that_cannot_continue_one_another_are_refused(backend, rng):
     assert learner.evaluate([two]) == learner.evaluate([two])
 
 
-def test_a_tied_embedding_has_the_output_layers_law_and_place():
+def test_a_tied_embedding_has_the_output_layers_distribution_and_name():
     sizes = {"hidden_size": 16, "input_size": 400, "output_size": 400}
     spec = ModelSpec(**PLAIN | sizes, tied=True)
     initial = spec.initial(0)
@@ -211,6 +211,6 @@ def test_a_tied_embedding_has_the_output_layers_law_and_place():
         ({"tied": True, "head": (3,)}, "tied needs embedding_size=3 .* got 5"),
     ],
 )
-def test_models_that_cannot_be_are_refused(changes, complaint):
+def test_contradictory_models_raise(changes, complaint):
     with pytest.raises(ValueError, match=complaint):
         ModelSpec(**PLAIN | changes)

@@ -48,8 +48,8 @@ def test_a_scan_is_the_papers_recurrence(core, name, rng):
     cell, params, xs, state, trace = example(core, gating, rng)
     outputs, last = cell.scan(params, xs, state)
     assert norm_error(outputs, trace.outputs) < 1e-12
-    wanted = trace.state if core == "lstm" else (trace.state,)
-    for got, state in zip(leaves(last), wanted, strict=True):
+    expected = trace.state if core == "lstm" else (trace.state,)
+    for got, state in zip(leaves(last), expected, strict=True):
         assert norm_error(got, state) < 1e-12
 
 
@@ -70,16 +70,16 @@ def test_steps_make_the_scan_and_gates_are_the_effective_ones(core, name, rng):
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("drawn", [False, True], ids=["evaluation", "draws"])
-def test_zoneout_keeps_its_amount_of_the_old_state(core, drawn, rng):
+@pytest.mark.parametrize("drawn", [False, True], ids=["probabilities", "masks"])
+def test_zoneout_is_the_references(core, drawn, rng):
     cell, params, xs, state, _ = example(core, GATINGS["UR"], rng)
-    amounts = rng.integers(0, 2, (2, T, B, D)) * 1.0 if drawn else (0.5, 0.05)
-    zoneout = tuple(amounts) if core == "lstm" else amounts[1]
+    zoneouts = rng.integers(0, 2, (2, T, B, D)) * 1.0 if drawn else (0.5, 0.05)
+    zoneout = tuple(zoneouts) if core == "lstm" else zoneouts[1]
     trace = reference.run(
         equations(core, cell.mechanism), *map(nested, (params, xs, state)), zoneout=nested(zoneout)
     )
     for t, x in enumerate(xs):
-        at = [a[t] for a in amounts] if drawn else amounts
+        at = [a[t] for a in zoneouts] if drawn else zoneouts
         output, state = cell.step(params, x, state, at if core == "lstm" else at[1])
         assert norm_error(output, trace.outputs[t]) < 1e-12
 
@@ -144,25 +144,25 @@ def test_a_scan_compiles_under_jax(core, rng):
 def test_standard_lstm_is_torchs(rng):
     torch = pytest.importorskip("torch")
     cell, params, xs, state, _ = example("lstm", GATINGS["standard"], rng)
-    theirs = torch.nn.LSTM(INPUTS, D, dtype=torch.float64)
+    layer = torch.nn.LSTM(INPUTS, D, dtype=torch.float64)
     for name in ("weight_ih", "weight_hh"):
-        getattr(theirs, f"{name}_l0").data = torch.tensor(params[name])
-    theirs.bias_ih_l0.data = torch.tensor(params["bias"])
-    theirs.bias_hh_l0.data *= 0
-    wanted, _ = theirs(torch.tensor(xs), tuple(torch.tensor(s)[None] for s in state))
-    assert norm_error(cell.scan(params, xs, state)[0], wanted.detach().numpy()) < 1e-12
+        getattr(layer, f"{name}_l0").data = torch.tensor(params[name])
+    layer.bias_ih_l0.data = torch.tensor(params["bias"])
+    layer.bias_hh_l0.data *= 0
+    expected, _ = layer(torch.tensor(xs), tuple(torch.tensor(s)[None] for s in state))
+    assert norm_error(cell.scan(params, xs, state)[0], expected.detach().numpy()) < 1e-12
 
 
 def test_standard_gru_is_torchs(rng):
     torch = pytest.importorskip("torch")
     cell, params, xs, state, _ = example("gru", GATINGS["standard"], rng)
-    theirs = torch.nn.GRU(INPUTS, D, dtype=torch.float64)
+    layer = torch.nn.GRU(INPUTS, D, dtype=torch.float64)
     for name in ("weight_ih", "weight_hh"):
-        getattr(theirs, f"{name}_l0").data = torch.tensor(params[name])
-    theirs.bias_ih_l0.data = torch.tensor(params["bias"])
-    theirs.bias_hh_l0.data = torch.tensor(np.concatenate([np.zeros(2 * D), params["bias_n"]]))
-    wanted, _ = theirs(torch.tensor(xs), torch.tensor(state)[None])
-    assert norm_error(cell.scan(params, xs, state)[0], wanted.detach().numpy()) < 1e-12
+        getattr(layer, f"{name}_l0").data = torch.tensor(params[name])
+    layer.bias_ih_l0.data = torch.tensor(params["bias"])
+    layer.bias_hh_l0.data = torch.tensor(np.concatenate([np.zeros(2 * D), params["bias_n"]]))
+    expected, _ = layer(torch.tensor(xs), torch.tensor(state)[None])
+    assert norm_error(cell.scan(params, xs, state)[0], expected.detach().numpy()) < 1e-12
 
 
 # --- initial parameters -------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_a_state_is_made_of_its_named_parts(core):
     assert all(one is other for one, other in zip(parts, leaves(cell.state(parts)), strict=True))
 
 
-def test_a_cell_says_what_it_is():
+def test_the_repr_of_a_cell_is_its_constructor():
     assert repr(cells.LSTM(3, 8, "OM")) == "LSTM(3, 8, mechanism='OM')"
 
 
@@ -245,6 +245,6 @@ def test_a_cell_says_what_it_is():
         (lambda: cells.LSTM(3, 4).parts(np.zeros((2, 4))), ValueError, r"pair \(h, c\)"),
     ],
 )
-def test_bad_arguments_are_named(bad, error, complaint):
+def test_errors_name_the_argument(bad, error, complaint):
     with pytest.raises(error, match=complaint):
         bad()

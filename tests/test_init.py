@@ -1,4 +1,4 @@
-"""Initial biases: their laws, their inverse CDFs, their generators, their refusals."""
+"""Initial biases: their distributions, inverse CDFs, generators and errors."""
 
 import functools
 
@@ -45,7 +45,7 @@ def test_uniform_biases_make_gates_uniform_between_one_over_d_and_its_complement
     assert kolmogorov(gates, stats.uniform(1 / 64, 1 - 2 / 64).cdf) > 0.01
 
 
-def test_uniform_biases_make_timescales_the_truncated_pareto_law_of_proposition_1():
+def test_uniform_biases_give_timescales_the_truncated_pareto_distribution_of_proposition_1():
     d = 128
     scales = timescale(sigmoid(init.uniform(MANY, 1, width=d)))
     assert kolmogorov(scales, lambda x: (1 - 1 / d - 1 / x) * d / (d - 2)) > 0.01
@@ -104,7 +104,7 @@ def unbounded_cdf(steps):
         return np.array([float(p) for p in table])
 
 
-def test_the_unbounded_laws_normaliser_is_right():
+def test_the_normaliser_of_the_unbounded_distribution_is_right():
     """Its terms up to 2000, and the rest by Euler-Maclaurin."""
 
     def term(x):
@@ -130,7 +130,7 @@ def test_unbounded_quantile_is_the_logarithm_of_the_smallest_step_that_reaches_u
     assert np.allclose(init.chrono_unbounded_quantile(above), np.log(steps + 1), rtol=1e-15, atol=0)
 
 
-def test_the_first_probability_of_the_unbounded_law():
+def test_the_first_probability_of_the_unbounded_distribution():
     assert unbounded_cdf(1)[1] == pytest.approx(0.614384, abs=1e-6)
     assert init.chrono_unbounded_quantile([0.0, 0.6143, 0.6144]).tolist() == [0, 0, np.log(2)]
 
@@ -161,7 +161,7 @@ def test_unbounded_quantile_rises_and_is_infinite_only_at_one():
     assert init.chrono_unbounded_quantile(1.0) == np.inf
 
 
-def test_unbounded_draws_follow_the_law():
+def test_unbounded_biases_follow_the_distribution():
     draws = init.chrono_unbounded(MANY, 7)
     steps = np.rint(np.exp(np.minimum(draws, 5)))
     expected = np.diff(unbounded_cdf(8))
@@ -194,20 +194,20 @@ def test_draws_are_float64_vectors_that_a_seed_determines(draw):
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_a_generator_moves_on(draw):
+def test_a_generator_advances(draw):
     rng = np.random.default_rng(4)
     assert not np.array_equal(draw(12, rng), draw(12, rng))
 
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("rng", [None, 0.5, "0", True, np.random.RandomState(0)])
-def test_only_generators_and_seeds_draw(draw, rng):
+def test_other_generators_raise(draw, rng):
     with pytest.raises(TypeError, match="rng"):
         draw(4, rng)
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_a_negative_seed_is_refused(draw):
+def test_a_negative_seed_raises(draw):
     with pytest.raises((TypeError, ValueError), match="rng"):
         draw(4, -1)
 
@@ -245,6 +245,6 @@ def test_constant_repeats_a_value():
         (lambda: init.constant(3, "1"), TypeError, "value must be a number"),
     ],
 )
-def test_bad_arguments_are_named(bad, error, complaint):
+def test_errors_name_the_argument(bad, error, complaint):
     with pytest.raises(error, match=complaint):
         bad()

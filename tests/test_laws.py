@@ -106,7 +106,7 @@ def test_and_is_commutative_and_associative(a, b, c):
 
 
 @given(gates, gates)
-def test_one_and_zero_are_neutral_and_choosing(a, b):
+def test_one_and_zero_are_neutral_and_select(a, b):
     assert same(both(a, ONE), a)
     assert same(both(ONE, a), a)
     assert same(either(a, ZERO), a)
@@ -116,7 +116,7 @@ def test_one_and_zero_are_neutral_and_choosing(a, b):
 
 
 @given(gates, gates)
-def test_a_choice_between_equals_changes_nothing(a, b):
+def test_a_mix_of_equal_gates_is_that_gate(a, b):
     assert close(mix(a, b, b), b, ulp=4)
 
 
@@ -203,7 +203,7 @@ def test_cumax_rises_and_ends_at_exactly_one(z):
 @given(
     hnp.arrays(np.float64, st.integers(1, 12), elements=st.integers(-40, 40)), st.integers(-40, 40)
 )
-def test_cumax_does_not_see_a_common_shift(z, shift):
+def test_cumax_is_invariant_to_a_common_shift(z, shift):
     assert same(cumax(z + shift), cumax(z))
 
 

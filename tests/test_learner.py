@@ -140,13 +140,13 @@ def test_loss_and_all_gradients_are_those_of_the_model_in_torch(name, rng):
     batch = batch_for(spec, rng, resets="resets" in name)
     params = torch_params(spec, 3)
     loss = torch_loss(spec, params, batch)
-    wanted = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+    expected = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
     metrics, got = gradients_of(spec, batch, seed=3)
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-12)
-    assert got.keys() == wanted.keys()
-    for key, value in wanted.items():
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
         assert norm_error(got[key], value.numpy()) < 1e-9
-    norm = np.sqrt(sum(float((g**2).sum()) for g in wanted.values()))
+    norm = np.sqrt(sum(float((g**2).sum()) for g in expected.values()))
     assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-10)
 
 
@@ -154,7 +154,7 @@ def test_loss_and_all_gradients_are_those_of_the_model_in_torch(name, rng):
     "name", ["embedding gru, stacked, ReLU layer", "dense lstm, all steps, resets"]
 )
 def test_gradients_under_dropout_and_zoneout_match_finite_differences(name, rng):
-    """The draws depend on seed and step alone: the first step's loss is a function."""
+    """The masks depend on seed and step alone: the first step's loss is a function."""
     spec = build(name, zoneout=(0.3, 0.2), head=(8,), dropout=0.4)
     batch = batch_for(spec, rng)
     _, gradient = gradients_of(spec, batch, seed=1)
@@ -166,9 +166,9 @@ def test_gradients_under_dropout_and_zoneout_match_finite_differences(name, rng)
             value += amount * direction[key]
         return learner.step(batch, learning_rate=0.0)["loss"]
 
-    wanted = (loss(1e-6) - loss(-1e-6)) / 2e-6
+    expected = (loss(1e-6) - loss(-1e-6)) / 2e-6
     got = sum(float((gradient[key] * direction[key]).sum()) for key in gradient)
-    assert got == pytest.approx(wanted, rel=1e-5)
+    assert got == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05, 100.0])
@@ -216,7 +216,7 @@ def test_every_backends_learner_has_the_interface_that_tasks_rely_on(backend):
 
 
 def test_a_learner_learns():
-    """It tells which symbol it saw five steps ago."""
+    """It predicts the symbol of five steps ago."""
     draws = np.random.default_rng(0)
     spec = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=16, read=1)
     learner = numpy.Learner(spec, seed=0)
@@ -247,7 +247,7 @@ def test_minus_one_is_a_vector_of_zeros_for_one_hot_input(rng):
 
 @pytest.mark.parametrize(("name", "smallest"), [("one-hot lstm, last steps read", -2),
                                                 ("embedding minimal", -1)])  # fmt: skip
-def test_inputs_below_their_range_are_refused(name, smallest, rng):
+def test_inputs_below_their_range_raise(name, smallest, rng):
     spec = build(name)
     batch = batch_for(spec, rng)
     batch.inputs[0, 0] = smallest
@@ -280,12 +280,12 @@ def test_evaluation_is_the_mean_over_scored_elements_and_changes_nothing(rng):
     parts = [learner.evaluate([b]) for b in (one, other)]
     whole = learner.evaluate(iter([one, other]))
     for metric in ("loss", "accuracy"):
-        wanted = np.average([part[metric] for part in parts], weights=counts)
-        assert whole[metric] == pytest.approx(wanted, rel=1e-12)
+        expected = np.average([part[metric] for part in parts], weights=counts)
+        assert whole[metric] == pytest.approx(expected, rel=1e-12)
     assert whole == learner.evaluate([one, other])
 
 
-def test_accuracy_is_the_share_of_right_guesses_among_the_scored(rng):
+def test_accuracy_is_the_fraction_of_right_predictions_among_the_scored(rng):
     spec = build("one-hot lstm, last steps read")
     learner, batch = numpy.Learner(spec), batch_for(spec, rng)
     right = []
@@ -302,7 +302,7 @@ def test_a_batch_without_a_scored_target_cannot_be_evaluated(rng):
         numpy.Learner(spec).evaluate([batch._replace(targets=-np.ones_like(batch.targets))])
 
 
-def test_a_batch_without_a_scored_target_does_not_weigh_on_the_mean(rng):
+def test_a_batch_without_a_scored_target_does_not_change_the_mean(rng):
     spec = build("one-hot lstm, last steps read")
     learner, batch = numpy.Learner(spec), batch_for(spec, rng)
     empty = batch._replace(targets=-np.ones_like(batch.targets))
@@ -321,15 +321,15 @@ def test_gates_are_the_effective_forget_gates_averaged_over_time_and_batch(rng):
     traces = reference.run_stacked(
         layer, nested(params), batch.inputs.astype(float).tolist(), resets=batch.resets.tolist()
     )
-    wanted = np.array([np.mean(trace.forget, axis=(0, 1)) for trace in traces])
+    expected = np.array([np.mean(trace.forget, axis=(0, 1)) for trace in traces])
     assert isinstance(gates, Gate)
-    assert norm_error(gates.value, wanted) < 1e-12
-    assert norm_error(gates.complement, 1 - wanted) < 1e-12
+    assert norm_error(gates.value, expected) < 1e-12
+    assert norm_error(gates.complement, 1 - expected) < 1e-12
     assert gates.value.dtype == gates.complement.dtype == np.float64
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_loss_that_is_not_finite_is_returned_and_teaches_nothing(bad, rng):
+def test_a_loss_that_is_not_finite_is_returned_and_changes_nothing(bad, rng):
     spec = build("dense minimal, two ReLU layers")
     learner, batch = numpy.Learner(spec), batch_for(spec, rng)
     before = {name: value.copy() for name, value in learner.parameters.items()}

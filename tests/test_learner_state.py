@@ -1,4 +1,4 @@
-"""A learner's draws, its state and its refusals."""
+"""A learner's random numbers, its state and its errors."""
 
 import numpy as np
 import pytest
@@ -27,15 +27,15 @@ def test_a_restored_learner_continues_bit_for_bit(name, dtype, rng):
     for batch in batches[:3]:
         unbroken.step(batch, learning_rate=0.01, clip_norm=0.5)
     saved = {key: value.copy() for key, value in unbroken.state_dict().items()}
-    wanted = [unbroken.step(batch, learning_rate=0.01, clip_norm=0.5) for batch in batches[3:]]
+    expected = [unbroken.step(batch, learning_rate=0.01, clip_norm=0.5) for batch in batches[3:]]
     resumed = numpy.Learner(spec, seed=4, dtype=dtype)
     resumed.load_state_dict(saved)
     assert equal(resumed.state_dict(), saved)
-    assert [resumed.step(b, learning_rate=0.01, clip_norm=0.5) for b in batches[3:]] == wanted
+    assert [resumed.step(b, learning_rate=0.01, clip_norm=0.5) for b in batches[3:]] == expected
     assert equal(resumed.parameters, unbroken.parameters)
 
 
-def test_the_state_is_a_flat_dict_of_arrays_of_its_own(rng):
+def test_the_state_is_a_flat_dict_of_copies(rng):
     spec = build("one-hot lstm, last steps read")
     learner = numpy.Learner(spec)
     learner.step(batch_for(spec, rng), learning_rate=0.01)
@@ -57,7 +57,7 @@ def test_the_state_is_a_flat_dict_of_arrays_of_its_own(rng):
         lambda state: state.update({k: v.astype("float64") for k, v in state.items() if v.ndim}),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused_whole(change, rng):
+def test_a_state_that_does_not_fit_raises_and_changes_nothing(change, rng):
     spec = build("one-hot lstm, last steps read")
     learner = numpy.Learner(spec)
     before, state = learner.state_dict(), learner.state_dict()
@@ -70,7 +70,7 @@ def test_a_state_that_does_not_fit_is_refused_whole(change, rng):
 # --- seeds and draws ----------------------------------------------------------------------------
 
 
-def test_initial_parameters_are_the_specifications_draw():
+def test_initial_parameters_are_the_specifications():
     spec = build("embedding gru, stacked, ReLU layer")
     for dtype in ("float32", "float64"):
         initial = {key: value.astype(dtype) for key, value in spec.initial(5).items()}
@@ -100,8 +100,8 @@ def mean_output(learner, batch, steps):
     batch = batch._replace(targets=targets)
     losses = [learner.step(batch, learning_rate=0.0)["loss"] for _ in range(steps)]
     outputs = [(far**2 - loss) / (2 * far) for loss in losses]
-    wanted = (far**2 - learner.evaluate([batch])["loss"]) / (2 * far)
-    return np.mean(outputs), np.std(outputs) / np.sqrt(steps), wanted
+    expected = (far**2 - learner.evaluate([batch])["loss"]) / (2 * far)
+    return np.mean(outputs), np.std(outputs) / np.sqrt(steps), expected
 
 
 def far_reading_spec(**noise):
@@ -122,24 +122,24 @@ def far_reading_spec(**noise):
 def test_dropout_keeps_the_expectation_of_the_head(dropout, rng):
     spec = far_reading_spec(head=(32,), dropout=dropout)
     learner = numpy.Learner(spec, seed=3, dtype="float64")
-    mean, error, wanted = mean_output(learner, batch_for(spec, rng), 400)
+    mean, error, expected = mean_output(learner, batch_for(spec, rng), 400)
     assert error > 1e-5  # it does draw
-    assert abs(mean - wanted) < 4 * error
+    assert abs(mean - expected) < 4 * error
 
 
 @pytest.mark.parametrize("zoneout", [(0.0, 0.3), (0.0, 0.7)])
 def test_hidden_zoneout_keeps_the_expectation_of_a_first_step(zoneout, rng):
-    """From a zero state h' = (1 − d) ĥ, which is linear in the draws d."""
+    """From a zero state h' = (1 − d) ĥ, which is linear in the mask d."""
     spec = far_reading_spec(zoneout=zoneout)
     batch = batch_for(spec, rng)
     batch = batch._replace(inputs=batch.inputs[:1])
     learner = numpy.Learner(spec, seed=3, dtype="float64")
-    mean, error, wanted = mean_output(learner, batch, 400)
+    mean, error, expected = mean_output(learner, batch, 400)
     assert error > 1e-5
-    assert abs(mean - wanted) < 4 * error
+    assert abs(mean - expected) < 4 * error
 
 
-def test_without_noise_training_steps_see_what_evaluation_sees(rng):
+def test_without_noise_a_training_step_has_the_loss_of_evaluation(rng):
     spec = far_reading_spec(head=(8,))
     learner, batch = numpy.Learner(spec, dtype="float64"), batch_for(spec, rng)
     loss = learner.step(batch, learning_rate=0.0)["loss"]
@@ -189,9 +189,7 @@ def test_full_cell_zoneout_keeps_the_cell_at_zero_but_not_the_hidden_state(rng):
         ),
     ],
 )
-def test_a_batch_that_does_not_fit_is_refused_with_the_array_named(
-    name, changes, error, complaint, rng
-):
+def test_errors_name_the_array_of_a_batch_that_does_not_fit(name, changes, error, complaint, rng):
     spec = build(name)
     batch = batch_for(spec, rng)._replace(**changes)
     with pytest.raises(error, match=complaint):
@@ -208,7 +206,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_array_named(
         ({"betas": (0.9, 1.0)}, ValueError, "betas"),
     ],
 )
-def test_bad_settings_are_named(settings, error, complaint):
+def test_errors_name_the_setting(settings, error, complaint):
     with pytest.raises(error, match=complaint):
         numpy.Learner(build("one-hot lstm, last steps read"), **settings)
 
@@ -221,7 +219,7 @@ def test_bad_settings_are_named(settings, error, complaint):
         {"learning_rate": 0.1, "clip_norm": 0.0},
     ],
 )
-def test_bad_rates_are_named(settings, rng):
+def test_errors_name_the_rate(settings, rng):
     spec = build("one-hot lstm, last steps read")
     with pytest.raises(ValueError, match=r"learning_rate|clip_norm"):
         numpy.Learner(spec).step(batch_for(spec, rng), **settings)

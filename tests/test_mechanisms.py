@@ -1,4 +1,4 @@
-"""The table of mechanisms says what the design's table says."""
+"""The registered mechanisms are those of the paper's Table 1."""
 
 import dataclasses
 
@@ -35,13 +35,13 @@ def letters(mechanism, core, size=D):
 # --- names and fields ---------------------------------------------------------------------------
 
 
-def test_the_table_has_the_papers_nine_names():
+def test_the_nine_mechanisms_of_the_paper_are_registered():
     assert set(MECHANISMS) == set(TABLE)
     assert all(MECHANISMS[name].name == name for name in MECHANISMS)
 
 
 @pytest.mark.parametrize("name", TABLE | CROSSINGS)
-def test_a_name_stands_for_its_rows_fields(name):
+def test_a_name_gives_the_papers_fields(name):
     activation, initial, auxiliary, refine_bias, forget_bias = (TABLE | CROSSINGS)[name]
     row = mechanism(name)
     assert (row.activation, row.initial, row.auxiliary) == (activation, initial, auxiliary)
@@ -54,7 +54,7 @@ def test_the_alias_of_standard_is_a_dash():
     assert mechanism("-") == MECHANISMS["standard"]
 
 
-def test_a_mechanism_stands_for_itself():
+def test_a_mechanism_is_accepted_in_place_of_a_name():
     row = mechanism("UM", downsize=4)
     assert mechanism(row) == row
     assert mechanism(row, downsize=2).downsize == 2
@@ -137,7 +137,7 @@ def test_every_slot_has_a_float64_bias_of_its_width(name, core):
 
 @pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
 @pytest.mark.parametrize("name", TABLE | CROSSINGS)
-def test_what_is_no_gate_of_the_mechanism_starts_at_zero(name, core):
+def test_other_slots_start_at_zero(name, core):
     biases = mechanism(name).biases(core, D, 0)
     for slot in {"candidate", "output", "reset"} & set(biases):
         assert not biases[slot].any()
@@ -150,7 +150,7 @@ def test_ordered_gates_start_at_zero_logits(name, core):
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
-def test_constant_rows_start_with_the_forget_bias_and_nothing_else(core):
+def test_constant_mechanisms_start_with_the_forget_bias_alone(core):
     for name, bias in (("standard", 1.0), ("R", 1.0)):
         biases = mechanism(name).biases(core, D, 0)
         assert (biases.pop("forget") == bias).all()
@@ -183,13 +183,13 @@ def test_a_constant_master_has_the_forget_bias_and_its_input_master_none():
 
 
 def test_uniform_masters_keep_the_width_of_the_hidden_size():
-    """DESIGN: the range of U[1/d, 1 - 1/d] is the hidden size's for downsized masters too."""
+    """The range U[1/d, 1 - 1/d] is the hidden size's for downsized masters too."""
     wide = mechanism("UM", downsize=128).biases("lstm", 128 * 100, 0)["master_forget"]
     assert np.abs(wide).max() <= np.log(128 * 100 - 1)
     assert np.abs(wide).max() > np.log(99)  # what a width of d/C would allow at most
 
 
-def test_the_three_refine_biases_start_with_three_laws():
+def test_the_three_refine_biases_have_three_distributions():
     biases = {
         kind: mechanism("UR", refine_bias=kind).biases("lstm", 4000, 0)
         for kind in ("neutral", "opposed", "uniform")
@@ -219,7 +219,7 @@ def test_the_three_refine_biases_give_the_initial_gate_the_stated_variance(kind,
     assert abs(g.var() - variance) < 0.01 * variance
 
 
-def test_an_ordered_refine_rows_refine_bias_is_a_draw_of_its_own():
+def test_the_refine_bias_of_an_ordered_gate_is_a_separate_draw():
     biases = mechanism("OR").biases("lstm", D, 0)
     assert not biases["forget"].any()
     assert len(set(biases["refine"])) == D
@@ -258,7 +258,7 @@ def test_biases_are_a_function_of_the_generator():
         ("OMM", "OM"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest_ones(wrong, nearest):
+def test_errors_offer_the_nearest_names(wrong, nearest):
     with pytest.raises(ValueError, match="mechanism") as caught:
         mechanism(wrong)
     assert repr(wrong) in str(caught.value)
@@ -266,7 +266,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_ones(wrong, nearest):
 
 
 @pytest.mark.parametrize("wrong", [None, 3, ["UR"]])
-def test_a_mechanism_is_a_name_or_a_mechanism(wrong):
+def test_other_types_of_mechanism_raise(wrong):
     with pytest.raises(TypeError, match="mechanism"):
         mechanism(wrong)
 
@@ -288,7 +288,7 @@ def test_a_mechanism_is_a_name_or_a_mechanism(wrong):
         ({"activation": "cumax"}, ValueError, "cumax"),  # UR's initial law is uniform
     ],
 )
-def test_bad_fields_are_named(overrides, error, complaint):
+def test_errors_name_the_field(overrides, error, complaint):
     with pytest.raises(error, match=complaint):
         mechanism("UR", **overrides)
 
@@ -305,19 +305,19 @@ def test_bad_fields_are_named(overrides, error, complaint):
         (mechanism("standard"), 0, "hidden_size"),
     ],
 )
-def test_a_size_that_a_mechanism_cannot_have_is_refused(row, size, complaint):
+def test_a_size_that_a_mechanism_cannot_have_raises(row, size, complaint):
     for refused in (row.validate, lambda d: row.slots("lstm", d), lambda d: row.rows("gru", d)):
         with pytest.raises(ValueError, match=complaint):
             refused(size)
 
 
-def test_an_unknown_core_is_refused():
+def test_an_unknown_core_raises():
     with pytest.raises(ValueError, match="lstm"):
         mechanism("UR").slots("lsmt", 8)
 
 
-def test_a_new_mechanism_is_a_new_value():
-    """Fields decide, not names: a row of one's own works as the table's do."""
-    own = Mechanism(name="mine", initial="chrono", auxiliary="refine", refine_bias="uniform")
-    assert letters(own, "lstm") == ("refine", "forget", "candidate", "output")
-    assert own.biases("lstm", D, 0)["forget"].min() >= 0
+def test_a_mechanism_of_a_user_needs_no_registration():
+    """Fields decide, not names: a user's mechanism works as the registered ones do."""
+    custom = Mechanism(name="custom", initial="chrono", auxiliary="refine", refine_bias="uniform")
+    assert letters(custom, "lstm") == ("refine", "forget", "candidate", "output")
+    assert custom.biases("lstm", D, 0)["forget"].min() >= 0

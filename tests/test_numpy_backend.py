@@ -1,4 +1,4 @@
-"""The NumPy backend's layers and their explicit gradients, against independent references."""
+"""The NumPy backend's layers and their gradients, against independent references."""
 
 import numpy as np
 import pytest
@@ -56,11 +56,11 @@ def test_layers_and_all_their_gradients_agree_with_the_vectors(name):
     assert np.sum(v.weight * output) == pytest.approx(v.loss, rel=1e-12)
     d_params, d_x, d_state = pullback(v.weight)
     assert d_params.keys() == v.grad_params.keys()
-    for key, wanted in v.grad_params.items():
-        assert norm_error(d_params[key], wanted) < 1e-12
+    for key, expected in v.grad_params.items():
+        assert norm_error(d_params[key], expected) < 1e-12
     assert norm_error(d_x, v.grad_x) < 1e-12
-    for got, wanted in zip(leaves(d_state), leaves(v.grad_state), strict=True):
-        assert norm_error(got, wanted) < 1e-12
+    for got, expected in zip(leaves(d_state), leaves(v.grad_state), strict=True):
+        assert norm_error(got, expected) < 1e-12
     gates = pullback.gates()
     assert norm_error(gates.value, v.forget) < 1e-12
     assert norm_error(gates.complement, 1 - v.forget) < 1e-12
@@ -87,10 +87,10 @@ def test_cell_states_agree_with_the_vectors(name):
 def test_a_layer_is_the_papers_recurrence(core, name, variant, rng):
     case = sequence_case(core, GATINGS[name], variant, rng)
     output, state, pullback = run(case)
-    wanted_output, wanted_state = reference_result(case, case.point)
-    assert norm_error(output, wanted_output) < 1e-12
-    for got, wanted in zip(leaves(state), leaves(wanted_state), strict=True):
-        assert norm_error(got, wanted) < 1e-12
+    expected_output, expected_state = reference_result(case, case.point)
+    assert norm_error(output, expected_output) < 1e-12
+    for got, expected in zip(leaves(state), leaves(expected_state), strict=True):
+        assert norm_error(got, expected) < 1e-12
     gates = [pullback.gates()] if case.single else pullback.gates()
     for gate, trace in zip(gates, reference_run(case, case.point), strict=True):
         assert norm_error(gate.value, trace.forget) < 1e-12
@@ -108,8 +108,8 @@ def test_the_pullback_is_the_derivative_of_the_papers_recurrence(core, name, var
     slopes = gradient(pullback, weights)
     for _ in range(2):
         direction = random_like(case.point, rng)
-        wanted = complex_step_slope(case, weights, direction)
-        assert abs(inner(slopes, direction) - wanted) < 1e-12 * size(slopes) * size(direction)
+        expected = complex_step_slope(case, weights, direction)
+        assert abs(inner(slopes, direction) - expected) < 1e-12 * size(slopes) * size(direction)
 
 
 @every
@@ -123,10 +123,10 @@ def test_the_pullback_matches_finite_differences_of_the_layer(core, name, varian
     for _ in range(3):
         direction = random_like(case.point, rng)
         direction = rebuild(direction, iter([d / size(direction) for d in leaves(direction)]))
-        wanted = central_slope(
+        expected = central_slope(
             lambda point: inner(tuple(run(case, point)[:2]), weights), case.point, direction
         )
-        assert abs(inner(slopes, direction) - wanted) < 1e-6 * max(abs(wanted), 1)
+        assert abs(inner(slopes, direction) - expected) < 1e-6 * max(abs(expected), 1)
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,15 @@ def test_every_entry_of_the_gradient_matches_finite_differences(core, name, vari
     *result, pullback = run(case)
     weights = random_like(tuple(result), rng)
     for array, slope in zip(leaves(case.point), leaves(gradient(pullback, weights)), strict=True):
-        wanted = np.empty_like(array)
+        expected = np.empty_like(array)
         for index in np.ndindex(array.shape):
             old, values = array[index], []
             for shift in (1e-5, -1e-5):
                 array[index] = old + shift
                 values.append(inner(tuple(run(case)[:2]), weights))
             array[index] = old
-            wanted[index] = (values[0] - values[1]) / 2e-5
-        assert norm_error(slope, wanted) < 1e-6
+            expected[index] = (values[0] - values[1]) / 2e-5
+        assert norm_error(slope, expected) < 1e-6
 
 
 @gated
@@ -170,17 +170,17 @@ def test_cell_states_and_their_cotangents_belong_to_the_derivative(name, rng):
     for whole, one, other in zip(both, *parts, strict=True):
         assert norm_error(one + other, whole) < 1e-13
     direction = random_like(case.point, rng)
-    wanted = central_slope(
+    expected = central_slope(
         lambda point: inner(run(case, point, return_cells=True)[0][1], d_cells),
         case.point,
         direction,
     )
     got = inner(gradient(pullback, ((None, d_cells), None)), direction)
-    assert got == pytest.approx(wanted, rel=1e-6)
+    assert got == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_drawn_and_expected_zoneout_may_be_mixed(swapped, rng):
+def test_a_mask_and_a_probability_of_zoneout_may_be_mixed(swapped, rng):
     case = sequence_case("lstm", GATINGS["UR"], "draws", rng)
     case.zoneout = (0.0, case.zoneout[1]) if swapped else (case.zoneout[0], 0.05)
     output, _, _ = run(case)
@@ -200,12 +200,12 @@ def test_float32_stays_close_to_float64(core, name, rng):
     single = [leaf.astype(np.float32) for leaf in leaves(case.point)]
     *result, pullback = run(case, rebuild(case.point, iter(single)))
     weights = rebuild(weights, iter([leaf.astype(np.float32) for leaf in leaves(weights)]))
-    for got, wanted in zip(leaves((*result, gradient(pullback, weights))), exact, strict=True):
+    for got, expected in zip(leaves((*result, gradient(pullback, weights))), exact, strict=True):
         assert got.dtype == np.float32
-        assert norm_error(got, wanted) < 1e-5
+        assert norm_error(got, expected) < 1e-5
 
 
-def test_long_memories_stay_accurate_in_float32(rng):
+def test_long_timescales_stay_accurate_in_float32(rng):
     """Timescale 1e6 over 1e5 steps: within 1e-4 (1 - g subtracted would err by 4e-2)."""
     steps, scale = 100_000, 1e6
     params = {  # forget, candidate; the candidate follows the input

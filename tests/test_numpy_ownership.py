@@ -1,4 +1,4 @@
-"""What the NumPy backend returns is the caller's; what it is given is checked first."""
+"""The NumPy backend's results belong to the caller, and its arguments are checked."""
 
 import itertools
 
@@ -68,9 +68,7 @@ def test_a_pullback_called_twice_gives_the_same(core, name, variant, rng):
 @every
 @gated
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_memory_that_is_used_again_is_written_before_it_is_read(
-    core, name, variant, rng, monkeypatch
-):
+def test_reused_buffers_are_written_before_they_are_read(core, name, variant, rng, monkeypatch):
     case = sequence_case(core, GATINGS[name], variant, rng)
     output, state, pullback = run(case)
     weights = random_like((output, state), rng)
@@ -121,7 +119,7 @@ def test_arguments_are_left_as_they_were(core, rng):
 
 
 @every
-def test_any_memory_layout_is_taken(core, rng):
+def test_any_memory_layout_is_accepted(core, rng):
     case = sequence_case(core, GATINGS["UM/3"], "plain", rng)
     output, state, pullback = run(case)
     before = copies((output, state, pullback(np.ones_like(output))))
@@ -147,7 +145,7 @@ def test_a_missing_state_or_cotangent_is_zero(core, rng):
 
 
 @every
-def test_the_gradient_of_the_input_can_be_left_out(core, rng):
+def test_the_gradient_of_the_input_is_optional(core, rng):
     for variant in ("plain", "stacked"):
         output, _, pullback = run(sequence_case(core, GATINGS["UR"], variant, rng))
         weight = np.ones_like(output)
@@ -157,14 +155,14 @@ def test_the_gradient_of_the_input_can_be_left_out(core, rng):
         assert identical((d_params, d_state), copies((full[0], full[2])))
 
 
-def test_memory_can_be_released_while_a_pullback_lives(rng):
+def test_release_does_not_affect_a_living_pullback(rng):
     output, _, pullback = run(sequence_case("lstm", GATINGS["UR"], "plain", rng))
     before = copies(pullback(np.ones_like(output)))
     numpy.release()
     assert identical(pullback(np.ones_like(output)), before)
 
 
-def test_a_single_step_and_a_single_sequence_are_taken(rng):
+def test_a_single_step_of_a_single_sequence_is_accepted(rng):
     case = sequence_case("gru", GATINGS["UR"], "plain", rng)
     whole, _, _ = run(case)
     x, h = case.point["x"][:1, :1], case.point["state"][:1]
@@ -235,14 +233,14 @@ def with_nan(array):
     ],
 )
 @np.errstate(invalid="ignore")
-def test_bad_input_is_named(change, error, complaint, rng):
+def test_errors_name_the_input(change, error, complaint, rng):
     case = sequence_case("lstm", GATINGS["UR"], "plain", rng)
     change(case)
     with pytest.raises(error, match=complaint):
         run(case)
 
 
-def test_one_unit_has_no_uniform_initial_gate(rng):
+def test_uniform_gate_initialization_of_one_unit_raises(rng):
     with pytest.raises(ValueError, match="hidden_size"):
         numpy.minimal(
             {"weight_ih": np.ones((3, 2)), "weight_hh": np.ones((3, 1)), "bias": np.ones(3)},
@@ -261,7 +259,7 @@ def test_one_unit_has_no_uniform_initial_gate(rng):
         (lambda output, state: (output.astype(np.float32), state), "d_output must be float64"),
     ],
 )
-def test_cotangents_that_do_not_fit_are_named(weights, complaint, rng):
+def test_errors_name_the_cotangent(weights, complaint, rng):
     output, state, pullback = run(sequence_case("lstm", GATINGS["UR"], "plain", rng))
     with pytest.raises(ValueError, match=complaint):
         pullback(*weights(output, state))
@@ -282,25 +280,25 @@ def test_params_are_a_mapping_or_a_list_of_them(wrong):
         numpy.lstm(wrong, np.zeros((T, B, 3)))
 
 
-def test_a_pullback_does_not_see_what_its_caller_does_to_zoneouts_draws(rng):
+def test_a_pullback_does_not_see_zoneout_masks_overwritten(rng):
     case = sequence_case("lstm", GATINGS["UR"], "plain", rng)
-    draws = tuple((rng.random((T, B, D)) < 0.5).astype(float) for _ in range(2))
+    masks = tuple((rng.random((T, B, D)) < 0.5).astype(float) for _ in range(2))
     output, _, pullback = numpy.lstm(
-        case.point["params"], case.point["x"], mechanism="UR", zoneout=draws
+        case.point["params"], case.point["x"], mechanism="UR", zoneout=masks
     )
-    _, wanted, _ = pullback(np.ones_like(output))
-    for draw in draws:
-        draw[...] = 0
-    assert np.array_equal(pullback(np.ones_like(output))[1], wanted)
+    _, expected, _ = pullback(np.ones_like(output))
+    for mask in masks:
+        mask[...] = 0
+    assert np.array_equal(pullback(np.ones_like(output))[1], expected)
 
 
-def test_the_pool_keeps_the_sizes_used_last():
+def test_the_pool_frees_the_sizes_released_least_recently():
     pool = BufferPool(np, capacity=3 * 8 * 10)
     buffers = [pool.acquire((10 + k,), np.float64) for k in range(4)]
     pool.release(buffers)
     again = [pool.acquire((10 + k,), np.float64) for k in range(4)]
-    kept = [a.ctypes.data == b.ctypes.data for a, b in zip(again, buffers, strict=True)]
-    assert kept == [False, False, True, True]
+    reused = [a.ctypes.data == b.ctypes.data for a, b in zip(again, buffers, strict=True)]
+    assert reused == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +316,6 @@ def test_stacked_layers_take_lists_of_their_number(options, complaint, rng):
         run(case)
 
 
-def test_an_unknown_backend_is_answered_with_the_nearest_ones():
+def test_an_unknown_backend_offers_the_nearest_names():
     with pytest.raises(ValueError, match="numpy"):
         backends.load("nunpy")

@@ -1,4 +1,4 @@
-"""A model specification says what every backend builds."""
+"""A model specification determines the model on every backend."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from gatecore import Mechanism, ModelSpec, cells, mechanism
 PLAIN = {"input": "dense", "input_size": 3, "output_size": 2, "hidden_size": 4}
 
 
-def test_initial_parameters_are_named_by_their_place():
+def test_initial_parameters_are_named_by_layer():
     spec = ModelSpec(
         input="embedding",
         input_size=9,
@@ -59,7 +59,7 @@ def test_initial_parameters_are_float64_and_a_function_of_the_seed():
     assert not any(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_initial_parameters_have_torchs_laws():
+def test_initial_parameters_have_torchs_distributions():
     spec = ModelSpec(input="embedding", input_size=400, output_size=50, hidden_size=64, head=(100,))
     params = spec.initial(0)
     assert abs(params["embedding.weight"].std() - 1) < 0.02
@@ -78,7 +78,7 @@ def test_recurrent_biases_are_the_mechanisms():
     assert spec.initial(0)["layers.0.bias"].tolist() == [0] * 4 + [6] * 4 + [0] * 8
 
 
-def test_defaults_are_the_designs():
+def test_defaults_are_those_of_the_paper():
     spec = ModelSpec(**PLAIN)
     assert (spec.core, spec.layers, spec.head, spec.zoneout) == ("lstm", 1, (), (0.0, 0.0))
     assert (spec.dropout, spec.read, spec.loss, spec.embedding_size) == (
@@ -123,7 +123,7 @@ def test_a_specification_is_a_value():
         ({"embedding_size": 3}, ValueError, "embedding_size"),
     ],
 )
-def test_bad_fields_are_named(changes, error, complaint):
+def test_errors_name_the_field(changes, error, complaint):
     with pytest.raises(error, match=complaint):
         ModelSpec(**PLAIN | changes)
 

@@ -1,4 +1,4 @@
-"""The explicit vector-Jacobian products are the derivatives of the functions they belong to."""
+"""The vector-Jacobian products are the derivatives of their functions."""
 
 import cmath
 
@@ -67,8 +67,8 @@ def test_cumax_vjp_agrees_with_the_vectors(arrays, case):
     of_value = cumax_vjp(logits, Gate(v, nothing), downsize=case["C"])
     of_complement = cumax_vjp(logits, Gate(nothing, v), downsize=case["C"])
     assert norm_error(arrays.numpy(of_value), floats(case["vjp_logits_of_f"])) < 1e-13
-    wanted = floats(case["vjp_logits_of_one_minus_f"])
-    assert norm_error(arrays.numpy(of_complement), wanted) < 1e-13
+    expected = floats(case["vjp_logits_of_one_minus_f"])
+    assert norm_error(arrays.numpy(of_complement), expected) < 1e-13
 
 
 # --- against the paper's formulas, by SymPy and by complex steps --------------------------------
@@ -86,8 +86,8 @@ def test_master_vjp_is_the_symbolic_derivative():
     four, (a, b) = sympy.symbols("F I f i"), sympy.symbols("a b")
     forget, input_ = master(*four)
     for cotangent, symbol in zip(master_vjp(*four, a, b), four, strict=True):
-        wanted = a * sympy.diff(forget.value, symbol) + b * sympy.diff(input_.value, symbol)
-        assert sympy.expand(cotangent - wanted) == 0
+        expected = a * sympy.diff(forget.value, symbol) + b * sympy.diff(input_.value, symbol)
+        assert sympy.expand(cotangent - expected) == 0
 
 
 def test_sigmoid_vjp_is_the_symbolic_derivative():
@@ -133,9 +133,9 @@ def test_cumax_vjp_is_the_complex_step_derivative_along_any_axis(arrays, rng, ax
 # --- against the libraries' own differentiation -------------------------------------------------
 
 
-def agree(explicit, differentiated):
-    for ours, theirs in zip(explicit, differentiated, strict=True):
-        assert norm_error(ours, theirs) < 1e-13
+def agree(cotangents, automatic):
+    for one, other in zip(cotangents, automatic, strict=True):
+        assert norm_error(one, other) < 1e-13
 
 
 def test_sigmoid_vjp_agrees_with_automatic_differentiation(autodiff, rng):
@@ -146,8 +146,8 @@ def test_sigmoid_vjp_agrees_with_automatic_differentiation(autodiff, rng):
 @pytest.mark.parametrize("downsize", [1, 2])
 def test_cumax_vjp_agrees_with_automatic_differentiation(autodiff, rng, downsize):
     z, (a, b) = rng.normal(0, 4, (3, 6)), rng.standard_normal((2, 3, 6 * downsize))
-    theirs = autodiff.gradients(lambda t: cumax(t, downsize=downsize), [z], [a, b])
-    agree([cumax_vjp(z, Gate(a, b), downsize=downsize)], theirs)
+    automatic = autodiff.gradients(lambda t: cumax(t, downsize=downsize), [z], [a, b])
+    agree([cumax_vjp(z, Gate(a, b), downsize=downsize)], automatic)
 
 
 def from_logits(*logits):
@@ -157,9 +157,9 @@ def from_logits(*logits):
 
 def test_refine_vjp_agrees_with_automatic_differentiation(autodiff, rng):
     x, y, a, b = rng.normal(0, 4, (4, 30))
-    theirs = autodiff.gradients(lambda *z: refine(*from_logits(*z)), [x, y], [a, b])
-    ours = refine_vjp(sigmoid(x), sigmoid(y), Gate(a, b))
-    agree([sigmoid_vjp(z, d) for z, d in zip((x, y), ours, strict=True)], theirs)
+    automatic = autodiff.gradients(lambda *z: refine(*from_logits(*z)), [x, y], [a, b])
+    explicit = refine_vjp(sigmoid(x), sigmoid(y), Gate(a, b))
+    agree([sigmoid_vjp(z, d) for z, d in zip((x, y), explicit, strict=True)], automatic)
 
 
 def test_master_vjp_agrees_with_automatic_differentiation(autodiff, rng):
@@ -169,9 +169,9 @@ def test_master_vjp_agrees_with_automatic_differentiation(autodiff, rng):
         forget, input_ = master(*from_logits(*z))
         return *forget, *input_
 
-    theirs = autodiff.gradients(sides, list(logits), [a, b, c, d])
-    ours = master_vjp(*from_logits(*logits), Gate(a, b), Gate(c, d))
-    agree([sigmoid_vjp(z, v) for z, v in zip(logits, ours, strict=True)], theirs)
+    automatic = autodiff.gradients(sides, list(logits), [a, b, c, d])
+    explicit = master_vjp(*from_logits(*logits), Gate(a, b), Gate(c, d))
+    agree([sigmoid_vjp(z, v) for z, v in zip(logits, explicit, strict=True)], automatic)
 
 
 # --- cotangents ---------------------------------------------------------------------------------
