@@ -112,8 +112,8 @@ class LearnerBase(Trainable):
     but the seed and the number of the step, so the state that resumes a run is the parameters,
     Adam's moments, that number, and the hidden state of a model that carries it.
 
-    A backend implements ``_measure``, ``_gates``, the arrays of the state, and either
-    ``_gradients``, ``_norm``, ``_adam`` and ``_finite`` or the whole of ``_train``.
+    A backend implements ``_measure``, ``_forget_gates``, the arrays of the state, and either
+    ``_gradients``, ``_adam`` and ``_finite`` or the whole of ``_train``.
     """
 
     _carried: Named
@@ -186,11 +186,11 @@ class LearnerBase(Trainable):
             return None
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norm
             metrics, gradients, final = self._gradients(batch, noise, self._carried or None)
-            norm = self._norm(gradients)
+        norm = metrics["gradient_norm"]
         if np.isfinite(metrics["loss"]) and np.isfinite(norm):
             self._adam(gradients, self.steps + 1, learning_rate, clip_scale(norm, clip_norm))
             self._carried.update(final)
-        return {**metrics, "gradient_norm": norm}
+        return metrics
 
     def _gates(self, batch: Batch) -> tuple[Array, Array]:
         check_inputs(self.spec, np.asarray(batch.inputs))
@@ -213,11 +213,7 @@ class LearnerBase(Trainable):
     def _gradients(
         self, batch: Batch, noise: "Noise", carried: Named | None
     ) -> tuple[Metrics, Any, Named]:
-        """Metrics, the gradients of all parameters, and the carried state after the batch."""
-        raise NotImplementedError
-
-    def _norm(self, gradients: Any) -> float:
-        """The global norm of gradients, its squares summed in float64."""
+        """Metrics with the gradient's norm, all gradients, and the carried state afterwards."""
         raise NotImplementedError
 
     def _adam(self, gradients: Any, count: int, learning_rate: float, scale: float) -> None:
@@ -265,8 +261,21 @@ def layer_states(spec: ModelSpec, carried: Mapping[str, Array] | None) -> list[A
     """The carried state as whole-sequence layers take it: (h, c) or h of each layer."""
     if carried is None:
         return None
-    states = [tuple(carried[f"{k}.{n}"] for n in spec.state_names) for k in range(spec.layers)]
-    return [state if len(state) > 1 else state[0] for state in states]
+    return [
+        single([carried[f"{k}.{name}"] for name in spec.state_names]) for k in range(spec.layers)
+    ]
+
+
+def layer_parameters(parameters: Mapping[str, Array], k: int) -> Named:
+    """The parameters of recurrent layer k, by their names in the layer."""
+    prefix = f"layers.{k}."
+    return {n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)}
+
+
+def single(parts: Iterable[Any]) -> Any:
+    """A tuple of several parts; one part alone as it is."""
+    first, *others = parts
+    return (first, *others) if others else first
 
 
 def carried_states(spec: ModelSpec, states: list[Any]) -> Named:

@@ -11,7 +11,9 @@ from gatecore.backends.common.learner import (
     LearnerBase,
     Noise,
     carried_states,
+    layer_parameters,
     layer_states,
+    single,
 )
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import scan, sequence
@@ -133,14 +135,9 @@ class Learner(LearnerBase):
             "inputs": np.asarray(batch.inputs).astype(real),
             "targets": np.asarray(batch.targets).astype(scored),
             "resets": None if batch.resets is None else np.asarray(batch.resets),
-            "zoneout": [None if p is None else self._amounts(p) for p in noise.zoneout],
+            "zoneout": [p and single(np.asarray(a, self.dtype) for a in p) for p in noise.zoneout],
             "dropout": noise.dropout,
         }
-
-    def _amounts(self, zoneout: tuple[Any, ...]) -> Any:
-        """Zoneout's probabilities or draws; a single one not in a tuple."""
-        amounts = tuple(np.asarray(p, self.dtype) for p in zoneout)
-        return amounts if len(amounts) > 1 else amounts[0]
 
     def _updated(
         self, parameters: Arrays, moments: Any, batch: dict[str, Any], carried: Arrays, rate: Array,
@@ -194,7 +191,7 @@ class Learner(LearnerBase):
         return loss, ({"loss": loss, "accuracy": accuracy, "count": count}, final)
 
     def _features(self, parameters: Arrays, batch: dict[str, Any]) -> Array:
-        """What the first layer receives."""
+        """The first layer's input."""
         if self.spec.input == "dense":
             return batch["inputs"]
         if self.spec.input == "one_hot":  # jax gives zeros for -1
@@ -202,11 +199,7 @@ class Learner(LearnerBase):
         return parameters["embedding.weight"][batch["inputs"]]
 
     def _layers(self, parameters: Arrays) -> list[Arrays]:
-        prefixes = [f"layers.{k}." for k in range(self.spec.layers)]
-        return [
-            {k.removeprefix(p): v for k, v in parameters.items() if k.startswith(p)}
-            for p in prefixes
-        ]
+        return [layer_parameters(parameters, k) for k in range(self.spec.layers)]
 
     def _head(self, parameters: Arrays, x: Array, kept: list[Array]) -> Array:
         """ReLU layers with dropout, and the output layer."""

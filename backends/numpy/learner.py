@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 
 from gatecore.backends.common.implementation import choose
-from gatecore.backends.common.learner import LearnerBase, Noise, carried_states, layer_states
+from gatecore.backends.common.learner import (
+    LearnerBase,
+    Noise,
+    carried_states,
+    layer_parameters,
+    layer_states,
+    single,
+)
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.numpy.bptt import Call, Engine, run
 from gatecore.backends.numpy.feedforward import (
@@ -19,6 +26,7 @@ from gatecore.backends.numpy.feedforward import (
 from gatecore.contracts.model import Batch, ModelSpec
 
 Array = Any
+Arrays = dict[str, Array]
 
 
 class ExplicitLearner(LearnerBase):
@@ -33,13 +41,13 @@ class ExplicitLearner(LearnerBase):
     betas, eps : Adam's
     dtype : {"float32", "float64"}
     impl : {"auto", "native", "reference"}
-        What runs the layers: the native library, array operations, or the library wherever it
-        serves.
+        The implementation of the layers: the native library, array operations, or ("auto") the
+        library where it supports them.
 
     Raises
     ------
     ValueError
-        A setting out of its range, or an ``impl`` that can't be taken, with the reason.
+        A setting out of its range, or an ``impl`` that does not support it, with the reason.
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class ExplicitLearner(LearnerBase):
         self._second = {k: xp.zeros_like(v) for k, v in self.parameters.items()}
         self._carried = {k: xp.zeros(v, dtype=self.dtype) for k, v in spec.carried().items()}
 
-    def _arrays(self) -> dict[str, dict[str, Array]]:
+    def _arrays(self) -> dict[str, Arrays]:
         return {
             "parameters": self.parameters,
             "first": self._first,
@@ -75,15 +83,15 @@ class ExplicitLearner(LearnerBase):
     def _copied(self, value: Array) -> Array:
         return value.copy()
 
-    def _assign(self, arrays: dict[str, Array], name: str, value: Any) -> None:
+    def _assign(self, arrays: Arrays, name: str, value: Any) -> None:
         arrays[name][...] = self.engine.xp.asarray(value)
 
     def _finite(self) -> bool:
         return all(self.engine.xp.isfinite(p).all() for p in self.parameters.values())
 
     def _measure(
-        self, batch: Batch, noise: Noise, carried: dict[str, Array] | None
-    ) -> tuple[dict[str, float], dict[str, Array]]:
+        self, batch: Batch, noise: Noise, carried: Arrays | None
+    ) -> tuple[dict[str, float], Arrays]:
         metrics, _, _, final = self._forward(batch, noise, carried, save_for_backward=False)
         return metrics, final
 
@@ -97,8 +105,8 @@ class ExplicitLearner(LearnerBase):
         return value, complement
 
     def _gradients(
-        self, batch: Batch, noise: Noise, carried: dict[str, Array] | None
-    ) -> tuple[dict[str, float], dict[str, Array], dict[str, Array]]:
+        self, batch: Batch, noise: Noise, carried: Arrays | None
+    ) -> tuple[dict[str, float], Arrays, Arrays]:
         metrics, d_predicted, pulls, final = self._forward(batch, noise, carried)
         pull_input, pull_core, pull_head, shape = pulls
         gradients, d_read = pull_head(d_predicted())
@@ -108,17 +116,18 @@ class ExplicitLearner(LearnerBase):
         for k, layer in enumerate(d_layers):
             gradients |= {f"layers.{k}.{name}": value for name, value in layer.items()}
         if pull_input is not None:
-            own = gradients.get("embedding.weight", 0)  # of the output layer, where it is tied
-            gradients["embedding.weight"] = pull_input(d_x) + own
-        return metrics, gradients, final
+            tied = gradients.get("embedding.weight", 0)  # the output layer's, if it is shared
+            gradients["embedding.weight"] = pull_input(d_x) + tied
+        squares = sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients.values())
+        return {**metrics, "gradient_norm": float(np.sqrt(squares))}, gradients, final
 
     def _forward(
         self,
         batch: Batch,
         noise: Noise,
-        carried: dict[str, Array] | None,
+        carried: Arrays | None,
         save_for_backward: bool = True,
-    ) -> tuple[Any, Any, Any, dict[str, Array]]:
+    ) -> tuple[Any, Any, Any, Arrays]:
         """Metrics, the loss's pullback, those of input, core and head, and the carried state."""
         xp, spec = self.engine.xp, self.spec
         x, pull_input = self._features(batch)
@@ -130,7 +139,7 @@ class ExplicitLearner(LearnerBase):
         return metrics, d_predicted, pulls, carried_states(spec, final)
 
     def _features(self, batch: Batch) -> tuple[Array, Any]:
-        """What the first layer receives, and the embedding's pullback."""
+        """The first layer's input, and the embedding's pullback."""
         xp, spec = self.engine.xp, self.spec
         inputs = xp.asarray(batch.inputs)
         if spec.input == "dense":
@@ -144,28 +153,24 @@ class ExplicitLearner(LearnerBase):
         x: Array,
         batch: Batch,
         noise: Noise,
-        carried: dict[str, Array] | None = None,
+        carried: Arrays | None = None,
         save_for_backward: bool = True,
     ) -> Any:
+        """Outputs and last states of the layers, and their pullback."""
         spec, xp = self.spec, self.engine.xp
-        layers = [self._named(f"layers.{k}.") for k in range(spec.layers)]
-        zoneout = [None if p is None else self._amounts(p) for p in noise.zoneout]
+        layers = [layer_parameters(self.parameters, k) for k in range(spec.layers)]
+        zoneout = [p and single(self._amount(a) for a in p) for p in noise.zoneout]
         resets = None if batch.resets is None else xp.asarray(batch.resets)
         return run(
             self.engine, spec.core, layers, x, layer_states(spec, carried), spec.mechanism,
             resets=resets, zoneout=zoneout, impl=self.impl, save_for_backward=save_for_backward,
         )  # fmt: skip
 
-    def _named(self, prefix: str) -> dict[str, Array]:
-        return {k[len(prefix) :]: v for k, v in self.parameters.items() if k.startswith(prefix)}
-
-    def _amounts(self, zoneout: tuple[Any, ...]) -> Any:
-        """Probabilities as they are, draws in the learner's dtype; a single one not in a tuple."""
-        amounts = tuple(
-            self.engine.xp.asarray(p, dtype=self.dtype) if isinstance(p, np.ndarray) else p
-            for p in zoneout
-        )
-        return amounts if len(amounts) > 1 else amounts[0]
+    def _amount(self, amount: Any) -> Any:
+        """A probability as it is, draws in the learner's dtype."""
+        if not isinstance(amount, np.ndarray):
+            return amount
+        return self.engine.xp.asarray(amount, dtype=self.dtype)
 
     def _head(self, x: Array, noise: Noise) -> tuple[Array, Any]:
         """ReLU layers and the output layer; the pullback returns (gradients, d_x)."""
@@ -178,7 +183,7 @@ class ExplicitLearner(LearnerBase):
                 x, pull_relu = relu_dropout(xp, x, self.spec.dropout, kept)
             pulls.append((k, pull_linear, pull_relu))
 
-        def pullback(d_out: Array) -> tuple[dict[str, Array], Array]:
+        def pullback(d_out: Array) -> tuple[Arrays, Array]:
             gradients = {}
             for k, pull_linear, pull_relu in reversed(pulls):
                 d_out = d_out if pull_relu is None else pull_relu(d_out)
@@ -187,10 +192,6 @@ class ExplicitLearner(LearnerBase):
             return gradients, d_out
 
         return x, pullback
-
-    def _norm(self, gradients: Mapping[str, Array]) -> float:
-        squares = [float((g.astype(np.float64) ** 2).sum()) for g in gradients.values()]
-        return float(np.sqrt(sum(squares)))
 
     def _adam(
         self, gradients: Mapping[str, Array], count: int, learning_rate: float, scale: float

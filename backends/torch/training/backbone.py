@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gatecore.algebra import Gate
+from gatecore.backends.common.learner import layer_parameters
 from gatecore.backends.torch.memory_cores.factory import recurrent_core
 from gatecore.backends.torch.nn.forget_gates import forget_gates
 from gatecore.backends.torch.sequence import dispatch
@@ -53,7 +54,7 @@ class LayerBackbone:
         """Outputs of the last layer, and every layer's last state."""
         last = []
         for k, cell in enumerate(self._cells):
-            params = _layer(parameters, k)
+            params = layer_parameters(parameters, k)
             done = run(cell, params, x, state[k], resets, zoneout[k], impl=self._impl)
             x = done.outputs[0]
             last.append(tuple(part.squeeze(0) for part in done.states))
@@ -65,7 +66,7 @@ class LayerBackbone:
         """Effective forget gates (layers, hidden), averaged over time and batch."""
         means, start = [], self.state(x.shape[1], x)
         for k, cell in enumerate(self._cells):
-            params = _layer(parameters, k)
+            params = layer_parameters(parameters, k)
             hidden = run(cell, params, x, start[k], resets, zoneout[k], impl=self._impl).outputs[0]
             gate = forget_gates(cell, params, x, start[k][0], hidden, resets)
             means.append([side.double().mean((0, 1)) for side in gate])
@@ -121,8 +122,3 @@ def shaped(leaves: Iterable[Tensor], like: Any) -> Any:
     if isinstance(like, Tensor):
         return next(leaves)
     return tuple(shaped(leaves, part) for part in like)
-
-
-def _layer(parameters: Tensors, k: int) -> Tensors:
-    prefix = f"layers.{k}."
-    return {n.removeprefix(prefix): v for n, v in parameters.items() if n.startswith(prefix)}

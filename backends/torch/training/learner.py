@@ -81,7 +81,6 @@ class Learner(LearnerBase):
 
     _copied = staticmethod(adam.copied)
     _assign = staticmethod(adam.assign)
-    _norm = staticmethod(adam.norm)
 
     def _arrays(self) -> dict[str, Tensors]:
         return {
@@ -100,7 +99,7 @@ class Learner(LearnerBase):
         loss, metrics, final = self._loss(batch, noise, carried)
         gradients = [g.contiguous() for g in adam.gradients(loss, self.parameters.values())]
         distributed.total(gradients)
-        return metrics, gradients, final
+        return {**metrics, "gradient_norm": adam.norm(gradients)}, gradients, final
 
     def _adam(
         self, gradients: list[Tensor], count: int, learning_rate: float, scale: float
