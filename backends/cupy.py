@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from gatecore import _checks
-from gatecore.algebra import Gate
 from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.common.validation import cell_of
 from gatecore.backends.cuda import launch
 from gatecore.backends.cuda.engine import FusedLayer, KernelEngine
 from gatecore.backends.numpy.bptt import Call, Pullback, Stack, run
 from gatecore.backends.numpy.learner import ExplicitLearner
-from gatecore.contracts.model import Batch, ModelSpec
+from gatecore.contracts.model import ModelSpec
 from gatecore.mechanisms import Mechanism
 
 cupy = launch.require()
@@ -119,13 +118,8 @@ class Learner(ExplicitLearner):
         impl = _impl(kernels) if impl == "auto" else impl
         super().__init__(_engine(), spec, impl=impl, **settings)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies, as NumPy arrays, of all that a resumed run needs, by flat name."""
-        return {name: cupy.asnumpy(value) for name, value in super().state_dict().items()}
-
-    def gates(self, batch: Batch) -> Gate:
-        """The effective forget gate and its complement, averaged: NumPy (layers, hidden)."""
-        return Gate(*(cupy.asnumpy(side) for side in super().gates(batch)))
+    def _copied(self, value: Array) -> np.ndarray:
+        return cupy.asnumpy(value)
 
 
 def _run(

@@ -22,38 +22,27 @@ Named = dict[str, Array]
 
 
 class Trainable(abc.ABC):
-    """Parameters that Adam trains, with all that resumes a run bit for bit.
+    """Parameters that Adam trains, and a state that resumes a run bit for bit.
 
-    Parameters
-    ----------
-    spec : ModelSpec or AgentSpec
-    seed : int
-        At least 0.
-    betas : (float, float)
-        Decay rates of Adam's moments, in [0, 1).
-    eps : float
-        Adam's, above 0.
-    dtype : {"float32", "float64"}
-
-    Attributes
-    ----------
-    parameters : dict of name to array
-    steps : int
-        Training steps so far.
+    A backend defines ``_gates``, ``_copied`` and ``_assign``. ``_first`` and ``_second`` are Adam's
+    moments of the trained parameters, ``_carried`` is the hidden state that a model carries.
     """
 
-    parameters: dict[str, Array]
+    parameters: dict[str, Any]
+    _first: Named
+    _second: Named
+    _carried: Named
 
     def __init__(
         self, spec: Any, seed: int, betas: tuple[float, float], eps: float, dtype: str
     ) -> None:
-        self.spec, self.steps = spec, 0
+        self.spec, self.steps, self._carried = spec, 0, {}
         self.seed = integer("seed", seed, at_least=0)
         first, second = (probability("betas", beta, below_one=True) for beta in betas)
         self.betas, self.eps = (first, second), number("eps", eps)
         if self.eps <= 0:
             raise ValueError(f"eps must be positive, got {eps}")
-        choice("dtype", dtype, ("float32", "float64"))
+        self.dtype: Any = choice("dtype", dtype, ("float32", "float64"))
 
     def gates(self, batch: Any) -> Gate:
         """The effective forget gate and its complement, each averaged over time and batch.
@@ -88,13 +77,17 @@ class Trainable(abc.ABC):
             for name in arrays:
                 self._assign(arrays, name, state[f"{prefix}.{name}"])
 
+    def _arrays(self) -> dict[str, Named]:
+        return {
+            "parameters": self.parameters,
+            "first": self._first,
+            "second": self._second,
+            "carried": self._carried,
+        }
+
     @abc.abstractmethod
     def _gates(self, batch: Any) -> tuple[Array, Array]:
         """Both sides of the effective forget gate, averaged over time and batch."""
-
-    @abc.abstractmethod
-    def _arrays(self) -> dict[str, Named]:
-        """The arrays of the state: parameters, Adam's first and second moments, and others."""
 
     @abc.abstractmethod
     def _copied(self, value: Array) -> Array:
@@ -112,11 +105,23 @@ class LearnerBase(Trainable):
     but the seed and the number of the step, so the state that resumes a run is the parameters,
     Adam's moments, that number, and the hidden state of a model that carries it.
 
-    A backend implements ``_measure``, ``_forget_gates``, the arrays of the state, and either
-    ``_gradients``, ``_adam`` and ``_finite`` or the whole of ``_train``.
+    A backend defines ``_build``, ``_measure``, ``_forget_gates``, and either ``_finite``,
+    ``_gradients`` and ``_adam`` or the whole of ``_train``.
     """
 
-    _carried: Named
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        seed: int = 0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        dtype: str = "float32",
+        impl: str = "auto",
+    ) -> None:
+        super().__init__(spec, seed, betas, eps, dtype)
+        self.impl = impl
+        self._build(spec.initial(self.seed))
 
     def step(
         self, batch: Batch, *, learning_rate: float, clip_norm: float | None = None
@@ -197,6 +202,10 @@ class LearnerBase(Trainable):
         return self._forget_gates(batch, draw(self.spec, batch))
 
     @abc.abstractmethod
+    def _build(self, initial: dict[str, np.ndarray]) -> None:
+        """Make the parameters, their moments and the carried state."""
+
+    @abc.abstractmethod
     def _measure(
         self, batch: Batch, noise: "Noise", carried: Named | None
     ) -> tuple[Metrics, Named]:
@@ -224,13 +233,9 @@ class LearnerBase(Trainable):
 class Noise(NamedTuple):
     """The draws of one training step; at evaluation their expectations.
 
-    Parameters
-    ----------
-    zoneout : list
-        For each layer the probabilities that the cell and the hidden state (of an LSTM) or the
-        hidden state stay, or bool arrays (time, batch, hidden) of draws; None: all zero.
-    dropout : list of bool arrays (steps read, batch, width)
-        For each ReLU layer which outputs stay; empty: all of them.
+    ``zoneout`` has for each layer the probabilities that its cell and hidden state (of an LSTM) or
+    its hidden state stay, or bool arrays (time, batch, hidden) of draws; None: all are zero.
+    ``dropout`` has for each ReLU layer which outputs (steps read, batch, width) stay; empty: all.
     """
 
     zoneout: list[tuple[Any, ...] | None]

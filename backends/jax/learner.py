@@ -18,7 +18,7 @@ from gatecore.backends.common.learner import (
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import scan, sequence
 from gatecore.backends.jax.arguments import checked
-from gatecore.contracts.model import Batch, ModelSpec
+from gatecore.contracts.model import Batch
 
 Array = jax.Array
 Arrays = dict[str, Array]
@@ -28,24 +28,26 @@ _CONFIG: Any = jax.config  # its options are attributes that type checkers do no
 class Learner(LearnerBase):
     """Trains a ``ModelSpec`` with optax's Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
-    Initial weights, draws, and so the first losses are those of the NumPy learner of equal seed;
-    states interchange. A step is compiled once for each shape of batch. Products are float32
-    throughout, unless JAX's ``jax_default_matmul_precision`` says otherwise.
+    Equal seeds give the initial weights and the noise of the NumPy learner, and so its first
+    losses; states interchange. A step is compiled once for each shape of batch. Products are
+    float32 throughout, unless JAX's ``jax_default_matmul_precision`` says otherwise.
 
     Parameters
     ----------
     spec : ModelSpec
     seed : int
-    betas, eps : Adam's
+        At least 0.
+    betas, eps : (float, float), float
+        Adam's: decay rates in [0, 1), by default (0.9, 0.999); above 0, by default 1e-8.
     dtype : {"float32", "float64"}
         The latter needs JAX's ``jax_enable_x64``.
     impl : {"auto", "native", "reference"}
-        What runs the layers, as in :func:`lstm`; :meth:`gates` takes the scan.
+        The implementation of the layers, as :func:`lstm` takes it; :meth:`gates` uses the scan.
 
     Raises
     ------
-    ValueError
-        A setting out of its range, or an ``impl`` that can't be taken, with the reason.
+    ValueError, TypeError
+        A setting out of its range; a model or an ``impl`` that is not supported.
 
     Examples
     --------
@@ -59,40 +61,23 @@ class Learner(LearnerBase):
     ['accuracy', 'gradient_norm', 'loss']
     """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        *,
-        seed: int = 0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        dtype: str = "float32",
-        impl: str = "auto",
-    ) -> None:
-        super().__init__(spec, seed, betas, eps, dtype)
-        check_model(spec)
-        self.adam, self.dtype = optax.scale_by_adam(*self.betas, self.eps), jnp.dtype(dtype)
+    def _build(self, initial: dict[str, np.ndarray]) -> None:
+        check_model(self.spec)
+        self.adam = optax.scale_by_adam(*self.betas, self.eps)
+        self.dtype = jnp.dtype(self.dtype)
         if self.dtype.itemsize == 8 and not _CONFIG.jax_enable_x64:
             raise ValueError(
                 'dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
                 "JAX_ENABLE_X64=1 in the environment"
             )
-        sequence.implementation(self.dtype, impl=impl)  # or it can't be taken
-        self.impl = impl
-        self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in spec.initial(seed).items()}
+        sequence.implementation(self.dtype, impl=self.impl)  # raises if it is unsupported
+        self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in initial.items()}
         self._moments = self.adam.init(self.parameters)
-        self._carried = {k: jnp.zeros(v, self.dtype) for k, v in spec.carried().items()}
+        self._first, self._second = self._moments.mu, self._moments.nu
+        self._carried = {k: jnp.zeros(v, self.dtype) for k, v in self.spec.carried().items()}
         self._update, self._evaluate, self._average = (
             jax.jit(function) for function in (self._updated, self._loss, self._averages)
         )
-
-    def _arrays(self) -> dict[str, Arrays]:
-        return {
-            "parameters": self.parameters,
-            "first": self._moments.mu,
-            "second": self._moments.nu,
-            "carried": self._carried,
-        }
 
     def _copied(self, value: Any) -> np.ndarray:
         return np.array(value)
@@ -106,14 +91,16 @@ class Learner(LearnerBase):
         rate, clip = (
             np.asarray(np.inf if v is None else v, self.dtype) for v in (learning_rate, clip_norm)
         )
-        moments = self._moments._replace(count=np.asarray(self.steps, np.int32))
+        moments = self._moments._replace(
+            count=np.asarray(self.steps, np.int32), mu=self._first, nu=self._second
+        )
         with _precision():
             parameters, moments, finite, metrics, carried = self._update(
                 self.parameters, moments, self._inputs(batch, noise), self._carried, rate, clip
             )
         if not bool(finite):
             return None
-        self.parameters, self._moments = parameters, moments
+        self.parameters, self._first, self._second = parameters, moments.mu, moments.nu
         self._carried.update(carried)
         return metrics
 

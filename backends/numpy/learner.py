@@ -30,55 +30,22 @@ Arrays = dict[str, Array]
 
 
 class ExplicitLearner(LearnerBase):
-    """Trains a ``ModelSpec`` by manual backpropagation through time.
+    """Trains a ``ModelSpec`` by manual backpropagation through time on an engine's arrays."""
 
-    Parameters
-    ----------
-    engine : Engine
-        The array namespace, and what runs the layers on it.
-    spec : ModelSpec
-    seed : int
-    betas, eps : Adam's
-    dtype : {"float32", "float64"}
-    impl : {"auto", "native", "reference"}
-        The implementation of the layers: the native library, array operations, or ("auto") the
-        library where it supports them.
+    def __init__(self, engine: Engine, spec: ModelSpec, **settings: Any) -> None:
+        self.engine = engine
+        super().__init__(spec, **settings)
 
-    Raises
-    ------
-    ValueError
-        A setting out of its range, or an ``impl`` that does not support it, with the reason.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        spec: ModelSpec,
-        *,
-        seed: int = 0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        dtype: str = "float32",
-        impl: str = "auto",
-    ) -> None:
-        super().__init__(spec, seed, betas, eps, dtype)
-        check_model(spec)
-        xp = engine.xp
-        self.engine, self.impl, self.dtype = engine, impl, xp.dtype(dtype)
-        choose(engine.implementations, impl, Call(engine, spec.cells()[0], {}, (1, 1), self.dtype))
-        initial = spec.initial(seed)
+    def _build(self, initial: dict[str, np.ndarray]) -> None:
+        check_model(self.spec)
+        engine, xp = self.engine, self.engine.xp
+        self.dtype = xp.dtype(self.dtype)
+        cell = self.spec.cells()[0]
+        choose(engine.implementations, self.impl, Call(engine, cell, {}, (1, 1), self.dtype))
         self.parameters = {k: xp.asarray(v, dtype=self.dtype) for k, v in initial.items()}
         self._first = {k: xp.zeros_like(v) for k, v in self.parameters.items()}
         self._second = {k: xp.zeros_like(v) for k, v in self.parameters.items()}
-        self._carried = {k: xp.zeros(v, dtype=self.dtype) for k, v in spec.carried().items()}
-
-    def _arrays(self) -> dict[str, Arrays]:
-        return {
-            "parameters": self.parameters,
-            "first": self._first,
-            "second": self._second,
-            "carried": self._carried,
-        }
+        self._carried = {k: xp.zeros(v, dtype=self.dtype) for k, v in self.spec.carried().items()}
 
     def _copied(self, value: Array) -> Array:
         return value.copy()

@@ -83,23 +83,10 @@ MEMORY_CORES = tuple(_KINDS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Core:
-    """The part of a specification that names a recurrent core and its sizes.
+    """The recurrent part of a specification; ``ModelSpec`` documents its fields.
 
-    Parameters
-    ----------
-    hidden_size : int
-        Units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
-    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
-    mechanism : str or Mechanism
-    layers : int
-        Of the first three.
-    memory : Memory, optional
-        Of the last three. Its sizes are filled in.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Sizes that do not fit the core, each other, or the mechanism.
+    The sizes of its ``memory`` are filled in. ValueError or TypeError if the sizes do not fit the
+    core, each other, or the mechanism.
     """
 
     cores: ClassVar[tuple[str, ...]] = (*CORES, *MEMORY_CORES)

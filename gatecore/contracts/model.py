@@ -1,4 +1,4 @@
-"""What a task asks of a backend: the model, as data, and the batches that train it."""
+"""A model as data, made of its parts, and the batches that train it."""
 
 import dataclasses
 import itertools
@@ -21,13 +21,19 @@ class Batch(NamedTuple):
     Parameters
     ----------
     inputs : array
-        Integers (time, batch) for one-hot and embedding input, else (time, batch, features). For
-        one-hot input -1 is no symbol: a vector of zeros.
+        Symbols (time, batch), integers in [0, input_size), or -1 for none (a vector of zeros) of
+        one-hot input; or features (time, batch, input_size).
     targets : array
-        For the cross-entropy integers (steps read, batch), where -1 is not scored; for the
-        squared error (steps read, batch, outputs).
+        For the cross-entropy integers (steps read, batch) in [0, output_size), or -1 where nothing
+        is scored; for the squared error (steps read, batch, output_size).
     resets : bool array (time, batch), optional
-        The state is zeroed before the steps where it is true.
+        Where true, the state is zeroed before that step. Default: nowhere.
+
+    Examples
+    --------
+    >>> tokens = np.array([[0, 1], [2, 3], [1, 0]])  # 2 sequences of 3 steps
+    >>> Batch(tokens, targets=np.roll(tokens, -1, axis=0)).resets is None
+    True
     """
 
     inputs: Array
@@ -37,7 +43,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Input:
-    """The part of a model that it reads: symbols, one-hot or embedded, or features."""
+    """The input of a model: symbols, one-hot or embedded, or features."""
 
     input: str
     input_size: int
@@ -54,7 +60,7 @@ class Input:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head:
-    """The part of a model between its core and its output: ReLU layers and an output layer."""
+    """The layers between a model's core and its output: ReLU layers and an output layer."""
 
     output_size: int
     head: tuple[int, ...] = ()
@@ -74,7 +80,7 @@ class Head:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The part of a model that scores its output; an adaptive softmax is an output layer, too."""
+    """The loss of a model's output; an adaptive softmax is an output layer, too."""
 
     loss: str = "cross_entropy"
     adaptive: tuple[int, ...] | None = None
@@ -101,40 +107,49 @@ class ModelSpec(Loss, Head, Core, Input):
     input : {"one_hot", "embedding", "dense"}
     input_size : int
         Number of symbols, or of features for dense input.
-    output_size, hidden_size : int
+    output_size : int
+        Number of classes, or of values to predict.
+    hidden_size : int
+        Units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
     core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
-        Torch's backend alone has the last three, which have a memory and no zoneout.
+        The last three have an external memory and no zoneout; they need the torch backend.
     mechanism : str or Mechanism
     layers : int
-        Of the first three.
+        Of the first three cores.
     memory : Memory, optional
-        Sizes of the last three.
+        Sizes of the last three; None, here or there: the defaults.
     embedding_size : int, optional
         Width of the embedding; default ``hidden_size``. Only for ``input="embedding"``.
     zoneout : (float, float)
-        Probabilities that a unit keeps the old cell and the old hidden value at a training step;
-        GRU and minimal cells use the second. At evaluation the expectation is taken.
+        Probabilities in [0, 1] that a unit keeps its cell and its hidden value at a training step;
+        GRU and minimal cells use the second. Evaluation takes the expectation.
     head : tuple of int
         Widths of ReLU layers between the last recurrent layer and the output.
     dropout : float
-        Of the ReLU layers' outputs, while training.
+        Probability in [0, 1) that an output of a ReLU layer is dropped in training.
     read : int, optional
         How many last steps the head reads; default all of them.
     loss : {"cross_entropy", "squared_error"}
     streams : int, optional
         The model carries its state: each batch holds this many sequences and continues those of the
-        batch before, which gradients do not enter. Default: every batch starts from zeros.
+        batch before, into which no gradients flow. Default: every batch starts from zeros.
     tied : bool
-        The output layer's weight is the embedding, which then starts with the output layer's law.
+        The output layer's weight is the embedding, initialized as an output layer.
     adaptive : tuple of int, optional
-        In place of an output layer torch's ``nn.AdaptiveLogSoftmaxWithLoss``, with clusters that
-        end at these classes (which should be in order of falling frequency). Torch's backend alone
-        has it. No accuracy is measured then.
+        In place of an output layer ``torch.nn.AdaptiveLogSoftmaxWithLoss`` (Grave et al. 2017),
+        with clusters that end at these classes, most frequent first. It needs the torch backend,
+        and no accuracy is measured.
 
     Raises
     ------
     ValueError, TypeError
         Naming the field, what came, and what was expected.
+
+    Examples
+    --------
+    >>> spec = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8)
+    >>> spec.gate_shape, spec.initial(seed=0)["head.0.weight"].shape
+    ((1, 8), (4, 8))
     """
 
     zoneout: tuple[float, float] = (0.0, 0.0)
@@ -172,7 +187,7 @@ class ModelSpec(Loss, Head, Core, Input):
             raise ValueError(f"tied is for input='embedding', not {self.input!r}")
         for name, size, needed in (
             ("output_size", self.output_size, self.input_size),
-            ("embedding_size", self.features, self._last),
+            ("embedding_size", self.features, self.last_width),
         ):
             if size != needed:
                 raise ValueError(f"tied needs {name}={needed} for one shared matrix, got {size}")
@@ -184,13 +199,14 @@ class ModelSpec(Loss, Head, Core, Input):
             )
         if self.tied:
             raise ValueError("adaptive is an output and a loss of its own: tied cannot be too")
-        if self._last // 4 ** len(ends) < 1:
+        if self.last_width // 4 ** len(ends) < 1:
             raise ValueError(
-                f"adaptive={ends} needs {4 ** len(ends)} units or more before it, got {self._last}"
+                f"adaptive={ends} needs {4 ** len(ends)} units or more before it, got "
+                f"{self.last_width}"
             )
 
     @property
-    def _last(self) -> int:
+    def last_width(self) -> int:
         """Width of the output layer's input."""
         return [self.core_output_size, *self.head][-1]
 
@@ -224,7 +240,7 @@ class ModelSpec(Loss, Head, Core, Input):
         """
         if self.adaptive is None:
             return {}
-        ends, width = [*self.adaptive, self.output_size], self._last
+        ends, width = [*self.adaptive, self.output_size], self.last_width
         shapes = {"head.weight": (ends[0] + len(ends) - 1, width)}
         for i, (start, end) in enumerate(itertools.pairwise(ends)):
             inner = width // 4 ** (i + 1)

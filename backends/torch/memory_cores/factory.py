@@ -15,13 +15,7 @@ from gatecore.contracts.memory import RMA_LAYERS, Core
 
 
 class Layers(nn.Module):
-    """Recurrent layers as a core.
-
-    Parameters
-    ----------
-    layer : LSTM, GRU or Minimal
-        One direction, time first.
-    """
+    """Recurrent layers (LSTM, GRU or Minimal; one direction, time first) as a core."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -68,15 +62,9 @@ _MEMORY_CORES: dict[str, Callable[..., nn.Module]] = {  # of input size, units d
 
 
 def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
-    """The module of a core, with ``output_size``, ``gate_shape`` and ``forget_gates``.
+    """The module of a core (or of a ``ModelSpec``'s, or an ``AgentSpec``'s).
 
-    Parameters
-    ----------
-    core : Core
-        Also a ``ModelSpec`` or an ``AgentSpec``.
-    input_size : int
-    dtype : torch.dtype, optional
-        Of the parameters.
+    It has ``output_size``, ``gate_shape`` and ``forget_gates``.
     """
     settings: dict[str, Any] = {"mechanism": core.mechanism, "dtype": dtype}
     if core.memory is not None:

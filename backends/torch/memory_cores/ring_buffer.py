@@ -18,21 +18,11 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 class RingBuffer:
-    """The rows that are read and written in a number of steps.
+    """The rows that are read and written in a number of steps, of ``like``'s dtype and device.
 
-    Parameters
-    ----------
-    memory : Tensor (batch, slots, width), optional
-        Former rows, row k of a sequence in slot k mod ``slots``. Default: none.
-    written : int Tensor (batch,), optional
-        The number of former rows.
-    resets : bool Tensor (steps, batch), optional
-        Before these steps all rows become zeros.
-    slots, width, batch, steps : int
-    nearest : int
-        The most zero rows that a read needs.
-    like : Tensor
-        Of the rows' dtype and device.
+    ``memory`` (batch, slots, width) holds the ``written`` (batch,) former rows, row k of a sequence
+    in slot k mod ``slots``; None: there are none. Before ``resets`` (steps, batch) all rows become
+    zeros. A read needs ``nearest`` zero rows at most.
     """
 
     def __init__(

@@ -141,7 +141,7 @@ class RMA(MemoryCore):
         )
 
     def unroll(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Unrolled:
-        """As a call, with the latents and the strengths of the reads, too."""
+        """The results of a call, with the latents and the strengths of the reads."""
         with no_autocast(x.device.type):
             return self._unrolled(x, state, resets, None)
 
@@ -165,7 +165,7 @@ class RMA(MemoryCore):
         start = fresh if state is None else (controller, reads)
         outputs, last = self._scan(self._weights(buffer), x, start, fresh, resets, gates)
         *parts, strengths = (torch.stack(part) for part in zip(*outputs, strict=True))
-        state = RMAState(*last, *buffer.contents())
+        state = RMAState(last[0], last[1], *buffer.contents())
         return Unrolled(torch.cat(parts, -1), parts[0], strengths, state)
 
     def _fresh(self, batch: int, like: Tensor) -> tuple[Any, Tensor]:

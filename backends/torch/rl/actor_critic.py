@@ -26,12 +26,7 @@ class PolicyOutput(NamedTuple):
 
 
 class Network(nn.Module):
-    """Observation, last action and last reward to a policy and a value.
-
-    Parameters
-    ----------
-    spec : AgentSpec
-    """
+    """Observation, last action and last reward to a policy and a value."""
 
     def __init__(self, spec: AgentSpec) -> None:
         super().__init__()

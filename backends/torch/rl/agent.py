@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from gatecore.algebra import Gate
-from gatecore.backends.common.learner import Trainable, clip_scale
+from gatecore.backends.common.learner import clip_scale
 from gatecore.backends.common.learner_checks import check_settings
 from gatecore.backends.torch.rl.actor_critic import Network, PolicyOutput
 from gatecore.backends.torch.rl.rollout import Rollout, apply, returns, whole_episodes
 from gatecore.backends.torch.rl.truncated_rollout import TruncatedRollout
-from gatecore.backends.torch.training import adam
+from gatecore.backends.torch.training.trainable import TorchTrainable, norm
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.environment import EpisodeBatch
 
 DIVERGED = 100.0  # times the largest squared return: no sound value function errs so much
 
 
-class Agent(Trainable):
+class Agent(TorchTrainable):
     """Trains an ``AgentSpec`` with Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     A step runs episodes with the current policy and then changes it: the synchronous form of A3C
@@ -75,9 +75,7 @@ class Agent(Trainable):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.network = Network(spec).to(device, getattr(torch, dtype))
-        self.parameters: dict[str, Tensor] = dict(self.network.named_parameters())
-        self._trained = {k: v for k, v in self.parameters.items() if v.requires_grad}
-        self._adam = adam.Adam(self._trained, self.betas, self.eps)
+        self._set_parameters(dict(self.network.named_parameters()))
         self._largest = 0.0  # of all discounted returns so far
         self._truncated: TruncatedRollout | None = None
         if games and spec.unroll:
@@ -108,14 +106,13 @@ class Agent(Trainable):
         """
         check_settings(learning_rate, clip_norm)
         loss, metrics = self._rollout_loss(games)
-        gradients = adam.gradients(loss, self._trained.values())
-        norm = adam.norm(gradients)
-        metrics["gradient_norm"] = norm
+        gradients = self._backward(loss)
+        metrics["gradient_norm"] = value = norm(gradients)
         self.steps += 1
-        if not (np.isfinite(norm) and metrics["value_error"] <= self._bound):
+        if not (np.isfinite(value) and metrics["value_error"] <= self._bound):
             return {**metrics, "loss": float("nan")}
         gradients = [g.contiguous() for g in gradients]
-        self._adam.step(gradients, self.steps, learning_rate, clip_scale(norm, clip_norm))
+        self._adam(gradients, self.steps, learning_rate, clip_scale(value, clip_norm))
         return metrics
 
     def evaluate(self, batches: Iterable[EpisodeBatch]) -> dict[str, float]:
@@ -147,9 +144,6 @@ class Agent(Trainable):
         super()._load(state)
         self._largest = float(state["largest"])
 
-    _copied = staticmethod(adam.copied)
-    _assign = staticmethod(adam.assign)
-
     @torch.no_grad()
     def _gates(self, episodes: EpisodeBatch) -> Gate:
         rollout, _ = whole_episodes(self.network, episodes)
@@ -159,13 +153,6 @@ class Agent(Trainable):
     def _bound(self) -> float:
         """The largest sound value error."""
         return DIVERGED * max(1.0, self._largest**2)
-
-    def _arrays(self) -> dict[str, dict[str, Tensor]]:
-        return {
-            "parameters": self.parameters,
-            "first": self._adam.first,
-            "second": self._adam.second,
-        }
 
     def _rollout_loss(self, episodes: EpisodeBatch) -> tuple[Tensor, dict[str, float]]:
         """The loss and the metrics of a rollout."""

@@ -17,11 +17,6 @@ class Reconstruction(nn.Module):
     times the mean cross-entropy of an image's bytes as probabilities (of other observations half
     the squared error); the cross-entropy of the action; half the squared error of the reward.
     Reading costs 5e-5 Σ max(2, β) of its strengths β.
-
-    Parameters
-    ----------
-    spec : AgentSpec
-    latents : int
     """
 
     def __init__(self, spec: AgentSpec, latents: int) -> None:

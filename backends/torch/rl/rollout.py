@@ -110,19 +110,8 @@ def apply(network: Network, steps: Sequence[np.ndarray], state: Any = None) -> P
 def returns(rewards: Tensor, ended: Tensor, after: Tensor, discount: float, trace: float) -> Tensor:
     """The returns of TD(λ), G_t = r_t + γ[(1 − λ) V_{t+1} + λ G_{t+1}] (Sutton & Barto, 12.2).
 
-    Parameters
-    ----------
-    rewards : Tensor (time, batch)
-    ended : bool Tensor (time, batch)
-        Whether the episode ended with the step: nothing follows then.
-    after : Tensor (time, batch)
-        The value V_{t+1} of the next observation; the last one stands for G there, too.
-    discount, trace : float
-        γ and λ.
-
-    Returns
-    -------
-    Tensor (time, batch)
+    All are (time, batch); ``after`` are the values V_{t+1}, of which the last stands for G there,
+    too. Nothing follows a step that ``ended`` its episode. γ and λ are ``discount`` and ``trace``.
     """
     result, following = torch.empty_like(rewards), after[-1]
     factors = discount * (~ended).to(rewards.dtype)

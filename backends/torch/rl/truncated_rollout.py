@@ -19,16 +19,7 @@ from gatecore.contracts.environment import EpisodeBatch
 
 
 class TruncatedRollout:
-    """Parallel episodes with their current state, and their sums of reward and score.
-
-    Parameters
-    ----------
-    network : Network
-    episodes : EpisodeBatch
-        The first episodes.
-    steps : int
-        Length of a rollout.
-    """
+    """Parallel episodes, run ``steps`` steps at a time, and their sums of reward and score."""
 
     def __init__(self, network: Network, episodes: EpisodeBatch, steps: int) -> None:
         self._environment, self._steps = episodes.world, steps

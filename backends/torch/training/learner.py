@@ -9,31 +9,39 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from gatecore.backends.common.learner import LearnerBase, Noise
-from gatecore.backends.torch.training import adam, distributed
+from gatecore.backends.torch.training import distributed
 from gatecore.backends.torch.training.backbone import backbone, leaves, shaped
+from gatecore.backends.torch.training.trainable import TorchTrainable, norm
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.model import Batch, ModelSpec
 
 Tensors = dict[str, Tensor]
 
 
-class Learner(LearnerBase):
+class Learner(TorchTrainable, LearnerBase):
     """Trains a ``ModelSpec`` with Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
-    Initial weights, draws, and so the first losses are those of the NumPy learner of equal seed;
-    states interchange. Under ``torchrun`` the processes share every batch.
+    Equal seeds give the initial weights and the noise of the NumPy learner, and so its first
+    losses; states interchange. Under ``torchrun`` the processes share every batch.
 
     Parameters
     ----------
     spec : ModelSpec
     seed : int
-    betas, eps : Adam's
+        At least 0.
+    betas, eps : (float, float), float
+        Adam's: decay rates in [0, 1), by default (0.9, 0.999); above 0, by default 1e-8.
     dtype : {"float32", "float64"}
     device : torch.device, optional
         Default: torch's default device.
     impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
-        By what the layers' sequences are computed, as the layers' own ``impl``; what can't be had
-        raises. A core with a memory goes step by step: "auto" or "plain".
+        The implementation of the layers, as they take it. A core with a memory runs step by step:
+        "auto" or "plain".
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting out of its range, or an ``impl`` that does not support the model.
 
     Examples
     --------
@@ -47,48 +55,31 @@ class Learner(LearnerBase):
     ['accuracy', 'gradient_norm', 'loss']
     """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        *,
-        seed: int = 0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        dtype: str = "float32",
-        device: Any = None,
-        impl: str = "auto",
-    ) -> None:
+    def __init__(self, spec: ModelSpec, *, device: Any = None, **settings: Any) -> None:
         distributed.join()
-        super().__init__(spec, seed, betas, eps, dtype)
-        self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = distributed.device() if device is None else torch.device(device)
-        self.parameters = {
+        super().__init__(spec, **settings)
+
+    def _build(self, initial: dict[str, np.ndarray]) -> None:
+        spec, self.dtype = self.spec, getattr(torch, self.dtype)
+        parameters = {
             name: torch.tensor(value, dtype=self.dtype, device=self.device)
-            for name, value in spec.initial(seed).items()
+            for name, value in initial.items()
         }
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        self._backbone = backbone(spec, seed, impl, like)
-        self.parameters |= self._backbone.parameters
-        for value in self.parameters.values():
+        self._backbone = backbone(spec, self.seed, self.impl, like)
+        parameters |= self._backbone.parameters
+        for value in parameters.values():
             value.requires_grad_()
-        self._moments = adam.Adam(self.parameters, self.betas, self.eps)
-        self._softmax = _adaptive(spec)
-        start = self._backbone.state(spec.streams, like) if spec.streams else ()
-        self._carried = {
-            name: leaf.clone()
-            for name, leaf in zip(self._backbone.carried, leaves(start), strict=True)
-        }
-
-    _copied = staticmethod(adam.copied)
-    _assign = staticmethod(adam.assign)
-
-    def _arrays(self) -> dict[str, Tensors]:
-        return {
-            "parameters": self.parameters,
-            "first": self._moments.first,
-            "second": self._moments.second,
-            "carried": self._carried,
-        }
+        self._set_parameters(parameters)
+        self._softmax: nn.Module | None = None
+        if spec.adaptive is not None:  # its matrices are among the learner's parameters
+            self._softmax = nn.AdaptiveLogSoftmaxWithLoss(
+                spec.last_width, spec.output_size, list(spec.adaptive), device="meta"
+            )
+        start = leaves(self._backbone.state(spec.streams, like)) if spec.streams else []
+        named = zip(self._backbone.carried, start, strict=True)
+        self._carried = {name: leaf.clone() for name, leaf in named}
 
     def _finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.parameters.values())
@@ -97,14 +88,9 @@ class Learner(LearnerBase):
         self, batch: Batch, noise: Noise, carried: Tensors | None
     ) -> tuple[dict[str, float], list[Tensor], Tensors]:
         loss, metrics, final = self._loss(batch, noise, carried)
-        gradients = [g.contiguous() for g in adam.gradients(loss, self.parameters.values())]
+        gradients = [g.contiguous() for g in self._backward(loss)]
         distributed.total(gradients)
-        return {**metrics, "gradient_norm": adam.norm(gradients)}, gradients, final
-
-    def _adam(
-        self, gradients: list[Tensor], count: int, learning_rate: float, scale: float
-    ) -> None:
-        self._moments.step(gradients, count, learning_rate, scale)
+        return {**metrics, "gradient_norm": norm(gradients)}, gradients, final
 
     @torch.no_grad()
     def _measure(
@@ -201,15 +187,6 @@ class Learner(LearnerBase):
                 if kept:
                     x = x * (kept[k] / (1 - self.spec.dropout))
         return x
-
-
-def _adaptive(spec: ModelSpec) -> nn.Module | None:
-    """The adaptive softmax's computation; its matrices are among the learner's parameters."""
-    if spec.adaptive is None:
-        return None
-    width = [spec.core_output_size, *spec.head][-1]
-    ends = list(spec.adaptive)
-    return nn.AdaptiveLogSoftmaxWithLoss(width, spec.output_size, ends, device="meta")
 
 
 def unsupported(spec: ModelSpec | AgentSpec) -> str | None:
