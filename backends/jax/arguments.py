@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gatecore import _checks
-from gatecore.backends.common.validation import cell_of
+from gatecore.backends.common.validation import cell_of, check_array, zoneout_parts
 from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism
 
@@ -42,7 +42,14 @@ def checked(
     """The cell of one layer, and its arguments as implementations take them."""
     x = jnp.asarray(x)
     params = {name: jnp.asarray(value) for name, value in params.items()}
-    cell = _cell(core, params, x, mechanism)
+    cell = cell_of(core, params, x, mechanism)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must have a floating type, got {x.dtype}: convert it with x.astype")
+    for name, value in params.items():
+        if value.dtype != x.dtype and name.startswith("weight"):
+            raise TypeError(
+                f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of them"
+            )
     wide, steps = widened(x.dtype), x.shape[:2]
     params = {k: v if k.startswith("weight") else v.astype(wide) for k, v in params.items()}
     initial = _initial(cell, state, x.shape[1], wide)
@@ -50,64 +57,32 @@ def checked(
     return cell, Arguments(params, initial, x, resets_of(resets, steps), zoneout)
 
 
-def _cell(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> Cell:
-    """The cell of these parameters and inputs, whose shapes and types are checked."""
-    cell = cell_of(core, params, x, mechanism)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x must have a floating type, got {x.dtype}: convert it with x.astype")
-    shapes = cell.parameter_shapes()
-    for name, value in params.items():
-        if name not in shapes:
-            raise ValueError(
-                f"params has an unknown entry {name!r}: remove it, a {core} has {', '.join(shapes)}"
-            )
-        if value.shape != shapes[name]:
-            raise ValueError(
-                f"params[{name!r}] must have shape {shapes[name]} for a {core} of "
-                f"{cell.hidden_size} units with mechanism {cell.mechanism.name!r} and inputs of "
-                f"{cell.input_size}, got {value.shape}"
-            )
-        if value.dtype != x.dtype and name.startswith("weight"):
-            raise TypeError(
-                f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of them"
-            )
-    return cell
-
-
 def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:
     """Resets as bool (time, batch, 1), checked."""
     if resets is None:
         return None
-    resets = jnp.asarray(resets)
-    if resets.shape != steps or resets.dtype != bool:
-        raise ValueError(
-            f"resets must be boolean of shape {steps} (time, batch), got {resets.dtype} of shape "
-            f"{resets.shape}"
-        )
+    resets = check_array("resets", jnp.asarray(resets), steps, "bool", "(time, batch)")
     return resets[..., None]
 
 
 def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
     """The parts of the initial state; zeros where it, or a part, is None."""
-    shape = (batch, cell.hidden_size)
+    shape, empty = (batch, cell.hidden_size), [None] * len(cell.state_names)
     parts = [
         jnp.zeros(shape, dtype) if part is None else jnp.asarray(part)
-        for part in (len(cell.state_names) * (None,) if state is None else cell.parts(state))
+        for part in (empty if state is None else cell.parts(state))
     ]
-    for part in parts:
-        if part.shape != shape or widened(part.dtype) != dtype:
-            raise ValueError(
-                f"state must be {dtype} of shape {shape} (batch, hidden), got {part.dtype} of "
-                f"shape {part.shape}"
-            )
-    return tuple(part.astype(dtype) for part in parts)
+    return tuple(
+        check_array("state", part.astype(widened(part.dtype)), shape, dtype, "(batch, hidden)")
+        for part in parts
+    )
 
 
 def _zoneout(cell: Cell, zoneout: Any, steps: tuple[int, ...], dtype: Any) -> Any:
     """Zoneout of each part of the state, as (time, batch, hidden) or (time, 1, 1)."""
     if zoneout is None:
         return None
-    parts = (zoneout,) if len(cell.state_names) == 1 else zoneout
+    parts = zoneout_parts(cell, zoneout)
     if not isinstance(parts, tuple) or len(parts) != len(cell.state_names):
         raise ValueError(
             "zoneout of an LSTM must be a pair (cell, hidden), of probabilities or masks, got "
@@ -122,8 +97,4 @@ def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     mask = jax.lax.stop_gradient(jnp.asarray(zoneout, dtype))
     if mask.ndim == 0:
         return jnp.broadcast_to(mask, (shape[0], 1, 1))
-    if mask.shape != shape:
-        raise ValueError(
-            f"zoneout masks must have shape {shape} (time, batch, hidden), got {mask.shape}"
-        )
-    return mask
+    return check_array("zoneout mask", mask, shape, dtype, "(time, batch, hidden)")

@@ -7,10 +7,11 @@ import jax
 
 from gatecore.backends.common import implementation as common
 from gatecore.backends.common.validation import layers_of, per_layer
-from gatecore.backends.jax.arguments import checked
+from gatecore.backends.jax.arguments import Arguments, States, checked
 from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
 from gatecore.backends.jax.scan import REFERENCE
+from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism
 
 Array = jax.Array
@@ -83,10 +84,7 @@ def lstm(
     >>> output.shape, c.shape
     ((5, 2, 8), (2, 8))
     """
-    return _stacked(
-        "lstm", params, x, state, mechanism, resets, zoneout, return_cells,
-        autodiff=autodiff, impl=impl,
-    )  # fmt: skip
+    return _run("lstm", params, x, state, mechanism, resets, zoneout, autodiff, impl, return_cells)
 
 
 def gru(
@@ -137,9 +135,7 @@ def gru(
     >>> output.shape, h.shape
     ((5, 2, 8), (2, 8))
     """
-    return _stacked(
-        "gru", params, x, state, mechanism, resets, zoneout, autodiff=autodiff, impl=impl
-    )
+    return _run("gru", params, x, state, mechanism, resets, zoneout, autodiff, impl)
 
 
 def minimal(
@@ -167,9 +163,7 @@ def minimal(
     >>> output.shape, h.shape
     ((5, 2, 8), (2, 8))
     """
-    return _stacked(
-        "minimal", params, x, state, mechanism, resets, zoneout, autodiff=autodiff, impl=impl
-    )
+    return _run("minimal", params, x, state, mechanism, resets, zoneout, autodiff, impl)
 
 
 def implementation(
@@ -212,7 +206,7 @@ def choose(impl: str, call: Call) -> Implementation:
     return common.choose(IMPLEMENTATIONS, impl, call)
 
 
-def _stacked(
+def _run(
     core: str,
     params: Any,
     x: Array,
@@ -220,42 +214,31 @@ def _stacked(
     mechanism: str | Mechanism,
     resets: Array | None,
     zoneout: Any,
-    return_cells: bool = False,
-    **options: Any,
-) -> tuple[Any, Any]:
-    """One layer, or a list of them; ``options`` are ``autodiff`` and ``impl``."""
-    if isinstance(params, Mapping):
-        return _layer(core, params, x, state, mechanism, resets, zoneout, return_cells, **options)
-    layers, finals = layers_of(params), []
-    states = per_layer("state", state, len(layers))
-    zoneouts = per_layer("zoneout", zoneout, len(layers))
-    for k, layer in enumerate(layers):
-        cells = return_cells and k == len(layers) - 1
-        x, final = _layer(
-            core, layer, x, states[k], mechanism, resets, zoneouts[k], cells, **options
-        )
-        finals.append(final)
-    return x, finals
-
-
-def _layer(
-    core: str,
-    params: Mapping[str, Array],
-    x: Array,
-    state: Any,
-    mechanism: str | Mechanism,
-    resets: Array | None,
-    zoneout: Any,
-    return_cells: bool,
     autodiff: bool,
     impl: str,
+    return_cells: bool = False,
 ) -> tuple[Any, Any]:
-    cell, arguments = checked(core, params, x, state, mechanism, resets, zoneout)
-    dtype, sizes = arguments.x.dtype, (*arguments.x.shape, cell.hidden_size)
-    chosen = choose(impl, Call(dtype, sizes, autodiff))
+    stacked = not isinstance(params, Mapping)
+    layers = layers_of(params if stacked else [params])
+    states, zoneouts = (
+        per_layer(name, value if stacked else [value], len(layers))
+        for name, value in (("state", state), ("zoneout", zoneout))
+    )
+    finals: list[Any] = []
+    for layer, initial, amount in zip(layers, states, zoneouts, strict=True):
+        cell, arguments = checked(core, layer, x, initial, mechanism, resets, amount)
+        num_outputs = 1 + (return_cells and len(finals) == len(layers) - 1)
+        outputs, final = _run_layer(cell, num_outputs, arguments, autodiff, impl)
+        x = outputs[0].astype(arguments.x.dtype)
+        finals.append(cell.state(final))
+    return (x, outputs[1]) if return_cells else x, finals if stacked else finals[0]
+
+
+def _run_layer(
+    cell: Cell, num_outputs: int, arguments: Arguments, autodiff: bool, impl: str
+) -> tuple[States, States]:
+    sizes = (*arguments.x.shape, cell.hidden_size)
+    chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff))
     if autodiff:
-        outputs, final, _ = chosen.forward(cell, 1 + return_cells, False, arguments)
-    else:
-        outputs, final = run(chosen, cell, 1 + return_cells, arguments)
-    hidden = outputs[0].astype(dtype)
-    return (hidden, outputs[1]) if return_cells else hidden, cell.state(final)
+        return chosen.forward(cell, num_outputs, False, arguments)[:2]
+    return run(chosen, cell, num_outputs, arguments)
