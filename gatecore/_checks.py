@@ -1,4 +1,4 @@
-"""Errors that say which argument, what came, and what was expected."""
+"""Checks of arguments: errors name the argument, its value and what was expected."""
 
 import difflib
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
-    """``value`` if it is one of ``options``; else an error that offers the nearest ones."""
+    """``value`` if it is one of ``options``; the error for another one offers the nearest."""
     options = list(options)
     if value in options:
         return str(value)

@@ -139,7 +139,7 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
     downsize = _checks.integer("downsize", downsize)
     xp = namespace(logit)
     weight = _softmax_weight(xp, xp.moveaxis(logit, axis, -1))
-    below, beyond = _sum_upto(xp, weight), _sum_beyond(xp, weight)
+    below, beyond = xp.cumulative_sum(weight, axis=-1), _sum_beyond(xp, weight)
     gate = Gate(below / (below + beyond), beyond / (below + beyond))
     return spread(Gate(*(xp.moveaxis(side, -1, axis) for side in gate)), downsize, axis)
 
@@ -252,11 +252,6 @@ def _gate(name: str, value: Any) -> Gate:
 
 def _softmax_weight(xp: Any, z: Array) -> Array:
     return xp.exp(z - xp.max(z, axis=-1, keepdims=True))
-
-
-def _sum_upto(xp: Any, x: Array) -> Array:
-    """Σ_{j ≤ k} x_j along the last axis."""
-    return xp.cumulative_sum(x, axis=-1)
 
 
 def _sum_beyond(xp: Any, x: Array) -> Array:

@@ -15,7 +15,6 @@ from gatecore.algebra import (
     _gate,
     _softmax_weight,
     _sum_beyond,
-    _sum_upto,
     _vector,
     cumax,
     sigmoid,
@@ -67,7 +66,7 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
         v = xp.sum(xp.reshape(v, (*z.shape, downsize)), axis=-1)
     weight, gate = _softmax_weight(xp, z), cumax(z)
     softmax = weight / xp.sum(weight, axis=-1, keepdims=True)
-    after = xp.flip(_sum_upto(xp, xp.flip(v * gate.complement, axis=-1)), axis=-1)
+    after = xp.flip(xp.cumulative_sum(xp.flip(v * gate.complement, axis=-1), axis=-1), axis=-1)
     before = xp.flip(_sum_beyond(xp, xp.flip(v * gate.value, axis=-1)), axis=-1)
     return xp.moveaxis(softmax * (after - before), -1, axis)
 

@@ -97,31 +97,35 @@ def reset_factors(resets: Array | None, steps: tuple[int, int], dtype: Any) -> A
     return (~resets[..., None]).astype(dtype)
 
 
-def zoneout_parts(cell: cells.Cell, zoneout: Any) -> Any:
-    """The tuple that :func:`check_zoneout` takes, from zoneout as users pass it."""
-    return (zoneout,) if len(cell.state_names) == 1 and zoneout is not None else zoneout
+def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:
+    """Zoneout as users pass it, as a tuple in the order cell, hidden; None without zoneout."""
+    if zoneout is None:
+        return None
+    parts = (zoneout,) if len(cell.state_names) == 1 else zoneout
+    if not isinstance(parts, tuple) or len(parts) != len(cell.state_names):
+        raise ValueError(
+            "zoneout of an LSTM must be a pair, of the cell and the hidden state, got "
+            f"{type(zoneout).__name__}"
+        )
+    return parts
 
 
 def check_zoneout(
     cell: cells.Cell, zoneout: tuple[Any, ...] | None, steps: tuple[int, int], dtype: Any
 ) -> tuple[Any, ...] | None:
-    """Zoneout of the parts of a state, in the order cell, hidden; None if all are 0."""
-    if zoneout is None:
-        return None
-    if not isinstance(zoneout, tuple) or len(zoneout) != len(cell.state_names):
-        raise ValueError(
-            "zoneout of an LSTM must be a pair, of the cell and the hidden state, got "
-            f"{type(zoneout).__name__}"
-        )
+    """The result of :func:`zoneout_parts`, checked; None if all are 0."""
+    parts = () if zoneout is None else zoneout
+    if len(parts) not in (0, len(cell.state_names)):
+        raise ValueError(f"zoneout must have {len(cell.state_names)} parts, got {len(parts)}")
     shape = (*steps, cell.hidden_size)
-    for part in zoneout:
+    for part in parts:
         if getattr(part, "ndim", 0):
             mask = check_array("zoneout mask", part, shape, dtype, "(time, batch, hidden)")
             if not ((mask >= 0) & (mask <= 1)).all():
                 raise ValueError("zoneout masks must lie in [0, 1], got an entry outside")
         else:
             _checks.probability("zoneout", part)
-    unused = all(not getattr(part, "ndim", 0) and part == 0 for part in zoneout)
+    unused = all(not getattr(part, "ndim", 0) and part == 0 for part in parts)
     return None if unused else zoneout
 
 

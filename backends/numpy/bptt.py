@@ -5,6 +5,7 @@ The input projection is one product over all time, and so is each weight gradien
 """
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -156,28 +157,14 @@ def run(
         steps, dtype, cells = outputs.shape[:2], outputs.dtype, return_cells and k == count - 1
         values, zoned = (_copy(xp, v) for v in (dict(layer), zoneout_parts(cell, zoneouts[k])))
         call = Call(engine, cell, values, steps, dtype, resets, zoned, cells, save_for_backward)
-        buffers = Buffers(call)
-        one = choose(engine.implementations, impl, call)(call, buffers.acquire)
+        arrays: list[Array] = []  # that the layer acquires
+        acquire = functools.partial(_acquire, call, arrays)
+        one = choose(engine.implementations, impl, call)(call, acquire)
         outputs, final = one.forward(outputs, cell.parts(states[k]))
         outputs = outputs if call.return_cells else outputs[0]
         finals.append(cell.state(final))
-        pullbacks.append(Pullback(one, call, buffers))
+        pullbacks.append(Pullback(one, call, arrays))
     return (outputs, finals, Stack(pullbacks)) if stacked else (outputs, finals[0], pullbacks[0])
-
-
-class Buffers:
-    """The arrays that one call acquires from its engine's pool."""
-
-    def __init__(self, call: Call) -> None:
-        self.pool, self.steps, self.dtype = call.engine.pool, call.steps, call.dtype
-        self.arrays: list[Array] = []
-
-    def acquire(self, width: int, steps: bool = True, extra: int = 0) -> Array:
-        """An array (time + extra, batch, width), or (batch, width) of scratch."""
-        time, batch = self.steps
-        shape = (time + extra, batch, width) if steps else (batch, width)
-        self.arrays.append(self.pool.acquire(shape, self.dtype))
-        return self.arrays[-1]
 
 
 class Layer:
@@ -187,8 +174,10 @@ class Layer:
     ----------
     call : Call
     acquire : callable
-        As ``Buffers.acquire``. It is called in the same order for equal calls and nothing is read
-        before it is written, so a backward pass can make the layer again from saved arrays.
+        ``acquire(width, steps=True, extra=0)``: an array (time + extra, batch, width) that is saved
+        for the pullback, or (batch, width) of scratch. It is called in the same order for equal
+        calls and nothing is read before it is written, so a backward pass can make the layer again
+        from saved arrays.
     """
 
     name = "reference"
@@ -281,9 +270,9 @@ class Pullback:
     pool when it is dropped. ``wrt_x=False`` leaves d_x out (None), which saves a product.
     """
 
-    def __init__(self, layer: Any, call: Call, buffers: Buffers) -> None:
+    def __init__(self, layer: Any, call: Call, arrays: list[Array]) -> None:
         self._layer, self._call = layer, call
-        finalizer = weakref.finalize(self, buffers.pool.release, buffers.arrays)
+        finalizer = weakref.finalize(self, call.engine.pool.release, arrays)
         finalizer.atexit = False
 
     def __call__(
@@ -338,6 +327,16 @@ class Stack:
     def gates(self) -> list[Gate]:
         """The effective forget gates of each layer."""
         return [pullback.gates() for pullback in self._pullbacks]
+
+
+def _acquire(
+    call: Call, arrays: list[Array], width: int, steps: bool = True, extra: int = 0
+) -> Array:
+    """An array of the engine's pool, as a layer acquires it, added to ``arrays``."""
+    time, batch = call.steps
+    shape = (time + extra, batch, width) if steps else (batch, width)
+    arrays.append(call.engine.pool.acquire(shape, call.dtype))
+    return arrays[-1]
 
 
 def _copy(xp: Any, value: Any) -> Any:

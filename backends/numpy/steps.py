@@ -26,8 +26,7 @@ class Steps:
     logits : array (time, batch, layout.width)
         The projected input; overwritten by activations.
     acquire : callable
-        ``acquire(width, steps=True, extra=0)``: an array (time + extra, batch, width) that is saved
-        for the pullback, or (batch, width) of scratch.
+        As :class:`gatecore.backends.numpy.bptt.Layer` takes it.
     zoneout : tuple, optional
         Probabilities or masks (time, batch, hidden) in the order cell, hidden.
     """
