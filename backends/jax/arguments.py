@@ -80,15 +80,8 @@ def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
 
 def _zoneout(cell: Cell, zoneout: Any, steps: tuple[int, ...], dtype: Any) -> Any:
     """Zoneout of each part of the state, as (time, batch, hidden) or (time, 1, 1)."""
-    if zoneout is None:
-        return None
     parts = zoneout_parts(cell, zoneout)
-    if not isinstance(parts, tuple) or len(parts) != len(cell.state_names):
-        raise ValueError(
-            "zoneout of an LSTM must be a pair (cell, hidden), of probabilities or masks, got "
-            f"{type(zoneout).__name__}"
-        )
-    return tuple(_mask(part, (*steps, cell.hidden_size), dtype) for part in parts)
+    return parts and tuple(_mask(part, (*steps, cell.hidden_size), dtype) for part in parts)
 
 
 def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:
