@@ -68,7 +68,7 @@ class ArrayEnvironment(Environment):
 
     @abc.abstractmethod
     def observe(self) -> Array:
-        """The current observations, (size, *shape)."""
+        """The current observations, an array (size, ...) with the axes of ``shape``."""
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the arrays in ``state_names``, and the generator's state."""
