@@ -23,6 +23,7 @@ extensions = [
 exclude_patterns = ["_build", "generated"]
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+viewcode_follow_imported_members = False  # inherited members would give links to no target
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
