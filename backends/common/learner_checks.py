@@ -1,4 +1,4 @@
-"""What a learner asks of its batches, settings and states, on every backend."""
+"""Checks of a learner's model, batches, settings and states, on every backend."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def check_model(spec: ModelSpec) -> None:
 
 
 def check_batch(spec: ModelSpec, batch: Batch, streams: int | None) -> Batch:
-    """The batch as NumPy arrays, after checking that it fits the model.
+    """The batch as NumPy arrays, after a check that it fits the model.
 
     With ``streams`` its sequences continue that many of the batch before.
     """
@@ -42,58 +42,54 @@ def check_batch(spec: ModelSpec, batch: Batch, streams: int | None) -> Batch:
             f"batch.inputs must hold {streams} sequences, which continue those of the batch "
             f"before, got {size}"
         )
-    read = time if spec.read is None else min(spec.read, time)
-    check_targets(spec, targets, (read, size, spec.output_size))
+    shape: tuple[int, ...] = (time if spec.read is None else min(spec.read, time), size)
+    if spec.loss == "squared_error":
+        shape = (*shape, spec.output_size)
+    if targets.shape != shape:
+        raise ValueError(f"batch.targets must have shape {shape}, got {targets.shape}")
+    if spec.loss == "cross_entropy":
+        _check_symbols("targets", targets, spec.output_size, ", or be -1 where nothing is scored")
     return Batch(inputs, targets, batch.resets)
 
 
-def check_inputs(spec: ModelSpec, inputs: Array) -> None:
-    """Whether a batch's inputs (NumPy's or of an array with its attributes) fit the model."""
+def check_inputs(spec: ModelSpec, inputs: np.ndarray) -> None:
+    """Raise TypeError or ValueError unless a batch's inputs fit the model."""
     dense = spec.input == "dense"
     if inputs.ndim != (3 if dense else 2) or (dense and inputs.shape[2] != spec.input_size):
-        wanted = f"(time, batch, {spec.input_size})" if dense else "(time, batch)"
-        raise ValueError(f"batch.inputs must have shape {wanted}, got {inputs.shape}")
-    if dense:
+        shape = f"(time, batch, {spec.input_size})" if dense else "(time, batch)"
+        raise ValueError(f"batch.inputs must have shape {shape}, got {inputs.shape}")
+    if not dense:
+        none = ", or be -1 for no symbol" if spec.input == "one_hot" else ""
+        _check_symbols("inputs", inputs, spec.input_size, none)
+
+
+def _check_symbols(name: str, symbols: np.ndarray, size: int, none: str) -> None:
+    """Integers in [0, size), or -1 where ``none`` says what it means."""
+    if symbols.dtype.kind not in "iu":
+        raise TypeError(f"batch.{name} must be integers, got {symbols.dtype}: use astype(int)")
+    if not symbols.size:
         return
-    if inputs.dtype.kind not in "iu":
-        raise TypeError(f"batch.inputs must be integers, got {inputs.dtype}")
-    lowest, silence = (-1, ", or be -1 for no symbol") if spec.input == "one_hot" else (0, "")
-    if inputs.size and not lowest <= int(inputs.min()) <= int(inputs.max()) < spec.input_size:
-        raise ValueError(
-            f"batch.inputs must lie in 0..{spec.input_size - 1}{silence}, got "
-            f"{inputs.min()}..{inputs.max()}"
-        )
-
-
-def check_targets(spec: ModelSpec, targets: Array, predicted: tuple[int, ...]) -> None:
-    """Whether a batch's targets fit the model's answer, of shape ``predicted``."""
-    wanted = predicted if spec.loss == "squared_error" else predicted[:-1]
-    if targets.shape != wanted:
-        raise ValueError(f"batch.targets must have shape {wanted}, got {targets.shape}")
-    if spec.loss == "cross_entropy" and targets.dtype.kind not in "iu":
-        raise TypeError(f"batch.targets must be integers, got {targets.dtype}")
-    if spec.loss == "cross_entropy" and targets.size:
-        smallest, largest = int(targets.min()), int(targets.max())
-        if smallest < -1 or largest >= spec.output_size:
-            raise ValueError(
-                f"batch.targets must lie in 0..{spec.output_size - 1}, or be -1 where nothing is "
-                f"scored, got {smallest}..{largest}"
-            )
+    smallest, largest = int(symbols.min()), int(symbols.max())
+    if smallest < (-1 if none else 0) or largest >= size:
+        raise ValueError(f"batch.{name} must lie in 0..{size - 1}{none}, got {smallest}..{largest}")
 
 
 def check_settings(learning_rate: float, clip_norm: float | None) -> None:
-    """Whether the optimizer's settings make sense."""
+    """Raise TypeError or ValueError if a setting of a step is out of its range."""
     if number("learning_rate", learning_rate) < 0:
         raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
     if clip_norm is not None and number("clip_norm", clip_norm) <= 0:
         raise ValueError(f"clip_norm must be positive (or None), got {clip_norm}")
 
 
-def check_state(own: Mapping[str, Array], state: Mapping[str, Array]) -> None:
-    """Whether ``state`` has the entries, shapes and dtypes of a learner's ``own`` state."""
-    if missing := own.keys() ^ state.keys():
-        raise ValueError(f"state does not fit this model: differing in {sorted(missing)[:4]}")
-    for name, value in own.items():
+def check_state(expected: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+    """Raise ValueError unless ``state`` has the entries, shapes and dtypes of ``expected``."""
+    if different := expected.keys() ^ state.keys():
+        raise ValueError(
+            f"state does not fit this model: differing in {sorted(different)[:4]}; load it into a "
+            "model of its own spec"
+        )
+    for name, value in expected.items():
         if state[name].shape != value.shape or state[name].dtype != value.dtype:
             raise ValueError(
                 f"state[{name!r}] must be {value.dtype} of shape {value.shape}, got "

@@ -1,8 +1,8 @@
 """One model trained by several processes: each takes its share of every batch.
 
-Under ``torchrun`` every process runs the same program on the same data with the same seed. The
-learner gives each its sequences of a batch and sums what they found, so the result is that of one
-process with the whole batch.
+Under ``torchrun`` every process runs the same program on the same data with the same seed. Each
+computes its sequences of a batch, and the learner sums losses and gradients, so the result is that
+of one process with the whole batch.
 """
 
 import os
@@ -15,21 +15,21 @@ from gatecore.contracts.model import Batch
 
 
 def join() -> None:
-    """Meet the other processes that ``torchrun`` started, if any."""
+    """Join the process group of ``torchrun``, if there is one."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and dist.is_available() and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def world() -> tuple[int, int]:
-    """This process's number, and how many there are."""
+    """The rank of this process, and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def device() -> torch.device:
-    """Torch's default device; one GPU for each process where several share a machine of them."""
+    """Torch's default device; under ``torchrun`` the GPU of this process."""
     if world()[1] > 1 and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.get_default_device()
@@ -41,10 +41,9 @@ def share(size: int) -> slice:
     return slice(rank * size // count, (rank + 1) * size // count)
 
 
-def part(batch: Batch, mine: slice) -> Batch:
-    """The sequences ``mine`` of a batch."""
-    resets = None if batch.resets is None else batch.resets[:, mine]
-    return Batch(batch.inputs[:, mine], batch.targets[:, mine], resets)
+def part(batch: Batch, sequences: slice) -> Batch:
+    """Some sequences of a batch."""
+    return Batch(*(array if array is None else array[:, sequences] for array in batch))
 
 
 def total(tensors: list[Tensor]) -> None:

@@ -110,19 +110,19 @@ class Learner(TorchTrainable, LearnerBase):
     ) -> tuple[Tensor, dict[str, float], Tensors]:
         """This process's share of the loss; metrics and carried state of the whole batch."""
         size, spec = batch.inputs.shape[1], self.spec
-        mine = distributed.share(size)
-        own = distributed.part(batch, mine)
-        x = self._features(own)
+        local = distributed.share(size)
+        part = distributed.part(batch, local)
+        x = self._features(part)
         start = self._backbone.state(x.shape[1], x)
         if carried is not None:
-            start = shaped([leaf[mine] for leaf in carried.values()], start)
-        zoneout = [p and tuple(self._drawn(a, mine) for a in p) for p in noise.zoneout]
-        x, last = self._backbone.run(self.parameters, x, start, self._resets(own), zoneout)
-        whole = self._whole(leaves(last), size, mine) if spec.streams else []
+            start = shaped([leaf[local] for leaf in carried.values()], start)
+        zoneout = [p and tuple(self._drawn(a, local) for a in p) for p in noise.zoneout]
+        x, last = self._backbone.run(self.parameters, x, start, self._resets(part), zoneout)
+        whole = self._whole(leaves(last), size, local) if spec.streams else []
         final = dict(zip(self._carried, whole, strict=True))
         x = x if spec.read is None else x[-spec.read :]
-        predicted = self._head(x, [self._drawn(kept, mine) for kept in noise.dropout])
-        targets = torch.as_tensor(own.targets, device=self.device)
+        predicted = self._head(x, [self._drawn(kept, local) for kept in noise.dropout])
+        targets = torch.as_tensor(part.targets, device=self.device)
         if spec.loss == "squared_error":
             count = batch.targets.size
             loss = (predicted - targets.to(self.dtype)).square().sum() / count
@@ -163,19 +163,19 @@ class Learner(TorchTrainable, LearnerBase):
     def _resets(self, batch: Batch) -> Tensor | None:
         return None if batch.resets is None else torch.as_tensor(batch.resets, device=self.device)
 
-    def _whole(self, states: list[Tensor], size: int, mine: slice) -> list[Tensor]:
+    def _whole(self, states: list[Tensor], size: int, local: slice) -> list[Tensor]:
         """A state's tensors from the parts of all processes."""
         whole = [s.new_zeros(size, *s.shape[1:]) for s in states]
         for full, part in zip(whole, states, strict=True):
-            full[mine] = part.detach()
+            full[local] = part.detach()
         distributed.total(whole)
         return whole
 
-    def _drawn(self, draws: Any, mine: slice) -> Any:
+    def _drawn(self, draws: Any, local: slice) -> Any:
         """This process's part of the draws; a probability as it is."""
         if not isinstance(draws, np.ndarray):
             return draws
-        chosen = torch.from_numpy(np.ascontiguousarray(draws[:, mine]))
+        chosen = torch.from_numpy(np.ascontiguousarray(draws[:, local]))
         return chosen.to(self.device, self.dtype)
 
     def _head(self, x: Tensor, kept: list[Tensor]) -> Tensor:
