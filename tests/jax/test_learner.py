@@ -46,52 +46,53 @@ def batch_of(spec, rng, time=6, size=4):
 @pytest.mark.parametrize("name", SPECS)
 def test_steps_are_those_of_the_numpy_learner(name, rng):
     spec = spec_of(name)
-    ours, theirs = (module.Learner(spec, seed=3) for module in (backend, reference))
+    learner, numpys = (module.Learner(spec, seed=3) for module in (backend, reference))
     for _ in range(3):
         batch = batch_of(spec, rng)
-        got, wanted = (
-            learner.step(batch, learning_rate=0.01, clip_norm=0.5) for learner in (ours, theirs)
+        actual, expected = (
+            one.step(batch, learning_rate=0.01, clip_norm=0.5) for one in (learner, numpys)
         )
-        assert got.keys() == wanted.keys()
-        for metric, value in wanted.items():
-            assert got[metric] == pytest.approx(value, rel=1e-5)
+        assert actual.keys() == expected.keys()
+        for metric, value in expected.items():
+            assert actual[metric] == pytest.approx(value, rel=1e-5)
     batches = [batch_of(spec, rng), batch_of(spec, rng)]
-    assert ours.evaluate(batches) == pytest.approx(theirs.evaluate(batches), rel=1e-4)
-    for got, wanted in zip(ours.gates(batches[0]), theirs.gates(batches[0]), strict=True):
-        assert got.dtype == np.float64
-        assert norm_error(got, wanted) < 1e-4
-    for key, value in theirs.state_dict().items():
-        assert norm_error(ours.state_dict()[key], value) < 1e-3
+    assert learner.evaluate(batches) == pytest.approx(numpys.evaluate(batches), rel=1e-4)
+    for actual, expected in zip(learner.gates(batches[0]), numpys.gates(batches[0]), strict=True):
+        assert actual.dtype == np.float64
+        assert norm_error(actual, expected) < 1e-4
+    for key, value in numpys.state_dict().items():
+        assert norm_error(learner.state_dict()[key], value) < 1e-3
 
 
 def test_float64_follows_the_numpy_learner_to_rounding(rng):
     spec = spec_of("one-hot lstm")
-    ours, theirs = (m.Learner(spec, seed=1, dtype="float64") for m in (backend, reference))
+    learner, numpys = (m.Learner(spec, seed=1, dtype="float64") for m in (backend, reference))
     for _ in range(2):
         batch = batch_of(spec, rng)
-        got, wanted = (learner.step(batch, learning_rate=0.01) for learner in (ours, theirs))
-        assert got == pytest.approx(wanted, rel=1e-12)
+        actual, expected = (one.step(batch, learning_rate=0.01) for one in (learner, numpys))
+        assert actual == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_state_continues_on_either_backend_and_resumes_bit_for_bit(rng):
     spec = spec_of("one-hot lstm")
-    ours, theirs = (module.Learner(spec, seed=3) for module in (backend, reference))
+    learner, numpys = (module.Learner(spec, seed=3) for module in (backend, reference))
     batch = batch_of(spec, rng)
-    theirs.step(batch, learning_rate=0.01)
-    ours.load_state_dict(theirs.state_dict())
+    numpys.step(batch, learning_rate=0.01)
+    learner.load_state_dict(numpys.state_dict())
     resumed = backend.Learner(spec, seed=3)
-    resumed.load_state_dict(ours.state_dict())
-    wanted, got, again = (
-        learner.step(batch, learning_rate=0.01) for learner in (theirs, ours, resumed)
+    resumed.load_state_dict(learner.state_dict())
+    expected, actual, again = (
+        one.step(batch, learning_rate=0.01) for one in (numpys, learner, resumed)
     )
-    assert got == again
-    assert got == pytest.approx(wanted, rel=1e-5)
+    assert actual == again
+    assert actual == pytest.approx(expected, rel=1e-5)
     assert all(
-        np.array_equal(value, resumed.state_dict()[key]) for key, value in ours.state_dict().items()
+        np.array_equal(value, resumed.state_dict()[key])
+        for key, value in learner.state_dict().items()
     )
 
 
-def test_a_state_that_does_not_fit_is_refused():
+def test_a_state_that_does_not_fit_raises():
     learner = backend.Learner(spec_of("one-hot lstm"))
     state = learner.state_dict()
     with pytest.raises(ValueError, match=r"head\.0\.bias.* float32 of shape"):
@@ -112,7 +113,7 @@ def test_a_step_that_diverges_leaves_the_parameters_alone(rng):
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
 
-def test_bad_settings_and_batches_are_refused(rng):
+def test_bad_settings_and_batches_raise(rng):
     spec = spec_of("one-hot lstm")
     learner, batch = backend.Learner(spec), batch_of(spec, rng)
     with pytest.raises(ValueError, match="learning_rate"):
@@ -128,7 +129,7 @@ def test_bad_settings_and_batches_are_refused(rng):
 @pytest.mark.parametrize(
     "name", ["copying", "adding", "forgetting", "pixels", "language", "programs"]
 )
-def test_every_task_starts_equally_on_both_backends(name):
+def test_every_task_has_the_same_first_loss_on_both_backends(name):
     pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
     from gatecore.tasks import Config
 
@@ -155,7 +156,7 @@ def test_a_task_trains_with_the_jax_backend(tmp_path):
 
 
 @pytest.mark.parametrize("impl", ["native", "reference"])
-def test_what_runs_its_layers_can_be_chosen(impl, rng, monkeypatch):
+def test_the_requested_implementation_runs_every_layer(impl, rng, monkeypatch):
     if impl == "native" and (reason := native.unsupported(native.Call("float32"))):
         pytest.skip(reason)
     spec, ran = spec_of("embedding gru"), []
@@ -165,12 +166,12 @@ def test_what_runs_its_layers_can_be_chosen(impl, rng, monkeypatch):
     )
     learner, other = backend.Learner(spec, impl=impl), reference.Learner(spec)
     batch = batch_of(spec, rng)
-    got, wanted = (one.step(batch, learning_rate=0.01) for one in (learner, other))
+    actual, expected = (one.step(batch, learning_rate=0.01) for one in (learner, other))
     assert {implementation.name for implementation in ran} == {impl}
-    assert got["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-def test_a_choice_that_cannot_be_had_is_refused_when_it_is_made():
+def test_an_unavailable_implementation_raises_when_the_learner_is_made():
     with pytest.raises(ValueError, match="impl='native' can't be taken: it computes in float32"):
         backend.Learner(spec_of("one-hot lstm"), impl="native", dtype="float64")
     with pytest.raises(ValueError, match="impl='quick' is unknown"):

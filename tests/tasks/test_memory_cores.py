@@ -31,7 +31,7 @@ def config(core, **changes):
 
 
 @pytest.mark.parametrize("core", SIZES)
-def test_a_run_resumes_to_the_same_bits_and_can_be_read(core, tmp_path):
+def test_a_run_resumes_bit_for_bit_and_loads(core, tmp_path):
     train(config(core), tmp_path / "whole")
     stop = RuntimeError("stop")
 
@@ -44,24 +44,24 @@ def test_a_run_resumes_to_the_same_bits_and_can_be_read(core, tmp_path):
     train(config(core), tmp_path / "part", resume=True)
     whole, part = (load_run(tmp_path / name) for name in ("whole", "part"))
     for when in ("before", "after"):
-        for mine, its in zip(whole.gates(when), part.gates(when), strict=True):
-            assert mine.shape == SHAPES[core]
-            assert np.array_equal(mine, its)
+        for side, expected in zip(whole.gates(when), part.gates(when), strict=True):
+            assert side.shape == SHAPES[core]
+            assert np.array_equal(side, expected)
     summaries = [json.loads((tmp_path / n / "summary.json").read_text()) for n in ("whole", "part")]
     assert summaries[0]["test"] == summaries[1]["test"]
     assert Trial.of(whole, "whole").config.core == core
 
 
-def test_sizes_reach_the_model():
+def test_settings_are_the_sizes_of_the_core():
     assert config("rmc").spec().memory == Memory(slots=3, heads=2, gate_style="memory", blocks=1)
     assert config("dnc").spec().memory == Memory(slots=4, width=3, heads=2)
 
 
-def test_a_memory_core_brings_the_backend_that_has_it():
+def test_a_memory_core_selects_the_torch_backend():
     assert Config.of("programs", core="rmc").backend == "torch"
 
 
-def test_the_paper_preset_is_the_papers_rmc():
+def test_the_paper_preset_has_the_papers_rmc():
     chosen = Config.of("programs", "UR", "paper", core="rmc", backend="torch")
     assert (chosen.hidden_size, chosen.steps, chosen.spec().gate_shape) == (512, 200_000, (4, 512))
     assert Config.of("programs", "UR", "paper").hidden_size == 1024
@@ -80,12 +80,12 @@ def test_the_paper_preset_is_the_papers_rmc():
         ("dnc", {"memory_slots": 0}, "memory_slots=0: input should be greater than or equal to 1"),
     ],
 )
-def test_a_configuration_that_cannot_be_says_why(core, changes, message):
+def test_errors_name_the_impossible_setting(core, changes, message):
     with pytest.raises(ConfigError, match=message):
         Config.of("programs", "UR", **{"core": core, **SMALL, **SIZES[core], **changes})
 
 
-def test_gates_of_another_shape_are_no_gates_of_this_run(tmp_path):
+def test_gates_of_another_shape_raise(tmp_path):
     train(config("rmc", steps=3), tmp_path / "run")
     run = load_run(tmp_path / "run")
     Trial.of(run, "run")

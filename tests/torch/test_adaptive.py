@@ -19,7 +19,7 @@ def batch_of(rng):
 
 
 def module_of(spec, seed):
-    """The module itself, loaded with the initial matrices by its own names."""
+    """The module itself, loaded with the initial matrices by the module's names."""
     module = torch.nn.AdaptiveLogSoftmaxWithLoss(16, 50, [5, 20]).double()
     initial = spec.initial(seed)
     names = {name.removeprefix("adaptive.") for name in initial if name.startswith("adaptive.")}
@@ -29,7 +29,7 @@ def module_of(spec, seed):
     return module
 
 
-def test_the_loss_is_the_modules_own_over_the_scored_targets(rng):
+def test_the_loss_is_that_of_torchs_module_over_the_scored_targets(rng):
     learner, batch = backends.load("torch").Learner(SPEC, seed=2, dtype="float64"), batch_of(rng)
     initial = {name: torch.tensor(value) for name, value in SPEC.initial(2).items()}
     prefix = "layers.0."
@@ -38,11 +38,11 @@ def test_the_loss_is_the_modules_own_over_the_scored_targets(rng):
     hidden, _ = backends.load("torch").lstm(layer, x, mechanism=SPEC.mechanism)
     scored = torch.tensor(batch.targets.ravel() >= 0)
     targets = torch.tensor(batch.targets.ravel())[scored]
-    wanted = module_of(SPEC, 2)(hidden.flatten(0, 1)[scored], targets).loss.item()
-    assert learner.evaluate([batch]) == {"loss": pytest.approx(wanted, rel=1e-12)}
+    expected = module_of(SPEC, 2)(hidden.flatten(0, 1)[scored], targets).loss.item()
+    assert learner.evaluate([batch]) == {"loss": pytest.approx(expected, rel=1e-12)}
 
 
-def test_it_learns_and_resumes_to_the_same_bits(rng):
+def test_an_adaptive_softmax_learns_and_resumes_bit_for_bit(rng):
     batches = [batch_of(rng)] * 8
     whole, first, second = (backends.load("torch").Learner(SPEC, seed=3) for _ in range(3))
     losses = [whole.step(batch, learning_rate=0.05)["loss"] for batch in batches]
@@ -54,14 +54,14 @@ def test_it_learns_and_resumes_to_the_same_bits(rng):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "jax"])
-def test_other_backends_refuse_it_before_any_work(backend):
+def test_learners_of_other_backends_raise(backend):
     if backend == "jax":
         pytest.importorskip("optax", reason="optax is not installed")
     with pytest.raises(ValueError, match=r"adaptive=\(5, 20\) is torch's own .* torch backend"):
         backends.load(backend).Learner(SPEC)
 
 
-def test_a_configuration_of_another_backend_is_refused():
+def test_configurations_of_other_backends_raise():
     pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
     from gatecore.tasks import Config
     from gatecore.tasks.training.config import ConfigError
@@ -82,12 +82,12 @@ def test_a_configuration_of_another_backend_is_refused():
         ({"adaptive": (5,), "loss": "squared_error"}, "loss='squared_error' cannot be too"),
     ],
 )
-def test_clusters_that_cannot_be_are_refused(changes, complaint):
+def test_impossible_clusters_raise(changes, complaint):
     with pytest.raises(ValueError, match=complaint):
         ModelSpec(**PLAIN | changes)
 
 
-def test_it_has_fewer_parameters_than_a_full_softmax():
+def test_an_adaptive_softmax_has_fewer_parameters_than_a_full_one():
     sizes = {"input": "one_hot", "input_size": 50, "output_size": 50_000, "hidden_size": 64}
     count = [
         sum(np.size(value) for name, value in ModelSpec(**sizes, **extra).initial(0).items())

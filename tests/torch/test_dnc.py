@@ -95,9 +95,9 @@ class Reference:
             self.usage[i] += (1 - self.usage[i]) * self.write_weights[i]
             for k in r:
                 self.usage[i] *= 1 - sigmoid(free[k]) * self.read_weights[k, i]
-        found = lookup(self.memory, write_key, write_strength)
+        similar = lookup(self.memory, write_key, write_strength)
         spare, g = allocation(self.usage), sigmoid(allocate)
-        written = [sigmoid(write) * (g * spare[i] + (1 - g) * found[i]) for i in n]
+        written = [sigmoid(write) * (g * spare[i] + (1 - g) * similar[i]) for i in n]
         for i in n:
             for j in range(w):
                 self.memory[i, j] *= 1 - written[i] * sigmoid(erase[j])
@@ -122,7 +122,7 @@ class Reference:
 
 
 @pytest.mark.parametrize("clip", [20.0, 0.4])
-def test_it_is_the_reference_with_a_plain_controller(clip):
+def test_dnc_with_standard_gates_equals_the_reference(clip):
     core, x = make("standard", clip=clip), cores.inputs(9, 2, 3)
     output, state = core(x)
     for b in range(2):
@@ -130,13 +130,13 @@ def test_it_is_the_reference_with_a_plain_controller(clip):
         expected = np.stack([reference.step(step) for step in x[:, b].numpy()])
         np.testing.assert_allclose(output[:, b].detach().numpy(), expected, rtol=0, atol=1e-10)
         for name in ("memory", "usage", "link", "precedence", "read_weights", "write_weights"):
-            found = getattr(state, name)[b].detach().numpy()
-            np.testing.assert_allclose(found, getattr(reference, name), rtol=0, atol=1e-10)
+            actual = getattr(state, name)[b].detach().numpy()
+            np.testing.assert_allclose(actual, getattr(reference, name), rtol=0, atol=1e-10)
     assert state.link.abs().max() > 1e-3  # it wrote more than one slot
     assert (output.abs().max() == clip) == (clip < 1)  # both sides of clipping were tried
 
 
-def test_without_a_clip_nothing_is_cut():
+def test_without_clip_values_are_not_limited():
     core, x = make("standard", clip=None), 100 * cores.inputs(4, 2, 3)
     assert torch.equal(core(x)[0], make("standard", clip=1e9)(x)[0])
     with pytest.raises(ValueError, match="clip must be above 0, or None, got -1"):
@@ -144,7 +144,7 @@ def test_without_a_clip_nothing_is_cut():
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_the_gates_are_the_controllers(name):
+def test_forget_gates_are_those_of_the_controller(name):
     core, x = make(name), cores.inputs(7, 3, 3)
     gate = core.forget_gates(x)
     assert gate.value.shape == gate.complement.shape == core.gate_shape == (1, 6)
@@ -162,13 +162,13 @@ def test_the_gates_are_the_controllers(name):
     torch.testing.assert_close(gate.value[0], total)
 
 
-def test_usage_is_no_way_for_gradients_into_the_last_writing():
+def test_no_gradient_flows_through_the_usage_into_the_last_write():
     core, x = make(), cores.inputs(1, 1, 3)
     state = core.initial_state(1, x)
     written = torch.full_like(state.write_weights, 0.3).requires_grad_()
     output, _ = core(x, state._replace(write_weights=written))
-    (found,) = torch.autograd.grad(output.sum(), written, allow_unused=True)
-    assert found is None or not found.any()
+    (gradient,) = torch.autograd.grad(output.sum(), written, allow_unused=True)
+    assert gradient is None or not gradient.any()
 
 
 cores.conventions(globals(), make)

@@ -53,20 +53,20 @@ def both(name, dtype):
 def test_curves_agree_with_numpys(name, dtype, first, later, rng):
     learners = both(name, dtype)
     for k, batch in enumerate(batches(spec(name), rng, 8)):
-        found = [one.step(batch, learning_rate=1e-2, clip_norm=0.5) for one in learners]
-        assert found[0].keys() == found[1].keys()
-        for key in found[0]:
-            assert found[0][key] == pytest.approx(found[1][key], abs=later if k else first)
+        metrics = [one.step(batch, learning_rate=1e-2, clip_norm=0.5) for one in learners]
+        assert metrics[0].keys() == metrics[1].keys()
+        for key in metrics[0]:
+            assert metrics[0][key] == pytest.approx(metrics[1][key], abs=later if k else first)
     scores = [one.evaluate([batch, batch]) for one in learners]
     assert scores[0] == pytest.approx(scores[1], abs=later)
     gates = [one.gates(batch) for one in learners]
-    for mine, its in zip(*gates, strict=True):
-        assert mine.dtype == np.float64
-        np.testing.assert_allclose(mine, its, rtol=0, atol=later)
+    for side, expected in zip(*gates, strict=True):
+        assert side.dtype == np.float64
+        np.testing.assert_allclose(side, expected, rtol=0, atol=later)
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_state_resumes_to_the_same_bits_and_crosses_backends(name, rng):
+def test_a_state_resumes_bit_for_bit_and_loads_into_the_numpy_learner(name, rng):
     data = list(batches(spec(name), rng, 6))
     whole, first, second = (backends.load("torch").Learner(spec(name), seed=3) for _ in range(3))
     for batch in data:
@@ -84,7 +84,7 @@ def test_a_state_resumes_to_the_same_bits_and_crosses_backends(name, rng):
     assert other.evaluate(data) == pytest.approx(second.evaluate(data), abs=1e-6)
 
 
-def test_what_is_not_finite_is_told_and_not_learned():
+def test_a_loss_that_is_not_finite_is_returned_and_changes_no_parameter():
     learner = backends.load("torch").Learner(spec("dense minimal"), seed=0)
     before = learner.state_dict()
     x = np.full((5, 3, 2), np.nan, np.float32)
@@ -95,7 +95,7 @@ def test_what_is_not_finite_is_told_and_not_learned():
 
 
 @pytest.mark.parametrize("change", ["missing", "shape", "dtype"])
-def test_a_state_that_does_not_fit_is_refused(change):
+def test_a_state_that_does_not_fit_raises(change):
     learner = backends.load("torch").Learner(spec("one-hot lstm"))
     state = learner.state_dict()
     name = "parameters.layers.0.weight_hh"
@@ -107,7 +107,7 @@ def test_a_state_that_does_not_fit_is_refused(change):
         learner.load_state_dict(state)
 
 
-def test_inputs_out_of_range_are_refused(rng):
+def test_inputs_out_of_range_raise(rng):
     learner = backends.load("torch").Learner(spec("one-hot lstm"))
     with pytest.raises(ValueError, match=r"must lie in 0\.\.6"):
         learner.evaluate([Batch(np.full((5, 3), 9), np.zeros((2, 3), int))])
@@ -116,7 +116,7 @@ def test_inputs_out_of_range_are_refused(rng):
 @pytest.mark.parametrize(
     "name", ["copying", "adding", "forgetting", "pixels", "language", "programs"]
 )
-def test_every_task_starts_equally_on_both_backends(name):
+def test_every_task_has_the_same_first_loss_on_both_backends(name):
     pytest.importorskip("pydantic", reason="the tasks' dependencies are not installed")
     from gatecore.tasks import Config
 

@@ -33,7 +33,7 @@ def batches(count, seed=0, time=6, size=3, resets=False):
 
 
 @pytest.mark.parametrize("core", MEMORY_CORES)
-def test_it_learns_to_tell_what_it_saw_at_first(core):
+def test_a_memory_core_learns_to_recall_the_first_input(core):
     rng = np.random.default_rng(0)
     x, y = np.zeros((4, 4, 5), "f4"), rng.integers(0, 4, (4, 4))
     x[0] = rng.standard_normal((4, 5))  # all that sets the sequences apart
@@ -46,7 +46,7 @@ def test_it_learns_to_tell_what_it_saw_at_first(core):
 
 
 @pytest.mark.parametrize("core", MEMORY_CORES)
-def test_a_state_resumes_to_the_same_bits(core):
+def test_a_memory_core_resumes_bit_for_bit(core):
     chosen, data = spec(core), list(batches(6, resets=True))
     whole, first, second = (Learner(chosen, seed=s) for s in (3, 3, 4))
     for batch in data:
@@ -62,7 +62,7 @@ def test_a_state_resumes_to_the_same_bits(core):
 
 
 @pytest.mark.parametrize("core", MEMORY_CORES)
-def test_the_seed_determines_the_core_and_nothing_else_does(core):
+def test_initial_parameters_depend_on_the_seed_alone(core):
     torch.manual_seed(1)
     one = Learner(spec(core), seed=7, dtype="float64")
     expected = torch.rand(3)
@@ -81,7 +81,7 @@ def test_the_seed_determines_the_core_and_nothing_else_does(core):
 
 
 @pytest.mark.parametrize("core", MEMORY_CORES)
-def test_streams_go_on_where_they_were(core):
+def test_streams_continue_from_batch_to_batch(core):
     whole, parts = next(batches(1, time=8)), []
     for start in (0, 4):
         parts.append(Batch(*(part[start : start + 4] for part in whole[:2])))
@@ -102,7 +102,7 @@ def test_streams_go_on_where_they_were(core):
 
 @pytest.mark.parametrize("core", MEMORY_CORES)
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_gates_have_the_specs_shape(core, mechanism):
+def test_gates_have_the_shape_that_the_spec_states(core, mechanism):
     chosen = spec(core, mechanism=mechanism)
     gate = Learner(chosen, dtype="float64").gates(next(batches(1)))
     assert chosen.gate_shape == SHAPES[core]
@@ -112,14 +112,14 @@ def test_gates_have_the_specs_shape(core, mechanism):
     np.testing.assert_allclose(gate.value + gate.complement, 1, rtol=0, atol=1e-12)
 
 
-def test_layers_have_the_gate_shape_that_they_had():
+def test_gate_shapes_without_an_external_memory():
     chosen = ModelSpec(input="dense", input_size=1, output_size=1, hidden_size=4, layers=3)
     assert chosen.gate_shape == (3, 4)
     assert chosen.memory is None
     assert AgentSpec(shape=(3,), actions=2, hidden_size=4, core="none").gate_shape == (1, 1)
 
 
-def test_defaults_are_filled_in():
+def test_default_sizes_are_filled_in():
     assert spec("rmc", memory=None, hidden_size=8).memory == Memory(
         slots=4, heads=4, gate_style="unit", blocks=1
     )
@@ -131,7 +131,7 @@ def test_defaults_are_filled_in():
 
 
 @pytest.mark.parametrize("core", MEMORY_CORES)
-def test_the_head_has_the_cores_output(core):
+def test_the_head_reads_the_cores_output(core):
     chosen = spec(core, head=(7,))
     module = recurrent_core(chosen, 5)
     assert chosen.head_widths() == [(module.output_size, 7), (7, 4)]
@@ -141,7 +141,7 @@ def test_the_head_has_the_cores_output(core):
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
-def test_layers_are_cores_too(core):
+def test_layers_as_a_core_compute_what_the_layers_do(core):
     module, x = recurrent_core(Core(core=core, hidden_size=6, layers=2), 5), torch.randn(7, 3, 5)
     resets = torch.rand(7, 3) < 0.3
     output, _ = module(x, None, resets)
@@ -162,10 +162,10 @@ def test_layers_are_cores_too(core):
                 )
             getattr(module.layer, f"bias_ih_l{k}").copy_(learner.parameters[f"layers.{k}.bias"])
             getattr(module.layer, f"bias_hh_l{k}").zero_()
-    mine = module.forget_gates(x, None, resets)
+    gate = module.forget_gates(x, None, resets)
     batch = Batch(x.numpy(), np.zeros((7, 3, 1), "f4"), resets.numpy())
-    for side, its in zip(mine, learner.gates(batch), strict=True):
-        np.testing.assert_allclose(side, its, rtol=0, atol=1e-6)
+    for side, expected in zip(gate, learner.gates(batch), strict=True):
+        np.testing.assert_allclose(side, expected, rtol=0, atol=1e-6)
     assert isinstance(recurrent_core(Core(hidden_size=6), 5).layer, LSTM)
 
 
@@ -182,7 +182,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_sizes_that_do_not_fit_are_refused(changes, message):
+def test_sizes_that_do_not_fit_raise(changes, message):
     changes = dict(changes)
     core = changes.pop("core", "rmc")
     with pytest.raises(ValueError, match=message):
@@ -192,7 +192,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         )  # fmt: skip
 
 
-def test_a_memory_says_which_size_is_wrong():
+def test_errors_name_the_size():
     with pytest.raises(ValueError, match="slots must be at least 1, got 0"):
         Memory(slots=0)
     with pytest.raises(ValueError, match="gate_style='units' is unknown: did you mean 'unit'"):
@@ -200,13 +200,13 @@ def test_a_memory_says_which_size_is_wrong():
 
 
 @pytest.mark.parametrize("name", ["numpy", "jax"])
-def test_other_backends_refuse_them(name):
+def test_learners_of_other_backends_raise(name):
     pytest.importorskip(name, reason=f"{name} is not installed")
     with pytest.raises(ValueError, match="core='dnc' is torch's: choose the torch backend"):
         backends.load(name).Learner(spec("dnc"))
 
 
-def test_a_states_tensors_come_back_in_its_shape():
+def test_leaves_of_a_state_are_nested_again():
     state = ((torch.zeros(1), torch.ones(1)), torch.full((1,), 2.0))
     assert [int(t) for t in leaves(state)] == [0, 1, 2]
     again = shaped(leaves(state), state)
@@ -221,14 +221,14 @@ def layers(**changes):
     return ModelSpec(input="one_hot", input_size=5, output_size=4, hidden_size=6, **changes)
 
 
-def test_a_requested_path_is_the_one_that_runs(monkeypatch):
+def test_the_requested_implementation_runs_every_layer(monkeypatch):
     from gatecore.backends.torch.training import backbone
 
-    taken = []
+    ran = []
 
     def recorded(*args, **keywords):
         done = run(*args, **keywords)
-        taken.append(done.impl)
+        ran.append(done.impl)
         return done
 
     run = backbone.run
@@ -239,8 +239,8 @@ def test_a_requested_path_is_the_one_that_runs(monkeypatch):
         losses[impl] = learner.step(batch, learning_rate=1e-2)["loss"]
         learner.evaluate([batch])
         learner.gates(batch)
-        assert taken == [impl] * 6
-        taken.clear()
+        assert ran == [impl] * 6
+        ran.clear()
     assert losses["plain"] == pytest.approx(losses["reference"], abs=1e-12)
 
 
@@ -252,17 +252,17 @@ def test_a_requested_path_is_the_one_that_runs(monkeypatch):
         ("nativ", "float32", "impl='nativ' is unknown: did you mean 'native'"),
     ],
 )
-def test_a_path_that_cannot_be_taken_is_refused_at_once(impl, dtype, message):
+def test_an_unavailable_implementation_raises_when_the_learner_is_made(impl, dtype, message):
     with pytest.raises(ValueError, match=message):
         Learner(layers(), dtype=dtype, impl=impl)
 
 
-def test_a_core_with_a_memory_goes_step_by_step():
+def test_a_memory_core_runs_step_by_step_only():
     batch = next(batches(1))
-    found = [
+    losses = [
         Learner(spec("rmc"), impl=impl).step(batch, learning_rate=1e-2)["loss"]
         for impl in ("auto", "plain")
     ]
-    assert found[0] == found[1]
+    assert losses[0] == losses[1]
     with pytest.raises(ValueError, match="impl='native' can't be taken: core='rmc' goes step by"):
         Learner(spec("rmc"), impl="native")

@@ -92,7 +92,7 @@ def reference(core, xs, heads, key_size, layers, style):
 @pytest.mark.parametrize(
     ("blocks", "key_size", "layers", "slots"), [(1, 3, 2, 4), (3, 5, 1, 8), (2, 2, 3, 1)]
 )
-def test_it_is_the_reference_with_plain_gates(style, blocks, key_size, layers, slots):
+def test_rmc_with_standard_gates_equals_the_reference(style, blocks, key_size, layers, slots):
     core = make(
         "standard", blocks=blocks, key_size=key_size, mlp_layers=layers, slots=slots,
         gate_style=style,
@@ -113,7 +113,7 @@ def gate_logits(core, x, memory):
 
 
 @pytest.mark.parametrize("name", [*MECHANISMS, "M"])
-def test_unit_gates_are_the_mechanisms_along_each_slot(name):
+def test_unit_gates_are_the_mechanisms_gates_of_each_slot(name):
     """By the LSTM cell: one whose logits are given has the same gates."""
     chosen = mechanism(name, downsize=2) if "M" in name else mechanism(name)
     core, x = make(chosen), cores.inputs(1, 3, 3)
@@ -213,7 +213,7 @@ def test_gates_start_with_the_mechanisms_timescales(name):
         torch.testing.assert_close(gate.complement[s], expected.complement[0])
 
 
-def test_without_gates_the_memory_is_what_attention_gives():
+def test_without_gates_the_memory_is_the_output_of_attention():
     core, x = make(gate_style=None), cores.inputs(3, 2, 3)
     assert core.gate_style == "none"
     gate = core.forget_gates(x)
@@ -225,7 +225,7 @@ def test_without_gates_the_memory_is_what_attention_gives():
     assert torch.equal(core(x)[0], other(x)[0])  # no mechanism has a part in it
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_sizes_that_do_not_fit_raise():
     with pytest.raises(ValueError, match="gate_style='units' is unknown: did you mean 'unit'"):
         make(gate_style="units")
     with pytest.raises(ValueError, match="not divisible by downsize=4"):

@@ -67,14 +67,14 @@ class Reference:
         return torch.cat([z, hidden, self.reads]), strengths
 
 
-def walked(core, xs, starts):
+def reference_outputs(core, xs, starts):
     """Outputs and strengths of one sequence that begins anew at ``starts``."""
-    found = []
+    outputs = []
     for t, x in enumerate(xs):
         if t == 0 or t in starts:
             reference = Reference(core)
-        found.append(reference.step(x))
-    return [torch.stack(part) for part in zip(*found, strict=True)], reference
+        outputs.append(reference.step(x))
+    return [torch.stack(part) for part in zip(*outputs, strict=True)], reference
 
 
 CASES = {
@@ -89,32 +89,31 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_the_reference_with_plain_gates(case):
+def test_rma_with_standard_gates_equals_the_reference(case):
     changes, steps, starts = CASES[case]
     core, x = make("standard", **changes), cores.inputs(steps, 2, 3)
     resets = torch.zeros(steps, 2, dtype=torch.bool)
     resets[list(starts), 1] = True
     done = core.unroll(x, None, resets if starts else None)
     trained = [v for v in core.parameters() if v.requires_grad]
-    its, loss = [], 0
+    loss = 0
     for b in range(2):
-        (output, strengths), reference = walked(core, x[:, b], starts if b else ())
+        (output, strengths), reference = reference_outputs(core, x[:, b], starts if b else ())
         torch.testing.assert_close(done.output[:, b], output, rtol=0, atol=1e-10)
         torch.testing.assert_close(done.strengths[:, b], strengths, rtol=0, atol=1e-10)
         kept = torch.stack(reference.memory)
         torch.testing.assert_close(done.state.memory[b], kept, rtol=0, atol=1e-10)
         assert done.state.written[b] == reference.written
         loss = loss + output.square().sum() + strengths.sum()
-    its = torch.autograd.grad(loss, trained)
-    mine = torch.autograd.grad(done.output.square().sum() + done.strengths.sum(), trained)
-    for found, expected in zip(mine, its, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    expected = torch.autograd.grad(loss, trained)
+    actual = torch.autograd.grad(done.output.square().sum() + done.strengths.sum(), trained)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
     assert torch.equal(done.latents, done.output[..., : core.latents])
     assert torch.equal(done.output, core(x, None, resets if starts else None)[0])
 
 
 @pytest.mark.parametrize("slots", [5, 40])
-def test_one_step_at_a_time_is_the_whole(slots):
+def test_single_steps_equal_the_whole_sequence(slots):
     core, x = make(slots=slots), cores.inputs(17, 3, 3)
     resets = torch.rand(17, 3, generator=torch.Generator().manual_seed(1)) < 0.15
     assert resets.any(0).all()
@@ -126,7 +125,7 @@ def test_one_step_at_a_time_is_the_whole(slots):
     cores.close(state, last)
 
 
-def test_a_state_that_goes_on_is_left_as_it_was():
+def test_a_call_leaves_its_initial_state_unchanged():
     core, x = make(), cores.inputs(9, 2, 3)
     _, before = core(x[:3])
     copies = [leaf.clone() for leaf in cores.leaves(before)]
@@ -134,7 +133,7 @@ def test_a_state_that_goes_on_is_left_as_it_was():
     assert all(map(torch.equal, copies, cores.leaves(before)))
 
 
-def test_nothing_learns_through_the_memory():
+def test_no_gradient_flows_through_the_memory():
     core, x = make(), cores.inputs(2, 1, 3).requires_grad_()
     done = core.unroll(x)
     assert not done.state.memory.requires_grad
@@ -145,7 +144,7 @@ def test_nothing_learns_through_the_memory():
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_the_gates_are_the_two_lstms(name):
+def test_forget_gates_are_those_of_both_lstms(name):
     core, x = make(name), cores.inputs(6, 3, 3)
     gate = core.forget_gates(x)
     assert gate.value.shape == gate.complement.shape == core.gate_shape == (2, 6)
