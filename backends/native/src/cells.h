@@ -1,9 +1,8 @@
-// One step of each cell on rows (sequences of the batch), forward and backward: what
-// gatecore/cells.py says, for every way to form the gates. Slots are found by their columns.
+// One step of each cell on rows (sequences of the batch), forward and backward, for every mechanism.
 //
-// Forward overwrites a row of logits by what backward reads: tanh of the candidate; a gate that
-// carries its complement as one float (`encoded`); the softmax of an ordered gate; the value of an
-// output or reset gate; the GRU's recurrent part of the candidate as it is.
+// Forward overwrites a row of logits by what backward reads: tanh of the candidate; a gate and its
+// complement as one float (`encoded`); the softmax of an ordered gate; the value of an output or reset
+// gate; the GRU's recurrent part of the candidate as it is.
 #pragma once
 
 #include "gates.h"
@@ -11,146 +10,133 @@
 
 namespace ISA {
 
-// What one step reads and writes; pointers to the step's first row, strides between rows.
+struct Zoneout {
+  const float* mask;   // (batch, hidden), or null for the probability
+  float probability;
+
+  bool active() const { return mask || probability != 0; }
+  V at(long offset, int n) const { return mask ? load(mask + offset, n) : all(probability); }
+  // The part of a cotangent that goes to the old state; it is taken off the cotangent.
+  V split(V& cotangent, long offset, int n) const {
+    V kept = cotangent * at(offset, n);
+    cotangent = cotangent - kept;
+    return kept;
+  }
+};
+
+// The arrays of one step: pointers to its first row, strides between rows.
 struct Step {
   const gatecore_layer* layer;
   float* gates;                            // (batch, stride)
   long stride;
   const float *cell_before, *hidden_before;   // (batch, hidden)
-  const float *keep_cell, *keep_hidden;       // zoneout draws (batch, hidden), or null
-  float kept_cell, kept_hidden;               // else these amounts
+  Zoneout zoneout_cell, zoneout_hidden;
   float *cell, *hidden, *output, *output_cell;   // forward: (batch, hidden); output_cell or null
   float* d_gates;                          // backward: (batch, stride)
-  const float *d_output, *d_output_cell;   // (batch, hidden) or null: cotangents that come here
+  const float *d_output, *d_output_cell;   // (batch, hidden) or null
   float *d_hidden, *d_cell;                // backward, in place: (batch, d_stride)
   long d_stride;
   float* buffers;                          // scratch of one thread: BUFFERS rows
-};
 
-// f(j, n) for each vector of n lanes; n is a constant, VL, for all but the last.
-template <class F> INLINE void for_units(long count, F f) {
-  long j = 0;
-  for (; j + VL <= count; j += VL) f(j, VL);
-  if (j < count) f(j, (int)(count - j));
-}
+  bool zoneout() const { return zoneout_cell.active() || zoneout_hidden.active(); }
+};
 
 enum { BUFFERS = 12 };
 INLINE long buffer_floats(const gatecore_layer& l) { return rounded(l.hidden_size, VL) + VL; }
 
-INLINE void spread(const float* groups, float* units, long n, long times) {
-  for (long g = 0; g < n; g++)
-    for (long i = 0; i < times; i++) units[g * times + i] = groups[g];
-}
-INLINE void gathered(const float* units, float* groups, long n, long times) {
-  for (long g = 0; g < n; g++) {
-    float sum = 0.0f;
-    for (long i = 0; i < times; i++) sum += units[g * times + i];
-    groups[g] = sum;
-  }
-}
-
-// A gate that is formed row by row: an ordered one, or a master gate, which may serve many units.
+// A gate that is activated row by row: an ordered one, or a master gate, which may serve many units.
 struct RowGate {
   float *value, *complement;               // (n,) as activated
-  float *unit_value, *unit_complement;     // (hidden,), of the gate that the cell uses
-  float* cotangent;                        // (hidden,) of unit_value
+  float *unit_value, *unit_complement;     // (hidden,): repeated for each unit
+  float* cotangent;                        // (hidden,) of the cell's gate
 };
 
 template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
   enum {
     ORDERED = ACTIVATION == CUMAX,
-    OUTER = ORDERED || AUXILIARY == MASTER,        // some gates are formed row by row
-    OWN_INPUT = has_input(CORE, AUXILIARY),
+    MASTERS = AUXILIARY == MASTER,
+    ROW_MAIN = ORDERED && !MASTERS,                  // f and i are row gates
+    INPUT = has_input(CORE, AUXILIARY),
     TIED = is_tied(CORE, AUXILIARY),
-    PAIR = AUXILIARY == MASTER || (AUXILIARY == NONE && OWN_INPUT),  // of row gates
+    ROW_GATES = MASTERS ? 2 : !ORDERED ? 0 : AUXILIARY == NONE && INPUT ? 2 : 1,
   };
 
   static RowGate row_gate(const Step& s, int k) {
     const long n = buffer_floats(*s.layer);
     float* b = s.buffers + k * 5 * n;
-    const bool shared = AUXILIARY == MASTER && s.layer->downsize > 1;
-    RowGate g = {b, b + n, shared ? b + 2 * n : b, shared ? b + 3 * n : b + n, b + 4 * n};
-    if (ORDERED && k == 1) {  // an ordered input gate is 1 - cumax     equations (20), (29)
-      float* swapped = g.unit_value;
-      g.unit_value = g.unit_complement;
-      g.unit_complement = swapped;
-    }
-    return g;
+    const bool shared = MASTERS && s.layer->downsize > 1;
+    return {b, b + n, shared ? b + 2 * n : b, shared ? b + 3 * n : b + n, b + 4 * n};
   }
   static long row_gate_size(const gatecore_layer& l) {
-    return AUXILIARY == MASTER ? l.hidden_size / l.downsize : l.hidden_size;
+    return MASTERS ? l.hidden_size / l.downsize : l.hidden_size;
   }
   static int row_gate_column(const gatecore_layer& l, int k) {
-    if (AUXILIARY == MASTER) return k ? l.master_input : l.master_forget;
+    if (MASTERS) return k ? l.master_input : l.master_forget;
     return k ? l.input : l.forget;
   }
 
-  // Activates a row gate: forward from its logits, backward from what forward left.
-  static void form(const Step& s, RowGate g, float* row, bool forward) {
+  // Forward from a row gate's logits, backward from what forward left.
+  static void activate_row(const Step& s, const RowGate& g, float* row, bool forward) {
     const long n = row_gate_size(*s.layer), times = s.layer->hidden_size / n;
     if (ORDERED) {
       if (forward) softmax(row, n);
       cumax(row, g.value, g.complement, n);
     } else {
-      for (long j = 0; j < n; j += VL) {
-        const int lanes = n - j < VL ? (int)(n - j) : VL;
+      for_vectors(n, [&](long j, int lanes) ALWAYS_INLINE {
         V x = load(row + j, lanes);
         Gate<V> gate = forward ? sigmoid(x) : decoded(x);
         store(g.value + j, gate.value);
         store(g.complement + j, gate.complement);
         if (forward) store(row + j, encoded(gate), lanes);
+      });
+    }
+    if (times == 1) return;
+    for (long j = 0; j < n; j++)
+      for (long i = j * times; i < (j + 1) * times; i++) {
+        g.unit_value[i] = g.value[j];
+        g.unit_complement[i] = g.complement[j];
       }
-    }
-    if (times > 1) {
-      const bool swapped = g.unit_value > g.unit_complement;
-      spread(g.value, swapped ? g.unit_complement : g.unit_value, n, times);
-      spread(g.complement, swapped ? g.unit_value : g.unit_complement, n, times);
-    }
   }
 
   // The gates of a vector of units, from logits (forward) or from what forward left.
-  INLINE Gates<V> formed(const Step& s, float* row, const RowGate* outer, long j, int n,
-                      bool forward) {
+  INLINE Gates<V> activate(const Step& s, float* row, const RowGate* row_gates, long j, int n,
+                           bool forward) {
     const gatecore_layer& l = *s.layer;
-    auto own = [&](int column) {
+    auto at = [&](int column) {
       V x = load(row + column + j, n);
       if (!forward) return decoded(x);
       Gate<V> g = sigmoid(x);
       store(row + column + j, encoded(g), n);
       return g;
     };
-    auto from = [&](int k) {
-      return Gate<V>{load(outer[k].unit_value + j), load(outer[k].unit_complement + j)};
+    auto of_row = [&](int k) {
+      const RowGate& r = row_gates[k];
+      const Gate<V> g = {load(r.unit_value + j), load(r.unit_complement + j)};
+      return ORDERED && k == 1 ? negate(g) : g;  // an ordered input gate is 1 - cumax: (20), (29)
     };
     Gates<V> g = {};
-    const bool row_main = ORDERED && AUXILIARY != MASTER;
-    g.forget = row_main ? from(0) : own(l.forget);
-    if (OWN_INPUT) g.input = row_main ? from(1) : own(l.input);
-    else g.input = negate(g.forget);
-    if (AUXILIARY == REFINE) g.refine = own(l.refine);
-    if (AUXILIARY == MASTER) {
-      g.master_forget = from(0);
-      g.master_input = from(1);
+    g.forget = ROW_MAIN ? of_row(0) : at(l.forget);
+    g.input = !INPUT ? negate(g.forget) : ROW_MAIN ? of_row(1) : at(l.input);
+    if (AUXILIARY == REFINE) g.refine = at(l.refine);
+    if (MASTERS) {
+      g.master_forget = of_row(0);
+      g.master_input = of_row(1);
     }
     return g;
-  }
-
-  INLINE V amount(const float* draws, float number, long at, int n) {
-    return draws ? load(draws + at, n) : all(number);
   }
 
   static void forward(const Step& s, long first, long last) {
     const gatecore_layer& l = *s.layer;
     const long H = l.hidden_size;
-    RowGate outer[2] = {row_gate(s, 0), row_gate(s, 1)};
-    const bool zones = s.keep_cell || s.keep_hidden || s.kept_cell != 0 || s.kept_hidden != 0;
+    const RowGate row_gates[2] = {row_gate(s, 0), row_gate(s, 1)};
+    const bool zoned = s.zoneout();
     for (long r = first; r < last; r++) {
       float* row = s.gates + r * s.stride;
-      if (OUTER)
-        for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), true);
-      for_units(H, [&](long j, int n) ALWAYS_INLINE {
+      for (int k = 0; k < ROW_GATES; k++)
+        activate_row(s, row_gates[k], row + row_gate_column(l, k), true);
+      for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
         const long at = r * H + j;
-        const Effective<V> e = effective<CORE, AUXILIARY>(formed(s, row, outer, j, n, true));
+        const Effective<V> e = effective<CORE, AUXILIARY>(activate(s, row, row_gates, j, n, true));
         V u = load(row + l.candidate + j, n);
         if (CORE == GRU) {
           V reset = sigmoid(load(row + l.reset + j, n)).value;
@@ -165,88 +151,82 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           V output = sigmoid(load(row + l.output + j, n)).value;
           store(row + l.output + j, output, n);
           hidden = output * tanh(cell);
-          if (zones) cell = zoneout(amount(s.keep_cell, s.kept_cell, at, n), old, cell);
+          if (zoned) cell = zoneout(s.zoneout_cell.at(at, n), old, cell);
           store(s.cell + at, cell, n);
           if (s.output_cell) store(s.output_cell + at, cell, n);
         } else {
           hidden = update<TIED>(e, u, old_hidden);
         }
-        if (zones)
-          hidden = zoneout(amount(s.keep_hidden, s.kept_hidden, at, n), old_hidden, hidden);
+        if (zoned) hidden = zoneout(s.zoneout_hidden.at(at, n), old_hidden, hidden);
         store(s.hidden + at, hidden, n);
         store(s.output + at, hidden, n);
       });
     }
   }
 
-  // Stores the cotangents of the gates' logits; of row gates those of their values, for `finish`.
+  // Stores the cotangents of the gates' logits; of row gates, until the row is complete, of the values.
   INLINE void store_gates(const Step& s, const Gates<V>& g, const GatesCotangents<V>& d,
-                          const RowGate* outer, float* d_row, long j, int n) {
+                          const RowGate* row_gates, float* d_row, long j, int n) {
     const gatecore_layer& l = *s.layer;
     if (AUXILIARY == REFINE) store(d_row + l.refine + j, d.refine * slope(g.refine), n);
-    if (AUXILIARY == MASTER) {
-      store(outer[0].cotangent + j, d.master_forget);
-      store(outer[1].cotangent + j, d.master_input);
+    if (MASTERS) {
+      store(row_gates[0].cotangent + j, d.master_forget);
+      store(row_gates[1].cotangent + j, d.master_input);
     }
-    if (ORDERED && AUXILIARY != MASTER) {
-      store(outer[0].cotangent + j, d.forget);
-      if (PAIR) store(outer[1].cotangent + j, d.input);
+    if (ROW_MAIN) {
+      store(row_gates[0].cotangent + j, d.forget);
+      if (ROW_GATES == 2) store(row_gates[1].cotangent + j, d.input);
     } else {
       store(d_row + l.forget + j, d.forget * slope(g.forget), n);
-      if (OWN_INPUT) store(d_row + l.input + j, d.input * slope(g.input), n);
+      if (INPUT) store(d_row + l.input + j, d.input * slope(g.input), n);
     }
   }
 
-  // The logits' cotangents of one row gate.
-  static void finish(const Step& s, const RowGate& g, int k, const float* row, float* d_row) {
+  // The cotangents of a row gate's logits.
+  static void row_gate_vjp(const Step& s, const RowGate& g, int k, const float* row, float* d_row) {
     const gatecore_layer& l = *s.layer;
-    const long n = row_gate_size(l), times = l.hidden_size / n, room = buffer_floats(l);
-    float* scratch = s.buffers + 10 * room;
-    if (times > 1) gathered(g.cotangent, g.cotangent, n, times);
+    const long n = row_gate_size(l), times = l.hidden_size / n, size = buffer_floats(l);
+    float *d = g.cotangent, *scratch = s.buffers + 10 * size;
     const int column = row_gate_column(l, k);
-    if (ORDERED) {
-      cumax_backward(row + column, g.value, g.complement, g.cotangent, scratch, scratch + room,
-                     k ? -1.0f : 1.0f, d_row + column, n);
-      return;
-    }
-    for (long j = 0; j < n; j += VL) {
-      const int lanes = n - j < VL ? (int)(n - j) : VL;
-      V d = load(g.cotangent + j) * load(g.value + j) * load(g.complement + j);
-      store(d_row + column + j, d, lanes);
-    }
+    if (times > 1)
+      for (long j = 0; j < n; j++) {
+        float sum = 0.0f;
+        for (long i = 0; i < times; i++) sum += d[j * times + i];
+        d[j] = sum;
+      }
+    if (ORDERED)
+      return cumax_backward(row + column, g.value, g.complement, d, scratch, scratch + size,
+                            k ? -1.0f : 1.0f, d_row + column, n);
+    for_vectors(n, [&](long j, int lanes) ALWAYS_INLINE {
+      store(d_row + column + j, load(d + j) * load(g.value + j) * load(g.complement + j), lanes);
+    });
   }
 
   static void backward(const Step& s, long first, long last) {
     const gatecore_layer& l = *s.layer;
     const long H = l.hidden_size;
-    RowGate outer[2] = {row_gate(s, 0), row_gate(s, 1)};
-    const bool zones = s.keep_cell || s.keep_hidden || s.kept_cell != 0 || s.kept_hidden != 0;
+    const RowGate row_gates[2] = {row_gate(s, 0), row_gate(s, 1)};
+    const bool zoned = s.zoneout();
     for (long r = first; r < last; r++) {
       float *row = s.gates + r * s.stride, *d_row = s.d_gates + r * s.stride;
       float* d_hidden = s.d_hidden + r * s.d_stride;
       float* d_cell = CORE == LSTM ? s.d_cell + r * s.d_stride : nullptr;
-      if (OUTER)
-        for (int k = 0; k < 1 + PAIR; k++) form(s, outer[k], row + row_gate_column(l, k), false);
-      for_units(H, [&](long j, int n) ALWAYS_INLINE {
+      for (int k = 0; k < ROW_GATES; k++)
+        activate_row(s, row_gates[k], row + row_gate_column(l, k), false);
+      for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
         const long at = r * H + j;
-        const Gates<V> g = formed(s, row, outer, j, n, false);
+        const Gates<V> g = activate(s, row, row_gates, j, n, false);
         const Effective<V> e = effective<CORE, AUXILIARY>(g);
         const V u = load(row + l.candidate + j, n);
         V old = load((CORE == LSTM ? s.cell_before : s.hidden_before) + at, n);
-        V d_state = load(d_hidden + j), kept_state = {}, kept_hidden = {};
+        V d_state = load(d_hidden + j), kept_cell = {}, kept_hidden = {};
         if (s.d_output) d_state = d_state + load(s.d_output + at, n);
-        if (zones) {
-          kept_hidden = d_state * amount(s.keep_hidden, s.kept_hidden, at, n);
-          d_state = d_state - kept_hidden;
-        }
+        if (zoned) kept_hidden = s.zoneout_hidden.split(d_state, at, n);
         if (CORE == LSTM) {
           V output = load(row + l.output + j, n), squashed = tanh(update<TIED>(e, u, old));
           V d_cell_next = load(d_cell + j), d_output = d_state;
           if (s.d_output_cell) d_cell_next = d_cell_next + load(s.d_output_cell + at, n);
-          if (zones) {
-            kept_state = d_cell_next * amount(s.keep_cell, s.kept_cell, at, n);
-            d_cell_next = d_cell_next - kept_state;
-          }
+          if (zoned) kept_cell = s.zoneout_cell.split(d_cell_next, at, n);
           store(d_row + l.output + j, factor_vjp({output, 1.0f - output}, squashed, d_output), n);
           d_state = d_cell_next + tanh_vjp(squashed, d_output * output);
         }
@@ -257,16 +237,15 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           store(d_row + l.rows + j, d.candidate * reset, n);
           store(d_row + l.reset + j, factor_vjp({reset, 1.0f - reset}, part, d.candidate), n);
         }
-        store_gates(s, g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), outer, d_row, j, n);
+        store_gates(s, g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), row_gates, d_row, j, n);
         if (CORE == LSTM) {
-          store(d_cell + j, d.state + kept_state);
+          store(d_cell + j, d.state + kept_cell);
           store(d_hidden + j, kept_hidden);
         } else {
           store(d_hidden + j, d.state + kept_hidden);
         }
       });
-      if (OUTER)
-        for (int k = 0; k < 1 + PAIR; k++) finish(s, outer[k], k, row, d_row);
+      for (int k = 0; k < ROW_GATES; k++) row_gate_vjp(s, row_gates[k], k, row, d_row);
     }
   }
 };

@@ -24,16 +24,13 @@ INLINE void softmax(float* weights, long n) {
   float peak = weights[0];
   for (long k = 1; k < n; k++) peak = weights[k] > peak || peak != peak ? weights[k] : peak;
   float total = 0.0f;
-  for (long k = 0; k < n; k += VL) {
-    const int lanes = n - k < VL ? (int)(n - k) : VL;
-    V e = exponential(load(weights + k, lanes) - peak);
-    store(weights + k, e, lanes);
+  for_vectors(n, [&](long k, int lanes) ALWAYS_INLINE {
+    store(weights + k, exponential(load(weights + k, lanes) - peak), lanes);
     for (int i = 0; i < lanes; i++) total += weights[k + i];
-  }
-  for (long k = 0; k < n; k += VL) {
-    const int lanes = n - k < VL ? (int)(n - k) : VL;
+  });
+  for_vectors(n, [&](long k, int lanes) ALWAYS_INLINE {
     store(weights + k, load(weights + k, lanes) / total, lanes);
-  }
+  });
 }
 
 // Sums of the first n entries up to each, and from each on (exclusive if `after`). Room for whole
@@ -41,7 +38,7 @@ INLINE void softmax(float* weights, long n) {
 INLINE void prefix_sums(const float* in, float* out, long n) {
   float carried = 0.0f;
   for (long k = 0; k < n; k += VL) {
-    V sums = sums_up_to(load(in + k, (int)(n - k < VL ? n - k : VL))) + carried;
+    V sums = sums_up_to(load(in + k, (int)least(VL, n - k))) + carried;
     store(out + k, sums);
     carried = sums[VL - 1];
   }
@@ -49,8 +46,7 @@ INLINE void prefix_sums(const float* in, float* out, long n) {
 INLINE void suffix_sums(const float* in, float* out, long n, bool after) {
   float carried = 0.0f;
   for (long k = (n - 1) / VL * VL; k >= 0; k -= VL) {
-    V x = load(in + k, (int)(n - k < VL ? n - k : VL));
-    V sums = sums_from(x);
+    V sums = sums_from(load(in + k, (int)least(VL, n - k)));
     store(out + k, (after ? shifted_down<1>(sums) : sums) + carried);
     carried += sums[0];
   }
@@ -80,12 +76,11 @@ INLINE void cumax_backward(const float* weights, const float* value, const float
   }
   suffix_sums(kept, kept, n, false);
   prefix_sums(spent, v, n);
-  for (long k = 0; k < n; k += VL) {
-    const int lanes = n - k < VL ? (int)(n - k) : VL;
+  for_vectors(n, [&](long k, int lanes) ALWAYS_INLINE {
     V before = load(v + k) - load(spent + k);  // exclusive: of the entries before each
     V d = load(weights + k, lanes) * (load(kept + k) - before);
     store(d_logits + k, sign * d, lanes);
-  }
+  });
 }
 
 }  // namespace ISA

@@ -8,8 +8,8 @@ struct Kernels {
   long (*stride)(const gatecore_layer&);
   long (*forward_scratch)(const gatecore_layer&);
   long (*backward_scratch)(const gatecore_layer&, bool wants_d_x);
-  void (*forward)(const gatecore_layer&, const gatecore_arguments&, const Member&, bool by_columns);
-  void (*backward)(const gatecore_layer&, const gatecore_arguments&, const Member&, bool by_columns);
+  void (*forward)(const gatecore_layer&, const gatecore_arguments&, const Worker&, bool by_columns);
+  void (*backward)(const gatecore_layer&, const gatecore_arguments&, const Worker&, bool by_columns);
 };
 
 #if defined(__x86_64__)

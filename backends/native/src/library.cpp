@@ -1,4 +1,4 @@
-// Chooses the instruction set and how a team divides the work, and runs it.
+// Chooses the instruction set and how threads divide the work, and runs it.
 #include "interface.h"
 #include "kernels.h"
 
@@ -38,14 +38,14 @@ int status_of(const gatecore_layer* l) {
 
 // By columns each weight is read once a step rather than once a thread; that pays for the barriers
 // when the weights exceed the caches and a thread has few rows to use them for.
-bool by_columns(const gatecore_layer* l, int members) {
-  if (members == 1) return false;
+bool by_columns(const gatecore_layer* l, int threads) {
+  if (threads == 1) return false;
   if (l->split) return l->split == 2;
-  const long rows = l->batch / members, bytes = 4L * l->rows * (l->hidden_size + l->input_size);
+  const long rows = l->batch / threads, bytes = 4L * l->rows * (l->hidden_size + l->input_size);
   return (rows <= 16 && bytes > (2L << 20)) || (rows < 6 && bytes > 400L * 1024);
 }
 
-typedef void (*Run)(const gatecore_layer&, const gatecore_arguments&, const Member&, bool);
+typedef void (*Run)(const gatecore_layer&, const gatecore_arguments&, const Worker&, bool);
 
 // Runs one of the calls on the layer's threads.
 int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Kernels::*direction) {
@@ -55,9 +55,9 @@ int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Ke
     const gatecore_arguments& arguments;
     Run run;
   } job = {*layer, *arguments, kernels_of(layer).*direction};
-  run_team(layer->threads, [](void* data, const Member& member) {
+  run_on_threads(layer->threads, [](void* data, const Worker& worker) {
     const Job& j = *(const Job*)data;
-    j.run(j.layer, j.arguments, member, by_columns(&j.layer, member.size));
+    j.run(j.layer, j.arguments, worker, by_columns(&j.layer, worker.size));
   }, &job);
   return OK;
 }

@@ -34,41 +34,41 @@ struct Left {
   long stride, depth;
 };
 
-// Memory that is asked for while products are computed, a line for each row of weights: the weights
-// that follow, and what the next step touches, which has long left the caches. A burst of such
-// requests at any other time would have to be waited for.
-class Ahead {
+// Prefetches while products are computed, a line for each row of weights: the weights that follow,
+// and what the next step touches, which has long left the caches. A burst of prefetches at any other
+// time would have to be waited for.
+class Prefetcher {
  public:
-  struct Run { const float *next, *end; };
+  struct Range { const float *next, *end; };
   void add(const float* start, long floats) {
     if (!start || floats <= 0) return;
     lines_ += rounded(floats, LINE) / LINE;
-    runs_[count_++] = {start, start + rounded(floats, LINE)};
+    ranges_[count_++] = {start, start + rounded(floats, LINE)};
   }
-  // With so many rows of weights to come, the first of them ask for weights: what is added is asked
-  // for by the last ones, with some to spare, and no weights drive it from the cache again.
-  void postpone(long rows) { waiting_ = count_ ? most(0, rows - lines_ - lines_ / 4) : 0; }
-  // A tile goes on with `begin`, takes what is `following` when a run is at its end, and hands back
-  // at the last what it has not asked for.
-  Run begin(const float* weights) {
+  // Of so many rows of weights to come, the first prefetch weights, and the last what was added, with
+  // some to spare: so no weights drive it from the cache again.
+  void start_after(long rows) { rows_ = count_ ? most(0, rows - lines_ - lines_ / 4) : 0; }
+  // A tile begins with `resume`, goes on with `following` at the end of a range, and returns the rest
+  // by `suspend`.
+  Range resume(const float* weights) {
     weights_ = weights;
-    if (waiting_) return {weights, weights + waiting_ * LINE};
-    return now_ < count_ ? runs_[now_] : Run{weights, nullptr};
+    if (rows_) return {weights, weights + rows_ * LINE};
+    return now_ < count_ ? ranges_[now_] : Range{weights, nullptr};
   }
-  __attribute__((noinline)) Run following() {
-    if (waiting_) waiting_ = 0;
+  __attribute__((noinline)) Range following() {
+    if (rows_) rows_ = 0;
     else now_++;
-    return begin(weights_);
+    return resume(weights_);
   }
-  void hand_back(Run run) {
-    if (waiting_) waiting_ = (run.end - run.next) / LINE;
-    else if (now_ < count_) runs_[now_] = run;
+  void suspend(Range range) {
+    if (rows_) rows_ = (range.end - range.next) / LINE;
+    else if (now_ < count_) ranges_[now_] = range;
   }
 
  private:
-  Run runs_[7];
+  Range ranges_[7];
   int count_ = 0, now_ = 0;
-  long lines_ = 0, waiting_ = 0;
+  long lines_ = 0, rows_ = 0;
   const float* weights_ = nullptr;
 };
 
@@ -77,9 +77,9 @@ class Ahead {
 template <int MROWS, int VECTORS>
 static void tile(const Left* left, int parts, long first, const float* __restrict panel, long width,
                  float* out, long out_stride, const float* initial, const float* upcoming,
-                 Ahead& ahead) {
+                 Prefetcher& prefetcher) {
   V sum[MROWS][VECTORS];
-  Ahead::Run run = ahead.begin(upcoming);
+  Prefetcher::Range range = prefetcher.resume(upcoming);
   V start[VECTORS] = {};
   if (initial)
 #pragma GCC unroll 4
@@ -93,9 +93,9 @@ static void tile(const Left* left, int parts, long first, const float* __restric
     const float* a = left[part].data + first * stride;
     for (long k = 0; k < depth; k++) {
       V w[VECTORS];
-      __builtin_prefetch(run.next, 0, 2);  // not into the first cache, which the tile fills
-      run.next += LINE;
-      if (__builtin_expect(run.next == run.end, 0)) run = ahead.following();
+      __builtin_prefetch(range.next, 0, 2);  // not into the first cache, which the tile fills
+      range.next += LINE;
+      if (__builtin_expect(range.next == range.end, 0)) range = prefetcher.following();
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++) w[v] = load(panel + v * VL);
       panel += width;
@@ -107,7 +107,7 @@ static void tile(const Left* left, int parts, long first, const float* __restric
       }
     }
   }
-  ahead.hand_back(run);
+  prefetcher.suspend(range);
 #pragma GCC unroll 8
   for (int r = 0; r < MROWS; r++) {
     float* to = out + r * out_stride;
@@ -125,58 +125,45 @@ static long tiles_of(long rows) { return halved(rows) ? 2 : (rows + MR - 1) / MR
 template <int VECTORS>
 static void rows_by_panel(long rows, const Left* left, int parts, long depth, const float* panel,
                           float* out, long out_stride, const float* initial,
-                          const float* upcoming, Ahead& ahead) {
+                          const float* upcoming, Prefetcher& prefetcher) {
   const long width = VECTORS * VL;
   if (VECTORS == 4 && halved(rows)) {
-    tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming, ahead);
+    tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming, prefetcher);
     tile<8, 2>(left, parts, 0, panel + 2 * VL, width, out + 2 * VL, out_stride,
-               initial ? initial + 2 * VL : initial, upcoming + depth * LINE, ahead);
+               initial ? initial + 2 * VL : initial, upcoming + depth * LINE, prefetcher);
     return;
   }
   const long tiles = tiles_of(rows);
   for (long i = 0; i < tiles; i++) {
     const long first = rows * i / tiles;
-    float* c = out + first * out_stride;
-    const float* next = upcoming + i * depth * LINE;
-    switch (rows * (i + 1) / tiles - first) {
-#define CASE(m)                                                                               \
-  case m:                                                                                     \
-    tile<m, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead); \
-    break;
-      CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-      default:
-        tile<MR, VECTORS>(left, parts, first, panel, width, c, out_stride, initial, next, ahead);
-#undef CASE
-    }
+    with_constant<MR>(rows * (i + 1) / tiles - first, [&](auto height) {
+      tile<height.value, VECTORS>(left, parts, first, panel, width, out + first * out_stride,
+                                  out_stride, initial, upcoming + i * depth * LINE, prefetcher);
+    });
   }
+}
+
+INLINE long depth_of(const Left* left, int parts) {
+  long depth = 0;
+  for (int part = 0; part < parts; part++) depth += left[part].depth;
+  return depth;
 }
 
 // One pass: all parts by the rows of `weights` from `from` on, for the panels begin .. end.
 static void pass(long rows, const Left* left, int parts, const Packed& weights, long from,
                  long begin, long end, float* out, long out_stride, const float* initial,
-                 Ahead& ahead) {
-  long depth = 0;
-  for (int part = 0; part < parts; part++) depth += left[part].depth;
+                 Prefetcher& prefetcher) {
+  const long depth = depth_of(left, parts);
   for (long p = begin; p < end; p++) {
-    const long vectors = weights.vectors(p);
-    const float* panel = weights.panel(p) + from * vectors * VL;
+    const float* panel = weights.panel(p) + from * weights.vectors(p) * VL;
     // what is read after this panel: the next one, or the first one's next rows
     const float* upcoming = p + 1 < end
                                 ? weights.panel(p + 1) + from * weights.vectors(p + 1) * VL
                                 : weights.panel(begin) + (from + depth) * PANEL;
-    float* c = out + p * PANEL;
-    const float* start = initial ? initial + p * PANEL : nullptr;
-    switch (vectors) {
-#define CASE(n)                                                                                \
-  case n:                                                                                      \
-    rows_by_panel<n>(rows, left, parts, depth, panel, c, out_stride, start, upcoming, ahead); \
-    break;
-      CASE(1) CASE(2)
-#if VL == 16
-      CASE(3) CASE(4)
-#endif
-#undef CASE
-    }
+    with_constant<NV>(weights.vectors(p), [&](auto vectors) {
+      rows_by_panel<vectors.value>(rows, left, parts, depth, panel, out + p * PANEL, out_stride,
+                                   initial ? initial + p * PANEL : nullptr, upcoming, prefetcher);
+    });
   }
 }
 
@@ -185,16 +172,14 @@ static void pass(long rows, const Left* left, int parts, const Packed& weights, 
 // for whole vectors. Deep parts are taken INNER rows of weights at a time.
 static void multiply(long rows, const Left* left, int parts, const Packed& weights, long from,
                      long begin, long end, float* out, long out_stride, const float* initial,
-                     Ahead& ahead) {
-  long depth = 0;
-  for (int part = 0; part < parts; part++) depth += left[part].depth;
-  if (depth <= INNER + LINE)
-    return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial, ahead);
+                     Prefetcher& prefetcher) {
+  if (depth_of(left, parts) <= INNER + LINE)
+    return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial, prefetcher);
   for (int part = 0; part < parts; part++)
     for (long k = 0; k < left[part].depth; k += INNER) {
       const Left block = {left[part].data + k, left[part].stride,
                           least(INNER, left[part].depth - k)};
-      pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial, ahead);
+      pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial, prefetcher);
       from += block.depth;
       initial = nullptr;
     }
@@ -206,8 +191,8 @@ enum { HEIGHT = 6 };    // rows of a tile of weight gradients
 enum { BLOCK = 1024 };  // time steps times sequences of one pass: the right operand of a panel, and
                         // the next one's, stay in the L2 cache
 
-// Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. With each k, what stands `step` times k
-// from `upcoming` is asked for.
+// Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. Each k prefetches what stands `step`
+// times k from `upcoming`.
 template <int ROWS, int VECTORS>
 static void outer_tile(const float* left, const float* __restrict right, long right_stride,
                        long depth, float* out, bool fresh, const float* upcoming, long step) {
@@ -243,44 +228,26 @@ static void outer_tile(const float* left, const float* __restrict right, long ri
 
 // out (panel of `vectors`, rows from..to of it) += left^T right over `depth` rows. `left` is
 // [tile of HEIGHT rows][left_depth][HEIGHT]; `from` and `to` count such tiles, of `total` rows. A tile
-// asks for the next one's left operand, the last ones for a vector each of the right one that follows.
-template <int VECTORS>
-static void outer_panel(const float* left, long left_depth, long from, long to, long total,
-                        const float* right, long right_stride, long depth, float* out, bool fresh) {
-  for (long k = 0; k < depth; k += BLOCK) {
-    const long block = least(BLOCK, depth - k);
-    const float* b = right + k * right_stride;
-    const float* following = k + BLOCK < depth ? b + BLOCK * right_stride : right + VECTORS * VL;
-    for (long i = from; i < to; i++) {
-      const float* a = left + (i * left_depth + k) * HEIGHT;
-      const long rest = to - 1 - i;
-      const float* next = rest < VECTORS ? following + rest * VL : a + left_depth * HEIGHT;
-      const long step = rest < VECTORS ? right_stride : HEIGHT;
-      float* c = out + i * HEIGHT * VECTORS * VL;
-      const bool start = fresh && k == 0;
-      switch (least(HEIGHT, total - i * HEIGHT)) {
-#define CASE(m) \
-  case m: outer_tile<m, VECTORS>(a, b, right_stride, block, c, start, next, step); break;
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#undef CASE
-      }
-    }
-  }
-}
-
+// prefetches the next one's left operand, the last ones a vector each of the right one that follows.
 static void outer(const float* left, long left_depth, long from, long to, long total,
                   const float* right, long right_stride, long depth, long vectors, float* out,
                   bool fresh) {
-  switch (vectors) {
-#define CASE(n)                                                                                 \
-  case n:                                                                                       \
-    outer_panel<n>(left, left_depth, from, to, total, right, right_stride, depth, out, fresh); \
-    break;
-    CASE(1) CASE(2)
-#if VL == 16
-    CASE(3) CASE(4)
-#endif
-#undef CASE
+  for (long k = 0; k < depth; k += BLOCK) {
+    const long block = least(BLOCK, depth - k), width = vectors * VL;
+    const float* b = right + k * right_stride;
+    const float* following = k + BLOCK < depth ? b + BLOCK * right_stride : right + width;
+    for (long i = from; i < to; i++) {
+      const float* a = left + (i * left_depth + k) * HEIGHT;
+      const long rest = to - 1 - i;
+      const float* next = rest < vectors ? following + rest * VL : a + left_depth * HEIGHT;
+      const long step = rest < vectors ? right_stride : HEIGHT;
+      with_constant<NV>(vectors, [&](auto v) {
+        with_constant<HEIGHT>(total - i * HEIGHT, [&](auto height) {
+          outer_tile<height.value, v.value>(a, b, right_stride, block, out + i * HEIGHT * width,
+                                            fresh && k == 0, next, step);
+        });
+      });
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// Threads: a team that runs one function, and a barrier between its members.
+// Threads that run one function together, and a barrier between them.
 #pragma once
 
 #include <atomic>
@@ -6,11 +6,11 @@
 struct Barrier {
   alignas(64) std::atomic<int> arrived{0};
   alignas(64) std::atomic<int> generation{0};
-  void wait(int members);
+  void wait(int threads);
 };
 
-// One member's view: `id` of `size` threads that run together.
-struct Member {
+// What one thread knows of a job: it is number `id` of `size` threads, and takes that share.
+struct Worker {
   int id, size;
   Barrier* barrier;
 
@@ -19,6 +19,6 @@ struct Member {
   long end(long count) const { return count * (id + 1) / size; }
 };
 
-// Runs f(data, member) on as many threads as are granted, at most `wanted`; returns when all have.
-void run_team(int wanted, void (*f)(void*, const Member&), void* data);
+// Runs f(data, worker) on at most so many threads, and returns when all have ended.
+void run_on_threads(int most, void (*f)(void*, const Worker&), void* data);
 void use_openmp(void* parallel, void* num_threads);

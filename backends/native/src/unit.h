@@ -1,8 +1,9 @@
 // The kernels of one instruction set: include with ISA and VL defined.
 #pragma once
 
+#include "backward.h"
+#include "forward.h"
 #include "kernels.h"
-#include "sequence.h"
 
 namespace ISA {
 
@@ -26,25 +27,25 @@ static CellSteps steps_of(const gatecore_layer& l) {
   return {};  // not reached: library.cpp checks the fields
 }
 
-static void run_forward(const gatecore_layer& l, const gatecore_arguments& a, const Member& member,
+static void run_forward(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
                         bool by_columns) {
-  Sequence{l, member, by_columns}.forward(a, steps_of(l).forward);
+  Forward{{l, a, worker, by_columns}}.run(steps_of(l).forward);
 }
 
-static void run_backward(const gatecore_layer& l, const gatecore_arguments& a, const Member& member,
+static void run_backward(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
                          bool by_columns) {
-  Sequence{l, member, by_columns}.backward(a, steps_of(l).backward);
+  Backward{{l, a, worker, by_columns}}.run(steps_of(l).backward);
 }
 
 static long forward_floats(const gatecore_layer& l) {
   Arena arena(nullptr);
-  Sequence::ForwardScratch scratch(l, arena, l.threads);
+  ForwardScratch(l, arena);
   return arena.next - (float*)nullptr + LINE;
 }
 
 static long backward_floats(const gatecore_layer& l, bool wants_d_x) {
   Arena arena(nullptr);
-  Sequence::BackwardScratch scratch(l, arena, l.threads, wants_d_x);
+  BackwardScratch(l, arena, wants_d_x);
   return arena.next - (float*)nullptr + LINE;
 }
 

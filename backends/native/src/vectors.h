@@ -22,6 +22,14 @@ INLINE long rounded(long n, long to) { return (n + to - 1) / to * to; }
 INLINE long least(long a, long b) { return a < b ? a : b; }
 INLINE long most(long a, long b) { return a > b ? a : b; }
 
+// f(constant) with a constant of value n, which is 1 .. MOST
+template <int N> struct Constant { enum { value = N }; };
+template <int MOST, class F> INLINE void with_constant(long n, F f) {
+  if constexpr (MOST > 1)
+    if (n < MOST) return with_constant<MOST - 1>(n, f);
+  f(Constant<MOST>());
+}
+
 INLINE V load(const float* p) { return *(const Unaligned*)p; }
 INLINE void store(float* p, V v) { *(Unaligned*)p = v; }
 INLINE V all(float x) { return x - (V){}; }
@@ -36,6 +44,13 @@ INLINE V load(const float* p, int n) {
 INLINE void store(float* p, V v, int n) {
   if (n >= VL) return store(p, v);
   for (int i = 0; i < n; i++) p[i] = v[i];
+}
+
+// f(j, n) for each vector of n lanes; n is the constant VL for all but the last.
+template <class F> INLINE void for_vectors(long count, F f) {
+  long j = 0;
+  for (; j + VL <= count; j += VL) f(j, VL);
+  if (j < count) f(j, (int)(count - j));
 }
 
 // lowest and highest keep a NaN that is their second argument

@@ -1,0 +1,235 @@
+// The backward pass. It forms the weights' gradients chunk by chunk of time steps: what these read was
+// just written, and of small layers is still in the L2 cache.
+#pragma once
+
+#include "sequence.h"
+
+namespace ISA {
+
+INLINE long chunk_steps(const gatecore_layer& l) {
+  const long rows = l.hidden_size >= 512 ? 1024 : l.hidden_size >= 128 ? 256 : 512;
+  return most(1, least(rows / most(1, l.batch), l.time));
+}
+
+// Features of the weights' gradients are h, 1 for the bias, and x; their floats: columns by features.
+INLINE long features_of(const gatecore_layer& l) { return l.hidden_size + 1 + l.input_size; }
+INLINE long gradient_floats(const gatecore_layer& l) {
+  return rounded(l.width, VL) * rounded(features_of(l), HEIGHT);
+}
+// Whether each thread sums the gradients over its own sequences, and so waits for no other: where the
+// sums fit the cache once more, and all threads have about as many sequences.
+INLINE bool separate_sums(const gatecore_layer& l) {
+  return l.threads > 1 && l.split != 2 && l.batch >= 4 * l.threads &&
+         gradient_floats(l) <= 80 * 1024;
+}
+
+enum { X_ROWS = 96 };
+
+struct BackwardScratch {
+  Packed recurrent;   // (rows, hidden): of the state's columns
+  Packed inputs;      // (rows, input): of the input's columns, if there is d_x
+  float* d_gates;     // (steps of a chunk, batch, stride)
+  float *d_hidden, *d_cell;  // (batch, padded hidden)
+  float* features;    // of a chunk, transposed in tiles: [tile][row][HEIGHT]
+  float* gradient;    // the columns' gradients, [panel][feature][vectors][lane], once for each thread
+                      // with sums of its own
+  float* d_x;         // for each thread, X_ROWS rows of padded x
+  float* buffers;
+  BackwardScratch(const gatecore_layer& l, Arena& arena, bool wants_x) {
+    const long H = l.hidden_size, B = l.batch, rows = chunk_steps(l) * B;
+    recurrent = {arena.allocate(Packed::floats(l.rows, H)), l.rows, H};
+    inputs = {nullptr, l.rows, l.input_size};
+    if (wants_x) inputs.data = arena.allocate(Packed::floats(l.rows, l.input_size));
+    d_gates = arena.allocate(rows * stride_of(l));
+    d_hidden = arena.allocate(B * rounded(H, VL));
+    d_cell = arena.allocate(B * rounded(H, VL));
+    features = arena.allocate(rounded(features_of(l), HEIGHT) * rows);
+    gradient = arena.allocate(gradient_floats(l) * (separate_sums(l) ? l.threads : 1));
+    d_x = wants_x ? arena.allocate(l.threads * X_ROWS * rounded(l.input_size, VL)) : nullptr;
+    buffers = arena.allocate(l.threads * BUFFERS * buffer_floats(l));
+  }
+};
+
+struct Backward : Sequence {
+  const bool separate = false;  // whether this thread sums over its own sequences
+  const long FEATURES = features_of(l), CHUNK = chunk_steps(l);
+  // the threads that form a chunk's gradients together, and the sequences that they sum over
+  const Worker sharing = separate ? Worker{0, 1, nullptr} : worker;
+  const long first_sequence = separate ? row_begin() : 0;
+  const long sequences = separate ? row_end() - first_sequence : B;
+
+  void run(CellStep cell_backward) const {
+    Arena arena(a.scratch);
+    const BackwardScratch s(l, arena, a.d_x);
+    pack(s.recurrent, a.weight_hh, l.state_rows);
+    if (a.d_x) pack(s.inputs, a.weight_ih, l.input_rows);
+    copy_state(a.d_final_hidden, H, s.d_hidden, H_STRIDE);
+    copy_state(a.d_final_cell, H, s.d_cell, H_STRIDE);
+    worker.wait();
+    if (separate_sums(l)) {
+      // as many groups as threads were asked for: sums do not depend on how many were granted
+      for (int id = worker.begin(l.threads); id < worker.end(l.threads); id++)
+        Backward{{l, a, {id, l.threads, nullptr}, false}, true}.steps(s, cell_backward);
+      worker.wait();
+      add_up(s);
+    } else {
+      steps(s, cell_backward);
+    }
+    copy_state(s.d_hidden, H_STRIDE, a.d_initial_hidden, H);
+    copy_state(s.d_cell, H_STRIDE, a.d_initial_cell, H);
+    unpack_gradients(s);
+  }
+
+  // All steps from the last to the first, and with them the columns' gradients and d_x.
+  void steps(BackwardScratch s, CellStep cell_backward) const {
+    s.d_gates += first_sequence * CHUNK * STRIDE;
+    s.features += first_sequence * CHUNK * rounded(FEATURES, HEIGHT);
+    if (separate) s.gradient += worker.id * gradient_floats(l);
+    for (long last = T; last > 0;) {
+      const long first = (last - 1) / CHUNK * CHUNK;
+      for (long t = last - 1; t >= first; t--) step(s, t, first, cell_backward);
+      sharing.wait();
+      accumulate(s, (last - first) * sequences, last == T);
+      if (a.d_x) input_cotangents(s, first, last);
+      sharing.wait();
+      last = first;
+    }
+  }
+
+  void step(const BackwardScratch& s, long t, long first, CellStep cell_backward) const {
+    float* d_gates = s.d_gates + ((t - first) * sequences - first_sequence) * STRIDE;
+    Step step = step_at(t, s.buffers);
+    step.d_gates = d_gates;
+    step.d_hidden = s.d_hidden;
+    step.d_cell = s.d_cell;
+    step.d_stride = H_STRIDE;
+    Prefetcher prefetcher;
+    if (t > 0) {
+      prefetch_rows(prefetcher, t > first ? d_gates - sequences * STRIDE : nullptr, STRIDE);
+      prefetch_rows(prefetcher, step.gates - B * STRIDE, STRIDE);
+      prefetch_rows(prefetcher, step.cell ? step.cell_before - B * H : nullptr, H);
+      prefetch_rows(prefetcher, step.hidden_before - B * H, H);
+      prefetch_rows(prefetcher, a.x + (t - 1) * B * IN, IN);
+      prefetch_rows(prefetcher, step.d_output ? step.d_output - B * H : nullptr, H);
+      prefetch_rows(prefetcher, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
+    }
+    cell_backward(step, row_begin(), row_end());
+    gather_features(s, t, first);
+    step_barrier();
+    const Packed& w = s.recurrent;
+    const long r0 = first_row(), rows = last_row() - r0, begin = first_panel(w), end = last_panel(w);
+    prefetcher.start_after(tiles_of(rows) * (end - begin) * ROWS);
+    const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
+    multiply(rows, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
+             prefetcher);
+    step_barrier();
+    reset(t, s.d_hidden, s.d_cell, H_STRIDE);
+  }
+
+  // The features of this thread's rows at step t, [h of the step before, 1, x], to those of the chunk
+  // from step `first` on, with time and batch as the inner index.
+  void gather_features(const BackwardScratch& s, long t, long first) const {
+    const long depth = CHUNK * sequences;
+    for (long r = row_begin(); r < row_end(); r++) {
+      const float *h = a.saved_hidden + (t * B + r) * H, *x = a.x + (t * B + r) * IN;
+      float* to = s.features + ((t - first) * sequences + r - first_sequence) * HEIGHT;
+      long m = 0;
+      auto tiles = [&](const float* from, long offset, long end) ALWAYS_INLINE {
+        for (; m + HEIGHT <= end; m += HEIGHT, to += HEIGHT * depth)
+          __builtin_memcpy(to, from + (m - offset), HEIGHT * sizeof(float));
+      };
+      auto mixed = [&] {
+        for (long i = m; i < m + HEIGHT; i++)
+          to[i - m] = i < H ? h[i] : i == H ? 1.0f : i < FEATURES ? x[i - H - 1] : 0.0f;
+        m += HEIGHT;
+        to += HEIGHT * depth;
+      };
+      tiles(h, 0, H);
+      while (m <= H) mixed();
+      tiles(x, H + 1, FEATURES);
+      if (m < FEATURES) mixed();
+    }
+  }
+
+  void accumulate(const BackwardScratch& s, long rows, bool fresh) const {
+    const Packed columns = {nullptr, 0, WIDTH};
+    for (long p = sharing.begin(columns.panels()); p < sharing.end(columns.panels()); p++) {
+      const bool input_only = (p + 1) * PANEL <= l.state_offset, state_only = p * PANEL >= ROWS;
+      const long from = input_only ? H / HEIGHT : 0;
+      const long to = ((state_only ? H + 1 : FEATURES) + HEIGHT - 1) / HEIGHT;
+      outer(s.features, CHUNK * sequences, from, to, FEATURES, s.d_gates + p * PANEL, STRIDE, rows,
+            columns.vectors(p), s.gradient + p * PANEL * rounded(FEATURES, HEIGHT), fresh);
+    }
+  }
+
+  void input_cotangents(const BackwardScratch& s, long first, long last) const {
+    static const float zeros[PANEL] = {};
+    const long rows = (last - first) * sequences, padded = rounded(IN, VL);
+    float* out = s.d_x + worker.id * X_ROWS * padded;
+    Prefetcher prefetcher;
+    for (long k = sharing.begin(rows); k < sharing.end(rows); k += X_ROWS) {
+      const long count = least(X_ROWS, sharing.end(rows) - k);
+      const Left left = {s.d_gates + k * STRIDE, STRIDE, ROWS};
+      for (long p = 0; p < s.inputs.panels(); p++)  // one by one: they all start from `zeros`
+        multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL, prefetcher);
+      for (long r = 0; r < count; r++) {
+        const long row = (first + (k + r) / sequences) * B + first_sequence + (k + r) % sequences;
+        for (long i = 0; i < IN; i++) a.d_x[row * IN + i] = out[r * padded + i];
+      }
+    }
+  }
+
+  // The threads' own sums into the first one's.
+  void add_up(const BackwardScratch& s) const {
+    const long count = gradient_floats(l);
+    for (int other = 1; other < l.threads; other++)
+      for (long i = worker.begin(count); i < worker.end(count); i++)
+        s.gradient[i] += s.gradient[other * count + i];
+    worker.wait();
+  }
+
+  // The weights' rows of the columns of w, panel by panel.
+  void pack(const Packed& w, const float* source, const int32_t* rows) const {
+    for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
+      const long lanes = w.vectors(p) * VL, columns = least(lanes, w.columns - p * PANEL);
+      for (long k = 0; k < w.depth; k++) {
+        const float* from = source + rows[k] * w.columns + p * PANEL;
+        float* to = w.panel(p) + k * lanes;
+        for (long i = 0; i < lanes; i++) to[i] = i < columns ? from[i] : 0.0f;
+      }
+    }
+  }
+
+  // From the columns' gradients to the packed weights' rows.
+  void unpack_gradients(const BackwardScratch& s) const {
+    const Packed columns = {nullptr, 0, WIDTH};
+    for (long p = worker.begin(columns.panels()); p < worker.end(columns.panels()); p++) {
+      const long lanes = columns.vectors(p) * VL, first = p * PANEL, count = least(lanes, WIDTH - first);
+      float* from = s.gradient + first * rounded(FEATURES, HEIGHT);
+      if (T == 0 || B == 0) __builtin_memset(from, 0, FEATURES * lanes * sizeof(float));
+      for (long i = 0; i < count; i++) {
+        float* to = first + i < ROWS ? a.d_bias + l.input_rows[first + i]
+                                     : a.d_bias_n + (first + i - ROWS);
+        *to = from[H * lanes + i];
+      }
+      untranspose(from, H, l.state_rows, first - l.state_offset, a.d_weight_hh, lanes, count);
+      untranspose(from + (H + 1) * lanes, IN, l.input_rows, first, a.d_weight_ih, lanes, count);
+    }
+  }
+
+  // to[rows[first + i]][k] = from[k][i] for the first `used` of the lanes, where there is such a row
+  void untranspose(const float* from, long depth, const int32_t* rows, long first, float* to,
+                   long lanes, long used) const {
+    for (long k = 0; k < depth; k += VL)
+      for (long i = 0; i < lanes; i += VL) {
+        const int count = (int)least(VL, depth - k);
+        V block[VL] = {};
+        for (long j = 0; j < count; j++) block[j] = load(from + (k + j) * lanes + i);
+        transpose_block(block);
+        for (long j = 0; j < VL && i + j < used; j++)
+          if (has_row(first + i + j)) store(to + rows[first + i + j] * depth + k, block[j], count);
+      }
+  }
+};
+
+}  // namespace ISA
