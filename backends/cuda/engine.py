@@ -17,7 +17,7 @@ class FusedLayer(Layer):
     def unsupported(call: Call, /) -> str | None:
         """Why the kernels cannot run ``call``; None if they can."""
         engine: Any = call.engine  # a KernelEngine
-        return engine.unfit or support.reason(call.cell, call.steps, call.dtype)
+        return engine.device_unsupported or support.unsupported(call.cell, call.steps, call.dtype)
 
     def _steps(self, acquire: Any) -> KernelSteps:
         return KernelSteps(self.engine, self.layout, self.logits, acquire, self.call.zoneout)
@@ -29,12 +29,12 @@ class KernelEngine(Engine):
     Parameters
     ----------
     launcher : Launcher
-    unfit : str, optional
-        Why the kernels can't run on this device at all.
+    device_unsupported : str, optional
+        Why the kernels cannot run on this device at all.
     """
 
-    def __init__(self, launcher: Launcher, unfit: str | None = None) -> None:
+    def __init__(self, launcher: Launcher, device_unsupported: str | None = None) -> None:
         super().__init__(launcher.xp, (FusedLayer, Layer))
-        self.launcher, self.unfit = launcher, unfit
+        self.launcher, self.device_unsupported = launcher, device_unsupported
         # CuPy's own pool keeps what is freed, in the order of each stream; ours knows no streams
         self.pool = BufferPool(launcher.xp, capacity=0)

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from gatecore.backends.common.layout import layout_of
-from gatecore.backends.cuda import launch as cuda
-from gatecore.backends.cuda import support
+from gatecore.backends.cuda import launch, support
 from gatecore.backends.cuda.engine import KernelEngine
 from gatecore.backends.cuda.steps import KernelSteps
 from gatecore.cells import Cell
@@ -30,23 +29,19 @@ from gatecore.cells import Cell
 Array = Any
 
 
-def missing() -> str | None:
-    """Why no kernel can run here at all, such as CuPy not being installed; None where they can."""
-    try:
-        cuda.launcher()
-    except ImportError as error:
-        return str(error)
-    return None
-
-
-def reason(cell: Cell, steps: tuple[int, int], dtype: Any, device: int = 0) -> str | None:
-    """Why the kernels can't run this cell over (time, batch) steps; None where they can.
+def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any, device: int = 0) -> str | None:
+    """Why the kernels cannot run this cell over (time, batch) steps, or at all; None if they can.
 
     ``dtype`` is a name, "float32", or NumPy's type.
     """
-    if (why := missing()) is not None:
-        return why
-    return cuda.engine(device).unfit or support.reason(cell, steps, dtype)
+    try:
+        engine = launch.engine(device)
+    except ImportError as error:
+        return str(error)
+    return engine.device_unsupported or support.unsupported(cell, steps, dtype)
+
+
+reason = unsupported  # its former name
 
 
 @contextlib.contextmanager
@@ -64,10 +59,10 @@ def on_stream(stream: int, device: int) -> Iterator[KernelEngine]:
     ImportError
         Without CuPy or a GPU.
     """
-    cupy = cuda.launcher().xp
+    cupy = launch.launcher().xp
     there = cupy.cuda.ExternalStream(stream, device) if stream else cupy.cuda.Stream.null
     with cupy.cuda.Device(device), there:
-        yield cuda.engine(device)
+        yield launch.engine(device)
 
 
 def view(engine: KernelEngine, array: Any) -> Array:

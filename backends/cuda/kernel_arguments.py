@@ -1,4 +1,4 @@
-"""The table that tells a kernel about its sequence: ``Sequence`` of sequence.cuh, as a record."""
+"""The kernels' arguments, ``Sequence`` of sequence.cuh, as a NumPy record."""
 
 from typing import Any
 
@@ -9,54 +9,50 @@ from gatecore.backends.common.layout import Layout
 SIZES = (
     "time", "batch", "hidden", "width", "ordered_width", "downsize", "rows", "state_window",
 )  # fmt: skip
-COLUMNS = (
+SLOTS = (
     "candidate", "forget", "input", "refine", "output", "reset", "master_forget", "master_input",
     "state_candidate",
 )  # fmt: skip
-SAVED = ("logits", "ordered", "hiddens", "cells")
-GIVEN = ("keep", "zoneout_mask_cell", "zoneout_mask_hidden")
-AMOUNTS = ("zoneout_cell", "zoneout_hidden")
-RESULTS = ("outputs", "output_cells")
-BETWEEN = ("state", "recurrent")
-BACKWARD = (
-    "d_outputs", "d_output_cells", "d_logits", "d_hidden", "d_cell", "d_recurrent", "through",
-    "d_main",
+PROBABILITIES = ("zoneout_cell", "zoneout_hidden")
+FIELDS = (
+    *SIZES, *SLOTS, "logits", "ordered", "saved_hidden", "saved_cell", "reset_factors",
+    "zoneout_mask_cell", "zoneout_mask_hidden", *PROBABILITIES, "bias_n", "output_hidden",
+    "output_cell", "state", "recurrent", "d_output_hidden", "d_output_cell", "d_logits", "d_hidden",
+    "d_cell", "d_recurrent", "d_state", "d_main",
 )  # fmt: skip
-FIELDS = (*SIZES, *COLUMNS, *SAVED, *GIVEN, *AMOUNTS, "bias", *RESULTS, *BETWEEN, *BACKWARD)
-
-RECORD = np.dtype([(n, np.float64 if n in AMOUNTS else np.int64) for n in FIELDS])
+RECORD = np.dtype([(n, np.float64 if n in PROBABILITIES else np.int64) for n in FIELDS])
 
 
-def blank(layout: Layout, steps: tuple[int, int]) -> np.ndarray:
-    """A record (1,) with sizes and columns filled in, all pointers null."""
-    record = np.zeros(1, RECORD)
-    time, batch = steps
-    sizes = {
-        "time": time,
-        "batch": batch,
-        "hidden": layout.hidden_size,
-        "width": layout.width,
-        "ordered_width": layout.ordered_width,
-        "downsize": layout.mechanism.downsize if layout.mechanism.auxiliary == "master" else 1,
-        "rows": len(layout.state_rows),
-        "state_window": layout.state_window.start,
-    }
-    for name, value in sizes.items():
-        record[name] = value
-    for slot in COLUMNS:
-        record[slot] = layout.columns[slot].start if slot in layout.columns else -1
-    return record
+def record_of(layout: Layout, steps: tuple[int, int], pointer: Any, **fields: Any) -> np.ndarray:
+    """The arguments (1,) for a sequence of (time, batch) steps.
 
-
-def fill(record: np.ndarray, pointer: Any, **arrays: Any) -> None:
-    """Write the addresses of arrays that the kernels are to find; None is the null pointer.
+    Parameters
+    ----------
+    pointer : callable
+        The address of an array.
+    **fields
+        Arrays and probabilities by name; others are null and 0.
 
     Raises
     ------
     ValueError
-        An array whose memory is not in one piece.
+        An array is not contiguous.
     """
-    for name, array in arrays.items():
-        if array is not None and not array.flags.c_contiguous:
-            raise ValueError(f"{name} must be contiguous")
-        record[name] = 0 if array is None else pointer(array)
+    sizes = (
+        *steps, layout.hidden_size, layout.width, layout.ordered_width,
+        layout.mechanism.downsize if layout.mechanism.auxiliary == "master" else 1,
+        len(layout.state_rows), layout.state_window.start,
+    )  # fmt: skip
+    record = np.zeros(1, RECORD)
+    for name, size in zip(SIZES, sizes, strict=True):
+        record[name] = size
+    for slot in SLOTS:
+        record[slot] = layout.columns[slot].start if slot in layout.columns else -1
+    for name, value in fields.items():
+        if name in PROBABILITIES:
+            record[name] = value
+        elif value is not None:
+            if not value.flags.c_contiguous:
+                raise ValueError(f"{name} must be contiguous, got strides {value.strides}")
+            record[name] = pointer(value)
+    return record

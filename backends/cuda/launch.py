@@ -16,12 +16,12 @@ import numpy as np
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import source, support
 from gatecore.backends.cuda.engine import KernelEngine
-from gatecore.backends.cuda.steps import Station
+from gatecore.backends.cuda.steps import GraphBuffers, Kernel
 
 Array = Any
 
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' with a CUDA 12 driver)"
-_STATIONS = 32  # shapes whose graphs are kept; the one not used for longest goes first
+_MAX_SHAPES = 32  # whose graphs are kept; the least recently used goes first
 
 
 def require() -> Any:
@@ -30,7 +30,7 @@ def require() -> Any:
     Raises
     ------
     ImportError
-        Saying which of them is missing, and what to do.
+        One of them is missing; the message says what to do.
     """
     try:
         cupy = importlib.import_module("cupy")
@@ -57,49 +57,47 @@ class CudaLauncher:
 
     def __init__(self, cupy: Any) -> None:
         self.xp = cupy
-        self._stations: OrderedDict[tuple[Any, ...], Station] = OrderedDict()
+        self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
 
     def pointer(self, array: Array) -> int:
         """The address of an array in device memory."""
         return int(array.data.ptr)
 
     def upload(self, record: np.ndarray, target: Array) -> None:
-        """Copy the table, in the stream's order: after the kernels that still read the last one."""
+        """Copy the arguments, in the stream's order: after the kernels that still read the last."""
         target.set(record.view(np.uint8))
 
-    def kernels(
-        self, layout: Layout, dtype: Any, batch: int
-    ) -> Sequence[Callable[[Array, int], None]]:
+    def kernels(self, layout: Layout, dtype: Any, batch: int) -> Sequence[Kernel]:
         """The forward and the backward kernel, compiled at the first request."""
         device = self.xp.cuda.runtime.getDevice()
         compiled = _compiled(self.xp, source.names(layout, dtype), device)
         shape = support.geometry(layout, batch, np.dtype(dtype).itemsize)
         return [functools.partial(_launch, kernel, shape) for kernel in compiled]
 
-    def station(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> Station:
-        """The station for this shape on the current device and stream."""
+    def buffers(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> GraphBuffers:
+        """The buffers for this shape on the current device and stream."""
         device = self.xp.cuda.runtime.getDevice()
         stream = self.xp.cuda.get_current_stream().ptr
         key = (device, stream, layout.cell, steps, str(dtype))
-        station = self._stations.pop(key, None) or Station(self.xp, layout, steps, dtype)
-        self._stations[key] = station
-        while len(self._stations) > _STATIONS:
-            self._stations.popitem(last=False)
-        return station
+        buffers = self._buffers.pop(key, None) or GraphBuffers(self.xp, layout, steps, dtype)
+        self._buffers[key] = buffers
+        while len(self._buffers) > _MAX_SHAPES:
+            self._buffers.popitem(last=False)
+        return buffers
 
-    def replay(self, station: Station, direction: str, body: Callable[[], None]) -> None:
-        """Run the body the first time, record it the second, and launch the record."""
-        if direction not in station.recorded:
-            station.recorded[direction] = None
+    def replay(self, buffers: GraphBuffers, direction: str, body: Callable[[], None]) -> None:
+        """Run the body the first time, record it the second, and launch the graph."""
+        if direction not in buffers.graphs:
+            buffers.graphs[direction] = None
             body()
             return
-        if station.recorded[direction] is None:
-            station.recorded[direction] = self._record(body)
-        station.recorded[direction].launch()
+        if buffers.graphs[direction] is None:
+            buffers.graphs[direction] = self._record(body)
+        buffers.graphs[direction].launch()
 
     def release(self) -> None:
-        """Forget all stations and their graphs."""
-        self._stations.clear()
+        """Free all buffers and graphs."""
+        self._buffers.clear()
 
     def _record(self, body: Callable[[], None]) -> Any:
         stream = self.xp.cuda.Stream(non_blocking=True)
@@ -112,8 +110,8 @@ class CudaLauncher:
         return graph
 
 
-def _launch(kernel: Any, shape: support.Geometry, table: Array, t: int) -> None:
-    kernel(shape.grid, (shape.threads,), (table, np.int64(t)), shared_mem=shape.shared)
+def _launch(kernel: Any, shape: support.Geometry, arguments: Array, t: int) -> None:
+    kernel(shape.grid, (shape.threads,), (arguments, np.int64(t)), shared_mem=shape.shared)
 
 
 @functools.cache
@@ -127,7 +125,7 @@ def _compiled(cupy: Any, names: tuple[str, str], device: int) -> list[Any]:
 
 @functools.cache
 def launcher() -> CudaLauncher:
-    """The one launcher: every user of the kernels shares its stations."""
+    """The one launcher, whose graphs all users of the kernels share."""
     return CudaLauncher(require())
 
 
@@ -135,4 +133,4 @@ def launcher() -> CudaLauncher:
 def engine(device: int) -> KernelEngine:
     """The engine for the GPU of that number, which must be the current one."""
     capability = int(launcher().xp.cuda.Device(device).compute_capability)
-    return KernelEngine(launcher(), support.device_reason(capability))
+    return KernelEngine(launcher(), support.device_unsupported(capability))

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.resources
+import itertools
 import re
 from typing import Any
 
@@ -31,27 +32,21 @@ def text() -> str:
     return re.sub(r'^#(include "|pragma once).*\n', "", "".join(files), flags=re.MULTILINE)
 
 
-def template_arguments(layout: Layout, dtype: Any) -> str:
-    """The fields of a mechanism as the kernels' template arguments."""
-    mechanism = layout.mechanism
-    fields = (layout.core, _ACTIVATIONS[mechanism.activation], _AUXILIARIES[mechanism.auxiliary])
-    return ", ".join((_SCALARS[str(dtype)], *(f"gatecore::{field}" for field in fields)))
+def name(direction: str, dtype: Any, core: str, activation: str, auxiliary: str) -> str:
+    """The name expression of a kernel."""
+    fields = (core, _ACTIVATIONS[activation], _AUXILIARIES[auxiliary])
+    arguments = (_SCALARS[str(dtype)], *(f"gatecore::{field}" for field in fields))
+    return f"{direction}<{', '.join(arguments)}>"
 
 
 def names(layout: Layout, dtype: Any) -> tuple[str, str]:
     """The name expressions of the forward and the backward kernel."""
-    arguments = template_arguments(layout, dtype)
-    return f"forward<{arguments}>", f"backward<{arguments}>"
+    mechanism = layout.mechanism
+    fields = (dtype, layout.core, mechanism.activation, mechanism.auxiliary)
+    return name("forward", *fields), name("backward", *fields)
 
 
 def all_names() -> list[str]:
-    """Every instance that exists, for whoever compiles them all."""
-    return [
-        f"{direction}<{_SCALARS[dtype]}, gatecore::{core}, "
-        f"gatecore::{_ACTIVATIONS[activation]}, gatecore::{_AUXILIARIES[auxiliary]}>"
-        for dtype in support.DTYPES
-        for core in support.CORES
-        for activation in support.ACTIVATIONS
-        for auxiliary in support.AUXILIARIES
-        for direction in DIRECTIONS
-    ]
+    """The name expressions of all kernels."""
+    fields = support.DTYPES, support.CORES, support.ACTIVATIONS, support.AUXILIARIES
+    return [name(*instance) for instance in itertools.product(DIRECTIONS, *fields)]

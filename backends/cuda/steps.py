@@ -1,8 +1,8 @@
 """Whole sequences by the fused kernels: the time steps of manual BPTT, one launch each.
 
 What a pullback needs lies in arrays that change from call to call. What stands between a step and
-its product stays in place: a ``Station``, of which there is one for each shape. So a recorded graph
-holds only the station's addresses, and serves every call of that shape.
+its product stays in place, in the graph buffers of a shape. So a recorded graph holds only their
+addresses, and serves every call of that shape.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from gatecore.algebra import Gate
+from gatecore.backends.common.fields import by_state, zoneout_fields
 from gatecore.backends.common.layout import Layout
-from gatecore.backends.cuda import kernel_arguments
+from gatecore.backends.cuda.kernel_arguments import RECORD, record_of
 
 Array = Any
+Kernel = Callable[[Array, int], None]  # of the uploaded arguments and the step
 
 
 class Launcher(Protocol):
-    """What runs the kernels: a GPU (``device``), or in the tests the host's C++ compiler."""
+    """Runs the kernels: on a GPU (``launch``), or in the tests by the host's C++ compiler."""
 
     xp: Any
 
@@ -26,38 +28,32 @@ class Launcher(Protocol):
         """The address of an array's memory."""
 
     def upload(self, record: np.ndarray, target: Array) -> None:
-        """Copy a table's bytes to where the kernels read it."""
+        """Copy the kernels' arguments to where the kernels read them."""
 
-    def kernels(
-        self, layout: Layout, dtype: Any, batch: int
-    ) -> Sequence[Callable[[Array, int], None]]:
-        """The forward and the backward kernel: functions of the uploaded table and the step."""
+    def kernels(self, layout: Layout, dtype: Any, batch: int) -> Sequence[Kernel]:
+        """The forward and the backward kernel."""
 
-    def station(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> "Station":
-        """The station for this shape."""
+    def buffers(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> "GraphBuffers":
+        """The buffers for this shape."""
 
-    def replay(self, station: "Station", direction: str, body: Callable[[], None]) -> None:
-        """Do what ``body`` does: by calling it, or by what was recorded of an earlier call."""
+    def replay(self, buffers: "GraphBuffers", direction: str, body: Callable[[], None]) -> None:
+        """Do the work of ``body``: call it, or launch the graph recorded of an earlier call."""
 
 
-class Station:
-    """Memory that stays where it is between calls of one shape, and what was recorded on it."""
+class GraphBuffers:
+    """Arrays that stay in place between calls of one shape, and the graphs recorded on them."""
 
     def __init__(self, xp: Any, layout: Layout, steps: tuple[int, int], dtype: Any) -> None:
         batch, hidden, rows = steps[1], layout.hidden_size, len(layout.state_rows)
-        shapes = {
-            "state": (batch, hidden),
-            "recurrent": (batch, rows),
-            "d_hidden": (batch, hidden),
-            "d_cell": (batch, hidden),
-            "d_recurrent": (batch, rows),
-            "through": (batch, hidden),
+        shapes: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(("state", "d_hidden", "d_cell", "d_state"), (batch, hidden)),
+            **dict.fromkeys(("recurrent", "d_recurrent"), (batch, rows)),
             "d_main": (batch, 2, hidden),
         }
         self.arrays = {name: xp.empty(shape, dtype=dtype) for name, shape in shapes.items()}
         self.weights = xp.empty((rows, hidden), dtype=dtype)
-        self.table = xp.empty(kernel_arguments.RECORD.itemsize, dtype=np.uint8)
-        self.recorded: dict[str, Any] = {}
+        self.arguments = xp.empty(RECORD.itemsize, dtype=np.uint8)
+        self.graphs: dict[str, Any] = {}
 
 
 class KernelSteps:
@@ -69,13 +65,15 @@ class KernelSteps:
         self.launcher, self.xp = engine.launcher, engine.xp
         self.layout, self.logits = layout, logits
         self.bias: Array = None
-        self.amounts = [self._amount(a) for a in reversed(zoneout or ())]  # in the states' order
-        self.ordered = acquire(3 * layout.ordered_width) if layout.ordered else None
+        zoneout = {name: self._contiguous(z) for name, z in zoneout_fields(zoneout).items()}
+        ordered = acquire(3 * layout.ordered_width) if layout.ordered else None
         names = layout.cell.state_names
         self.states = tuple(acquire(layout.hidden_size, extra=1) for _ in names)
         self.hidden = self.states[0]
         shape = self.hidden.shape[1:]
         self.cotangents = tuple(self.xp.empty(shape, dtype=logits.dtype) for _ in names)
+        saved = by_state("saved", self.states)
+        self._fields = {"logits": logits, "ordered": ordered, **saved, **zoneout}
 
     def gates(self) -> dict[str, Gate]:
         """The gate slots' own activations at every step, by slot name."""
@@ -86,26 +84,24 @@ class KernelSteps:
         self, engine: Any, weights: Array, factors: Array | None, num_outputs: int
     ) -> tuple[Array, ...]:
         """All steps from ``states[..][0]``: the first ``num_outputs`` states after each."""
-        shape = (*self.logits.shape[:2], self.layout.hidden_size)
-        outputs = [self.xp.empty(shape, dtype=self.logits.dtype) for _ in range(num_outputs)]
+        time, batch, _ = self.logits.shape
+        shape, dtype = (time, batch, self.layout.hidden_size), self.logits.dtype
+        outputs = tuple(self.xp.empty(shape, dtype=dtype) for _ in range(num_outputs))
         if factors is not None:
             for states in self.states:
                 states[0] *= factors[0]
-        station = self._station(weights)
-        station.arrays["state"][...] = self.hidden[0]
-        names = dict(zip(kernel_arguments.RESULTS, outputs, strict=False))
-        self._tell(station, factors, **names)
-        step, _ = self._kernels()
-        state, recurrent = station.arrays["state"], station.arrays["recurrent"]
-        transposed = station.weights.T
+        buffers = self._upload(weights, reset_factors=factors, **by_state("output", outputs))
+        state, recurrent = buffers.arrays["state"], buffers.arrays["recurrent"]
+        state[...] = self.hidden[0]
+        kernel, _ = self.launcher.kernels(self.layout, dtype, batch)
 
         def body() -> None:
-            for t in range(shape[0]):
-                self.xp.matmul(state, transposed, out=recurrent)
-                step(station.table, t)
+            for t in range(time):
+                self.xp.matmul(state, buffers.weights.T, out=recurrent)
+                kernel(buffers.arguments, t)
 
-        self.launcher.replay(station, "forward", body)
-        return tuple(outputs)
+        self.launcher.replay(buffers, "forward", body)
+        return outputs
 
     def scan_backward(
         self,
@@ -116,52 +112,35 @@ class KernelSteps:
         d_outputs: Sequence[Array | None],
     ) -> None:
         """From the last states' ``cotangents`` to the first ones', in place, and ``d_logits``."""
-        xp, station = self.xp, self._station(weights)
-        d_outputs = [None if d is None else xp.ascontiguousarray(d) for d in d_outputs]
-        running = [station.arrays[name] for name in ("d_hidden", "d_cell")]
-        for own, value in zip(running, self.cotangents, strict=False):
-            own[...] = value
-        through, d_recurrent = (station.arrays[n] for n in ("through", "d_recurrent"))
-        through[...] = 0
-        names = dict(zip(("d_outputs", "d_output_cells"), d_outputs, strict=False))
-        self._tell(station, factors, d_logits=d_logits, **names)
-        _, step = self._kernels()
+        xp = self.xp
+        outputs = by_state("d_output", map(self._contiguous, d_outputs))
+        buffers = self._upload(weights, reset_factors=factors, d_logits=d_logits, **outputs)
+        d_states = [buffers.arrays[name] for name in ("d_hidden", "d_cell")]
+        d_state, d_recurrent = (buffers.arrays[n] for n in ("d_state", "d_recurrent"))
+        for running, last in zip(d_states, self.cotangents, strict=False):
+            running[...] = last
+        d_state[...] = 0
+        _, kernel = self.launcher.kernels(self.layout, d_logits.dtype, d_logits.shape[1])
 
         def body() -> None:
             for t in reversed(range(len(d_logits))):
-                step(station.table, t)
-                xp.matmul(d_recurrent, station.weights, out=through)
+                kernel(buffers.arguments, t)
+                xp.matmul(d_recurrent, buffers.weights, out=d_state)
 
-        self.launcher.replay(station, "backward", body)
-        xp.add(running[0], through, out=running[0])
-        for own, result in zip(running, self.cotangents, strict=False):
-            result[...] = own if factors is None else own * factors[0]
+        self.launcher.replay(buffers, "backward", body)
+        xp.add(d_states[0], d_state, out=d_states[0])
+        for running, first in zip(d_states, self.cotangents, strict=False):
+            first[...] = running if factors is None else running * factors[0]
 
-    def _station(self, weights: Array) -> Station:
-        station = self.launcher.station(self.layout, self.logits.shape[:2], self.logits.dtype)
-        station.weights[...] = weights
-        return station
+    def _upload(self, weights: Array, **fields: Array | None) -> GraphBuffers:
+        """The buffers of this shape, with the weights and a call's arguments in them."""
+        launcher, steps = self.launcher, self.logits.shape[:2]
+        buffers = launcher.buffers(self.layout, steps, self.logits.dtype)
+        buffers.weights[...] = weights
+        fields |= {"bias_n": self.bias, **self._fields, **buffers.arrays}
+        record = record_of(self.layout, steps, launcher.pointer, **fields)
+        launcher.upload(record, buffers.arguments)
+        return buffers
 
-    def _kernels(self) -> Sequence[Callable[[Array, int], None]]:
-        return self.launcher.kernels(self.layout, self.logits.dtype, self.logits.shape[1])
-
-    def _tell(self, station: Station, keep: Array | None, **call: Array | None) -> None:
-        """Upload the table of this call: ``call`` are the arrays that only it has."""
-        record = kernel_arguments.blank(self.layout, self.logits.shape[:2])
-        arrays = self.logits, self.ordered, *self.states
-        saved = dict(zip(kernel_arguments.SAVED, arrays, strict=False))
-        given: dict[str, Array] = {"keep": keep, "bias": self.bias}
-        for name, amount in zip(("hidden", "cell"), self.amounts, strict=False):
-            if isinstance(amount, float):
-                record[f"zoneout_{name}"] = amount
-            else:
-                given[f"zoneout_mask_{name}"] = amount
-        kernel_arguments.fill(
-            record, self.launcher.pointer, **given, **saved, **station.arrays, **call
-        )
-        self.launcher.upload(record, station.table)
-
-    def _amount(self, amount: Any) -> Any:
-        """A zoneout amount as a float, or draws in one piece of memory."""
-        draws = getattr(amount, "ndim", 0)
-        return self.xp.ascontiguousarray(amount) if draws else float(amount or 0)
+    def _contiguous(self, value: Any) -> Any:
+        return self.xp.ascontiguousarray(value) if getattr(value, "ndim", 0) else value

@@ -29,7 +29,7 @@ class Limits:
 LIMITS = Limits()
 
 
-def reason(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
+def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     """Why the kernels can't run this sequence of (time, batch) steps; None where they can."""
     mechanism = cell.mechanism
     fields = (
@@ -45,7 +45,10 @@ def reason(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     return next((_outside(n, v) for n, v in sizes if _outside(n, v)), None)
 
 
-def device_reason(compute_capability: int) -> str | None:
+reason = unsupported  # its former name
+
+
+def device_unsupported(compute_capability: int) -> str | None:
     """Why the kernels can't run on a GPU of this compute capability (90 for 9.0)."""
     return _outside("compute_capability", compute_capability)
 

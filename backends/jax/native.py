@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
+from gatecore.backends.common.fields import by_state, of_states
 from gatecore.backends.jax import scan
 from gatecore.backends.jax.arguments import Arguments, States
 from gatecore.backends.jax.implementation import Call, Implementation
 from gatecore.backends.native import library
-from gatecore.backends.native.call import LayerCall, Shapes, by_state, layer_call, of_states
+from gatecore.backends.native.call import LayerCall, Shapes, layer_call
 from gatecore.cells import Cell
 
 Array = jax.Array

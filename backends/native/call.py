@@ -16,18 +16,18 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from gatecore.backends.common.fields import by_state
 from gatecore.backends.common.layout import Layout, layout_of
 from gatecore.backends.native import library
 from gatecore.cells import Cell
 
 Shapes = dict[str, tuple[int, ...]]
 
-_STATES = ("hidden", "cell")
 _KINDS = {
     "core": ("lstm", "gru", "minimal"),
     "auxiliary": ("none", "refine", "master"),
@@ -74,38 +74,6 @@ class ArgumentsStruct(ctypes.Structure):
             "d_weight_ih", "d_weight_hh", "d_bias", "d_bias_n", "scratch",
         )),
     ]  # fmt: skip
-
-
-def by_state(prefix: str, parts: Iterable[Any]) -> dict[str, Any]:
-    """The fields of a state's parts, hidden first: ``{prefix}_hidden``, ``{prefix}_cell``."""
-    return dict(zip(_state_fields(prefix), parts, strict=False))
-
-
-@functools.cache
-def _state_fields(prefix: str) -> list[str]:
-    return [f"{prefix}_{name}" for name in _STATES]
-
-
-def of_states(prefix: str, fields: Mapping[str, Any]) -> list[Any]:
-    """The parts of a state from their fields: the inverse of :func:`by_state`."""
-    return [fields[name] for name in _state_fields(prefix) if name in fields]
-
-
-def zoneout_fields(zoneout: Any) -> dict[str, Any]:
-    """The fields of zoneout: a mask where it is an array or a tensor, else a probability.
-
-    ``zoneout`` is that of the hidden state, a tuple (cell, hidden), or None.
-    """
-    if zoneout is None:
-        return {}
-    parts = zoneout if isinstance(zoneout, tuple) else (zoneout,)
-    fields = {}
-    for name, amount in by_state("", reversed(parts)).items():
-        if getattr(amount, "ndim", 0):
-            fields[f"zoneout_mask{name}"] = amount
-        else:
-            fields[f"zoneout{name}"] = float(amount)
-    return fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 
 from gatecore.algebra import Gate, negate
 from gatecore.backends.common.buffer_pool import BufferPool
+from gatecore.backends.common.fields import by_state, of_states, zoneout_fields
 from gatecore.backends.common.layout import layout_of
 from gatecore.backends.native import library
-from gatecore.backends.native.call import by_state, layer_call, of_states, zoneout_fields
+from gatecore.backends.native.call import layer_call
 
 Array = Any
 States = Sequence[Array | None]

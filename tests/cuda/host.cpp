@@ -76,9 +76,9 @@ void with_activation(int activation, int auxiliary, int direction, const Sequenc
 }
 
 template <typename T>
-void with_core(int core, int activation, int auxiliary, int direction, const void* table,
+void with_core(int core, int activation, int auxiliary, int direction, const void* arguments,
                long long t, int threads) {
-    const Sequence<T>& s = *static_cast<const Sequence<T>*>(table);
+    const Sequence<T>& s = *static_cast<const Sequence<T>*>(arguments);
     if (core == 0) with_activation<T, lstm>(activation, auxiliary, direction, s, t, threads);
     if (core == 1) with_activation<T, gru>(activation, auxiliary, direction, s, t, threads);
     if (core == 2) with_activation<T, minimal>(activation, auxiliary, direction, s, t, threads);
@@ -88,15 +88,15 @@ void with_core(int core, int activation, int auxiliary, int direction, const voi
 
 extern "C" {
 
-int table_bytes() { return sizeof(Sequence<float>); }
+int arguments_bytes() { return sizeof(Sequence<float>); }
 
 // One time step of all rows: direction 0 forward, 1 backward; the fields in the enums' order.
 void run_step(int is_double, int core, int activation, int auxiliary, int direction,
-              const void* table, long long t, int threads) {
+              const void* arguments, long long t, int threads) {
     if (is_double)
-        with_core<double>(core, activation, auxiliary, direction, table, t, threads);
+        with_core<double>(core, activation, auxiliary, direction, arguments, t, threads);
     else
-        with_core<float>(core, activation, auxiliary, direction, table, t, threads);
+        with_core<float>(core, activation, auxiliary, direction, arguments, t, threads);
 }
 
 // Elementwise over (count,): x, y logits; results are stacked, one row of (count,) each.

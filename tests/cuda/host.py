@@ -12,7 +12,7 @@ import numpy as np
 
 import gatecore.backends.cuda
 from gatecore.backends.cuda import support
-from gatecore.backends.cuda.steps import Station
+from gatecore.backends.cuda.steps import GraphBuffers
 
 HERE = Path(__file__).parent
 SOURCES = Path(gatecore.backends.cuda.__file__).parent / "src"
@@ -50,14 +50,14 @@ def address(array):
 class HostLauncher:
     """Runs the kernels as C++ functions; `threads` of a block, so that barriers are exercised.
 
-    What a GPU leaves undefined is poisoned: a station's memory starts as NaN.
+    What a GPU leaves undefined is poisoned: graph buffers start as NaN.
     """
 
     xp = np
 
     def __init__(self, library, threads=1):
         self.library, self.threads = library, threads
-        self.stations, self.replayed = {}, []
+        self.graph_buffers, self.replayed = {}, []
 
     @staticmethod
     def pointer(array):
@@ -77,18 +77,18 @@ class HostLauncher:
         double = int(dtype == np.float64)
         return [functools.partial(self._launch, double, fields, d) for d in (0, 1)]
 
-    def _launch(self, double, fields, direction, table, t):
-        self.library.run_step(double, *fields, direction, address(table), t, self.threads)
+    def _launch(self, double, fields, direction, arguments, t):
+        self.library.run_step(double, *fields, direction, address(arguments), t, self.threads)
 
-    def station(self, layout, steps, dtype):
+    def buffers(self, layout, steps, dtype):
         key = (layout.cell, steps, str(dtype))
-        if key not in self.stations:
-            self.stations[key] = Station(np, layout, steps, dtype)
-            for array in (*self.stations[key].arrays.values(), self.stations[key].weights):
+        if key not in self.graph_buffers:
+            created = self.graph_buffers[key] = GraphBuffers(np, layout, steps, dtype)
+            for array in (*created.arrays.values(), created.weights):
                 array.fill(np.nan)
-        return self.stations[key]
+        return self.graph_buffers[key]
 
-    def replay(self, station, direction, body):
+    def replay(self, buffers, direction, body):
         """As on a GPU: the first body of a shape and direction is what later calls repeat."""
         self.replayed.append(direction)
-        station.recorded.setdefault(direction, body)()
+        buffers.graphs.setdefault(direction, body)()

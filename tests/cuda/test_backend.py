@@ -108,9 +108,9 @@ def test_its_learner_can_do_without_kernels_and_refuses_the_cpus_library(backend
 def test_release_forgets_the_recorded_graphs(backend):
     learner = backend.Learner(spec())
     learner.step(batch(), learning_rate=0.1)
-    assert launch.launcher()._stations
+    assert launch.launcher()._buffers
     backend.release()
-    assert not launch.launcher()._stations
+    assert not launch.launcher()._buffers
 
 
 def test_its_public_names_exist_and_are_documented(backend):

@@ -95,13 +95,14 @@ def test_a_block_scan_repeats_bit_for_bit(host_library, rng):
     assert len(set(results)) == 1
 
 
-def test_the_table_has_the_fields_of_the_header(host_library):
+def test_the_kernel_arguments_have_the_fields_of_the_header(host_library):
     text = (SOURCES / "sequence.cuh").read_text(encoding="utf-8")
     body = text[text.index("struct Sequence {") : text.rindex("};")]
     declared = re.findall(r"^\s+(?:const )?(long long|double|T\*) (\w+);", body, re.MULTILINE)
     assert tuple(name for _, name in declared) == kernel_arguments.FIELDS
-    assert {name for kind, name in declared if kind == "double"} == set(kernel_arguments.AMOUNTS)
-    assert host_library.table_bytes() == kernel_arguments.RECORD.itemsize
+    doubles = {name for kind, name in declared if kind == "double"}
+    assert doubles == set(kernel_arguments.PROBABILITIES)
+    assert host_library.arguments_bytes() == kernel_arguments.RECORD.itemsize
 
 
 def test_every_argument_is_commented():

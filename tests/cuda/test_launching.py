@@ -5,8 +5,9 @@ import pytest
 
 import gatecore
 from gatecore.backends.common.layout import layout_of
-from gatecore.backends.cuda import interop, kernel_arguments, launch, source, support
+from gatecore.backends.cuda import interop, launch, source, support
 from gatecore.backends.cuda.engine import FusedLayer, KernelEngine
+from gatecore.backends.cuda.kernel_arguments import record_of
 from gatecore.backends.numpy import bptt
 from tests.cuda.host import HostLauncher
 from tests.cuda.standin import Pointed, StandIn, Stream
@@ -53,40 +54,40 @@ def test_first_a_sequence_is_run_then_recorded_then_replayed(launcher, cupy, cor
     assert names == [source.names(layout, "float64")]  # once
 
 
-def test_each_shape_and_stream_has_a_station_and_the_oldest_goes(launcher, cupy, rng):
+def test_each_shape_and_stream_has_buffers_and_the_oldest_are_freed(launcher, cupy, rng):
     layout = layout_of(gatecore.cells.LSTM(3, 6, "UR"))
-    first = launcher.station(layout, (4, 2), np.dtype("float32"))
-    assert launcher.station(layout, (4, 2), np.dtype("float32")) is first
-    assert launcher.station(layout, (5, 2), np.dtype("float32")) is not first
-    assert launcher.station(layout, (4, 2), np.dtype("float64")) is not first
+    first = launcher.buffers(layout, (4, 2), np.dtype("float32"))
+    assert launcher.buffers(layout, (4, 2), np.dtype("float32")) is first
+    assert launcher.buffers(layout, (5, 2), np.dtype("float32")) is not first
+    assert launcher.buffers(layout, (4, 2), np.dtype("float64")) is not first
     with Stream(cupy, 9):
-        assert launcher.station(layout, (4, 2), np.dtype("float32")) is not first
-    for time in range(10, 10 + launch._STATIONS):
-        launcher.station(layout, (time, 2), np.dtype("float32"))
-    assert len(launcher._stations) == launch._STATIONS
-    assert launcher.station(layout, (4, 2), np.dtype("float32")) is not first
+        assert launcher.buffers(layout, (4, 2), np.dtype("float32")) is not first
+    for time in range(10, 10 + launch._MAX_SHAPES):
+        launcher.buffers(layout, (time, 2), np.dtype("float32"))
+    assert len(launcher._buffers) == launch._MAX_SHAPES
+    assert launcher.buffers(layout, (4, 2), np.dtype("float32")) is not first
     launcher.release()
-    assert not launcher._stations
+    assert not launcher._buffers
 
 
 def test_an_error_while_recording_ends_the_recording(launcher, cupy):
-    station = launcher.station(
+    buffers = launcher.buffers(
         layout_of(gatecore.cells.LSTM(3, 6, "UR")), (4, 2), np.dtype("float32")
     )
 
     def fails():
         raise FloatingPointError
 
-    launcher.replay(station, "forward", lambda: None)
+    launcher.replay(buffers, "forward", lambda: None)
     with pytest.raises(FloatingPointError):
-        launcher.replay(station, "forward", fails)
+        launcher.replay(buffers, "forward", fails)
     assert cupy.captured is None
 
 
 def test_what_is_not_in_one_piece_is_refused(launcher):
-    record = kernel_arguments.blank(layout_of(gatecore.cells.LSTM(3, 6, "UR")), (4, 2))
-    with pytest.raises(ValueError, match="keep must be contiguous"):
-        kernel_arguments.fill(record, launcher.pointer, keep=np.zeros((4, 2)).T.view(Pointed))
+    layout = layout_of(gatecore.cells.LSTM(3, 6, "UR"))
+    with pytest.raises(ValueError, match="reset_factors must be contiguous"):
+        record_of(layout, (4, 2), launcher.pointer, reset_factors=np.zeros((4, 2)).T.view(Pointed))
 
 
 def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypatch, rng):
@@ -115,14 +116,13 @@ def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypat
         view[0] = 1
     assert memory[0] == 1
     assert made == [(1234, 0)]
-    assert interop.missing() is None
-    assert interop.reason(gatecore.cells.LSTM(3, 6), (5, 2), "float32") is None
-    assert "float16" in interop.reason(gatecore.cells.LSTM(3, 6), (5, 2), "float16")
+    assert interop.unsupported(gatecore.cells.LSTM(3, 6), (5, 2), "float32") is None
+    assert "float16" in interop.unsupported(gatecore.cells.LSTM(3, 6), (5, 2), "float16")
     launch.engine.cache_clear()
 
 
 def test_an_old_gpu_falls_back_and_says_why():
-    engine = KernelEngine(HostLauncher(None), support.device_reason(75))
+    engine = KernelEngine(HostLauncher(None), support.device_unsupported(75))
     call = bptt.Call(engine, gatecore.cells.LSTM(3, 6, "UR"), {}, (5, 2), "float32")
     assert "compute_capability 75" in FusedLayer.unsupported(call)
 

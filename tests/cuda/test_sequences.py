@@ -1,8 +1,8 @@
 """Whole sequences by the kernels, compiled for the host, inside manual BPTT.
 
-All of the CuPy path but the GPU itself: the table, the template chosen from the mechanism's fields,
-layouts, products, resets, zoneout, replays of what was recorded. The expected results are the
-NumPy backend's, which is tested against independent references.
+All of the CuPy path but the GPU itself: the arguments, the choice of a template, layouts, products,
+resets, zoneout, replays of what was recorded. The expected results are the NumPy backend's, which
+is tested against independent references.
 """
 
 import numpy as np
@@ -132,13 +132,13 @@ def test_cotangents_in_another_layout_are_the_same_cotangents(engine, name, rng)
 @pytest.mark.parametrize("core", CORES)
 def test_later_calls_replay_the_first_ones_record_on_their_own_arrays(engine, core, rng):
     cases = [sequence_case(core, GATINGS["UR"], "plain", rng) for _ in range(3)]
-    runs = [run(engine, case) for case in cases]  # three pullbacks alive, one station
+    runs = [run(engine, case) for case in cases]  # three pullbacks alive, buffers of one shape
     weights = [random_like(r[:2], rng) for r in runs]
     for k in (1, 0, 2, 1):
         output, state, pullback = sequences.run(cases[k])
         agree(runs[k][:2], (output, state), 1e-12)
         agree(gradient(runs[k][2], weights[k]), gradient(pullback, weights[k]), 1e-12)
-    assert len(engine.launcher.stations) == 1
+    assert len(engine.launcher.graph_buffers) == 1
     assert engine.launcher.replayed == ["forward"] * 3 + ["backward"] * 4
 
 
@@ -180,15 +180,15 @@ def cell_of(core="lstm", mechanism="UR", hidden=8):
     ],
 )
 def test_what_is_not_supported_has_a_reason(hidden, steps, dtype, word):
-    assert word in support.reason(cell_of("lstm", "standard", hidden), steps, dtype)
+    assert word in support.unsupported(cell_of("lstm", "standard", hidden), steps, dtype)
 
 
 def test_every_mechanism_is_supported_on_every_core():
     for core in CORES:
         for gating in GATINGS.values():
-            assert support.reason(cell_of(core, gating, 12), (5, 2), "float32") is None
-    assert support.device_reason(90) is None
-    assert "compute_capability 75" in support.device_reason(75)
+            assert support.unsupported(cell_of(core, gating, 12), (5, 2), "float32") is None
+    assert support.device_unsupported(90) is None
+    assert "compute_capability 75" in support.device_unsupported(75)
 
 
 def test_auto_falls_back_and_an_explicit_request_raises(host_library, rng):
@@ -203,7 +203,7 @@ def test_auto_falls_back_and_an_explicit_request_raises(host_library, rng):
     case = sequence_case("lstm", GATINGS["UR"], "stacked", rng)
     assert run(engine, case, impl="auto")[2].impl == ["fused"] * 2
     assert run(engine, case, impl="reference")[2].impl == ["reference"] * 2
-    old = KernelEngine(HostLauncher(host_library), unfit="compute_capability 70")
+    old = KernelEngine(HostLauncher(host_library), device_unsupported="compute_capability 70")
     assert run(old, case, impl="auto")[2].impl == ["reference"] * 2
 
 

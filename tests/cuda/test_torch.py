@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from gatecore.backends.cuda import interop, launch
+from gatecore.backends.cuda import launch
 from gatecore.backends.torch.nn.layers import GRU, LSTM
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels
@@ -31,7 +31,7 @@ def gpu(host_library, monkeypatch):
     cupy.cuda.Device = Device
     cupy.cuda.Stream = types.SimpleNamespace(null=null, __call__=made)
     launcher = launch.CudaLauncher(cupy)
-    monkeypatch.setattr(launcher, "replay", lambda station, direction, body: body())
+    monkeypatch.setattr(launcher, "replay", lambda buffers, direction, body: body())
     monkeypatch.setattr(launch, "launcher", lambda: launcher)
     monkeypatch.setattr(CuPyKernels, "device", "cpu")
     on_gpu = (dispatch.named("fused"), dispatch.named("plain"))
@@ -64,7 +64,10 @@ def test_the_kernels_give_what_the_plain_path_gives(gpu, kind, mechanism):
 
 
 def test_what_the_kernels_do_not_serve_says_why(gpu, monkeypatch):
-    monkeypatch.setattr(interop, "missing", lambda: "CuPy is missing")
+    def without_cupy():
+        raise ImportError("CuPy is missing")
+
+    monkeypatch.setattr(launch, "launcher", without_cupy)
     with pytest.raises(ValueError, match="impl='fused' can't be taken: CuPy is missing"):
         LSTM(3, 4, impl="fused")(torch.randn(5, 2, 3))
     layer = LSTM(3, 4)

@@ -105,9 +105,9 @@ struct Step {
         return sequence.zoneout_mask_hidden ? sequence.zoneout_mask_hidden[states(t) + k]
                                             : static_cast<T>(sequence.zoneout_hidden);
     }
-    GATECORE_FUNCTION T keep_next() const {
-        return sequence.keep && t + 1 < sequence.time
-                   ? sequence.keep[(t + 1) * sequence.batch + row]
+    GATECORE_FUNCTION T next_reset() const {
+        return sequence.reset_factors && t + 1 < sequence.time
+                   ? sequence.reset_factors[(t + 1) * sequence.batch + row]
                    : static_cast<T>(1);
     }
 
@@ -124,7 +124,7 @@ struct Step {
         if (core == lstm) complete(sequence.output, k);
         if (core == gru) {
             complete(sequence.reset, k);
-            logits()[sequence.state_candidate + k] = sequence.bias[k];
+            logits()[sequence.state_candidate + k] = sequence.bias_n[k];
             complete(sequence.state_candidate, k);
         }
         if (auxiliary == mastered || !ordered) {
@@ -151,22 +151,22 @@ struct Step {
     GATECORE_FUNCTION void forward_unit(long long k) const {
         complete_unit(k);
         const Unit u = unit(k);
-        const T old = sequence.hiddens[states(t) + k];
+        const T old = sequence.saved_hidden[states(t) + k];
         T hidden;
         if (core == lstm) {
-            const T old_cell = sequence.cells[states(t) + k];
+            const T old_cell = sequence.saved_cell[states(t) + k];
             T cell = update<tied>(u.effective, u.candidate, old_cell);
             hidden = u.other.value * tangent(cell);
             cell = zoneout(zoneout_cell(k), old_cell, cell);
-            sequence.cells[states(t + 1) + k] = keep_next() * cell;
-            if (sequence.output_cells) sequence.output_cells[states(t) + k] = cell;
+            sequence.saved_cell[states(t + 1) + k] = next_reset() * cell;
+            if (sequence.output_cell) sequence.output_cell[states(t) + k] = cell;
         } else {
             hidden = update<tied>(u.effective, u.candidate, old);
         }
         hidden = zoneout(zoneout_hidden(k), old, hidden);
-        sequence.outputs[states(t) + k] = hidden;
-        hidden *= keep_next();
-        sequence.hiddens[states(t + 1) + k] = hidden;
+        sequence.output_hidden[states(t) + k] = hidden;
+        hidden *= next_reset();
+        sequence.saved_hidden[states(t + 1) + k] = hidden;
         sequence.state[row * sequence.hidden + k] = hidden;
     }
 
@@ -218,18 +218,18 @@ struct Step {
     GATECORE_FUNCTION void backward_unit(long long k) const {
         const long long place = row * sequence.hidden + k;
         const Unit u = unit(k);
-        T v = keep_next() * (sequence.d_hidden[place] + sequence.through[place]);
-        if (sequence.d_outputs) v += sequence.d_outputs[states(t) + k];
+        T v = next_reset() * (sequence.d_hidden[place] + sequence.d_state[place]);
+        if (sequence.d_output_hidden) v += sequence.d_output_hidden[states(t) + k];
         const T old = v * zoneout_hidden(k);
         v -= old;
         if (core != lstm) {
-            sequence.d_hidden[place] = old + update_backward(u, k, sequence.hiddens[states(t) + k], v);
+            sequence.d_hidden[place] = old + update_backward(u, k, sequence.saved_hidden[states(t) + k], v);
             return;
         }
-        const T old_cell = sequence.cells[states(t) + k];
+        const T old_cell = sequence.saved_cell[states(t) + k];
         const T squashed = tangent(update<tied>(u.effective, u.candidate, old_cell));
-        T w = keep_next() * sequence.d_cell[place];
-        if (sequence.d_output_cells) w += sequence.d_output_cells[states(t) + k];
+        T w = next_reset() * sequence.d_cell[place];
+        if (sequence.d_output_cell) w += sequence.d_output_cell[states(t) + k];
         const T kept = w * zoneout_cell(k);
         w = w - kept + tanh_vjp(squashed, v * u.other.value);
         emit(sequence.output, k, factor_vjp(u.other, squashed, v));

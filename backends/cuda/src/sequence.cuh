@@ -1,6 +1,6 @@
-// What a kernel knows about the sequence it works on. The table lives in device memory and is
-// filled anew for each call, so that one recorded graph serves any arrays of equal shapes.
-// backends/kernels/table.py writes it: same fields, same order, 8 bytes each.
+// The kernels' arguments. They lie in device memory and are uploaded for each call, so that one
+// recorded graph serves any arrays of equal shapes. backends/cuda/kernel_arguments.py has the same
+// fields in the same order, 8 bytes each.
 #pragma once
 
 namespace gatecore {
@@ -13,7 +13,7 @@ struct Sequence {
     long long hidden;
     long long width;          // of a row of logits
     long long ordered_width;  // of the logits that cumax activates
-    long long downsize;       // a master gate serves so many units
+    long long downsize;       // units of a master gate
     long long rows;           // of the recurrent weights
     long long state_window;   // first column of the logits that the recurrent weights feed
 
@@ -29,35 +29,35 @@ struct Sequence {
     long long state_candidate;  // the GRU's U h + b_n
 
     // saved by the forward pass
-    T* logits;   // (time, batch, width) in: of the input; out: complete
-    T* ordered;  // (time, batch, 3, ordered_width) value, complement, softmax; null without cumax
-    T* hiddens;  // (time + 1, batch, hidden) what each step starts from
-    T* cells;    // (time + 1, batch, hidden) LSTM; else null
+    T* logits;        // (time, batch, width) in: of the input; out: complete
+    T* ordered;       // (time, batch, 3, ordered_width) value, complement, softmax; null without cumax
+    T* saved_hidden;  // (time + 1, batch, hidden) before each step
+    T* saved_cell;    // (time + 1, batch, hidden) LSTM; else null
 
-    // given
-    const T* keep;         // (time, batch) factor of the state before each step; null: 1
+    // read by both passes
+    const T* reset_factors;        // (time, batch) factor of the state before each step; null: 1
     const T* zoneout_mask_cell;    // (time, batch, hidden) or null: the probability zoneout_cell
     const T* zoneout_mask_hidden;  // (time, batch, hidden) or null: zoneout_hidden
     double zoneout_cell;
     double zoneout_hidden;
-    const T* bias;  // (hidden,) b_n; GRU
+    const T* bias_n;  // (hidden,) GRU
 
     // results of the forward pass
-    T* outputs;       // (time, batch, hidden)
-    T* output_cells;  // (time, batch, hidden) or null
+    T* output_hidden;  // (time, batch, hidden)
+    T* output_cell;    // (time, batch, hidden) or null
 
     // between a step and the product with the recurrent weights W (rows, hidden)
     T* state;      // (batch, hidden) the hidden state that the product takes
     T* recurrent;  // (batch, rows) state Wᵀ
 
     // the backward pass
-    const T* d_outputs;       // (time, batch, hidden) or null
-    const T* d_output_cells;  // (time, batch, hidden) or null
-    T* d_logits;              // (time, batch, width) result
-    T* d_hidden;     // (batch, hidden) in: of the step's end, but for `through`; out: of its start
+    const T* d_output_hidden;  // (time, batch, hidden) or null
+    const T* d_output_cell;    // (time, batch, hidden) or null
+    T* d_logits;               // (time, batch, width) result
+    T* d_hidden;     // (batch, hidden) in: of the step's end, but for d_state; out: of its start
     T* d_cell;       // (batch, hidden) the same
     T* d_recurrent;  // (batch, rows) the step's d_logits in state_window
-    T* through;      // (batch, hidden) d_recurrent W of the later step
+    T* d_state;      // (batch, hidden) d_recurrent W of the later step
     T* d_main;       // (batch, 2, hidden) scratch: of the main gates, unit by unit
 };
 

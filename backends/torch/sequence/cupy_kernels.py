@@ -29,7 +29,7 @@ class CuPyKernels(NumpyBptt):
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return "a CUDA graph is being captured around it"
         dtype = str(x.dtype).removeprefix("torch.")
-        return interop.reason(call.cell, (x.shape[0], x.shape[1]), dtype, x.device.index or 0)
+        return interop.unsupported(call.cell, (x.shape[0], x.shape[1]), dtype, x.device.index or 0)
 
     @contextlib.contextmanager
     def adapter(self, call: Call) -> Iterator[ArrayAdapter]:

@@ -13,15 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gatecore.backends.common.fields import by_state, zoneout_fields
 from gatecore.backends.common.validation import check_zoneout
 from gatecore.backends.native import library
-from gatecore.backends.native.call import (
-    LayerCall,
-    by_state,
-    layer_call,
-    saved_shapes,
-    zoneout_fields,
-)
+from gatecore.backends.native.call import LayerCall, layer_call, saved_shapes
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
 from gatecore.backends.torch.sequence.pooled_tensors import empty
