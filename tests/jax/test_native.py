@@ -23,7 +23,7 @@ from gatecore.backends import jax as backend  # noqa: E402
 from gatecore.backends.jax import native  # noqa: E402
 from gatecore.backends.native.call import LayerCall  # noqa: E402
 from gatecore.backends.numpy import functional as numpy_backend  # noqa: E402
-from tests.jax.compilation import QUICK  # noqa: E402
+from tests.jax.compilation import quickly_compiled  # noqa: E402
 from tests.support import CORES, GATINGS  # noqa: E402
 
 UNSUPPORTED = native.unsupported(native.Call("float32"))
@@ -110,7 +110,7 @@ def second_derivatives(loss, inner, outer):
         gradient = jax.grad(loss, inner)(*arguments)
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))
 
-    return jax.jit(jax.grad(norm, outer), compiler_options=QUICK)
+    return quickly_compiled(jax.grad(norm, outer))
 
 
 def test_second_derivatives_are_the_scans(rng):
@@ -142,7 +142,7 @@ def test_mapped_over_data_and_over_parameters(rng):
     def stacked(trees):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
-    gradient = jax.jit(jax.grad(loss_of("gru", "UR", "reference")), compiler_options=QUICK)
+    gradient = quickly_compiled(jax.grad(loss_of("gru", "UR", "reference")))
     expected = (
         stacked([gradient(params, one, state) for one in data]),
         stacked([gradient(model, x, state) for model in models]),
@@ -195,7 +195,7 @@ def test_without_steps_or_sequences(shape):
     x, state = jnp.ones(shape, jnp.float32), (jnp.ones((shape[1], 4), jnp.float32),) * 2
 
     def gradient(impl):
-        return jax.jit(jax.grad(loss_of("lstm", "UR", impl), (0, 1, 2)))(params, x, state)
+        return quickly_compiled(jax.grad(loss_of("lstm", "UR", impl), (0, 1, 2)))(params, x, state)
 
     assert_equals_the_scan(gradient)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gatecore import cells
 from gatecore.backends import jax as backend
 from gatecore.backends.numpy import functional as reference
-from tests.jax.compilation import QUICK
+from tests.jax.compilation import quickly_compiled
 from tests.support import CORES, GATINGS, leaves, norm_error
 
 T, B, INPUTS, D = 5, 3, 2, 6
@@ -82,7 +82,8 @@ def test_autodiff_gives_the_gradients_of_manual_bptt(core, rng):
     def run(params, x, state):
         return function(core)(params, x, state, autodiff=True)
 
-    results, gradients = jax.jit(lambda *a: pulled(run, cotangents, *a))(params, x, state)
+    run_and_pull = quickly_compiled(lambda *a: pulled(run, cotangents, *a))
+    results, gradients = run_and_pull(params, x, state)
     assert same(results, (output, last), 1e-12)
     assert same(gradients, pullback(*cotangents), 1e-12)
 
@@ -162,15 +163,17 @@ def test_second_derivatives_are_those_of_forward_over_reverse_mode(rng):
         return jax.jvp(lambda p: jax.grad(objective)(p, x, True), (params,), (direction,))[1]
 
     second, expected = (
-        jax.jit(function, compiler_options=QUICK)(params)
-        for function in (jax.grad(slope), forward_over_reverse)
+        quickly_compiled(function)(params) for function in (jax.grad(slope), forward_over_reverse)
     )
     assert same(second, expected, 1e-11)
 
 
 def test_forward_mode_needs_autodiff(rng):
     params, x, _ = example("lstm", GATINGS["UR"], rng)
-    _, slope = jax.jit(lambda p: jax.jvp(lambda p: objective(p, x, True), (p,), (p,)))(params)
+    slope_of = quickly_compiled(
+        lambda p: jax.jvp(lambda p: objective(p, x, autodiff=True), (p,), (p,))[1]
+    )
+    slope = slope_of(params)
     d_params = gradient(params, x)
     assert float(slope) == pytest.approx(
         sum(float(jnp.sum(d_params[k] * params[k])) for k in params), rel=1e-12
@@ -183,7 +186,7 @@ def test_vmap_over_parameters_and_over_data(rng):
     params, x, _ = example("lstm", GATINGS["UR"], rng)
     ensemble = {k: np.stack([v, 2 * v]) for k, v in params.items()}
     data = np.stack([x, -x, 2 * x])
-    over_both = jax.jit(
+    over_both = quickly_compiled(
         jax.vmap(jax.vmap(jax.grad(objective), in_axes=(None, 0)), in_axes=(0, None))
     )(ensemble, data)
     for m in range(2):
@@ -264,7 +267,11 @@ def test_long_timescales_survive_bfloat16_weights():
 @functools.cache
 def drawing(core):
     """The function of a key that draws parameters, compiled once."""
-    return jax.jit(functools.partial(backend.init, input_size=3, hidden_size=8, core=core))
+    return quickly_compiled(functools.partial(draw, core=core))
+
+
+def draw(key, core="lstm"):
+    return backend.init(key, 3, 8, core=core)
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -280,7 +287,7 @@ def test_initial_parameters_have_the_layout_and_the_mechanisms_biases(core):
 
 def test_initial_parameters_can_be_traced_and_mapped_over_keys():
     keys = jax.random.split(jax.random.key(1), 3)
-    ensemble = jax.jit(jax.vmap(drawing("lstm")))(keys)
+    ensemble = quickly_compiled(jax.vmap(draw))(keys)
     assert ensemble["bias"].shape == (3, 32)
     for k, key in enumerate(keys):
         params = drawing("lstm")(key)
@@ -331,7 +338,8 @@ def test_the_parallel_form_is_the_sequential_one(name, rng):
     def parallel(params, x, state):
         return backend.minimal_parallel(params, x, state, GATINGS[name], resets=resets)
 
-    results, gradients = jax.jit(lambda *a: pulled(parallel, cotangents, *a))(params, x, state)
+    run = quickly_compiled(lambda *a: pulled(parallel, cotangents, *a))
+    results, gradients = run(params, x, state)
     assert same(results, (output, last), 1e-12)
     assert same(gradients, (d_params, *d_rest), 1e-12)
 
@@ -340,9 +348,9 @@ def test_the_parallel_form_forgets_a_large_state():
     """The other implementations: tests/test_state_update.py."""
     params = {"weight_ih": np.zeros((2, 1)), "bias": np.array([np.log(1e-3), np.arctanh(0.3)])}
     x, state = np.zeros((2, 1, 1)), np.full((1, 1), 12345.6)
-    exact, _ = backend.minimal_parallel(params, x, state, "standard")
-    single = jax.tree.map(np.float32, (params, x, state))
-    output, _ = backend.minimal_parallel(*single, "standard")
+    run = jax.jit(functools.partial(backend.minimal_parallel, mechanism="standard"))
+    exact, _ = run(params, x, state)
+    output, _ = run(*jax.tree.map(np.float32, (params, x, state)))
     np.testing.assert_allclose(output, exact, rtol=1e-6)
 
 
