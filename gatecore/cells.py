@@ -81,8 +81,6 @@ class Cell:
         Name of the class: "lstm", "gru" or "minimal".
     state_names : tuple of str
         Names of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",).
-    split_candidate : bool
-        Whether the candidate's logits have two parts, of the input and of the state (GRU).
     slots : tuple of (str, int)
         ``mechanism.slots`` of the cell.
     rows : int
@@ -96,7 +94,6 @@ class Cell:
 
     core: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("h",)
-    split_candidate: ClassVar[bool] = False
 
     input_size: int
     hidden_size: int
@@ -145,12 +142,8 @@ class Cell:
     def parts(self, state: Any, name: str = "state") -> tuple[Any, ...]:
         """The parts of a state (h, c) or h as a tuple, in the order of ``state_names``.
 
-        Those of None are None. Errors call the state ``name``.
-
-        Raises
-        ------
-        ValueError
-            The state of an LSTM is not a pair (h, c).
+        Those of None are None. An LSTM's state that is no pair raises ValueError, which calls it
+        ``name``.
         """
         if state is None or len(self.state_names) == 1:
             return (state,) * len(self.state_names)
@@ -282,7 +275,6 @@ class GRU(Cell):
     """
 
     core = "gru"
-    split_candidate = True
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return {**super().parameter_shapes(), "bias_n": (self.hidden_size,)}

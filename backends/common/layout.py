@@ -55,7 +55,7 @@ def layout_of(cell: Cell) -> Layout:
     paired_width, plain_width, ordered_width = (
         sum(slots[s] for s in part) for part in (paired, plain, ordered)
     )
-    offset = hidden if cell.split_candidate else 0
+    offset = hidden if "bias_n" in cell.parameter_shapes() else 0
     if offset:
         columns[STATE_CANDIDATE] = slice(cell.rows, cell.rows + offset)
     input_rows = np.concatenate([np.arange(cell.rows)[packed[s]] for s in order])
