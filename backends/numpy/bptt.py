@@ -292,7 +292,7 @@ class Pullback:
 
     @property
     def impl(self) -> str:
-        """The name of the implementation that ran, "native" or "reference"."""
+        """The name of the implementation that ran, as ``impl=`` takes it."""
         return self._layer.name
 
     path = impl
