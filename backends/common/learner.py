@@ -168,20 +168,20 @@ class LearnerBase(Trainable):
             No scored element, or a batch that does not fit the model.
         """
         totals: dict[str, float] = {}
-        carried, streams = None, None
+        total_count, carried, streams = 0.0, None, None
         for batch in batches:
             batch = check_batch(self.spec, batch, streams)
             with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the loss
                 metrics, final = self._measure(batch, draw(self.spec, batch), carried)
             if self.spec.streams:
                 carried, streams = final, batch.inputs.shape[1]
-            count = float(metrics["count"])
-            for name, value in {**metrics, "count": 1.0}.items():
+            count = float(metrics.pop("count"))
+            total_count += count
+            for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * count
-        count = totals.pop("count", 0.0)
-        if not count:
+        if not total_count:
             raise ValueError("batches must hold at least one scored element")
-        return {name: total / count for name, total in totals.items()}
+        return {name: total / total_count for name, total in totals.items()}
 
     def _train(
         self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None

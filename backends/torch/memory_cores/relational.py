@@ -48,15 +48,18 @@ class RelationalMemory(Stateful, MemoryCore):
 
     Parameters
     ----------
-    input_size, slots, head_size, heads : int
-    blocks : int
+    input_size, slots, head_size, heads, blocks, mlp_layers : int
     key_size : int, optional
         Of keys and queries; default ``head_size``.
-    mlp_layers : int
     mechanism : str or Mechanism
     gate_style : {"unit", "memory", "none"}
         None is "none".
     device, dtype : of the parameters
+
+    Raises
+    ------
+    ValueError, TypeError
+        Sizes that are no positive integers, or that do not fit the mechanism.
 
     Examples
     --------
@@ -112,11 +115,8 @@ class RelationalMemory(Stateful, MemoryCore):
             return
         unit = self.gate_style == "unit"
         self._gate_width = self.width if unit else self.slots
-        self._gate_slots = tuple(
-            slot
-            for slot in self.mechanism.slots(_CELL, self._gate_width)
-            if slot[0] not in _NO_GATES
-        )
+        slots = self.mechanism.slots(_CELL, self._gate_width)
+        self._gate_slots = tuple(slot for slot in slots if slot[0] not in _NO_GATES)
         biases = sum(width for _, width in self._gate_slots)
         rows = biases if unit else len(self._gate_slots)
         self.weight_input = nn.Parameter(torch.empty(rows, self.width, **factory))
@@ -174,29 +174,23 @@ class RelationalMemory(Stateful, MemoryCore):
         rows = memory if len(self.blocks) == 1 else torch.cat([memory, row], 1)
         for k, block in enumerate(self.blocks):
             attending = rows[:, : self.slots] if k == len(self.blocks) - 1 else rows
-            if k == 0:
-                read = torch.cat([block.project(memory), projected], 1)
-            else:
-                read = block.project(rows)
+            read = block.project(rows) if k else torch.cat([block.project(memory), projected], 1)
             rows = block(attending, read, self.mlp)
         return rows
 
     def _gates(self, memory: Tensor, from_input: Tensor) -> tuple[Gate, Gate]:
         """Effective forget and input gates (batch, *gate_shape)."""
         logits = functional.linear(memory.tanh(), self.weight_memory) + from_input
+        names, widths = zip(*self._gate_slots, strict=True)
         if self.gate_style == "unit":
-            parts = (logits + self.gate_bias).split([width for _, width in self._gate_slots], -1)
-            named = zip(self._gate_slots, parts, strict=True)
-            return self.mechanism.gates({name: part for (name, _), part in named})
-        biases = self.gate_bias.split([width for _, width in self._gate_slots])
-        each = zip(self._gate_slots, logits.unbind(-1), biases, strict=True)
-        forget, input = self.mechanism.gates(
-            {name: part.unflatten(1, (width, -1)).mean(-1) + b for (name, width), part, b in each}
+            parts = (logits + self.gate_bias).split(widths, -1)
+            return self.mechanism.gates(dict(zip(names, parts, strict=True)))
+        each = zip(names, widths, logits.unbind(-1), self.gate_bias.split(widths), strict=True)
+        gates = self.mechanism.gates(
+            {name: part.unflatten(1, (width, -1)).mean(-1) + b for name, width, part, b in each}
         )
-        return (
-            Gate(*(side.unsqueeze(-1) for side in forget)),
-            Gate(*(side.unsqueeze(-1) for side in input)),
-        )
+        forget, input = (Gate(*(side.unsqueeze(-1) for side in gate)) for gate in gates)
+        return forget, input
 
 
 class _Block(nn.Module):

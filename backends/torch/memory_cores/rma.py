@@ -148,21 +148,20 @@ class RMA(MemoryCore):
     def _run(
         self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
     ) -> tuple[Tensor, Any]:
-        unrolled = self._unrolled(x, state, resets, gates)
-        return unrolled.output, unrolled.state
+        output, _, _, state = self._unrolled(x, state, resets, gates)
+        return output, state
 
     def _unrolled(
         self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
     ) -> Unrolled:
         check(self, x, resets)
         steps, batch, _ = x.shape
-        controller, reads, memory, written = state or (None,) * 4
         fresh = self._fresh(batch, x)
+        start, memory, written = (fresh, None, None) if state is None else (state[:2], *state[2:])
         buffer = RingBuffer(
             memory, written, resets, slots=self.slots, width=self.latents, batch=batch,
             steps=steps, nearest=self.nearest, like=x,
         )  # fmt: skip
-        start = fresh if state is None else (controller, reads)
         outputs, last = self._scan(self._weights(buffer), x, start, fresh, resets, gates)
         *parts, strengths = (torch.stack(part) for part in zip(*outputs, strict=True))
         state = RMAState(last[0], last[1], *buffer.contents())
