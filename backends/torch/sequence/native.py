@@ -24,9 +24,12 @@ from gatecore.backends.torch.sequence.pooled_tensors import empty
 _SINGLE = np.dtype(np.float32)
 
 
-@torch.compiler.assume_constant_result
 def _library_unsupported(dtype: str) -> str | None:
     return library.unsupported(dtype)
+
+
+# as torch.compiler.assume_constant_result does, which imports torch._dynamo: a second
+_library_unsupported._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Native(OperatorImplementation):
