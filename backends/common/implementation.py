@@ -63,7 +63,9 @@ def choose(implementations: Sequence[Chosen], impl: str, call: Any) -> Chosen:
         The name is unknown, or that implementation does not support the call.
     """
     if impl == "auto":
-        return next(one for one in implementations if one.unsupported(call) is None)
+        for one in implementations:  # quicker than a generator: it counts in a short sequence
+            if one.unsupported(call) is None:
+                return one
     checked(implementations, impl)
     requested = next(one for one in implementations if one.name == impl)
     reason = requested.unsupported(call)

@@ -71,3 +71,9 @@ print(len(os.listdir("/proc/self/task")) - before)
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not list threads")
 def test_import_loads_no_native_library_and_starts_no_thread(tmp_path):
     assert printed_by(THREADS, tmp_path) == ["0"]
+
+
+def test_the_torch_backend_leaves_the_compiler_of_torch_unloaded(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    statement = "import sys, gatecore.backends.torch; print('torch._dynamo' in sys.modules)"
+    assert printed_by(statement, tmp_path) == ["False"]

@@ -32,7 +32,7 @@ class _Sequence(torch.autograd.Function):
     def forward(ctx: Any, call: Call, implementation: Any, *tensors: Tensor) -> Any:
         results = implementation.forward(call, True)
         count = call.num_results
-        ctx.call = call._replace(x=None)  # type: ignore[arg-type]  # torch frees it when it can
+        ctx.cell, _, *ctx.rest = call  # but for x, which torch frees when it can
         ctx.implementation, ctx.num_tensors = implementation, len(tensors)
         ctx.set_materialize_grads(False)
         # all of them: torch refuses a backward if one was changed meanwhile
@@ -42,7 +42,7 @@ class _Sequence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         tensors, wrt_x = ctx.saved_tensors, ctx.needs_input_grad[2]
-        call, saved = ctx.call._replace(x=tensors[0]), tensors[ctx.num_tensors :]
+        call, saved = Call(ctx.cell, tensors[0], *ctx.rest), tensors[ctx.num_tensors :]
         cotangents = grads[: call.num_outputs], grads[call.num_outputs :]
         # a derivative of this one may be wanted: then the operator, which has one
         if torch.is_grad_enabled() or custom_op.needs_operator(call.x):

@@ -14,6 +14,7 @@ from torch import Tensor
 from gatecore.backends.cuda import interop
 from gatecore.backends.cuda.engine import FusedLayer
 from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import DTYPES
 from gatecore.backends.torch.sequence.numpy_bptt import ArrayAdapter, NumpyBptt
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.cells import Cell
@@ -28,8 +29,9 @@ class CuPyKernels(NumpyBptt):
         x = call.x
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return "a CUDA graph is being captured around it"
-        dtype = str(x.dtype).removeprefix("torch.")
-        return interop.unsupported(call.cell, (x.shape[0], x.shape[1]), dtype, x.device.index or 0)
+        return interop.unsupported(
+            call.cell, (x.shape[0], x.shape[1]), DTYPES[x.dtype], x.device.index or 0
+        )
 
     @contextlib.contextmanager
     def adapter(self, call: Call) -> Iterator[ArrayAdapter]:

@@ -12,7 +12,7 @@ from gatecore.backends.torch.sequence.call import Call
 
 Gradients = Sequence[Tensor | None]
 
-_DTYPES = (torch.float32, torch.float64)
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class OperatorImplementation(abc.ABC):
@@ -37,7 +37,7 @@ class OperatorImplementation(abc.ABC):
         x, compiling = call.x, torch.compiler.is_compiling()
         if x.device.type != self.device:
             return f"it needs tensors on {self.device}, the input is on {x.device.type}"
-        if x.dtype not in _DTYPES:
+        if x.dtype not in DTYPES:
             return f"it computes in float32 or float64, not {x.dtype}"
         if "weight_hr" in call.params:
             return "it has no projection of the hidden state (proj_size)"

@@ -6,7 +6,7 @@ as arrays would.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,15 @@ from torch import Tensor
 from gatecore.backends.common.fields import by_state, zoneout_fields
 from gatecore.backends.common.validation import check_zoneout
 from gatecore.backends.native import library
-from gatecore.backends.native.call import LayerCall, layer_call, saved_shapes
+from gatecore.backends.native.call import LayerCall, saved_shapes
 from gatecore.backends.torch.sequence.call import Call
-from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
+from gatecore.backends.torch.sequence.implementation import (
+    DTYPES,
+    Gradients,
+    OperatorImplementation,
+)
 from gatecore.backends.torch.sequence.pooled_tensors import empty
+from gatecore.cells import Cell
 
 _SINGLE = np.dtype(np.float32)
 
@@ -39,24 +44,24 @@ class Native(OperatorImplementation):
     completes_calls = True
 
     def _unsupported(self, call: Call) -> str | None:
-        return _library_unsupported(str(call.x.dtype).removeprefix("torch."))
+        return _library_unsupported(DTYPES[call.x.dtype])
 
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
-        time, batch, _ = call.x.shape
-        width, layer = call.cell.hidden_size, _layer(call, save_for_backward)
-        outputs = [empty(call.x, time, batch, width) for _ in range(call.num_outputs)]
-        last = [call.x.new_empty(1, batch, width) for _ in call.cell.state_names]
-        activations = empty(call.x, _floats(layer.saved_shapes))
-        states = (_checked("state", state, (batch, width)) for state in call.states)
+        x, width, layer = call.x, call.cell.hidden_size, _layer(call, save_for_backward)
+        time, batch, _ = x.shape
+        outputs = [empty(x, time, batch, width) for _ in range(call.num_outputs)]
+        last = [x.new_empty(1, batch, width) for _ in call.cell.state_names]
+        activations = empty(x, _floats(layer.saved_shapes))
+        states = [_checked("state", state, (batch, width)) for state in call.states]
         fields = {
             **_fields(call, layer, activations),
             **_biases(call),
             **by_state("initial", states),
             **by_state("output", outputs),
             **by_state("final", last),
-            "scratch": empty(call.x, layer.forward_scratch),
+            "scratch": empty(x, layer.forward_scratch),
         }
-        _run(layer.forward, fields)
+        layer.run("gatecore_run_forward", **_addresses(fields))
         return [*outputs, *last, *((activations,) if save_for_backward else ())]
 
     def backward(
@@ -71,32 +76,32 @@ class Native(OperatorImplementation):
         cell, layer, new = call.cell, _layer(call, True), call.x.new_empty
         full, last = (time, batch, cell.hidden_size), (1, batch, cell.hidden_size)
         d_x = {"d_x": empty(call.x, time, batch, inputs)} if wrt_x else {}
-        d_params = {name: new(shape) for name, shape in cell.parameter_shapes().items()}
-        d_first = [new(last) for _ in call.states]
+        d_params = {name: new(*shape) for name, shape in cell.parameter_shapes().items()}
+        d_first = [new(*last) for _ in call.states]
         fields = {
             **_fields(call, layer, saved[0]),
-            **by_state("d_output", (_checked("d_output", d, full) for d in d_outputs)),
-            **by_state("d_final", (_checked("d_state", d, last) for d in d_states)),
+            **by_state("d_output", [_checked("d_output", d, full) for d in d_outputs]),
+            **by_state("d_final", [_checked("d_state", d, last) for d in d_states]),
             **by_state("d_initial", d_first),
             **d_x,
             **{f"d_{name}": d for name, d in d_params.items()},
             "scratch": empty(call.x, layer.backward_scratch[wrt_x]),
         }
-        _run(layer.backward, fields)
+        layer.run("gatecore_run_backward", **_addresses(fields))
         d_params["bias_hh"] = d_params["bias"]
         of_params = (d_params[name] for name in call.params)
         return [*d_x.values(), *of_params, *(d.squeeze(0) for d in d_first)]
 
     def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
         # sizes that torch has not fixed yet stay free: the stride does not depend on them
-        stride = layer_call(call.cell, 1, 1, threads=1).stride
+        stride = _layer_of(call.cell, 1, 1, 1, True).stride
         time, batch, _ = call.x.shape
         return [(_floats(saved_shapes(call.cell, stride, time, batch)),)]
 
 
-def _run(run: Callable[..., None], fields: Mapping[str, Any]) -> None:
-    """Make one of the library's calls on tensors, addresses and probabilities by field name."""
-    run(**{k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()})
+def _addresses(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The addresses of tensors; addresses, probabilities and None as they are."""
+    return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
 
 
 def _floats(shapes: Mapping[str, tuple[Any, ...]]) -> Any:
@@ -155,7 +160,12 @@ def _checked(
 def _layer(call: Call, saves: bool) -> LayerCall:
     _share_threads()
     time, batch, _ = call.x.shape
-    return layer_call(call.cell, time, batch, threads=torch.get_num_threads(), saves=saves)
+    return _layer_of(call.cell, time, batch, torch.get_num_threads(), saves)
+
+
+@functools.lru_cache(maxsize=256)  # of positional arguments: those are looked up sooner
+def _layer_of(cell: Cell, time: int, batch: int, threads: int, saves: bool) -> LayerCall:
+    return LayerCall(cell, time, batch, threads=threads, saves=saves)
 
 
 @functools.cache

@@ -14,7 +14,11 @@ from torch import Tensor
 from gatecore.backends.numpy import bptt
 from gatecore.backends.torch.sequence import pooled_tensors
 from gatecore.backends.torch.sequence.call import Call
-from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
+from gatecore.backends.torch.sequence.implementation import (
+    DTYPES,
+    Gradients,
+    OperatorImplementation,
+)
 from gatecore.backends.torch.sequence.matmul import engine
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.cells import Cell
@@ -120,7 +124,7 @@ class NumpyBptt(OperatorImplementation):
 def _layer(call: Call, acquire: Any, arrays: ArrayAdapter) -> bptt.Layer:
     params = {name: arrays.array(value) for name, value in call.params.items()}
     zoneout = call.zoneout and tuple(map(arrays.array, call.zoneout))
-    dtype = np.dtype(str(call.x.dtype).removeprefix("torch."))
+    dtype = np.dtype(DTYPES[call.x.dtype])
     (time, batch, _), resets = call.x.shape, arrays.array(call.resets)
     engine = arrays.engine(call.cell)
     return arrays.layer(
