@@ -106,7 +106,7 @@ def test_gradients(kind, mechanism, order):
     """torch checks every sample; here every third of the second derivatives, for time."""
     chosen = samples(kind, requires_grad=True)
     for sample in chosen if order == 1 else chosen[::3]:
-        module = construct(kind, sample, mechanism, two_biases=True)
+        module = construct(kind, sample, mechanism)
         arguments = sample.forward_input
         flat, spec = pytree.tree_flatten((arguments.args, arguments.kwargs))
         positions = [k for k, leaf in enumerate(flat) if isinstance(leaf, torch.Tensor)]

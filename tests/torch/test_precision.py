@@ -36,6 +36,8 @@ def test_low_weights_give_low_outputs_and_wide_states(kind, dtype):
     parts[0].float().sum().backward()
     assert layer.weight_ih.grad.dtype == dtype if cell else layer.weight_ih_l0.grad.dtype == dtype
     layer(x.to(dtype), state)
+    wider = tuple(s.double() for s in state) if isinstance(state, tuple) else state.double()
+    layer(x.to(dtype), wider)
 
 
 @pytest.mark.parametrize("kind", [LSTM, GRU])

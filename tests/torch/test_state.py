@@ -2,14 +2,17 @@
 
 import copy
 import io
+import json
 import pickle
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.nn.utils import parametrizations, prune  # noqa: E402
 
-from gatecore import Mechanism, mechanism  # noqa: E402
+from gatecore import MECHANISMS, mechanism  # noqa: E402
 from gatecore.backends.torch import (  # noqa: E402
     GRU,
     LSTM,
@@ -17,10 +20,12 @@ from gatecore.backends.torch import (  # noqa: E402
     GRUCell,
     LSTMCell,
     Minimal,
+    RelationalMemory,
     convert,
 )
 
 KINDS = [LSTM, GRU, Minimal, LSTMCell, GRUCell]
+CELLS = (LSTMCell, GRUCell)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,9 +77,34 @@ def test_the_state_dict_of_a_layer_of_torch_is_refused_with_what_to_do(kind):
 @pytest.mark.parametrize("kind", [Minimal, lambda *sizes: GateUnit(8)])
 def test_a_state_dict_without_a_record_is_refused_where_torch_has_no_such_layer(kind):
     state = kind(3, 4).state_dict()
-    del state["_extra_state"]
+    del state["mechanism_code"]
     with pytest.raises(RuntimeError, match=r"records no mechanism.*load one that"):
         kind(3, 4).load_state_dict(state)
+
+
+def earlier(layer, record=None):
+    """The state_dict as earlier versions saved it, with the mechanism in bytes."""
+    state = layer.state_dict()
+    state.pop("mechanism_code", None)
+    if record is None:
+        computation = "lstm sigmoid refine 1"
+        fields = {"version": 1, "computation": computation, "mechanism": {"name": "UR"}}
+        record = json.dumps(fields).encode()
+    state["_extra_state"] = torch.tensor(list(record), dtype=torch.uint8)
+    return state
+
+
+def test_a_state_dict_of_earlier_versions_loads_and_is_checked():
+    source, target = LSTM(3, 4, mechanism="UR"), LSTM(3, 4, mechanism="UR")
+    target.load_state_dict(earlier(source))
+    assert torch.equal(target.weight_hh_l0, source.weight_hh_l0)
+    meta = LSTM(3, 4, mechanism="UR", device="meta")
+    meta.load_state_dict(earlier(source), assign=True)
+    assert torch.equal(meta.mechanism_code, source.mechanism_code)
+    for name in ("standard", "OR", "OM"):
+        state = earlier(source)
+        with pytest.raises(RuntimeError, match="is of mechanism 'UR'"):
+            LSTM(3, 4, mechanism=name).load_state_dict(state)
 
 
 def test_a_later_version_and_an_unreadable_entry_are_refused():
@@ -84,8 +114,11 @@ def test_a_later_version_and_an_unreadable_entry_are_refused():
         (b"{}", "records no mechanism"),
         (b"\x01\x02", "can't be read"),
     ]:
+        with pytest.raises(RuntimeError, match=message):
+            layer.load_state_dict(earlier(layer, record))
+    for change, message in [(0.5, "not integers"), (float("nan"), "not integers"), (9, "update")]:
         state = layer.state_dict()
-        state["_extra_state"] = torch.tensor(list(record), dtype=torch.uint8)
+        state["mechanism_code"] = state["mechanism_code"] + change
         with pytest.raises(RuntimeError, match=message):
             layer.load_state_dict(state)
 
@@ -96,13 +129,80 @@ def test_a_partial_state_dict_needs_no_entry():
     assert {key.split(".")[0] for key in keys.missing_keys} == {"rnn"}
 
 
-def test_the_entry_is_a_tensor_with_all_fields_of_the_mechanism():
-    downsized = mechanism("UM", downsize=2)
-    entry = LSTM(3, 4, mechanism=downsized).state_dict()["_extra_state"]
-    assert entry.dtype == torch.uint8
-    import json
+CODED = [
+    *(lambda k=k, name=name: k(3, 8, mechanism=name) for k in KINDS for name in MECHANISMS),
+    lambda: LSTM(3, 8, mechanism=mechanism("UM", downsize=4)),
+    lambda: LSTM(1, 300, mechanism=mechanism("OM", downsize=300)),
+    lambda: GateUnit(8),
+    lambda: RelationalMemory(3, slots=2, head_size=4),
+]
 
-    assert Mechanism(**json.loads(bytes(entry.tolist()))["mechanism"]) == downsized
+
+@pytest.mark.parametrize("make", CODED)
+def test_averages_and_casts_of_all_entries_load(make):
+    states = [make().state_dict() for _ in range(3)]
+    in_place = copy.deepcopy(states[0])
+    for name, value in in_place.items():
+        value *= 1 / 3
+        for other in states[1:]:
+            value += other[name] * (1 / 3)
+    stacked = {name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]}
+    moving = {name: value.clone() for name, value in states[0].items()}
+    for _ in range(100):
+        moving = {name: 0.9 * value + 0.1 * states[1][name] for name, value in moving.items()}
+    for average in (in_place, stacked, moving):
+        model = make()
+        model.load_state_dict(average)
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(value.data, average[name])
+        assert torch.equal(*(m.state_dict().get("mechanism_code", value) for m in (model, make())))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        cast = {name: value.to(dtype) for name, value in states[0].items()}
+        make().load_state_dict(cast)
+        thirds = {name: value / 3 + value / 3 + value / 3 for name, value in cast.items()}
+        make().to(dtype).load_state_dict(thirds)
+
+
+def test_a_state_dict_is_a_value_of_functional_call_and_of_stacked_models():
+    layers, x = [LSTM(3, 4), LSTM(3, 4)], torch.randn(5, 2, 3)
+    output, _ = torch.func.functional_call(layers[0], layers[1].state_dict(), (x,))
+    assert torch.equal(output, layers[1](x)[0])
+    stacked = torch.func.stack_module_state(layers)
+    each = torch.vmap(lambda *s: torch.func.functional_call(layers[0], s, (x,))[0])(*stacked)
+    torch.testing.assert_close(each[1], layers[1](x)[0])
+
+
+@pytest.mark.parametrize("name", ["standard", "UR"])
+def test_a_hook_renames_keys_before_the_check(name):
+    def rename(module, state, prefix, *rest):
+        for key in [k for k in state if "old_" in k]:
+            state[key.replace("old_", "")] = state.pop(key)
+
+    models = [nn.ModuleDict({"rnn": LSTM(3, 4, mechanism=name)}) for _ in range(2)]
+    state = {k.replace("rnn.", "rnn.old_"): v for k, v in models[0].state_dict().items()}
+    models[1]["rnn"].register_load_state_dict_pre_hook(rename)
+    for _ in range(2):  # the hook stays
+        models[1].load_state_dict(dict(state))
+    assert torch.equal(models[1]["rnn"].weight_hh_l0, models[0]["rnn"].weight_hh_l0)
+
+
+def test_a_state_without_metadata_is_refused_by_the_names_of_its_mechanisms():
+    state = dict(LSTM(3, 4, mechanism="UR").state_dict())
+    with pytest.raises(RuntimeError, match="is of mechanism 'R' or 'UR'"):
+        LSTM(3, 4, mechanism="standard").load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, lambda *sizes: GateUnit(8)])
+def test_layers_are_made_and_loaded_without_values(kind):
+    state = kind(3, 4).state_dict()
+    with FakeTensorMode():
+        layer = kind(3, 4)
+        layer.load_state_dict(layer.state_dict())
+    empty = kind(3, 4).to("meta").to_empty(device="cpu")
+    assert torch.equal(empty.mechanism_code, state["mechanism_code"])
+    assigned = kind(3, 4).to("meta")
+    assigned.load_state_dict(state, assign=True)
+    assert not any(value.is_meta for value in assigned.state_dict().values())
 
 
 @pytest.mark.parametrize("kind", [*KINDS, lambda *sizes: GateUnit(sizes[1])])
@@ -136,14 +236,83 @@ def test_the_seed_of_torch_determines_the_initial_parameters():
     assert not layers[0].bias_hh_l0.any()
 
 
-def test_one_bias_is_trained_by_default_except_in_torch_compatible_layers():
-    assert not LSTM(3, 4).bias_hh_l0.requires_grad
-    assert LSTM(3, 4, two_biases=True).bias_hh_l0.requires_grad
-    assert LSTM(3, 4, mechanism="standard").bias_hh_l0.requires_grad
-    gru = GRU(3, 4)
+def called(layer, x):
+    """The outputs of a layer, or of a cell after two steps."""
+    result = layer(x[1], layer(x[0])) if isinstance(layer, CELLS) else layer(x)
+    return result[0] if isinstance(result, tuple) else result
+
+
+@pytest.mark.parametrize("two_biases", [True, False])
+@pytest.mark.parametrize("name", ["standard", "UR", "OM"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_gets_a_gradient(kind, name, two_biases):
+    layer = kind(3, 4, mechanism=name, two_biases=two_biases)
+    layer.requires_grad_(False).requires_grad_(True)
+    called(layer, torch.randn(5, 2, 3)).sum().backward()
+    assert all(p.requires_grad and p.grad.any() for p in layer.parameters())
+    trained = "bias_hh" in " ".join(dict(layer.named_parameters()))
+    assert trained == (two_biases or kind in (GRU, GRUCell))
+    assert any("bias_hh" in key for key in layer.state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_bias_loads_the_sum_of_two(kind):
+    source, x = kind(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    for value in source.parameters():
+        nn.init.normal_(value)
+    single = kind(3, 4, dtype=torch.float64, two_biases=False)
+    single.load_state_dict(source.state_dict())
+    torch.testing.assert_close(called(single, x), called(source, x), rtol=0, atol=1e-12)
+
+
+def test_one_bias_of_a_gru_trains_what_the_reset_gate_multiplies():
+    gru = GRU(3, 4, two_biases=False)
     gru(torch.randn(5, 2, 3))[0].sum().backward()
     assert not gru.bias_hh_l0.grad[:8].any()
     assert gru.bias_hh_l0.grad[8:12].all()
+
+
+REPARAMETRIZED = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "old weight_norm": nn.utils.weight_norm,
+    "old spectral_norm": nn.utils.spectral_norm,
+    "pruned": lambda module, name: prune.l1_unstructured(module, name, 0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("change", REPARAMETRIZED.values(), ids=REPARAMETRIZED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_reparametrized_weights_are_read_and_trained(kind, change):
+    layer, x = kind(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    name = "weight_hh" if kind in CELLS else "weight_hh_l0"
+    changed = change(copy.deepcopy(layer), name).eval()
+    output = called(changed, x)
+    with torch.no_grad():
+        getattr(layer, name).copy_(getattr(changed, name))
+    torch.testing.assert_close(output, called(layer, x), rtol=0, atol=1e-12)
+    output.sum().backward()
+    assert all(p.grad is not None for p in changed.parameters())
+
+
+def test_tied_weights_of_a_cell_and_of_a_layer():
+    cell, layer = LSTMCell(4, 4), LSTM(4, 4)
+    cell.weight_hh, layer.weight_hh_l0 = cell.weight_ih, layer.weight_ih_l0
+    for module in (cell, layer):
+        called(module, torch.randn(5, 2, 4)).sum().backward()
+        module.load_state_dict(copy.deepcopy(module).state_dict())
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_names_of_weights_are_those_of_torch(kind):
+    for keywords in ({"bidirectional": True}, {"bias": False}):
+        layer = {"LSTM": LSTM, "GRU": GRU}[kind](3, 8, 2, mechanism="standard", **keywords)
+        expected = getattr(nn, kind)(3, 8, 2, **keywords)
+        for name in ("_all_weights", "_flat_weights_names", "mode"):
+            assert getattr(layer, name) == getattr(expected, name)
+        shapes = [[[w.shape for w in ws] for ws in m.all_weights] for m in (layer, expected)]
+        assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

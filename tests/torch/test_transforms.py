@@ -7,7 +7,14 @@ from torch import nn  # noqa: E402
 from torch.func import functional_call, grad, jvp, vmap  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence  # noqa: E402
 
-from gatecore.backends.torch import GRU, LSTM, GateUnit, Minimal  # noqa: E402
+from gatecore.backends.torch import (  # noqa: E402
+    GRU,
+    LSTM,
+    GateUnit,
+    GRUCell,
+    LSTMCell,
+    Minimal,
+)
 from gatecore.backends.torch.nn.gate_unit import gate  # noqa: E402
 
 
@@ -98,6 +105,7 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
     assert not keeping(x)[0].any()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's, of itself
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -117,6 +125,11 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
             RuntimeError,
             "not the same dtype",
         ),
+        (
+            lambda: torch.jit.script(nn.Sequential(LSTM(3, 4))),
+            NotImplementedError,
+            "LSTM cannot be compiled by torch.jit.script: use torch.export",
+        ),
         (lambda: LSTM(3, 4)(torch.randn(0, 2, 3)), RuntimeError, "larger than 0"),
         (lambda: GateUnit(4)(torch.zeros(2, 4)), ValueError, "must have 8 entries"),
     ],
@@ -124,6 +137,24 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
 def test_errors_say_what_was_wrong(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, LSTMCell, GRUCell, GateUnit])
+def test_a_layer_is_one_node_of_a_traced_graph(kind):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = GateUnit(8) if kind is GateUnit else kind(16, 8)
+
+        def forward(self, x):
+            return self.rnn(x.tanh())[0] + 1
+
+    model, x = Model(), torch.randn(3, 2, 16)
+    traced = torch.fx.symbolic_trace(model)
+    nodes = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    assert nodes == ["rnn"]
+    x = x[0] if kind in (LSTMCell, GRUCell) else x
+    assert torch.equal(traced(x), model(x))
 
 
 def test_a_gate_unit_gates_a_highway_layer():

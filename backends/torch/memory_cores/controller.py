@@ -1,6 +1,6 @@
 """The LSTM inside a memory core."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from torch.nn import functional
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.cells import LSTMCell
+from gatecore.backends.torch.nn.checkpoint import torch_compatible
+from gatecore.mechanisms import Mechanism
 
 States = tuple[Tensor, Tensor]
 
@@ -28,10 +30,19 @@ class Controller(LSTMCell):
     The rest, which the core has read from its memory, is known only at its step.
     """
 
+    def __init__(
+        self, input_size: int, hidden_size: int, *, mechanism: str | Mechanism, **factory: Any
+    ) -> None:
+        # two biases in the torch-compatible cells alone, as in the runs of earlier versions
+        two_biases = torch_compatible(self.core, mechanism)
+        super().__init__(
+            input_size, hidden_size, mechanism=mechanism, two_biases=two_biases, **factory
+        )
+
     def weights(self, first: int) -> Weights:
         """The weights for a first part of that width."""
-        named = dict(self.named_parameters(recurse=False))
-        params = parameters.core_params(self._cell, named, self.two_biases, self.weight_ih.dtype)
+        named, dtype = self._weights(0), self.weight_ih.dtype
+        params = parameters.core_params(self._cell, named, self.two_biases, dtype)
         matrix = params["weight_ih"]
         return Weights(matrix[:, :first], matrix[:, first:], params["weight_hh"], params["bias"])
 

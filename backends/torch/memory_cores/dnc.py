@@ -29,6 +29,10 @@ class DNCState(NamedTuple):
     usage: Tensor  # (batch, N)
 
 
+# so that torch.load reads a saved state by its defaults
+torch.serialization.add_safe_globals([DNCState])
+
+
 class DNC(MemoryCore):
     """The Differentiable Neural Computer (Graves et al. 2016) with one write head.
 

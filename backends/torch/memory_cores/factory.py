@@ -10,6 +10,7 @@ from gatecore.algebra import Gate
 from gatecore.backends.torch.memory_cores.dnc import DNC
 from gatecore.backends.torch.memory_cores.relational import RelationalMemory
 from gatecore.backends.torch.memory_cores.rma import RMA
+from gatecore.backends.torch.nn.checkpoint import torch_compatible
 from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
 from gatecore.contracts.memory import RMA_LAYERS, Core
 
@@ -69,4 +70,6 @@ def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
     settings: dict[str, Any] = {"mechanism": core.mechanism, "dtype": dtype}
     if core.memory is not None:
         return _MEMORY_CORES[core.core](input_size, core.hidden_size, core.memory, **settings)
+    # two biases in the torch-compatible layers alone, as in the runs of earlier versions
+    settings["two_biases"] = torch_compatible(core.core, core.mechanism)
     return Layers(_LAYERS[core.core](input_size, core.hidden_size, core.layers, **settings))

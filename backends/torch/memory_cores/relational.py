@@ -10,7 +10,7 @@ from gatecore import _checks
 from gatecore.algebra import Gate
 from gatecore.backends.torch.memory_cores.base import MemoryCore, positive
 from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.checkpoint import Stateful
+from gatecore.backends.torch.nn.checkpoint import Stateful, has_values
 from gatecore.cells import update
 from gatecore.contracts.memory import GATE_STYLES
 from gatecore.mechanisms import Mechanism, mechanism
@@ -127,7 +127,8 @@ class RelationalMemory(Stateful, MemoryCore):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if self.gate_style == "none" or self.gate_bias.is_meta:
+        self._record_mechanism()
+        if self.gate_style == "none" or not has_values(self.gate_bias):
             return
         bound = self.width**-0.5
         for weight in (self.weight_input, self.weight_memory):

@@ -23,6 +23,10 @@ class RMAState(NamedTuple):
     written: Tensor  # (batch,): the integer number of rows so far
 
 
+# so that torch.load reads a saved state by its defaults
+torch.serialization.add_safe_globals([RMAState])
+
+
 class Unrolled(NamedTuple):
     """The results of ``RMA.unroll``, of which the losses of an agent are made.
 

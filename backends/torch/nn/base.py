@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gatecore import _checks, mechanisms
-from gatecore.backends.torch.nn.checkpoint import Stateful, torch_compatible
-from gatecore.backends.torch.nn.parameters import shapes
+from gatecore.backends.torch.nn.checkpoint import Stateful
+from gatecore.backends.torch.nn.parameters import initialise, merge_biases, shapes
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
@@ -22,28 +22,58 @@ class RecurrentModule(Stateful, Generic[State]):
     mechanism : str or Mechanism
     zoneout : float or (float, float)
         Probabilities in [0, 1].
-    two_biases : bool, optional
+    two_biases : bool
         Whether ``bias_hh`` is trained beside ``bias_ih``.
     """
 
-    def __init__(self, mechanism: str | Mechanism, zoneout: Any, two_biases: bool | None) -> None:
+    def __init__(self, mechanism: str | Mechanism, zoneout: Any, two_biases: bool) -> None:
         super().__init__()
         self.mechanism = mechanisms.mechanism(mechanism)
         self.zoneout = zoneout_probabilities(CELLS[self.core], zoneout)
-        compatible = torch_compatible(self.core, self.mechanism)
-        self.two_biases = compatible if two_biases is None else bool(two_biases)
+        self.two_biases = bool(two_biases)
+        self._cells: list[Cell] = []
+        # of the parameters of each layer and direction, by names without suffix
+        self._names: list[dict[str, str]] = []
 
     def _register(
         self, cell: Cell, bias: bool, proj_size: int = 0, suffix: str = "", **factory: Any
-    ) -> dict[str, str]:
-        """Register a cell's parameters, uninitialized; their names without and with the suffix."""
-        names = {}
+    ) -> None:
+        """Add a cell and its parameters, uninitialized."""
+        names = {name: name + suffix for name in shapes(cell, bias, proj_size)}
         for name, shape in shapes(cell, bias, proj_size).items():
-            names[name] = name + suffix
-            trained = name != "bias_hh" or self.two_biases or "bias_n" in cell.parameter_shapes()
-            value = nn.Parameter(torch.empty(shape, **factory), requires_grad=trained)
-            self.register_parameter(names[name], value)
-        return names
+            value = torch.empty(shape, **factory)
+            if name == "bias_hh" and not (self.two_biases or "bias_n" in cell.parameter_shapes()):
+                self.register_buffer(names[name], value)
+            else:
+                self.register_parameter(names[name], nn.Parameter(value))
+        self._cells.append(cell)
+        self._names.append(names)
+
+    def _weights(self, k: int) -> dict[str, Any]:
+        """The parameters of layer and direction ``k`` by their names without the suffix."""
+        return {short: self._parameter(name) for short, name in self._names[k].items()}
+
+    def _parameter(self, name: str) -> Any:
+        """The attribute of this name; faster than getattr where it is not parametrized."""
+        value = self._parameters.get(name)
+        return getattr(self, name) if value is None else value
+
+    def reset_parameters(self) -> None:
+        """Re-initialize all parameters, from torch's default generator."""
+        for k, cell in enumerate(self._cells):
+            initialise(cell, self._weights(k))
+        self._record_mechanism()
+
+    def _checked_state(
+        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]
+    ) -> dict[str, Any]:
+        state = super()._checked_state(state_dict, prefix, metadata)
+        for cell, names in zip(self._cells, self._names, strict=True):
+            biases = [prefix + names[name] for name in ("bias_ih", "bias_hh") if name in names]
+            if not self.two_biases and biases and all(name in state for name in biases):
+                merged = merge_biases(cell, *(state[name] for name in biases))
+                state |= dict(zip(biases, merged, strict=True))
+        return state
 
     def _settings_repr(self) -> str:
         text = f", mechanism={self.mechanism.name!r}"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
@@ -31,7 +31,7 @@ class RecurrentCell(RecurrentModule[State]):
         The mechanism is unknown, a size is below 1, or zoneout is outside [0, 1].
     """
 
-    weight_ih: nn.Parameter
+    weight_ih: Tensor
     _torch_class: ClassVar[Any]
 
     def __init__(
@@ -44,7 +44,7 @@ class RecurrentCell(RecurrentModule[State]):
         *,
         mechanism: str | Mechanism = "UR",
         zoneout: Any = 0.0,
-        two_biases: bool | None = None,
+        two_biases: bool = True,
     ) -> None:
         super().__init__(mechanism, zoneout, two_biases)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
@@ -54,10 +54,6 @@ class RecurrentCell(RecurrentModule[State]):
             self.register_parameter("bias_ih", None)
             self.register_parameter("bias_hh", None)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Re-initialize all parameters, from torch's default generator."""
-        parameters.initialise(self._cell, dict(self.named_parameters(recurse=False)))
 
     def extra_repr(self) -> str:
         bias = "" if self.bias is True else f", bias={self.bias}"
@@ -77,6 +73,8 @@ class RecurrentCell(RecurrentModule[State]):
         ValueError, RuntimeError
             For inputs and states that torch's cells refuse, in their words.
         """
+        if isinstance(input, fx.Proxy):
+            return self._fx_node(input, *(() if hx is None else (hx,)))
         states = () if hx is None else self._cell.parts(hx)
         fits = input.dim() in (1, 2) and input.shape[-1] == self.input_size
         if not fits or any(part.shape != (*input.shape[:-1], self.hidden_size) for part in states):
@@ -106,7 +104,7 @@ class RecurrentCell(RecurrentModule[State]):
     def _advance(self, x: Tensor, states: Tensors) -> Tensors:
         compute, dtype = dtypes(self.weight_ih)
         with no_autocast(x.device.type):
-            weights = dict(self.named_parameters(recurse=False))
+            weights = self._weights(0)
             params = parameters.core_params(self._cell, weights, self.two_biases, compute)
             states = tuple(part.to(compute) for part in states)
             projected = self._cell.project(params, x.to(compute))

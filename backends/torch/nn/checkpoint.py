@@ -1,113 +1,162 @@
 """The mechanism in a module's state_dict, and the refusal of another mechanism's state.
 
 A torch-compatible layer (mechanism "standard", "U" or "C") has the state_dict of torch's layer. Any
-other has one more entry, ``_extra_state``: the mechanism's fields as JSON in a tensor of bytes,
-which every tensor format can hold. The state_dict's metadata name the mechanism in both cases.
+other has one more buffer, ``mechanism_code``: the signature of the computation as a few integers
+from 0 to 15 in floating point. They are exact in every floating point type, and rounding restores
+them after states were averaged. The state_dict's metadata name the mechanism in both cases.
 """
 
-import dataclasses
 import json
+from collections import OrderedDict
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
+from gatecore import mechanisms
 from gatecore.backends.torch.sequence.signature import TORCH_SIGNATURES, signature
-from gatecore.mechanisms import Mechanism
+from gatecore.mechanisms import MECHANISMS, Mechanism
 
-VERSION = 1
-_KEY = "_extra_state"
+KEY = "mechanism_code"
+_RECORD = "_extra_state"  # JSON as bytes, in the states of earlier versions
+_RECORD_VERSION = 1
+# the code's first three integers count from 1 in these; the others are the downsizing, hexadecimal
+_FIELDS = (
+    ("lstm", "gru", "minimal", "gate", "rmc", "mingru"),
+    ("sigmoid", "cumax"),
+    ("none", "refine", "master"),
+)
 
 
-def torch_compatible(core: str, mechanism: Mechanism) -> bool:
+def torch_compatible(core: str, mechanism: str | Mechanism) -> bool:
     """Whether the layer computes what that of ``torch.nn`` does, and has the same state."""
-    return signature(core, mechanism) == TORCH_SIGNATURES.get(core)
+    return signature(core, mechanisms.mechanism(mechanism)) == TORCH_SIGNATURES.get(core)
 
 
-def encode(core: str, mechanism: Mechanism) -> Tensor:
-    """The entry that records a mechanism: JSON as uint8."""
-    record = {
-        "version": VERSION,
-        "computation": signature(core, mechanism),
-        "mechanism": dataclasses.asdict(mechanism),
-    }
-    return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
+def has_values(tensor: Tensor) -> bool:
+    """Whether the tensor's elements can be read: not on the meta device, nor in FakeTensorMode."""
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))
 
 
-def decode(entry: Tensor) -> dict[str, Any]:
-    """The record that :func:`encode` wrote.
+def encode(signature: str) -> list[float]:
+    """The integers that record a signature."""
+    *fields, downsize = signature.split()
+    places = [names.index(field) + 1 for names, field in zip(_FIELDS, fields, strict=True)]
+    return [float(n) for n in (*places, *(int(digit, 16) for digit in f"{int(downsize):04x}"))]
+
+
+def decode(code: Tensor) -> str:
+    """The signature that :func:`encode` recorded.
+
+    Raises
+    ------
+    ValueError
+        The values are no such integers, or stand for nothing that this version knows.
+    """
+    rounded = code.detach().double().round()
+    if not ((code - rounded).abs() < 0.25).all():  # also of NaN
+        raise ValueError(f"{code.tolist()} are not integers; average states of one mechanism only")
+    places, digits = rounded[: len(_FIELDS)].int().tolist(), rounded[len(_FIELDS) :].int().tolist()
+    if not all(1 <= n <= len(names) for names, n in zip(_FIELDS, places, strict=True)):
+        raise ValueError(f"{rounded.tolist()} is no code that this version knows: update gatecore")
+    fields = (names[n - 1] for names, n in zip(_FIELDS, places, strict=True))
+    return " ".join((*fields, str(sum(d * 16**k for k, d in enumerate(reversed(digits))))))
+
+
+def decode_record(record: Tensor) -> str:
+    """The signature in the record of an earlier version.
 
     Raises
     ------
     ValueError
         The entry is no such record, or of a later version than this library reads.
     """
-    record = json.loads(bytes(entry.tolist()))
-    if not isinstance(record, dict) or "computation" not in record:
+    fields = json.loads(bytes(record.tolist()))
+    if not isinstance(fields, dict) or "computation" not in fields:
         raise ValueError("it records no mechanism; load a state_dict that gatecore saved")
-    if record["version"] > VERSION:
-        raise ValueError(
-            f"it has version {record['version']}, this library reads up to {VERSION}: "
-            "update gatecore"
-        )
-    return record
+    if fields["version"] > _RECORD_VERSION:
+        raise ValueError(f"it has version {fields['version']}: update gatecore")
+    return str(fields["computation"])
 
 
 class Stateful(nn.Module):
     """A module with a ``core`` and a ``mechanism``, which its state_dict records."""
 
-    _version = VERSION
+    _version = 1
     core: str
     mechanism: Mechanism
+
+    def _record_mechanism(self) -> None:
+        """Set the buffer that records the mechanism, in the parameters' dtype and device."""
+        if not torch_compatible(self.core, self.mechanism):
+            code = encode(signature(self.core, self.mechanism))
+            self.register_buffer(KEY, next(self.parameters()).detach().new_tensor(code))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        code = self._buffers.get(KEY)
+        super()._apply(fn, recurse)
+        if code is not None and code.is_meta:  # to_empty leaves the values undefined
+            self._record_mechanism()
+        return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1], {})
         metadata["mechanism"] = self.mechanism.name
-        if not torch_compatible(self.core, self.mechanism):
-            destination[prefix + _KEY] = encode(self.core, self.mechanism)
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
-        entry = state_dict.get(prefix + _KEY)
-        names = [prefix + name for name, _ in self.named_parameters(recurse=False)]
-        if entry is None and not any(name in state_dict for name in names):
-            missing_keys += names if strict else []
-        elif reason := self._unsupported(entry):
-            error_msgs.append(f"{prefix[:-1] or type(self).__name__}: {reason}")
-        else:
-            rest = {k: v for k, v in state_dict.items() if k != prefix + _KEY}
-            super()._load_from_state_dict(
-                rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        hooks = self._load_state_dict_pre_hooks
+        for hook in hooks.values():  # now, since they may rename what is checked
+            hook(state_dict, prefix, local_metadata, *rest)
+        try:
+            state = self._checked_state(state_dict, prefix, local_metadata)
+        except ValueError as error:
+            rest[-1].append(f"{prefix[:-1] or type(self).__name__}: {error}")
+            return
+        self._load_state_dict_pre_hooks = OrderedDict()
+        try:
+            super()._load_from_state_dict(state, prefix, local_metadata, *rest)
+        finally:
+            self._load_state_dict_pre_hooks = hooks
+
+    def _checked_state(
+        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The state with the exact code of the mechanism.
+
+        Raises
+        ------
+        ValueError
+            It is the state of another computation, or of an unknown one.
+        """
+        state = dict(state_dict)
+        code, record = state.pop(prefix + KEY, None), state.pop(prefix + _RECORD, None)
+        names = (prefix + name for name, _ in self.named_parameters(recurse=False))
+        like = code if code is not None else next((state[n] for n in names if n in state), None)
+        if code is not None and not has_values(code):
+            return state_dict
+        if code is not None or record is not None or like is not None:
+            self._check_signature(_decoded(code, record), metadata.get("mechanism"))
+        if KEY in self._buffers and like is not None:
+            state[prefix + KEY] = like.new_tensor(encode(signature(self.core, self.mechanism)))
+        return state
+
+    def _check_signature(self, recorded: str | None, saved: str | None) -> None:
+        """Raise ValueError for a state of another signature, or without one."""
+        name, expected = self.mechanism.name, signature(self.core, self.mechanism)
+        if recorded is None and not torch_compatible(self.core, self.mechanism):
+            raise ValueError(self._needs_code())
+        if recorded not in (None, expected):
+            saved = repr(saved) if saved else _possible_names(recorded)
+            raise ValueError(
+                f"the state_dict is of mechanism {saved} ({recorded}), this layer has {name!r} "
+                f"({expected}): make the layer with mechanism={saved}, or load weights that were "
+                f"trained with {name!r}"
             )
 
-    def _unsupported(self, entry: Tensor | None) -> str | None:
-        """Why a state with this entry, or without one, cannot be loaded; else None."""
-        name, expected = self.mechanism.name, signature(self.core, self.mechanism)
-        if entry is None:
-            return None if torch_compatible(self.core, self.mechanism) else self._needs_entry()
-        try:
-            record = decode(entry)
-        except ValueError as error:
-            return f"the state_dict's {_KEY} can't be read: {error}"
-        if record["computation"] == expected:
-            return None
-        recorded = record["mechanism"]["name"]
-        return (
-            f"the state_dict is of mechanism {recorded!r} ({record['computation']}), this layer "
-            f"has {name!r} ({expected}): make the layer with mechanism={recorded!r}, or load "
-            f"weights that were trained with {name!r}"
-        )
-
-    def _needs_entry(self) -> str:
+    def _needs_code(self) -> str:
         kind, name = type(self).__name__, self.mechanism.name
         text = f"the state_dict records no mechanism, this {kind} has {name!r}: "
         if self.core not in TORCH_SIGNATURES:
@@ -116,3 +165,32 @@ class Stateful(nn.Module):
             f"for weights of torch.nn.{kind} use convert(module, mechanism={name!r}, "
             "keep_weights=True), which copies those that both have, or mechanism='standard'"
         )
+
+    def _fx_node(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        """The call as one node of the graph that torch.fx traces."""
+        tracer = args[0].tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
+
+    def __prepare_scriptable__(self) -> None:
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be compiled by torch.jit.script: use torch.export, or "
+            "torch.compile"
+        )
+
+
+def _decoded(code: Tensor | None, record: Tensor | None) -> str | None:
+    """The signature in an entry of a state, if it has one."""
+    name = _RECORD if code is None else KEY
+    try:
+        if code is not None:
+            return decode(code)
+        return None if record is None else decode_record(record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the state_dict's {name} can't be read: {error}") from error
+
+
+def _possible_names(recorded: str) -> str:
+    """The registered mechanisms of a signature, but for the downsizing."""
+    fields = recorded.split()[1:3]
+    names = [m.name for m in MECHANISMS.values() if [m.activation, m.auxiliary] == fields]
+    return " or ".join(map(repr, names))

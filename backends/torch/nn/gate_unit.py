@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from gatecore import mechanisms
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.checkpoint import Stateful
+from gatecore.backends.torch.nn.checkpoint import Stateful, has_values
 from gatecore.mechanisms import Mechanism
 
 _CORE = "minimal"  # the core whose slots are the candidate and the gates, without an input gate
@@ -104,13 +104,16 @@ class GateUnit(Stateful):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Re-initialize the biases, from torch's default generator."""
-        if not self.bias.is_meta:
+        self._record_mechanism()
+        if has_values(self.bias):
             biases = self.mechanism.biases(_CORE, self.size, parameters.generator())
             slots = _slots(self.mechanism, self.size)
             self.bias.copy_(torch.cat([torch.from_numpy(biases[slot]) for slot in slots]))
 
     def forward(self, logits: Tensor) -> Gate:
         """The effective gates, ``value`` and ``complement`` (..., size), of (..., features)."""
+        if isinstance(logits, fx.Proxy):
+            return self._fx_node(logits)
         return gate(logits, self.mechanism, self.bias, size=self.size)
 
     def extra_repr(self) -> str:

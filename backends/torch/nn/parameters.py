@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gatecore.backends.torch.nn.checkpoint import has_values
 from gatecore.backends.torch.sequence.call import add_biases
 from gatecore.cells import Cell
 
@@ -40,13 +41,13 @@ def shapes(cell: Cell, bias: bool, proj_size: int = 0) -> dict[str, tuple[int, .
 
 
 @torch.no_grad()
-def initialise(cell: Cell, weights: Mapping[str, nn.Parameter]) -> None:
+def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
     """Weights U(−1/√d, 1/√d), the mechanism's biases in ``bias_ih``, zeros in ``bias_hh``."""
     bound = 1 / math.sqrt(cell.hidden_size)
     for name, value in weights.items():
         if name.startswith("weight"):
             nn.init.uniform_(value, -bound, bound)
-    if "bias_ih" not in weights or weights["bias_ih"].is_meta:
+    if "bias_ih" not in weights or not has_values(weights["bias_ih"]):
         return
     biases = cell.mechanism.biases(cell.core, cell.hidden_size, generator())
     weights["bias_ih"].copy_(torch.from_numpy(np.concatenate(list(biases.values()))))
@@ -58,22 +59,32 @@ def layer_params(
 ) -> dict[str, Tensor]:
     """The cell's parameters from torch's, and ``bias_hh``, which is to be added to ``bias``.
 
-    With one trained bias, ``bias_hh`` is a constant.
+    With one trained bias, only the part of a GRU's ``bias_hh`` that its reset gate multiplies is
+    read: the others are 0.
     """
     params = {name: v if v.dtype == dtype else v.to(dtype) for name, v in weights.items()}
     if "bias_ih" not in params:
         params["bias"] = bias_hh = params["weight_ih"].new_zeros(cell.rows)
     else:
         params["bias"], bias_hh = params.pop("bias_ih"), params.pop("bias_hh")
-    constant = bias_hh.detach() if bias_hh.requires_grad and not two_biases else bias_hh
     if "bias_n" not in cell.parameter_shapes():
-        params["bias_hh"] = constant
+        params["bias_hh"] = bias_hh
         return params
     n = slot_rows(cell)["candidate"]
-    zeros = torch.zeros_like(bias_hh[n])
-    params["bias_hh"] = torch.cat([constant[: n.start], zeros, constant[n.stop :]])
     params["bias_n"] = bias_hh[n]
+    if two_biases:
+        zeros = torch.zeros_like(bias_hh[n])
+        params["bias_hh"] = torch.cat([bias_hh[: n.start], zeros, bias_hh[n.stop :]])
     return params
+
+
+def merge_biases(cell: Cell, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, Tensor]:
+    """Two biases of the same sum, of which the second is 0 but for a GRU's ``bias_n``."""
+    rest = torch.zeros_like(bias_hh)
+    if "bias_n" in cell.parameter_shapes():
+        n = slot_rows(cell)["candidate"]
+        rest[n] = bias_hh[n]
+    return bias_ih + (bias_hh - rest), rest
 
 
 def core_params(

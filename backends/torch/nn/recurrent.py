@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gatecore.algebra import Gate
@@ -45,10 +45,10 @@ class Recurrent(RecurrentModule[State]):
         that of the cell and of the hidden state. In evaluation the expectation is taken.
     return_cells : bool
         LSTM: whether the output is a pair, the hidden and the cell states of all steps.
-    two_biases : bool, optional
-        Whether ``bias_hh`` is trained beside ``bias_ih``, which doubles the learning rate of their
-        sum. By default as torch where the layer is torch-compatible ("standard", "U", "C"), else
-        not: then ``bias_hh`` stays 0, except the part of a GRU's which the reset gate multiplies.
+    two_biases : bool
+        Whether ``bias_hh`` is trained beside ``bias_ih`` as in torch, which doubles the learning
+        rate of their sum. If not, ``bias_hh`` is a buffer that stays 0; a GRU's is a parameter, of
+        which only the part that the reset gate multiplies is read and trained.
     impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
         The implementation that runs a sequence; "auto" is the first that supports the call.
 
@@ -94,7 +94,7 @@ class Recurrent(RecurrentModule[State]):
         mechanism: str | Mechanism = "UR",
         zoneout: Any = 0.0,
         return_cells: bool = False,
-        two_biases: bool | None = None,
+        two_biases: bool = True,
         impl: str = "auto",
     ) -> None:
         projection: dict[str, Any] = {"proj_size": proj_size} if proj_size else {}
@@ -109,36 +109,41 @@ class Recurrent(RecurrentModule[State]):
         self.bidirectional, self.proj_size = bidirectional, proj_size
         self.return_cells, self.impl = self._checked_cells(return_cells), dispatch.checked(impl)
         self.last_impl: str | None = None
-        self._cells = []
-        self._names = []  # of the parameters of each layer and direction, by names without suffix
         suffixes = ("", "_reverse") if bidirectional else ("",)
         width = (proj_size or hidden_size) * len(suffixes)
         factory = {"device": device, "dtype": dtype}
         for layer, suffix in itertools.product(range(num_layers), suffixes):
             inputs = width if layer else input_size
             cell = CELLS[self.core](inputs, hidden_size, self.mechanism)
-            self._cells.append(cell)
-            self._names.append(
-                self._register(cell, bias, proj_size, f"_l{layer}{suffix}", **factory)
-            )
+            self._register(cell, bias, proj_size, f"_l{layer}{suffix}", **factory)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Re-initialize all parameters, from torch's default generator."""
-        for k, cell in enumerate(self._cells):
-            parameters.initialise(cell, self._weights(k))
 
     def flatten_parameters(self) -> None:
         """Nothing: there is no cuDNN buffer to fill. Code written for torch's layers calls it."""
 
     @property
-    def all_weights(self) -> list[list[nn.Parameter]]:
+    def all_weights(self) -> list[list[Tensor]]:
         """The parameters of each layer and direction, in torch's order."""
         return [list(self._weights(k).values()) for k in range(len(self._cells))]
 
+    # code written for torch's layers reads these, and torch's own checks the first
+
     @property
-    def _flat_weights(self) -> list[nn.Parameter]:  # torch's own checks read it
+    def _flat_weights(self) -> list[Tensor]:
         return [weight for weights in self.all_weights for weight in weights]
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        return [list(names.values()) for names in self._names]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def mode(self) -> str:
+        """The name of the kind of layer in torch: "LSTM" or "GRU"."""
+        return self.core.upper()
 
     def extra_repr(self) -> str:
         text = self._torch_repr() + self._settings_repr()
@@ -201,6 +206,10 @@ class Recurrent(RecurrentModule[State]):
             For inputs and states that torch refuses, in its words; for resets that are not boolean
             or have another shape, and an ``impl`` that does not support the call.
         """
+        if isinstance(input, fx.Proxy):
+            options = {"resets": resets, "return_cells": return_cells}
+            keywords = {name: value for name, value in options.items() if value is not None}
+            return self._fx_node(input, *(() if hx is None else (hx,)), **keywords)
         cells = self.return_cells if return_cells is None else self._checked_cells(return_cells)
         layout = self._layout(input)
         states = None if hx is None else layout.states(self._cells[0].parts(hx))
@@ -239,8 +248,8 @@ class Recurrent(RecurrentModule[State]):
                 self.check_input(input, layout.batch_sizes)
         else:
             for state in states:
-                low = {state.dtype, input.dtype} <= {*LOW, torch.float32}
-                if state.dtype != input.dtype and not low:
+                low = input.dtype in LOW and state.is_floating_point()
+                if not (low or state.dtype in (input.dtype, *LOW)):
                     raise RuntimeError(
                         "Input and hidden tensors are not the same dtype, found input tensor with "
                         f"{input.dtype} and hidden tensor with {state.dtype}"
@@ -308,15 +317,6 @@ class Recurrent(RecurrentModule[State]):
             zoneout_mask(p, (*x.shape[:2], width), x) if p else 0.0
             for p, width in zip(self.zoneout, widths, strict=True)
         )
-
-    def _weights(self, k: int) -> dict[str, Any]:
-        """The parameters of layer and direction ``k`` by their names without the suffix."""
-        return {short: self._parameter(name) for short, name in self._names[k].items()}
-
-    def _parameter(self, name: str) -> Any:
-        """The attribute of this name; faster than getattr where it is not parametrized."""
-        value = self._parameters.get(name)
-        return getattr(self, name) if value is None else value
 
 
 def _concatenate(parts: list[Tensors], axis: int) -> Tensors:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gatecore.algebra import Gate
 from gatecore.backends.common.learner import clip_scale
 from gatecore.backends.common.learner_checks import check_settings
+from gatecore.backends.torch.nn.checkpoint import KEY
 from gatecore.backends.torch.rl.actor_critic import Network, PolicyOutput
 from gatecore.backends.torch.rl.rollout import Rollout, apply, returns, whole_episodes
 from gatecore.backends.torch.rl.truncated_rollout import TruncatedRollout
@@ -75,7 +76,8 @@ class Agent(TorchTrainable):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.network = Network(spec).to(device, getattr(torch, dtype))
-        self._set_parameters(dict(self.network.named_parameters()))
+        tensors = self.network.state_dict(keep_vars=True)
+        self._set_parameters({k: v for k, v in tensors.items() if not k.endswith(KEY)})
         self._largest = 0.0  # of all discounted returns so far
         self._truncated: TruncatedRollout | None = None
         if games and spec.unroll:
