@@ -188,14 +188,14 @@ class Learner(LearnerBase):
     def _layers(self, parameters: Arrays) -> list[Arrays]:
         return [layer_parameters(parameters, k) for k in range(self.spec.layers)]
 
-    def _head(self, parameters: Arrays, x: Array, kept: list[Array]) -> Array:
+    def _head(self, parameters: Arrays, x: Array, mask: list[Array]) -> Array:
         """ReLU layers with dropout, and the output layer."""
         for k, (weight, bias) in enumerate(self.spec.head_names()):
             x = x @ parameters[weight].T + parameters[bias][None, None]
             if k < len(self.spec.head):
                 x = jax.nn.relu(x)
-                if kept:
-                    x = jnp.where(kept[k], x / (1 - self.spec.dropout), jnp.zeros_like(x))
+                if mask:
+                    x = jnp.where(mask[k], x / (1 - self.spec.dropout), jnp.zeros_like(x))
         return x
 
     def _averages(self, parameters: Arrays, batch: dict[str, Any]) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ Pull = Callable[..., Any]
 
 
 def one_hot(xp: Any, tokens: Array, size: int, dtype: Any) -> Array:
-    """(..., size) with a 1 at each token's place; zeros for -1, the last row."""
+    """One-hot vectors (..., size); zeros for -1, the last row."""
     return xp.eye(size + 1, size, dtype=dtype)[tokens]
 
 
@@ -24,7 +24,7 @@ def embedding(xp: Any, weight: Array, tokens: Array) -> tuple[Array, Pull]:
 
 
 def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
-    """Takes x (..., inputs) to x Wᵀ + b; the pullback returns (d_weight, d_bias, d_x)."""
+    """x Wᵀ + b of x (..., inputs); the pullback returns (d_weight, d_bias, d_x)."""
     flat = x.reshape(-1, x.shape[-1])
 
     def pullback(d_out: Array) -> tuple[Array, Array, Array]:
@@ -34,16 +34,16 @@ def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
     return (flat @ weight.T + bias).reshape(*x.shape[:-1], -1), pullback
 
 
-def relu_dropout(xp: Any, x: Array, rate: float, kept: Any = None) -> tuple[Array, Pull]:
-    """ReLU, then dropout that keeps the expectation, of all outputs but the bool array ``kept``."""
+def relu_dropout(xp: Any, x: Array, rate: float, mask: Any = None) -> tuple[Array, Pull]:
+    """ReLU, then dropout where the bool array ``mask`` is false; the expectation is unchanged."""
     factor = (x > 0).astype(x.dtype)
-    if kept is not None:
-        factor *= xp.asarray(kept) / x.dtype.type(1 - rate)
+    if mask is not None:
+        factor *= xp.asarray(mask) / x.dtype.type(1 - rate)
     return x * factor, lambda d_out: d_out * factor
 
 
 def cross_entropy(xp: Any, logits: Array, targets: Array) -> tuple[dict[str, float], Pull]:
-    """Mean over the scored targets (those ≥ 0) in nats, and the share of right guesses."""
+    """Mean over the scored targets (those ≥ 0) in nats, and the accuracy."""
     scored = targets >= 0
     count = int(scored.sum())
     shifted = logits - logits.max(-1, keepdims=True)

@@ -145,11 +145,25 @@ def release() -> None:
 class Learner(ExplicitLearner):
     """Trains a ``ModelSpec`` in NumPy: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
-    ``impl`` as in :func:`lstm`.
+    Parameters
+    ----------
+    spec : ModelSpec
+    seed : int
+        At least 0. Equal seeds give equal initial weights and noise on every backend.
+    betas, eps : (float, float), float
+        Adam's: decay rates in [0, 1), by default (0.9, 0.999); above 0, by default 1e-8.
+    dtype : {"float32", "float64"}
+    impl : {"auto", "native", "reference"}
+        The implementation of the layers, as :func:`lstm` takes it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A setting out of its range; a model or an ``impl`` that is not supported.
     """
 
-    def __init__(self, spec: ModelSpec, *, impl: str = "auto", **settings: Any) -> None:
-        super().__init__(_ENGINE, spec, impl=impl, **settings)
+    def __init__(self, spec: ModelSpec, **settings: Any) -> None:
+        super().__init__(_ENGINE, spec, **settings)
 
 
 __all__ = ["Learner", "gru", "lstm", "minimal", "release"]

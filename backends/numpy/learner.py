@@ -146,8 +146,8 @@ class ExplicitLearner(LearnerBase):
             x, pull_linear = linear(xp, self.parameters[weight], self.parameters[bias], x)
             pull_relu = None
             if k < len(self.spec.head):
-                kept = noise.dropout[k] if noise.dropout else None
-                x, pull_relu = relu_dropout(xp, x, self.spec.dropout, kept)
+                mask = noise.dropout[k] if noise.dropout else None
+                x, pull_relu = relu_dropout(xp, x, self.spec.dropout, mask)
             pulls.append((k, pull_linear, pull_relu))
 
         def pullback(d_out: Array) -> tuple[Arrays, Array]:

@@ -66,12 +66,12 @@ def run(
 
     With ``once`` no more steps than until every episode has ended once.
     """
-    taken: list[tuple[np.ndarray, ...]] = []
+    results: list[tuple[np.ndarray, ...]] = []
     over = np.zeros(environment.size, bool)
     for _ in range(steps):
         action, core_state = act(network, state, rng)
         observation, reward, ended, score = environment.step(action)
-        taken.append((*state[:4], action, reward, ended, score))
+        results.append((*state[:4], action, reward, ended, score))
         over |= ended
         state = EnvironmentState(
             observation, np.where(ended, -1, action), np.where(ended, np.float32(0), reward),
@@ -79,7 +79,7 @@ def run(
         )  # fmt: skip
         if once and over.all():
             break
-    return Rollout(*(np.stack(part) for part in zip(*taken, strict=True))), state
+    return Rollout(*(np.stack(part) for part in zip(*results, strict=True))), state
 
 
 def action_generator(episodes: EpisodeBatch) -> np.random.Generator:

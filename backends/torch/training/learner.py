@@ -121,7 +121,7 @@ class Learner(TorchTrainable, LearnerBase):
         whole = self._whole(leaves(last), size, local) if spec.streams else []
         final = dict(zip(self._carried, whole, strict=True))
         x = x if spec.read is None else x[-spec.read :]
-        predicted = self._head(x, [self._drawn(kept, local) for kept in noise.dropout])
+        predicted = self._head(x, [self._drawn(mask, local) for mask in noise.dropout])
         targets = torch.as_tensor(part.targets, device=self.device)
         if spec.loss == "squared_error":
             count = batch.targets.size
@@ -178,14 +178,14 @@ class Learner(TorchTrainable, LearnerBase):
         chosen = torch.from_numpy(np.ascontiguousarray(draws[:, local]))
         return chosen.to(self.device, self.dtype)
 
-    def _head(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+    def _head(self, x: Tensor, mask: list[Tensor]) -> Tensor:
         """ReLU layers with dropout, and the output layer."""
         for k, (weight, bias) in enumerate(self.spec.head_names()):
             x = functional.linear(x, self.parameters[weight], self.parameters[bias])
             if k < len(self.spec.head):
                 x = x.relu()
-                if kept:
-                    x = x * (kept[k] / (1 - self.spec.dropout))
+                if mask:
+                    x = x * (mask[k] / (1 - self.spec.dropout))
         return x
 
 
