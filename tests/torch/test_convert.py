@@ -1,10 +1,16 @@
 """Models with torch's layers are converted in place, and train."""
 
+import abc
+import copy
+import logging
+import pickle
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from torch.nn.utils import parametrizations, prune  # noqa: E402
 
 from gatecore.backends.torch import (  # noqa: E402
     GRU,
@@ -122,10 +128,182 @@ def test_a_single_layer_is_replaced_by_the_result():
     assert converted.weight_ih_l0.dtype == torch.float64
 
 
-def test_a_subclass_is_refused_by_name():
-    layer = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.LSTM(3, 4), "weight_hh_l0"))
-    with pytest.raises(TypeError, match="0 is a ParametrizedLSTM"):
-        convert(layer)
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (parametrizations.weight_norm, "ParametrizedLSTM"),
+        (nn.utils.weight_norm, "LSTM"),
+        (nn.utils.spectral_norm, "LSTM"),
+        (lambda module, weight: prune.l1_unstructured(module, weight, 0.5), "LSTM"),
+    ],
+)
+def test_reparametrized_and_pruned_layers_are_refused_by_name(change, name):
+    model = nn.Sequential(nn.GRU(3, 3), change(nn.LSTM(3, 4), "weight_hh_l0"))
+    with pytest.raises(TypeError, match=f"1 is a {name} whose weight_hh_l0 is reparametrized"):
+        convert(model)
+    assert type(model[0]) is nn.GRU
+
+
+def test_a_forward_that_is_not_torchs_is_refused_by_name():
+    class Doubled(nn.LSTM):
+        def forward(self, x, hx=None):
+            return super().forward(2 * x, hx)
+
+    wrapped = nn.LSTM(3, 4)
+    wrapped.forward = Doubled(3, 4).forward
+    for layer, name in ((Doubled(3, 4), "Doubled"), (wrapped, "LSTM")):
+        with pytest.raises(TypeError, match=f"0 is a {name} with a forward that is not torch's"):
+            convert(nn.Sequential(layer))
+
+
+class Encoder(abc.ABC, nn.RNNBase):
+    @abc.abstractmethod
+    def initial(self, x): ...
+
+    def encode(self, x):
+        return self(x, self.initial(x))
+
+
+class LSTMEncoder(Encoder, nn.LSTM):
+    def __init__(self, *sizes, scale):
+        super().__init__(*sizes)
+        self.scale, self.norm = scale, nn.LayerNorm(4)
+
+    def initial(self, x):
+        zeros = x.new_zeros(self.num_layers, x.shape[1], self.hidden_size)
+        return (zeros, zeros)
+
+    def encode(self, x):
+        output, _ = super().encode(x)
+        return self.scale * self.norm(output)
+
+
+def test_a_subclass_with_the_forward_of_torch_keeps_its_methods():
+    model, x = nn.Sequential(LSTMEncoder(3, 4, scale=2.0)), torch.randn(5, 2, 3)
+    expected = model[0].encode(x)
+    convert(model, "standard")
+    layer = model[0]
+    assert isinstance(layer, LSTM)
+    assert type(layer).__name__ == "LSTMEncoder"
+    for copied in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
+        torch.testing.assert_close(copied.encode(x), expected)
+        assert type(copied) is type(layer)
+
+
+@pytest.mark.parametrize("name", ["standard", "UR", "OM"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell])
+def test_parameters_of_equal_shape_stay_the_same_objects(kind, name, caplog):
+    model, x = nn.Sequential(kind(3, 4, dtype=torch.float64)), torch.randn(2, 3).double()
+    reference = copy.deepcopy(model)
+    before = dict(model[0].named_parameters())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    convert(model, name)
+    for key, value in model[0].named_parameters():
+        assert (value is before[key]) == (value.shape == before[key].shape)
+    changed = any(p is not q for p, q in zip(before.values(), model[0].parameters(), strict=True))
+    assert changed == ("parameters are new" in caplog.text)
+    if name == "standard":
+        torch.testing.assert_close(model(x), reference(x), rtol=0, atol=1e-12)
+    if not changed:
+        weight = next(model.parameters())
+        copied = weight.detach().clone()
+        model(x)[0].square().sum().backward()
+        optimizer.step()
+        assert not torch.equal(weight, copied)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_an_optimizer_gets_the_new_parameters(kind, caplog):
+    model = nn.ModuleList([kind(3, 4), nn.Linear(4, 2)])
+    optimizer = torch.optim.Adam(model.parameters())
+    model[1](model[0](torch.randn(5, 2, 3))[0]).sum().backward()
+    optimizer.step()
+    convert(model, "OM", optimizer=optimizer)
+    assert {*optimizer.param_groups[0]["params"]} == {*model.parameters()}
+    assert {*optimizer.state} <= {*model.parameters()}
+    assert "parameters are new" not in caplog.text
+    model[1](model[0](torch.randn(5, 2, 3))[0]).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["UR", "OM"])
+def test_tied_weights_stay_tied(name):
+    model = nn.ModuleList([nn.LSTM(4, 4), nn.LSTM(4, 4)])
+    model[1].weight_ih_l0 = model[0].weight_ih_l0
+    convert(model, name)
+    assert model[0].weight_ih_l0 is model[1].weight_ih_l0
+    assert model[0].weight_hh_l0 is not model[1].weight_hh_l0
+
+
+def test_hooks_go_on_and_are_removed_by_their_handles():
+    model, calls = nn.Sequential(nn.LSTM(3, 4)), []
+
+    def note(module, *rest):
+        calls.append(type(module))
+
+    handles = [
+        model[0].register_forward_pre_hook(note),
+        model[0].register_forward_hook(note),
+        model[0].register_full_backward_hook(note),
+        model[0].register_load_state_dict_pre_hook(note),
+    ]
+    state = convert(model, "standard").state_dict()
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    model(x)[0].sum().backward()
+    model.load_state_dict(state)
+    assert calls == [LSTM] * 4
+    for handle in handles:
+        handle.remove()
+    model(x)[0].sum().backward()
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("name", ["standard", "UR", "OM"])
+def test_frozen_parameters_stay_frozen(name):
+    layer = nn.GRU(3, 4, 2).double().eval()
+    layer.weight_hh_l0.requires_grad_(False)
+    layer.bias_ih_l1.requires_grad_(False)
+    made = GRU.from_gru(layer, name)
+    converted = convert(nn.Sequential(layer), name)[0]
+    for new in (made, converted):
+        frozen = {key for key, value in new.named_parameters() if not value.requires_grad}
+        assert frozen == {"weight_hh_l0", "bias_ih_l1"}
+        assert not new.training
+        assert new.weight_ih_l0.dtype == torch.float64
+
+
+def test_from_lstm_adds_the_biases_of_a_layer_with_one():
+    layer, x = nn.LSTM(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    single = LSTM.from_lstm(layer, "standard", two_biases=False)
+    assert not single.bias_hh_l0.any()
+    torch.testing.assert_close(single(x)[0], layer(x)[0])
+
+
+def test_aliases_of_a_layer_are_replaced_everywhere():
+    model = nn.Module()
+    model.rnn = nn.LSTM(3, 4)
+    model.layers, model.pair = [model.rnn], ({"first": model.rnn}, model.rnn)
+    model.__dict__["alias"] = model.rnn
+    model.layers.append(model.layers)  # a cycle
+    convert(model)
+    assert type(model.rnn) is LSTM
+    aliases = [model.layers[0], model.pair[0]["first"], model.pair[1], model.alias]
+    assert all(alias is model.rnn for alias in aliases)
+
+
+def test_replacements_are_logged(caplog):
+    with caplog.at_level(logging.INFO):
+        convert(nn.ModuleDict({"rnn": nn.LSTM(3, 4)}))
+    assert "rnn: LSTM(3, 4) replaced by LSTM(3, 4, mechanism='UR')" in caplog.text
+
+
+def test_a_model_without_layers_to_replace_is_a_warning_with_its_recurrent_modules():
+    model = nn.ModuleDict({"simple": nn.RNN(3, 4), "done": GRU(3, 4), "head": nn.Linear(4, 2)})
+    with pytest.warns(UserWarning, match=r"replaced nothing.*simple \(.*RNN\), done \(.*GRU\)$"):
+        convert(model)
+    with pytest.warns(UserWarning, match="replaced nothing.*of torch$"):
+        convert(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("name", ["standard", "U", "C"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from gatecore.backends.torch.nn.parameters import slot_rows
+from gatecore.backends.torch.nn.parameters import merge_biases, slot_rows
 from gatecore.cells import CELLS
 from gatecore.mechanisms import Mechanism
 
@@ -21,6 +21,7 @@ def from_torch(
 ) -> Any:
     """A module of class ``kind`` with the sizes, device, dtype and mode of torch's ``module``.
 
+    Its parameters are new tensors, which require gradients where those of ``module`` do.
     ``initialised`` of the result names the slots whose weights are new.
     """
     weight = next(module.parameters())
@@ -38,6 +39,10 @@ def from_torch(
         _copy(new, module, {slot: (slots[slot], standard[slot]) for slot in shared})
         if "refine" in slots and new.mechanism.refine_bias == "opposed":
             _oppose(new, slots["refine"], slots["forget"])
+        if not new.two_biases:
+            _merge(new)
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(getattr(module, name).requires_grad)
     new.initialised = tuple(slot for slot in slots if not (keep_weights and slot in shared))
     if new.initialised:
         _log.info("%s: new weights of %s", new, ", ".join(new.initialised))
@@ -47,8 +52,8 @@ def from_torch(
 @torch.no_grad()
 def _copy(new: Any, module: Any, rows: dict[str, tuple[slice, slice]]) -> None:
     """Copy the projection whole, and of the other parameters these rows of each slot."""
-    for name, target in new.named_parameters():
-        source = getattr(module, name)
+    for name in (name for names in new._names for name in names.values()):
+        target, source = getattr(new, name), getattr(module, name)
         if name.startswith("weight_hr"):
             target.copy_(source)
         else:
@@ -59,7 +64,19 @@ def _copy(new: Any, module: Any, rows: dict[str, tuple[slice, slice]]) -> None:
 @torch.no_grad()
 def _oppose(new: Any, refine: slice, forget: slice) -> None:
     """Set the refine gate's bias to minus the forget gate's."""
-    named = dict(new.named_parameters())
-    for name, bias in named.items():
-        if name.startswith("bias_ih"):
-            bias[refine] = -(bias[forget] + named[name.replace("_ih", "_hh")][forget])
+    for bias_ih, bias_hh in _biases(new):
+        bias_ih[refine] = -(bias_ih[forget] + bias_hh[forget])
+
+
+@torch.no_grad()
+def _merge(new: Any) -> None:
+    """Add the second biases to the first."""
+    for cell, biases in zip(new._cells, _biases(new), strict=False):
+        for target, value in zip(biases, merge_biases(cell, *biases), strict=True):
+            target.copy_(value)
+
+
+def _biases(new: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The two biases of each layer and direction; empty if it has none."""
+    weights = map(new._weights, range(len(new._cells)))
+    return [(w["bias_ih"], w["bias_hh"]) for w in weights if "bias_ih" in w]
