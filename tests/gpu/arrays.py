@@ -13,11 +13,11 @@ MEGABYTE = 2**20
 
 
 class Absent(Exception):
-    """What a check needs and this machine lacks, in words."""
+    """This machine lacks what a check needs."""
 
 
-def needed(name):
-    """A module, or Absent."""
+def module(name):
+    """A module; raises Absent if it is not installed."""
     if importlib.util.find_spec(name) is None:
         raise Absent(f"{name} is not installed")
     return importlib.import_module(name)
@@ -57,13 +57,21 @@ class Reference:
         return output, state, pullback(case.d_output, case.d_state)
 
 
-class Cupy:
+class Framework:
+    """Arrays of a framework on the GPU."""
+
+    def mask(self, zoneout):
+        """A zoneout mask as an array; a probability stays a number."""
+        return self.array(zoneout) if np.ndim(zoneout) else zoneout
+
+
+class Cupy(Framework):
     """gatecore.backends.cupy."""
 
     name = "cupy"
 
     def __init__(self, dtype="float32", kernels="fused"):
-        self.cupy, self.dtype, self.kernels = needed("cupy"), np.dtype(dtype), kernels
+        self.cupy, self.dtype, self.kernels = module("cupy"), np.dtype(dtype), kernels
         try:
             self.backend = load("cupy")
         except ImportError as error:
@@ -81,9 +89,9 @@ class Cupy:
     def poison(self, megabytes=512):
         """Fill the memory that the next arrays will be given with NaN."""
         sizes = [2**k for k in range(9, 28) if 2**k <= megabytes * MEGABYTE]
-        held = [self.cupy.full(size // 4, np.nan, np.float32) for size in sizes for _ in (0, 1)]
+        arrays = [self.cupy.full(size // 4, np.nan, np.float32) for size in sizes for _ in (0, 1)]
         self.synchronize()
-        del held
+        del arrays
 
     def synchronize(self):
         """Wait for the GPU."""
@@ -91,29 +99,26 @@ class Cupy:
 
     def sequence(self, case):
         """Outputs, last state and all gradients of a case."""
-        given = {n: tree(self.array, getattr(case, n)) for n in ("params", "x", "state")}
-        amounts = case.zoneout  # numbers stay numbers
-        if isinstance(amounts, tuple):
-            amounts = tuple(self.array(a) if np.ndim(a) else a for a in amounts)
-        elif np.ndim(amounts):
-            amounts = self.array(amounts)
+        params, x, state, resets = (
+            tree(self.array, part) for part in (case.params, case.x, case.state, case.resets)
+        )
         output, state, pullback = getattr(self.backend, case.core)(
-            given["params"], given["x"], given["state"], case.mechanism,
-            resets=tree(self.array, case.resets), zoneout=amounts, kernels=self.kernels,
+            params, x, state, case.mechanism, resets=resets,
+            zoneout=tree(self.mask, case.zoneout), kernels=self.kernels,
         )  # fmt: skip
         if self.kernels == "fused" and pullback.impl != "fused":
-            raise AssertionError(f"the fused kernels were asked for, {pullback.impl} ran")
+            raise AssertionError(f"the fused kernels were requested, {pullback.impl} ran")
         gradients = pullback(*tree(self.array, (case.d_output, case.d_state)))
         return tree(self.numpy, (output, state, gradients))
 
 
-class Torch:
+class Torch(Framework):
     """gatecore.backends.torch on CUDA tensors."""
 
     name = "torch"
 
     def __init__(self, dtype="float32", impl="auto"):
-        self.torch, self.impl = needed("torch"), impl
+        self.torch, self.impl = module("torch"), impl
         if not self.torch.cuda.is_available():
             raise Absent("torch sees no CUDA device")
         self.dtype, self.backend = getattr(self.torch, dtype), load("torch")
@@ -132,29 +137,24 @@ class Torch:
         """Fill the memory that the next tensors will be given with NaN."""
         sizes = [2**k for k in range(9, 28) if 2**k <= megabytes * MEGABYTE]
         full = self.torch.full
-        held = [full((size // 4,), np.nan, device="cuda") for size in sizes for _ in (0, 1)]
+        arrays = [full((size // 4,), np.nan, device="cuda") for size in sizes for _ in (0, 1)]
         self.synchronize()
-        del held
+        del arrays
 
     def synchronize(self):
         """Wait for the GPU."""
         self.torch.cuda.synchronize()
 
     def leaf(self, value):
-        """A tensor that a gradient is wanted of."""
+        """A tensor that requires a gradient."""
         return self.array(value).requires_grad_()
 
     def sequence(self, case):
         """Outputs, last state and all gradients of a case."""
         params, x, state = tree(self.leaf, (case.params, case.x, case.state))
-        amounts = case.zoneout
-        if isinstance(amounts, tuple):
-            amounts = tuple(self.array(a) if np.ndim(a) else a for a in amounts)
-        elif np.ndim(amounts):
-            amounts = self.array(amounts)
         output, last = getattr(self.backend, case.core)(
             params, x, state, case.mechanism, resets=tree(self.array, case.resets),
-            zoneout=amounts, impl=self.impl,
+            zoneout=tree(self.mask, case.zoneout), impl=self.impl,
         )  # fmt: skip
         results = [array for _, array in leaves((output, last))]
         cotangents = [self.array(a) for _, a in leaves((case.d_output, case.d_state))]
@@ -167,18 +167,18 @@ class Torch:
 def random_case(core, name, sizes, rng, variant="plain", dtype=np.float32):
     """A layer with random parameters, inputs and cotangents, representable in ``dtype``."""
     time, batch, inputs, hidden = sizes
-    own = mechanism(name, downsize=2) if "M" in name else mechanism(name)
-    cell = cells.CELLS[core](inputs, hidden, own)
+    gating = mechanism(name, downsize=2) if "M" in name else mechanism(name)
+    cell = cells.CELLS[core](inputs, hidden, gating)
     round_ = lambda a: np.asarray(a).astype(dtype).astype(np.float64)  # noqa: E731
     state, d_state = (tuple(round_(a) for a in rng.standard_normal((2, batch, hidden)) / 2)
                       for _ in "ab")  # fmt: skip
-    draws = tuple((rng.random((2, time, batch, hidden)) < 0.5).astype(np.float64))
-    numbers = (0.5, 0.05)
-    zoneout = {"draws": draws, "evaluation": numbers}.get(variant)
+    masks = tuple((rng.random((2, time, batch, hidden)) < 0.5).astype(np.float64))
+    probabilities = (0.5, 0.05)
+    zoneout = {"masks": masks, "probabilities": probabilities}.get(variant)
     lstm = core == "lstm"
     return SimpleNamespace(
         core=core,
-        mechanism=own,
+        mechanism=gating,
         params=tree(round_, cell.init(rng)),
         x=round_(rng.standard_normal((time, batch, inputs))),
         state=state if lstm else state[0],

@@ -45,57 +45,69 @@ def cupy_layer(kernels, mechanism, sizes):
     """(forward, backward, wait): backward takes what forward returns."""
     from tests.gpu.arrays import Cupy
 
-    own = Cupy(kernels=kernels)
+    framework = Cupy(kernels=kernels)
     params, x, d = data(sizes, mechanism)
-    params, x, d = {k: own.array(v) for k, v in params.items()}, own.array(x), own.array(d)
+    params, x, d = (
+        {k: framework.array(v) for k, v in params.items()},
+        framework.array(x),
+        framework.array(d),
+    )
 
     def forward():
-        return own.backend.lstm(params, x, None, mechanism, kernels=kernels)[2]
+        return framework.backend.lstm(params, x, None, mechanism, kernels=kernels)[2]
 
-    return forward, lambda pullback: pullback(d, wrt_x=False), own.synchronize
+    return forward, lambda pullback: pullback(d, wrt_x=False), framework.synchronize
 
 
 def torch_layer(path, mechanism, sizes):
     """The torch backend, by one of its paths."""
     from tests.gpu.arrays import Torch
 
-    own = Torch(impl=path)
+    framework = Torch(impl=path)
     params, x, d = data(sizes, mechanism)
-    params, x, d = {k: own.leaf(v) for k, v in params.items()}, own.array(x), own.array(d)
+    params, x, d = (
+        {k: framework.leaf(v) for k, v in params.items()},
+        framework.array(x),
+        framework.array(d),
+    )
 
     def forward():
-        return own.backend.lstm(params, x, None, mechanism, impl=path)[0]
+        return framework.backend.lstm(params, x, None, mechanism, impl=path)[0]
 
     def backward(output):
-        own.torch.autograd.grad(output, list(params.values()), d)
+        framework.torch.autograd.grad(output, list(params.values()), d)
 
-    return forward, backward, own.synchronize
+    return forward, backward, framework.synchronize
 
 
 def cudnn(sizes):
     """torch.nn.LSTM, which is cuDNN's on a GPU."""
     from tests.gpu.arrays import Torch
 
-    own = Torch()
+    framework = Torch()
     _, x, d = data(sizes, "standard")
-    layer, x, d = own.torch.nn.LSTM(*sizes[2:]).cuda(), own.array(x), own.array(d)
+    layer, x, d = framework.torch.nn.LSTM(*sizes[2:]).cuda(), framework.array(x), framework.array(d)
     return (
         lambda: layer(x)[0],
-        lambda output: own.torch.autograd.grad(output, list(layer.parameters()), d),
-        own.synchronize,
+        lambda output: framework.torch.autograd.grad(output, list(layer.parameters()), d),
+        framework.synchronize,
     )
 
 
 def compiled(sizes):
-    """The step of the UR-LSTM under torch.compile, in a Python loop: what people write."""
+    """The step of the UR-LSTM under torch.compile, in a Python loop, as users write it."""
     from gatecore import cells
     from tests.gpu.arrays import Torch
 
-    own = Torch()
-    torch = own.torch
+    framework = Torch()
+    torch = framework.torch
     params, x, d = data(sizes, "UR")
     cell = cells.LSTM(*sizes[2:], "UR")
-    params, x, d = {k: own.leaf(v) for k, v in params.items()}, own.array(x), own.array(d)
+    params, x, d = (
+        {k: framework.leaf(v) for k, v in params.items()},
+        framework.array(x),
+        framework.array(d),
+    )
     step = torch.compile(lambda projected, state: cell.advance(params, projected, state))
 
     def forward():
@@ -109,10 +121,10 @@ def compiled(sizes):
     def backward(output):
         torch.autograd.grad(output, list(params.values()), d)
 
-    return forward, backward, own.synchronize
+    return forward, backward, framework.synchronize
 
 
-CONTENDERS = {
+IMPLEMENTATIONS = {
     "cuDNN (torch.nn.LSTM)": cudnn,
     "cupy, fused kernels, standard": functools.partial(cupy_layer, "fused", "standard"),
     "cupy, fused kernels, UR": functools.partial(cupy_layer, "fused", "UR"),
@@ -142,19 +154,19 @@ def timed(make, sizes, repeats):
 
 
 def measure(shapes, repeats):
-    """{shape: {contender: [forward, backward] or why not}} at this process's precision."""
+    """{shape: {implementation: [forward, backward] or why not}} at this process's precision."""
     from tests.gpu.arrays import Absent
 
     results = {}
     for shape in shapes:
         results[shape] = {}
-        for name, make in CONTENDERS.items():
+        for name, make in IMPLEMENTATIONS.items():
             count = 2 if name in SLOW else repeats
             try:
                 results[shape][name] = timed(make, SHAPES[shape], count)
             except Absent as absent:
                 results[shape][name] = str(absent)
-            except Exception as error:  # noqa: BLE001 - one contender's failure is its result
+            except Exception as error:  # noqa: BLE001 - one implementation's failure is its result
                 results[shape][name] = f"{type(error).__name__}: {str(error)[:200]}"
             print(shape, name, results[shape][name], file=sys.stderr, flush=True)
     return results
@@ -187,7 +199,7 @@ def markdown(result):
     for precision, shapes in result["precisions"].items():
         lines += [f"**{precision}**", "", "| | " + " | ".join(shapes) + " |"]
         lines += ["|---|" + "---|" * len(shapes)]
-        for name in CONTENDERS:
+        for name in IMPLEMENTATIONS:
             cells = [shapes[shape].get(name, "") for shape in shapes]
             shown = [c if isinstance(c, str) else f"{c[0]:.1f} / {c[1]:.1f}" for c in cells]
             lines.append(f"| {name} | " + " | ".join(shown) + " |")
@@ -205,17 +217,17 @@ def parsed():
 
 
 def main():
-    given = parsed()
-    if given.precision:
+    options = parsed()
+    if options.precision:
         importable()
-        allow_tf32(given.precision == "tf32")
-        measured = measure(given.shapes, given.repeats)
+        allow_tf32(options.precision == "tf32")
+        measured = measure(options.shapes, options.repeats)
         json.dump({**machine(), "shapes": measured}, sys.stdout)
         return
     result = {}
     for precision in PRECISIONS:
         command = [sys.executable, __file__, "--precision", precision]
-        command += ["--repeats", str(given.repeats), "--shapes", *given.shapes]
+        command += ["--repeats", str(options.repeats), "--shapes", *options.shapes]
         environment = {**os.environ, "CUPY_TF32": "1" if precision == "tf32" else "0"}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         part = json.loads(done.stdout)
@@ -228,10 +240,10 @@ def main():
     print(table)
     if not numbers:
         sys.exit("Nothing could be measured; no file was written.")
-    given.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1) + "\n"
-    (given.out / "gpu-layers.json").write_text(text, encoding="utf-8")
-    (given.out / "gpu-layers.md").write_text(table, encoding="utf-8")
+    (options.out / "gpu-layers.json").write_text(text, encoding="utf-8")
+    (options.out / "gpu-layers.md").write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

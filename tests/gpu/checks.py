@@ -1,4 +1,4 @@
-"""What `make gpu` checks, as plain functions: no pytest is needed where a GPU is.
+"""The checks of `make gpu` as plain functions, which need no pytest.
 
 Each check takes a framework of ``arrays`` and raises AssertionError where it finds an error. All
 data are random, memory is poisoned with NaN first, and results are compared by ‖Δ‖/‖reference‖.
@@ -15,7 +15,7 @@ from tests.gpu.arrays import Cupy, Reference, Torch, leaves, random_case
 TOLERANCES = {"float32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2}
 MECHANISMS = ("standard", "UR", "M", "UM", "O", "OR", "OM")
 CORES = ("lstm", "gru", "minimal")
-VARIANTS = ("plain", "resets", "draws", "evaluation")
+VARIANTS = ("plain", "resets", "masks", "probabilities")
 SMALL = (19, 5, 3, 24)  # time, batch, input, hidden
 ODD = (7, 3, 5, 338)  # no multiple of a warp, and more units than threads of a small block
 PAPER = {"copy": (520, 32, 10, 256), "pixel": (784, 50, 1, 512)}
@@ -66,7 +66,7 @@ def sequence(framework, core, name, sizes, variant="plain", tolerance=1e-5):
 
 
 def repeats(framework, core, name):
-    """What is replayed repeats bit for bit."""
+    """A replayed sequence repeats bit for bit."""
     case = random_case(core, name, ODD, np.random.default_rng(3))
     runs = [framework.sequence(case) for _ in range(4)][1:]
     for run in runs[1:]:
@@ -84,7 +84,7 @@ def saturation(framework, core, name):
 
 
 def ownership(framework):
-    """Several pullbacks alive, called in any order, a second stream busy (CuPy's own interface)."""
+    """Several pullbacks alive, called in any order, a second stream busy (CuPy's interface)."""
     cupy, layer = framework.cupy, framework.backend.lstm
     rng = np.random.default_rng(11)
     cases = [random_case("lstm", "UR", SMALL, rng) for _ in range(3)]
@@ -116,9 +116,11 @@ def learner(framework):
     tokens = np.random.default_rng(5).integers(0, 6, (2, 12, 4))
     batch = gatecore.Batch(tokens[0], tokens[1])
     settings = {"device": "cuda"} if framework.name == "torch" else {}
-    own, reference = framework.backend.Learner(spec, **settings), load("numpy").Learner(spec)
+    trained, reference = framework.backend.Learner(spec, **settings), load("numpy").Learner(spec)
     for _ in range(5):
-        got, wanted = (x.step(batch, learning_rate=1e-3, clip_norm=1.0) for x in (own, reference))
+        got, wanted = (
+            x.step(batch, learning_rate=1e-3, clip_norm=1.0) for x in (trained, reference)
+        )
         for name, value in wanted.items():
             error = abs(got[name] - value) / max(1.0, abs(value))
             assert error < 2e-5, f"{name}: {got[name]} instead of {value}"
@@ -156,22 +158,22 @@ def checks(precision="float32"):
                     )  # fmt: skip
                     yield f"{what} {variant}", make, run
                 if full:
-                    own = {"core": core, "name": name}
-                    yield f"{what} odd sizes", make, functools.partial(sequence, sizes=ODD, **own)
-                    yield f"{what} saturated", make, functools.partial(saturation, **own)
+                    fixed = {"core": core, "name": name}
+                    yield f"{what} odd sizes", make, functools.partial(sequence, sizes=ODD, **fixed)
+                    yield f"{what} saturated", make, functools.partial(saturation, **fixed)
                     if label != "cupy, array operations":
-                        yield f"{what} repeats", make, functools.partial(repeats, **own)
+                        yield f"{what} repeats", make, functools.partial(repeats, **fixed)
         if label != "cupy, array operations":
             for shape, sizes in PAPER.items():
-                own = {"core": "lstm", "name": "UR", "sizes": sizes, "tolerance": tolerance}
-                yield f"{label}: paper shape {shape}", make, functools.partial(sequence, **own)
+                fixed = {"core": "lstm", "name": "UR", "sizes": sizes, "tolerance": tolerance}
+                yield f"{label}: paper shape {shape}", make, functools.partial(sequence, **fixed)
     if precision == "float32":
         yield "cupy: several pullbacks alive", Cupy, ownership
         double = functools.partial(Cupy, "float64")
         for core in CORES:
             for name in MECHANISMS:
-                own = {"core": core, "name": name, "sizes": SMALL, "tolerance": 1e-12}
-                run = functools.partial(sequence, **own)
+                fixed = {"core": core, "name": name, "sizes": SMALL, "tolerance": 1e-12}
+                run = functools.partial(sequence, **fixed)
                 yield f"cupy: {core} {name} float64", double, run
         for core in CORES:
             run = functools.partial(low_precision, core=core, name="UR")

@@ -21,7 +21,7 @@ PRECISIONS = ("float32", "tf32")
 
 
 def missing():
-    """What this interpreter lacks, by name."""
+    """The packages that this interpreter lacks."""
     absent = [name for name in (*NEEDED, *FRAMEWORKS) if importlib.util.find_spec(name) is None]
     if set(FRAMEWORKS) <= set(absent):
         return [*(name for name in absent if name in NEEDED), " or ".join(FRAMEWORKS)]
@@ -93,17 +93,17 @@ def parsed():
 
 
 def main():
-    given = parsed()
+    options = parsed()
     if absent := missing():
         sys.exit(f"Not run: {sys.executable} has no {', no '.join(absent)}.")
-    if given.precision:
+    if options.precision:
         importable()
-        allow_tf32(given.precision == "tf32")
-        sys.exit(bool(run_checks(given.precision, given.only)["failed"]))
+        allow_tf32(options.precision == "tf32")
+        sys.exit(bool(run_checks(options.precision, options.only)["failed"]))
     start, failed = time.time(), 0
-    if not given.no_checks:
-        failed = sum(process(precision, "--only", given.only) != 0 for precision in PRECISIONS)
-    if not given.no_benchmark:
+    if not options.no_checks:
+        failed = sum(process(precision, "--only", options.only) != 0 for precision in PRECISIONS)
+    if not options.no_benchmark:
         benchmark = str(Path(__file__).with_name("benchmark.py"))
         failed += subprocess.run([sys.executable, benchmark], cwd=ROOT, check=False).returncode != 0
     print(f"{time.time() - start:.0f} s")

@@ -1,11 +1,26 @@
-"""The checks of `make gpu` as pytest's tests: each is skipped, with the reason, without a GPU."""
+"""The checks of `make gpu` as pytest's tests; one skip, with the reason, where there is no GPU."""
 
 import pytest
 
-from tests.gpu.arrays import Absent
+from tests.gpu.arrays import Absent, Cupy, Torch
 from tests.gpu.checks import checks
 
 pytestmark = pytest.mark.gpu
+
+
+def unsupported(framework):
+    """Why a framework cannot run checks here; None if it can."""
+    try:
+        framework()
+    except Absent as absent:
+        return str(absent)
+    return None
+
+
+REASONS = [unsupported(framework) for framework in (Cupy, Torch)]
+if all(REASONS):
+    pytest.skip("; ".join(REASONS), allow_module_level=True)
+
 CHECKS = list(checks())
 
 

@@ -10,8 +10,8 @@ from gatecore.backends.native.layer import NativeLayer
 from gatecore.backends.numpy.bptt import Call, Engine, run
 from tests.support import CORES, GATINGS, leaves
 
-DRIVER = Engine(np)
-HERE = () if not library.available() else library.INSTRUCTION_SETS[
+ENGINE = Engine(np)
+SUPPORTED = () if not library.available() else library.INSTRUCTION_SETS[
     : 1 + library.INSTRUCTION_SETS.index(library.best_instruction_set())
 ]  # fmt: skip
 
@@ -27,12 +27,12 @@ class Case:
     inputs: int
     hidden: int  # at least; a downsized master gate needs a multiple
     resets: bool = False
-    zoneout: str = "none"  # or "numbers" or "draws"
-    cells: bool = False  # whether all cell states are asked for
+    zoneout: str = "none"  # or "probabilities" or "masks"
+    cells: bool = False  # whether all cell states are returned
 
     @functools.cached_property
-    def given(self):
-        """What the layer is given, in float32."""
+    def arguments(self):
+        """The layer's arguments and cotangents, in float32."""
         rng = np.random.default_rng(7)
         mechanism = GATINGS[self.gating]
         hidden = -(-self.hidden // mechanism.downsize) * mechanism.downsize
@@ -41,8 +41,8 @@ class Case:
         shape, n = (self.time, self.batch, hidden), 2 if self.core == "lstm" else 1
         zoneout = {
             "none": None,
-            "numbers": (0.2, 0.05)[:n],
-            "draws": [(rng.random(shape) < 0.3).astype("f8") for _ in range(n)],
+            "probabilities": (0.2, 0.05)[:n],
+            "masks": [(rng.random(shape) < 0.3).astype("f8") for _ in range(n)],
         }[self.zoneout]
         arrays = {
             "params": params,
@@ -61,41 +61,41 @@ class Case:
 
     @functools.cached_property
     def expected(self):
-        """Outputs, last state, gradients and forget gate by the driver in float64."""
-        given = cast(self.given, np.float64)
+        """Outputs, last state, gradients and forget gate by manual BPTT in float64."""
+        arguments = cast(self.arguments, np.float64)
         outputs, final, pullback = run(
-            DRIVER, self.core, given["params"], given["x"], self.packed(given["state"]),
-            given["cell"].mechanism, resets=given["resets"],
-            zoneout=self.packed(given["zoneout"]), return_cells=self.cells,
+            ENGINE, self.core, arguments["params"], arguments["x"], self.packed(arguments["state"]),
+            arguments["cell"].mechanism, resets=arguments["resets"],
+            zoneout=self.packed(arguments["zoneout"]), return_cells=self.cells,
         )  # fmt: skip
-        parts = given["d_output"]
-        gradients = pullback(parts if self.cells else parts[0], self.packed(given["d_state"]))
+        parts = arguments["d_output"]
+        gradients = pullback(parts if self.cells else parts[0], self.packed(arguments["d_state"]))
         return outputs, final, *gradients, pullback.gates()
 
     def native(self, instruction_set=None, split="auto", threads=1, saves=True):
-        """The layer by the library, its memory filled with NaN, and what its forward gives."""
-        given = self.given
+        """The layer by the library, its buffers filled with NaN, and its forward results."""
+        arguments = self.arguments
 
         def acquire(width, steps=True, extra=0):
             shape = (self.time + extra, self.batch, width) if steps else (self.batch, width)
             return np.full(shape, np.nan, np.float32)
 
-        zoneout = None if given["zoneout"] is None else tuple(given["zoneout"])
+        zoneout = None if arguments["zoneout"] is None else tuple(arguments["zoneout"])
         call = Call(
-            DRIVER, given["cell"], given["params"], (self.time, self.batch), np.dtype(np.float32),
-            given["resets"], zoneout, self.cells, saves,
+            ENGINE, arguments["cell"], arguments["params"], (self.time, self.batch),
+            np.dtype(np.float32), arguments["resets"], zoneout, self.cells, saves,
         )  # fmt: skip
         layer = NativeLayer(
             call, acquire, threads=threads, instruction_set=instruction_set, split=split
         )
-        return layer, layer.forward(given["x"], given["state"])
+        return layer, layer.forward(arguments["x"], arguments["state"])
 
     def results(self, *arguments, wrt_x=True):
-        """What ``expected`` has, by the library."""
+        """``expected`` by the library."""
         layer, (outputs, final) = self.native(*arguments)
         scratch = np.full(layer.scratch_shape(wrt_x), np.nan, np.float32)
         d_params, d_x, d_state = layer.backward(
-            self.given["d_output"], self.given["d_state"], scratch, wrt_x
+            self.arguments["d_output"], self.arguments["d_state"], scratch, wrt_x
         )
         outputs = outputs if self.cells else outputs[0]
         parts = self.packed(final), d_params, d_x, self.packed(d_state)
@@ -113,16 +113,16 @@ def cast(nest, dtype):
 
 
 def identical(results, others):
-    """Whether two nests hold the same bits, but for what both leave out."""
+    """Whether two nests hold the same bits; None is in neither."""
     pairs = zip(leaves(list(results)), leaves(list(others)), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def worst(results, expected):
-    """The largest error of any array, relative to the largest entry of what it should be."""
+    """The largest error of any array, relative to the largest entry of the expected one."""
     errors = [0.0]
-    for mine, exact in zip(leaves(list(results)), leaves(list(expected)), strict=True):
-        assert mine.shape == exact.shape, (mine.shape, exact.shape)
+    for result, exact in zip(leaves(list(results)), leaves(list(expected)), strict=True):
+        assert result.shape == exact.shape, (result.shape, exact.shape)
         if exact.size:
-            errors.append(float(np.abs(mine - exact).max() / (np.abs(exact).max() or 1.0)))
+            errors.append(float(np.abs(result - exact).max() / (np.abs(exact).max() or 1.0)))
     return float(np.max(errors))  # NaN where any is

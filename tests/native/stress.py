@@ -12,25 +12,25 @@ import time
 import numpy as np
 
 from gatecore.backends.native import layer
-from tests.native.layers import HERE, Case, identical
+from tests.native.layers import SUPPORTED, Case, identical
 
 CASES = [
     Case("lstm", "UR", 9, 5, 3, 38, resets=True),
-    Case("gru", "OM", 4, 17, 1, 24, zoneout="draws"),
+    Case("gru", "OM", 4, 17, 1, 24, zoneout="masks"),
     Case("minimal", "standard", 21, 8, 2, 5),
 ]
 WAYS = [(split, threads) for threads in range(1, 5) for split in ("batch", "columns", "auto")]
-ALONE = [[case.results(HERE[-1], *way) for way in WAYS] for case in CASES]
+ALONE = [[case.results(SUPPORTED[-1], *way) for way in WAYS] for case in CASES]
 
 
 def agrees(k, n):
     """Case ``k`` with its work divided in the ``n``-th way gives the bits that it gives alone."""
     way = n % len(WAYS)
-    return identical(CASES[k].results(HERE[-1], *WAYS[way]), ALONE[k][way])
+    return identical(CASES[k].results(SUPPORTED[-1], *WAYS[way]), ALONE[k][way])
 
 
-def refused(k):
-    """Calls that end with an exception while others run: each one must be told of."""
+def raises(k):
+    """Calls that end with an exception while others run: each one must raise."""
     case, errors = CASES[k], 0
     native, _ = case.native()
     scratch = np.empty(native.scratch_shape(True), np.float32)
@@ -52,7 +52,7 @@ def work(k, end, failures):
     n = k
     try:
         while time.monotonic() < end and not failures:
-            if not (agrees(k % len(CASES), n) and (n % 5 or refused(k % len(CASES)))):
+            if not (agrees(k % len(CASES), n) and (n % 5 or raises(k % len(CASES)))):
                 failures.append((k, n))
             if n % 7 == 0:
                 layer.release()
@@ -66,9 +66,8 @@ def in_a_child(n):
     """Fork in the middle of the others' calls, and run layers on new threads there."""
     child = os.fork()
     if not child:
-        status = 1
         try:
-            status = 0 if all(agrees(k, n + k) and refused(k) for k in range(len(CASES))) else 1
+            status = 0 if all(agrees(k, n + k) and raises(k) for k in range(len(CASES))) else 1
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)

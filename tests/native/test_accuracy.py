@@ -10,7 +10,7 @@ from gatecore.backends.native import library
 from gatecore.backends.native.layer import NativeLayer
 from gatecore.backends.numpy.bptt import Call, Engine, Layer, run
 from gatecore.backends.numpy.steps import STEPS
-from tests.native.layers import DRIVER, HERE, Case, cast, worst
+from tests.native.layers import ENGINE, SUPPORTED, Case, cast, worst
 from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, ULP, equations, relative_error
 from tests.test_state_update import Forgetting
@@ -19,15 +19,15 @@ if not library.available():
     pytest.skip(library.unsupported(), allow_module_level=True)
 
 
-def gated(core, gating, biases, time=2000):
+def layer_with_gates(core, gating, biases, time=2000):
     """A layer whose biases (by the reference's letters) hold its gates; small weights vary them."""
     case = Case(core, gating, time, 4, 3, 32, cells=core == "lstm")
-    params, rows = case.given["params"], packed_rows(equations(core, GATINGS[gating]), 32)
+    params, rows = case.arguments["params"], packed_rows(equations(core, GATINGS[gating]), 32)
     params["weight_ih"] *= 0.3
     params["weight_hh"] *= 0.3
     for letter, value in biases.items():
         params["bias"][rows[letter]] = value
-    for part in case.given["d_output"]:
+    for part in case.arguments["d_output"]:
         part /= time
     return case, rows
 
@@ -45,18 +45,18 @@ class Rounding(Layer):
         return Rounded(np, self.layout, self.logits, acquire, self.call.zoneout)
 
 
-def stored_in_float32(case):
+def rounded_in_float32(case):
     """The parameters' gradients in float64, with states and cotangents in float32 between steps.
 
     They differ from the exact ones by an error that every float32 recurrence has.
     """
-    given = cast(case.given, np.float64)
+    arguments = cast(case.arguments, np.float64)
     _, _, pullback = run(
-        Engine(np, (Rounding,)), case.core, given["params"], given["x"],
-        case.packed(given["state"]), given["cell"].mechanism, return_cells=case.cells,
+        Engine(np, (Rounding,)), case.core, arguments["params"], arguments["x"],
+        case.packed(arguments["state"]), arguments["cell"].mechanism, return_cells=case.cells,
     )  # fmt: skip
-    d_output = given["d_output"] if case.cells else given["d_output"][0]
-    return pullback(d_output, case.packed(given["d_state"]))[0]
+    d_output = arguments["d_output"] if case.cells else arguments["d_output"][0]
+    return pullback(d_output, case.packed(arguments["d_state"]))[0]
 
 
 def by_slot(gradients, rows):
@@ -91,13 +91,13 @@ ORDERED = np.where(np.arange(32) == 0, math.log(31e4), 0)  # logits of cumax, fr
     ],
 )
 def test_saturated_gates_over_2000_steps_keep_every_gradient(core, gating, biases):
-    case, rows = gated(core, gating, biases)
+    case, rows = layer_with_gates(core, gating, biases)
     _, _, exact, _, _, forget = case.expected
-    for instruction_set in HERE:
-        mine = case.results(instruction_set)
-        assert worst(mine, case.expected) < 1e-5
-        assert worst([by_slot(mine[2], rows)], [by_slot(exact, rows)]) < 1e-5
-        error = np.abs(mine[-1].complement - forget.complement)
+    for instruction_set in SUPPORTED:
+        results = case.results(instruction_set)
+        assert worst(results, case.expected) < 1e-5
+        assert worst([by_slot(results[2], rows)], [by_slot(exact, rows)]) < 1e-5
+        error = np.abs(results[-1].complement - forget.complement)
         assert (error <= 2e-5 * forget.complement).all()  # of each entry: it says the timescale
 
 
@@ -113,21 +113,21 @@ def test_saturated_gates_over_2000_steps_keep_every_gradient(core, gating, biase
         ("lstm", "standard", {"f": LONG, "i": 0.0}),
     ],
 )
-def test_where_float32_cannot_hold_the_state_the_error_is_that_of_holding_it(core, gating, biases):
-    case, rows = gated(core, gating, biases)
+def test_beyond_float32_the_error_is_that_of_rounding_the_state(core, gating, biases):
+    case, rows = layer_with_gates(core, gating, biases)
     exact = by_slot(case.expected[2], rows)
-    held = by_slot(stored_in_float32(case), rows)
+    held = by_slot(rounded_in_float32(case), rows)
     inherent = max(worst([held[name]], [exact[name]]) for name in exact)
-    for instruction_set in HERE:
-        mine = by_slot(case.results(instruction_set)[2], rows)
-        assert worst([mine], [exact]) < 3 * inherent
+    for instruction_set in SUPPORTED:
+        results = by_slot(case.results(instruction_set)[2], rows)
+        assert worst([results], [exact]) < 3 * inherent
 
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("name", GATINGS)
 def test_a_large_state_that_is_forgotten_leaves_nothing_behind(core, name):
     case = Forgetting(core, name)
-    for instruction_set in HERE:
+    for instruction_set in SUPPORTED:
         parts = last_state(case.cell, case.params, case.x, case.state, instruction_set)
         for got, exact in zip(parts, case.exact(), strict=True):
             assert relative_error(got, exact) < 8 * ULP
@@ -135,7 +135,7 @@ def test_a_large_state_that_is_forgotten_leaves_nothing_behind(core, name):
 
 def last_state(cell, params, x, state, instruction_set):
     """The parts of the state after all steps of x, with nothing saved."""
-    call = Call(DRIVER, cell, params, x.shape[:2], x.dtype, None, None, False, False)
+    call = Call(ENGINE, cell, params, x.shape[:2], x.dtype, None, None, False, False)
     layer = NativeLayer(call, None, threads=1, instruction_set=instruction_set)
     return layer.forward(x, cell.parts(state))[1]
 
@@ -165,9 +165,9 @@ def test_a_state_has_the_error_of_float32_at_every_gate(core, logit, size, time,
     exact, gate = state.astype(float), sigmoid(np.float64(np.float32(logit)))
     for candidate in np.tanh(x.astype(float)):
         exact = gate.value * exact + gate.complement * candidate
-    for instruction_set in HERE:
-        given = cell.state([state] * len(cell.state_names))
-        got = last_state(cell, params, x, given, instruction_set)[-1]
+    for instruction_set in SUPPORTED:
+        arguments = cell.state([state] * len(cell.state_names))
+        got = last_state(cell, params, x, arguments, instruction_set)[-1]
         assert np.linalg.norm(got - exact) < error * np.linalg.norm(exact)
 
 
@@ -176,10 +176,10 @@ def test_a_state_has_the_error_of_float32_at_every_gate(core, logit, size, time,
 def test_extreme_logits_saturate_and_stay_finite(core, gating):
     for logit in (-100.0, 100.0, 1e30):
         case = Case(core, gating, 3, 2, 1, 19)
-        case.given["params"]["bias"][...] = logit * np.where(np.arange(19) % 2, 1, -1)[
-            np.arange(case.given["params"]["bias"].size) % 19
+        case.arguments["params"]["bias"][...] = logit * np.where(np.arange(19) % 2, 1, -1)[
+            np.arange(case.arguments["params"]["bias"].size) % 19
         ].astype(np.float32)
-        for instruction_set in HERE:
+        for instruction_set in SUPPORTED:
             results = case.results(instruction_set)
             assert worst(results[:2], case.expected[:2]) < 1e-4  # logits of 100 are exact to 4e-6
             for part in results[2:5]:
@@ -188,11 +188,11 @@ def test_extreme_logits_saturate_and_stay_finite(core, gating):
 
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", CORES)
-def test_nan_shows_from_its_step_on_in_its_sequence_alone(core, gating):
+def test_nan_propagates_from_its_step_on_in_its_sequence_alone(core, gating):
     case = Case(core, gating, 6, 5, 2, 19)
-    clean = {name: case.native(name)[1][0][0] for name in HERE}
-    case.given["x"][2, 3, 1] = np.nan
-    for instruction_set in HERE:
+    clean = {name: case.native(name)[1][0][0] for name in SUPPORTED}
+    case.arguments["x"][2, 3, 1] = np.nan
+    for instruction_set in SUPPORTED:
         output = case.native(instruction_set)[1][0][0]
         assert np.isnan(output[2:, 3]).all()
         assert np.array_equal(np.delete(output, 3, axis=1), np.delete(clean[instruction_set], 3, 1))
@@ -201,9 +201,9 @@ def test_nan_shows_from_its_step_on_in_its_sequence_alone(core, gating):
         assert all(np.isnan(value).any() for value in gradients.values())
 
 
-def test_infinity_does_not_pass_silently():
+def test_infinity_minus_infinity_gives_nan():
     case = Case("lstm", "UR", 3, 2, 1, 19)
-    case.given["params"]["weight_hh"][...] = 1
-    case.given["state"][0][...] = np.inf
-    case.given["state"][0][:, ::2] = -np.inf  # their sum is not a number
+    case.arguments["params"]["weight_hh"][...] = 1
+    case.arguments["state"][0][...] = np.inf
+    case.arguments["state"][0][:, ::2] = -np.inf  # their sum is not a number
     assert np.isnan(case.native()[1][0][0]).all()

@@ -1,4 +1,4 @@
-"""Installing without a compiler: it succeeds, says what is missing, and layers run without."""
+"""Installing without a compiler succeeds, reports it, and layers run without the library."""
 
 import ctypes
 import os

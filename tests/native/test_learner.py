@@ -15,7 +15,7 @@ needs_library = pytest.mark.skipif(not library.available(), reason=str(library.u
 
 
 def trained(**settings):
-    """Metrics of some steps, and what ran the layers of a further pass."""
+    """Metrics of some steps, and the implementations of the layers in a further pass."""
     learner, rng = backend.Learner(SPEC, seed=2, **settings), np.random.default_rng(3)
     metrics = []
     for _ in range(4):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gatecore.backends.native import library
-from tests.native.layers import HERE, Case, identical, worst
+from tests.native.layers import SUPPORTED, Case, identical, worst
 from tests.support import CORES, GATINGS
 
 if not library.available():
@@ -18,13 +18,13 @@ if not library.available():
 # of sequences whose weights' gradients each thread sums alone.
 SIZES = {
     "resets": ((7, 5, 3, 19), "batch", 2, {"resets": True, "cells": True}),
-    "draws": ((9, 4, 2, 37), "columns", 2, {"zoneout": "draws", "cells": True}),
-    "both": ((5, 13, 1, 18), "batch", 1, {"zoneout": "numbers", "resets": True}),
+    "masks": ((9, 4, 2, 37), "columns", 2, {"zoneout": "masks", "cells": True}),
+    "both": ((5, 13, 1, 18), "batch", 1, {"zoneout": "probabilities", "resets": True}),
     "one": ((1, 1, 1, 2), "auto", 2, {}),
     "one step": ((1, 7, 3, 23), "columns", 2, {"resets": True, "cells": True}),
-    "one sequence": ((6, 1, 2, 35), "batch", 2, {"zoneout": "draws", "cells": True}),
+    "one sequence": ((6, 1, 2, 35), "batch", 2, {"zoneout": "masks", "cells": True}),
     "wide": ((4, 3, 17, 133), "columns", 3, {"resets": True}),
-    "chunks": ((70, 8, 1, 17), "columns", 2, {"zoneout": "draws", "resets": True}),
+    "chunks": ((70, 8, 1, 17), "columns", 2, {"zoneout": "masks", "resets": True}),
     "groups": ((50, 13, 3, 19), "batch", 3, {"resets": True, "cells": True}),
     "groups, no steps": ((0, 9, 3, 5), "batch", 2, {}),
     "no steps": ((0, 2, 3, 5), "auto", 2, {}),
@@ -42,8 +42,8 @@ def case(core, gating, sizes):
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("instruction_set", library.INSTRUCTION_SETS)
-def test_outputs_states_and_gradients_are_the_drivers(instruction_set, core, gating):
-    if instruction_set not in HERE:
+def test_outputs_states_and_gradients_equal_manual_bptt(instruction_set, core, gating):
+    if instruction_set not in SUPPORTED:
         pytest.skip(f"this processor has no {instruction_set}")
     for sizes in SIZES:
         layer, split, threads = case(core, gating, sizes)
@@ -53,41 +53,43 @@ def test_outputs_states_and_gradients_are_the_drivers(instruction_set, core, gat
 
 @pytest.mark.parametrize("split", ["batch", "columns"])
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("instruction_set", HERE)
-def test_without_inputs_it_is_as_with_inputs_of_zero(instruction_set, core, split):
-    """Cells refuse to be made so, the library does not."""
+@pytest.mark.parametrize("instruction_set", SUPPORTED)
+def test_no_input_features_equal_features_of_zero(instruction_set, core, split):
+    """Only the library accepts them: a Cell has at least one."""
     layer = Case(core, "UR", 6, 3, 1, 21, cells=core == "lstm")
-    layer.given["x"][...] = 0
+    layer.arguments["x"][...] = 0
     expected = layer.results(instruction_set, split, 2)
     none, _ = layer.native(instruction_set, split, 2)
     none.layer_call = dataclasses.replace(none.layer_call)
     none.layer_call.struct.input_size = 0
-    given = layer.given
-    outputs, final = none.forward(given["x"], given["state"])
+    arguments = layer.arguments
+    outputs, final = none.forward(arguments["x"], arguments["state"])
     scratch = np.full(none.scratch_shape(False), np.nan, np.float32)
-    gradients, _, d_start = none.backward(given["d_output"], given["d_state"], scratch, False)
+    gradients, _, d_start = none.backward(
+        arguments["d_output"], arguments["d_state"], scratch, False
+    )
     assert worst([outputs, final, d_start], [expected[0], expected[1], expected[4]]) < 1e-6
     for name in set(gradients) - {"weight_ih"}:
         assert worst([gradients[name]], [expected[2][name]]) < 1e-6
 
 
-@pytest.mark.parametrize("instruction_set", HERE)
-def test_long_inner_sums_are_right(instruction_set):
+@pytest.mark.parametrize("instruction_set", SUPPORTED)
+def test_long_inner_sums_equal_manual_bptt(instruction_set):
     layer = Case("lstm", "UR", 2, 2, 3, 521)
     assert worst(layer.results(instruction_set, "columns", 2), layer.expected) < 2e-5
 
 
 @pytest.mark.parametrize("split", ["batch", "columns"])
-@pytest.mark.parametrize("instruction_set", HERE)
-def test_sums_over_a_large_batch_are_right(instruction_set, split):
+@pytest.mark.parametrize("instruction_set", SUPPORTED)
+def test_sums_over_a_large_batch_equal_manual_bptt(instruction_set, split):
     layer = Case("gru", "UR", 2, 1100, 2, 5)
     assert worst(layer.results(instruction_set, split, 2), layer.expected) < 2e-5
 
 
 @pytest.mark.parametrize("batch", range(1, 18))
-def test_every_number_of_rows_is_right(batch):
+def test_every_batch_size_equals_manual_bptt(batch):
     layer = Case("gru", "standard", 2, batch, 2, 21)
-    for instruction_set in HERE:
+    for instruction_set in SUPPORTED:
         assert worst(layer.results(instruction_set), layer.expected) < 2e-5
 
 
@@ -102,41 +104,41 @@ def test_threads_and_split_change_at_most_the_order_in_which_weights_gradients_a
         for split in ("batch", "columns"):
             for threads in (2, 3, 30):
                 results = layer.results(None, split, threads)
-                *shared, their_gradients, their_d_x, their_d_state, their_gate = results
-                rest = (*shared, their_d_x, their_d_state, their_gate)
+                *shared, other_gradients, other_d_x, other_d_state, other_gate = results
+                rest = (*shared, other_d_x, other_d_state, other_gate)
                 assert identical(rest, (*alone, d_x, d_state, gate)), (split, threads)
-                assert worst([their_gradients], [gradients]) < 3e-6, (split, threads)
+                assert worst([other_gradients], [gradients]) < 3e-6, (split, threads)
                 assert identical(layer.results(None, split, threads), results), (split, threads)
 
 
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", CORES)
-def test_what_saves_nothing_gives_the_same(core, gating):
-    for sizes in ("resets", "draws", "both", "one", "no steps"):
+def test_inference_gives_the_same_outputs_and_states(core, gating):
+    for sizes in ("resets", "masks", "both", "one", "no steps"):
         layer, split, threads = case(core, gating, sizes)
         _, saving = layer.native(None, split, threads)
-        _, lean = layer.native(None, split, threads, saves=False)
-        assert identical(lean, saving), sizes
+        _, inference = layer.native(None, split, threads, saves=False)
+        assert identical(inference, saving), sizes
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_without_the_inputs_cotangent_the_others_are_the_same(core):
+def test_without_the_gradient_of_x_the_others_are_the_same(core):
     layer, _, _ = case(core, "UR", "resets")
     _, _, gradients, d_x, d_state, _ = layer.results()
-    *_, lean, nothing, lean_state, _ = layer.results(wrt_x=False)
-    assert nothing is None
+    *_, without, no_d_x, state_alone, _ = layer.results(wrt_x=False)
+    assert no_d_x is None
     assert d_x is not None
-    assert identical((gradients, d_state), (lean, lean_state))
+    assert identical((gradients, d_state), (without, state_alone))
 
 
-def test_equal_calls_give_equal_bits_and_leave_what_they_read():
-    layer, split, threads = case("lstm", "OM", "draws")
-    before = {name: np.copy(value) for name, value in layer.given["params"].items()}
+def test_equal_calls_give_equal_bits_and_leave_their_arguments_unchanged():
+    layer, split, threads = case("lstm", "OM", "masks")
+    before = {name: np.copy(value) for name, value in layer.arguments["params"].items()}
     assert identical(layer.results(None, split, threads), layer.results(None, split, threads))
-    assert identical([layer.given["params"]], [before])
+    assert identical([layer.arguments["params"]], [before])
 
 
-def refused(message, **fields):
+def assert_raises(message, **fields):
     """A call with some of the layer's sizes replaced, which must raise."""
     layer, _ = Case("lstm", "UR", 2, 2, 1, 3).native()
     call = dataclasses.replace(layer.layer_call)
@@ -147,10 +149,10 @@ def refused(message, **fields):
             direction()
 
 
-def test_what_cannot_be_is_refused_and_the_next_call_works():
-    refused("the processor lacks the instruction set", instruction_set=9)
+def test_unsupported_sizes_raise_and_the_next_call_works():
+    assert_raises("the processor lacks the instruction set", instruction_set=9)
     for name in ("hidden_size", "downsize", "threads", "core", "auxiliary", "activation", "time"):
-        refused("sizes or kinds that the library does not know", **{name: -1})
-    refused("sizes or kinds that the library does not know", downsize=2)
+        assert_raises("sizes or kinds that the library does not know", **{name: -1})
+    assert_raises("sizes or kinds that the library does not know", downsize=2)
     layer = Case("lstm", "UR", 2, 2, 1, 3)
     assert worst(layer.results(), layer.expected) < 2e-5

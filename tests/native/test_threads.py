@@ -1,4 +1,4 @@
-"""Threads of the native library: concurrent calls, forks, teams smaller than asked, refusals."""
+"""Threads of the native library: concurrent calls, forks, fewer threads than requested."""
 
 import concurrent.futures
 import importlib.util
@@ -49,8 +49,8 @@ def test_more_threads_than_work_or_cores(threads):
             assert identical(case.results(None, split, threads), alone)
 
 
-def test_concurrent_calls_give_what_calls_alone_give():
-    cases = [Case(core, "UR", 9, 5, 3, 38, zoneout="draws") for core in ("lstm", "gru")] * 2
+def test_concurrent_calls_give_the_results_of_calls_alone():
+    cases = [Case(core, "UR", 9, 5, 3, 38, zoneout="masks") for core in ("lstm", "gru")] * 2
     alone = [case.results() for case in cases]
 
     def work(k):
@@ -67,7 +67,7 @@ def test_concurrent_calls_give_what_calls_alone_give():
 
 
 @needs_fork
-def test_a_forked_child_makes_its_own_threads():
+def test_a_forked_child_starts_threads_of_its_own():
     run("forked", "own")
 
 
@@ -82,16 +82,16 @@ def test_threads_forks_and_refused_calls_at_once():
 
 
 @needs_torch
-def test_fewer_threads_than_asked_are_enough():
-    run("granted")
+def test_fewer_threads_than_requested_give_the_same():
+    run("limited_openmp")
 
 
 @needs_torch
 def test_a_limit_on_openmp_is_obeyed():
-    run("granted", OMP_THREAD_LIMIT="1")
+    run("limited_openmp", OMP_THREAD_LIMIT="1")
 
 
-def test_threads_are_those_that_the_user_allows(monkeypatch):
+def test_omp_num_threads_sets_the_number_of_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
     assert library.cores() == 3
     for nothing in ("", "many", "0"):

@@ -1,4 +1,4 @@
-"""Runs a layer on an OpenMP that grants fewer threads than asked; ends with status 0."""
+"""Runs a layer on an OpenMP that grants fewer threads than requested; ends with status 0."""
 
 import ctypes
 import sys
@@ -10,7 +10,7 @@ from tests.native.layers import Case, identical
 
 case = Case("gru", "UR", 4, 5, 3, 38)
 alone = case.results(None, "batch", 1)
-groups = Case("gru", "UR", 4, 13, 3, 38)  # each thread sums alone: as many groups as were asked for
+groups = Case("gru", "UR", 4, 13, 3, 38)  # each thread sums alone: as many groups as were requested
 of_three = groups.results(None, "batch", 3)
 if not library.use_openmp_of("libgomp"):
     sys.exit(77)
