@@ -172,6 +172,32 @@ def test_a_state_dict_is_a_value_of_functional_call_and_of_stacked_models():
     torch.testing.assert_close(each[1], layers[1](x)[0])
 
 
+def test_states_survive_safetensors_and_averaged_models(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    model = nn.ModuleDict({"a": LSTM(3, 4, 2), "b": GRUCell(4, 4), "c": GateUnit(4, "OM")})
+    safetensors.save_model(model, tmp_path / "model.safetensors")
+    safetensors.load_model(copy.deepcopy(model), tmp_path / "model.safetensors")
+    for function in (None, torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)):
+        averaged = torch.optim.swa_utils.AveragedModel(
+            model, multi_avg_fn=function, use_buffers=True
+        )
+        for _ in range(5):
+            averaged.update_parameters(model)
+        model.load_state_dict(averaged.module.state_dict())
+
+
+def test_layers_on_the_meta_device_are_loaded_tensor_by_tensor():
+    source, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    layer = LSTM(3, 4, device="meta")
+    for name, value in source.state_dict().items():
+        if name in layer._parameters:
+            setattr(layer, name, nn.Parameter(value.clone()))
+        else:
+            setattr(layer, name, value.clone())
+    assert torch.equal(layer(x)[0], source(x)[0])
+    LSTM(3, 4).load_state_dict(layer.state_dict())
+
+
 @pytest.mark.parametrize("name", ["standard", "UR"])
 def test_a_hook_renames_keys_before_the_check(name):
     def rename(module, state, prefix, *rest):
@@ -242,6 +268,15 @@ def called(layer, x):
     return result[0] if isinstance(result, tuple) else result
 
 
+class Called(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return called(self.layer, x)
+
+
 @pytest.mark.parametrize("two_biases", [True, False])
 @pytest.mark.parametrize("name", ["standard", "UR", "OM"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -263,6 +298,20 @@ def test_one_bias_loads_the_sum_of_two(kind):
     single = kind(3, 4, dtype=torch.float64, two_biases=False)
     single.load_state_dict(source.state_dict())
     torch.testing.assert_close(called(single, x), called(source, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_one_bias_are_those_of_finite_differences(kind):
+    layer, x = kind(3, 4, two_biases=False, dtype=torch.float64), torch.randn(4, 2, 3).double()
+    model = Called(layer)
+    names = [name for name, _ in model.named_parameters()]
+
+    def function(*values):
+        parameters = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(model, parameters, (x,))
+
+    values = tuple(p.detach().requires_grad_() for p in layer.parameters())
+    assert torch.autograd.gradcheck(function, values, fast_mode=True)
 
 
 def test_one_bias_of_a_gru_trains_what_the_reset_gate_multiplies():
