@@ -1,4 +1,4 @@
-"""Builds the native CPU library where there is a C++ compiler; pyproject.toml says the rest.
+"""Builds the native CPU library where there is a C++ compiler; the rest is in pyproject.toml.
 
 The environment variable GATECORE_NATIVE: 0 leaves the library out, 1 makes a failure an error.
 """
@@ -25,14 +25,14 @@ BUILT = Path("build/native")  # libraries, named by what they were built from
 MODE = os.environ.get("GATECORE_NATIVE", "")
 
 # No -march=native: what is built here may run elsewhere. No -ffast-math: a NaN must stay one. The
-# last line undoes what an interpreter's own flags may bring; its warning is about GCC's headers.
+# last line undoes flags that an interpreter may add; its warning is about GCC's headers.
 FLAGS = [
     "-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-g0", "-fno-wrapv", "-fno-lto", "-Wno-maybe-uninitialized",
 ]  # fmt: skip
 UNITS: dict[str, list[str]] = {"thread_pool": [], "library": [], "portable": []}
-# JAX calls the library by itself where its header is there; an isolated build finds it beside
+# XLA calls the library where JAX's header is installed; an isolated build finds it on sys.path
 for site in dict.fromkeys(
     [sysconfig.get_path("platlib"), sysconfig.get_path("purelib"), *sys.path]
 ):
@@ -48,7 +48,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 class BuildNative(build_ext):
-    """Compiles each unit for its own instruction set, all at once; goes on where that fails."""
+    """Compiles each unit for its instruction set, in parallel; a failure leaves the library out."""
+
+    def run(self):
+        self.in_checkout = self.inplace or self.editable_mode  # setuptools clears it in the run
+        super().run()
 
     def build_extension(self, ext):
         target = Path(self.get_ext_fullpath(ext.name))
@@ -60,7 +64,7 @@ class BuildNative(build_ext):
         except (CCompilerError, BaseError, OSError) as error:
             if MODE == "1":
                 raise
-            if self.inplace or self.editable_mode:  # one of other sources may lie there
+            if self.in_checkout:  # the present library may be of other sources
                 for old in TARGET.glob("_native.*"):
                     old.unlink()
             print(
@@ -71,14 +75,14 @@ class BuildNative(build_ext):
             )
 
     def library(self, ext):
-        """The library, made anew unless equal sources were compiled before by equal commands."""
+        """The library; it is compiled unless equal commands compiled equal sources before."""
         suffix = Path(self.get_ext_filename(ext.name)).suffix
-        kept = BUILT / f"{self.fingerprint(ext)}{suffix}"
-        if not kept.is_file():
+        cached = BUILT / f"{self.fingerprint(ext)}{suffix}"
+        if not cached.is_file():
             BUILT.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=BUILT) as folder:
-                self.compile_and_link(Path(folder)).replace(kept)
-        return kept
+                self.compile_and_link(Path(folder)).replace(cached)
+        return cached
 
     def fingerprint(self, ext):
         """A digest of the sources and of the commands."""
@@ -97,7 +101,7 @@ class BuildNative(build_ext):
             return self.compiler.compile([source], output_dir=str(folder), extra_postargs=flags)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # the slowest first
-            objects = [made for part in pool.map(compiled, reversed(UNITS)) for made in part]
+            objects = [file for files in pool.map(compiled, reversed(UNITS)) for file in files]
         library = folder / "_native"
         self.compiler.link_shared_object(
             objects, str(library), extra_postargs=["-pthread"], target_lang="c++"
@@ -105,7 +109,7 @@ class BuildNative(build_ext):
         return library
 
     def get_ext_filename(self, fullname):
-        """Without the interpreter's tag: the library knows nothing of Python."""
+        """Without the interpreter's tag: the library does not depend on Python."""
         suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
         return os.path.join(*fullname.split(".")) + suffix
 

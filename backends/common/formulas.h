@@ -54,6 +54,24 @@ template <typename T> struct Gates {
   Gate<T> forget, input, refine, master_forget, master_input;
 };
 
+// The gates from `slot(column)` and, of those that are activated row by row, from `row(k)`: the main
+// gates, of the forget side and of the input side. An ordered input gate is 1 - cumax: (20), (29).
+template <typename T, int core, int activation, int auxiliary, typename Slots, typename Slot, typename Row>
+GATECORE_FUNCTION Gates<T> gates_of(const Slots& slots, Slot slot, Row row) {
+  constexpr bool masters = auxiliary == mastered, row_main = activation == by_cumax && !masters;
+  auto input_row = [&] { return activation == by_cumax ? negate(row(1)) : row(1); };
+  Gates<T> g = {};
+  g.forget = row_main ? row(0) : slot(slots.forget);
+  if (!has_input(core, auxiliary)) g.input = negate(g.forget);
+  else g.input = row_main ? input_row() : slot(slots.input);
+  if (auxiliary == refined) g.refine = slot(slots.refine);
+  if (masters) {
+    g.master_forget = row(0);
+    g.master_input = input_row();
+  }
+  return g;
+}
+
 // What the state update takes: the effective forget gate and the effective input gate's value.
 template <typename T> struct Effective {
   Gate<T> forget;
@@ -139,6 +157,25 @@ GATECORE_FUNCTION GatesCotangents<T> gates_vjp(const Gates<T>& g, T v, T w) {
     if constexpr (!has_input(core, auxiliary)) d.forget = d.forget - d.input;
   }
   return d;
+}
+
+// Hands them on: to `slot(column, v)` those of logits, and to `row(k, v)` those of the values of gates
+// that are activated row by row.
+template <int core, int activation, int auxiliary, typename T, typename Slots, typename Slot, typename Row>
+GATECORE_FUNCTION void to_slots(const Gates<T>& g, const GatesCotangents<T>& d, const Slots& slots,
+                                Slot slot, Row row) {
+  if (auxiliary == refined) slot(slots.refine, d.refine * slope(g.refine));
+  if (auxiliary == mastered) {
+    row(0, d.master_forget);
+    row(1, d.master_input);
+  }
+  if (activation == by_cumax && auxiliary != mastered) {
+    row(0, d.forget);
+    if (has_input(core, auxiliary)) row(1, d.input);
+  } else {
+    slot(slots.forget, d.forget * slope(g.forget));
+    if (has_input(core, auxiliary)) slot(slots.input, d.input * slope(g.input));
+  }
 }
 
 }  // namespace GATECORE_NAMESPACE

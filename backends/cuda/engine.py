@@ -36,5 +36,5 @@ class KernelEngine(Engine):
     def __init__(self, launcher: Launcher, device_unsupported: str | None = None) -> None:
         super().__init__(launcher.xp, (FusedLayer, Layer))
         self.launcher, self.device_unsupported = launcher, device_unsupported
-        # CuPy's own pool keeps what is freed, in the order of each stream; ours knows no streams
+        # CuPy's pool keeps freed memory in the order of each stream; BufferPool knows no streams
         self.pool = BufferPool(launcher.xp, capacity=0)

@@ -1,6 +1,4 @@
-"""The kernels for another framework's arrays: no copy, and in the order of its own stream.
-
-A framework that allocates on the GPU hands its stream over and views its arrays through DLPack:
+"""The kernels for another framework's arrays: without copies, on that framework's stream.
 
     with interop.on_stream(torch.cuda.current_stream().cuda_stream, x.device.index) as engine:
         call = Call(engine, cell, params, (time, batch), np.float32, resets, zoneout)
@@ -8,9 +6,8 @@ A framework that allocates on the GPU hands its stream over and views its arrays
         outputs, final = layer.forward(interop.view(engine, x.detach()), states)
         result = torch.from_dlpack(outputs[0])
 
-where params, resets, zoneout and states are views too, and ``acquire`` returns views of the
-framework's own memory: what a backward pass needs can so be tensors of the shapes that
-``saved_shapes`` tells beforehand, and ``Layer`` says how it is made again from them.
+Here params, resets, zoneout and states are views too, and ``acquire`` returns views of the
+framework's memory, of the shapes ``saved_shapes``: a later layer on it can run the backward pass.
 """
 
 import contextlib
@@ -46,7 +43,7 @@ reason = unsupported  # its former name
 
 @contextlib.contextmanager
 def on_stream(stream: int, device: int) -> Iterator[KernelEngine]:
-    """An engine of manual BPTT whose work goes to that stream of that GPU.
+    """An engine of manual BPTT that works on a stream of a GPU.
 
     Parameters
     ----------
@@ -60,8 +57,8 @@ def on_stream(stream: int, device: int) -> Iterator[KernelEngine]:
         Without CuPy or a GPU.
     """
     cupy = launch.launcher().xp
-    there = cupy.cuda.ExternalStream(stream, device) if stream else cupy.cuda.Stream.null
-    with cupy.cuda.Device(device), there:
+    selected = cupy.cuda.ExternalStream(stream, device) if stream else cupy.cuda.Stream.null
+    with cupy.cuda.Device(device), selected:
         yield launch.engine(device)
 
 
@@ -79,6 +76,6 @@ def saved_shapes(cell: Cell, steps: tuple[int, int]) -> list[tuple[int, int, int
         shapes.append((time + extra, batch, width))
         return np.empty((1 + extra, 1, width))
 
-    nowhere = SimpleNamespace(launcher=None, xp=np)
-    KernelSteps(nowhere, layout, np.empty((1, 1, layout.width)), acquire)
+    engine = SimpleNamespace(launcher=None, xp=np)
+    KernelSteps(engine, layout, np.empty((1, 1, layout.width)), acquire)
     return shapes

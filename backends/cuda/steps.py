@@ -76,7 +76,7 @@ class KernelSteps:
         self._fields = {"logits": logits, "ordered": ordered, **saved, **zoneout}
 
     def gates(self) -> dict[str, Gate]:
-        """The gate slots' own activations at every step, by slot name."""
+        """The activations of the gate slots at every step, by slot name."""
         slots = {slot: self.logits[..., part] for slot, part in self.layout.columns.items()}
         return self.layout.mechanism.activate(slots)
 

@@ -1,4 +1,4 @@
-"""What the kernels support, as data; everything that chooses or refuses a kernel reads it here."""
+"""The calls that the kernels support, as data."""
 
 import dataclasses
 from typing import Any

@@ -28,7 +28,7 @@ class NativeLayer:
         Arrays in C order are not copied. Unless it saves for a backward pass, memory does not grow
         with the sequence.
     acquire : callable
-        As there.
+        As of ``numpy.bptt.Layer``.
     **options
         ``threads``, ``instruction_set`` and ``split`` of :func:`call.layer_call`; the engine says
         how many threads by default.
@@ -121,7 +121,7 @@ def _empty(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
 
 
 def _contiguous(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are there, arrays in C order."""
+    """The fields but for None, arrays in C order."""
     return {
         name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
         for name, value in fields.items()

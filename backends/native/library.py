@@ -1,4 +1,4 @@
-"""The loaded C++ library: whether it is there, its instruction sets and its threads."""
+"""The loaded C++ library, its instruction sets and its threads."""
 
 import ctypes
 import functools
@@ -49,23 +49,23 @@ def library() -> Any:
 
 @functools.cache
 def best_instruction_set() -> str:
-    """The widest vectors that this processor has and the library knows."""
+    """The widest instruction set that both this processor and the library have."""
     return INSTRUCTION_SETS[library().gatecore_best_instruction_set()]
 
 
 @functools.cache
 def _loaded() -> tuple[Any, str | None]:
     folder = Path(__file__).parent
-    found = sorted(p for s in ("so", "dylib", "dll", "pyd") for p in folder.glob(f"_native*.{s}"))
-    if not found:
+    files = sorted(p for s in ("so", "dylib", "dll", "pyd") for p in folder.glob(f"_native*.{s}"))
+    if not files:
         return None, "it was not built (no C++ compiler when gatecore was installed?)"
     try:
-        loaded = ctypes.CDLL(str(found[-1]))
+        loaded = ctypes.CDLL(str(files[-1]))
         version = loaded.gatecore_version()
     except (OSError, AttributeError) as error:
-        return None, f"{found[-1].name} cannot be loaded: {error}"
+        return None, f"{files[-1].name} cannot be loaded: {error}"
     if version != _VERSION:
-        return None, f"{found[-1].name} is of another version of gatecore; install it again"
+        return None, f"{files[-1].name} is of another version of gatecore; install it again"
     for name, arguments in (
         ("gatecore_stride", [_pointer]),
         ("gatecore_forward_scratch", [_pointer]),
@@ -78,14 +78,9 @@ def _loaded() -> tuple[Any, str | None]:
 
 
 def use_openmp_of(pattern: str) -> bool:
-    """Run on the threads of an OpenMP that the process has loaded; whether one was found.
+    """Run on the threads of a loaded OpenMP whose path matches; whether there is one.
 
     Two pools of threads that wait by spinning would take the cores from each other.
-
-    Parameters
-    ----------
-    pattern : str
-        A regular expression for the file's path.
     """
     if not available():
         return False
@@ -104,13 +99,13 @@ def use_openmp_of(pattern: str) -> bool:
 
 
 def default_threads() -> int:
-    """As many threads as NumPy's BLAS uses now: so threadpoolctl and OMP_NUM_THREADS are obeyed."""
+    """The present number of threads of NumPy's BLAS, which threadpoolctl and users set."""
     get = _blas_threads()
     return max(1, get()) if get is not None else cores()
 
 
 def cores() -> int:
-    """OMP_NUM_THREADS if it is set, else how many cores this process may use."""
+    """OMP_NUM_THREADS if it is set, else the number of cores that this process may use."""
     set_by_user = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if set_by_user.isdecimal() and int(set_by_user) > 0:
         return int(set_by_user)
@@ -129,7 +124,7 @@ def _blas_threads() -> Any:
 
 
 def _mapped(pattern: str) -> list[str]:
-    """Paths of the shared libraries that the process has loaded, where the system tells."""
+    """Paths of the shared libraries that the process has loaded, on Linux."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     except OSError:

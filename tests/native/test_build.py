@@ -71,6 +71,18 @@ def test_without_a_compiler_it_says_so_and_layers_run_without(copy):
     assert impl == "reference"
 
 
+def test_a_failed_build_in_the_checkout_removes_a_library_of_other_sources(copy):
+    pytest.importorskip("setuptools", minversion="77")
+    old = copy / "backends" / "native" / "_native.so"
+    old.touch()
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    compilers = {"CC": "/bin/false", "CXX": "/bin/false", "GATECORE_NATIVE": ""}
+    subprocess.run(
+        command, cwd=copy, env=os.environ | compilers, capture_output=True, check=True, timeout=120
+    )
+    assert not old.exists()
+
+
 def test_a_required_library_that_cannot_be_built_is_an_error(copy):
     pytest.importorskip("setuptools", minversion="77")
     done = build(copy, CC="/bin/false", CXX="/bin/false", GATECORE_NATIVE="1")

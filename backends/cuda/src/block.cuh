@@ -1,5 +1,5 @@
-// The threads that work on one batch row together, and what needs them all: sums over the units
-// before and behind each one, and the ordered gate cumax that is made of them.
+// The threads that work on one batch row together, with scans over its units: sums before and after
+// each, and the ordered gate cumax made of them.
 #pragma once
 
 #include "gate.cuh"
@@ -48,24 +48,24 @@ GATECORE_FUNCTION Scan<T> scan(const Block& block, int members, T value, bool fr
     using Op = Operation<T>;
     T* now = static_cast<T*>(block.shared);
     T* next = now + block.threads;
-    const bool takes_part = block.thread < members;
+    const bool contributes = block.thread < members;
     const int place = from_end ? members - 1 - block.thread : block.thread;
-    if (takes_part) now[place] = value;
+    if (contributes) now[place] = value;
     block.wait();
     for (int reach = 1; reach < members; reach *= 2) {
-        if (takes_part)
+        if (contributes)
             next[place] = place < reach ? now[place] : Op::join(now[place - reach], now[place]);
         block.wait();
         T* swap = now;
         now = next;
         next = swap;
     }
-    Scan<T> result = {takes_part && place > 0 ? now[place - 1] : Op::none(), now[members - 1]};
+    Scan<T> result = {contributes && place > 0 ? now[place - 1] : Op::none(), now[members - 1]};
     block.wait();
     return result;
 }
 
-// The consecutive entries of 0 .. count - 1 that one thread looks after.
+// The consecutive entries of 0 .. count - 1 that are one thread's.
 struct Span {
     int members;  // how many threads have any
     int begin;
@@ -86,17 +86,17 @@ GATECORE_FUNCTION void cumax(const Block& block, int count,
                              T* value,       // (count,)
                              T* complement,  // (count,)
                              T* softmax) {   // (count,)
-    const Span own = span(block, count);
+    const Span part = span(block, count);
     T peak = Largest<T>::none();
-    for (int k = own.begin; k < own.end; ++k) peak = Largest<T>::join(peak, z[k]);
-    peak = scan<Largest>(block, own.members, peak, false).total;
+    for (int k = part.begin; k < part.end; ++k) peak = Largest<T>::join(peak, z[k]);
+    peak = scan<Largest>(block, part.members, peak, false).total;
     T sum = 0;
-    for (int k = own.begin; k < own.end; ++k) sum += softmax[k] = exponential(z[k] - peak);
-    const Scan<T> upto = scan<Sum>(block, own.members, sum, false);
+    for (int k = part.begin; k < part.end; ++k) sum += softmax[k] = exponential(z[k] - peak);
+    const Scan<T> upto = scan<Sum>(block, part.members, sum, false);
     T running = upto.before;
-    for (int k = own.begin; k < own.end; ++k) value[k] = running += softmax[k];
-    running = scan<Sum>(block, own.members, sum, true).before;
-    for (int k = own.end - 1; k >= own.begin; --k) {
+    for (int k = part.begin; k < part.end; ++k) value[k] = running += softmax[k];
+    running = scan<Sum>(block, part.members, sum, true).before;
+    for (int k = part.end - 1; k >= part.begin; --k) {
         const T beyond = running;
         running += softmax[k];
         const T whole = value[k] + beyond;
@@ -115,21 +115,21 @@ GATECORE_FUNCTION void cumax_vjp(const Block& block, int count, int repeats, boo
                                  const T* softmax,     // (count,)
                                  const T* v,           // (count * repeats,)
                                  T* out) {             // (count,)
-    const Span own = span(block, count);
+    const Span part = span(block, count);
     auto cotangent = [&](int k) {
         T total = 0;
         for (int j = k * repeats; j < (k + 1) * repeats; ++j) total += v[j];
         return negated ? -total : total;
     };
     T after = 0, before = 0;
-    for (int k = own.begin; k < own.end; ++k) {
+    for (int k = part.begin; k < part.end; ++k) {
         after += cotangent(k) * complement[k];
         before += cotangent(k) * value[k];
     }
-    after = scan<Sum>(block, own.members, after, true).before;
-    before = scan<Sum>(block, own.members, before, false).before;
-    for (int k = own.end - 1; k >= own.begin; --k) out[k] = after += cotangent(k) * complement[k];
-    for (int k = own.begin; k < own.end; ++k) {
+    after = scan<Sum>(block, part.members, after, true).before;
+    before = scan<Sum>(block, part.members, before, false).before;
+    for (int k = part.end - 1; k >= part.begin; --k) out[k] = after += cotangent(k) * complement[k];
+    for (int k = part.begin; k < part.end; ++k) {
         out[k] = softmax[k] * (out[k] - before);
         before += cotangent(k) * value[k];
     }

@@ -37,7 +37,7 @@ struct Step {
     // ---- the main gates: F and I where there are masters, else f and an LSTM's i
 
     GATECORE_FUNCTION static constexpr int main_gates() {
-        return auxiliary == mastered || (auxiliary == none && input_gate) ? 2 : 1;
+        return auxiliary == mastered ? 2 : 1 + input_gate;
     }
     GATECORE_FUNCTION long long main_column(int which) const {
         if (auxiliary == mastered) return which ? sequence.master_input : sequence.master_forget;
@@ -51,8 +51,7 @@ struct Step {
         const long long k = auxiliary == mastered ? unit / sequence.downsize : unit;
         if (!ordered) return sigmoid(logits()[main_column(which) + k]);
         const long long place = which * main_width() + k;
-        const Gate<T> gate = {gates(0)[place], gates(1)[place]};
-        return which ? negate(gate) : gate;  // an ordered input gate is 1 - cumax
+        return {gates(0)[place], gates(1)[place]};
     }
     GATECORE_FUNCTION Gate<T> gate(long long column, long long unit) const {
         return sigmoid(logits()[column + unit]);
@@ -67,24 +66,11 @@ struct Step {
         Gate<T> other;  // the LSTM's output gate, the GRU's reset gate
     };
 
-    GATECORE_FUNCTION Gates<T> gates_of(long long k) const {
-        Gates<T> g = {};
-        const Gate<T> first = main_gate(0, k);
-        if (auxiliary == mastered) {
-            g.master_forget = first;
-            g.master_input = main_gate(1, k);
-        }
-        g.forget = auxiliary == mastered ? gate(sequence.forget, k) : first;
-        g.input = !input_gate             ? negate(g.forget)
-                  : auxiliary == mastered ? gate(sequence.input, k)
-                                          : main_gate(1, k);
-        if (auxiliary == refined) g.refine = gate(sequence.refine, k);
-        return g;
-    }
-
     GATECORE_FUNCTION Unit unit(long long k) const {
         Unit u = {};
-        u.gates = gates_of(k);
+        u.gates = gates_of<T, core, activation, auxiliary>(
+            sequence, [&](long long column) { return gate(column, k); },
+            [&](int which) { return main_gate(which, k); });
         u.effective = effective<core, auxiliary>(u.gates);
         T logit = logits()[sequence.candidate + k];
         if (core == lstm) u.other = gate(sequence.output, k);
@@ -185,23 +171,6 @@ struct Step {
             sequence.d_recurrent[row * sequence.rows + place] = v;
     }
 
-    // Cotangents of the gates' logits; of gates that need the whole row those of their values.
-    GATECORE_FUNCTION void emit_gates(const Gates<T>& g, long long k, T v, T w) const {
-        const GatesCotangents<T> d = gates_vjp<core, auxiliary>(g, v, w);
-        if (auxiliary == refined) emit(sequence.refine, k, d.refine * slope(g.refine));
-        if (auxiliary == mastered) {
-            d_main(0)[k] = d.master_forget;
-            d_main(1)[k] = d.master_input;
-        }
-        if (ordered && auxiliary != mastered) {
-            d_main(0)[k] = d.forget;
-            if (input_gate) d_main(1)[k] = d.input;
-        } else {
-            emit(sequence.forget, k, d.forget * slope(g.forget));
-            if (input_gate) emit(sequence.input, k, d.input * slope(g.input));
-        }
-    }
-
     // From the cotangent v of the new state to that of the old one; the rest goes to the logits.
     GATECORE_FUNCTION T update_backward(const Unit& u, long long k, T old, T v) const {
         const UpdateCotangents<T> d = update_vjp<tied>(u.effective, u.candidate, old, v);
@@ -211,7 +180,10 @@ struct Step {
             emit(sequence.reset, k,
                  factor_vjp(u.other, logits()[sequence.state_candidate + k], d.candidate));
         }
-        emit_gates(u.gates, k, d.forget, d.write);
+        to_slots<core, activation, auxiliary>(
+            u.gates, gates_vjp<core, auxiliary>(u.gates, d.forget, d.write), sequence,
+            [&](long long column, T cotangent) { emit(column, k, cotangent); },
+            [&](int which, T cotangent) { d_main(which)[k] = cotangent; });
         return d.state;
     }
 
@@ -245,8 +217,8 @@ struct Step {
                      main_column(which);
             cumax_vjp(block, width, repeats, which == 1, gates(0) + which * width,
                       gates(1) + which * width, gates(2) + which * width, d_main(which), out);
-            const Span own = span(block, width);
-            for (int k = own.begin; k < own.end; ++k) emit(main_column(which), k, out[k]);
+            const Span part = span(block, width);
+            for (int k = part.begin; k < part.end; ++k) emit(main_column(which), k, out[k]);
         } else {
             for (int k = block.thread; k < width; k += block.threads) {
                 T total = 0;

@@ -67,7 +67,7 @@ struct Backward : Sequence {
     copy_state(a.d_final_cell, H, s.d_cell, H_STRIDE);
     worker.wait();
     if (separate_sums(l)) {
-      // as many groups as threads were asked for: sums do not depend on how many were granted
+      // one group for each requested thread: sums do not depend on how many were granted
       for (int id = worker.begin(l.threads); id < worker.end(l.threads); id++)
         Backward{{l, a, {id, l.threads, nullptr}, false}, true}.steps(s, cell_backward);
       worker.wait();

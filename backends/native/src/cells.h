@@ -16,7 +16,7 @@ struct Zoneout {
 
   bool active() const { return mask || probability != 0; }
   V at(long offset, int n) const { return mask ? load(mask + offset, n) : all(probability); }
-  // The part of a cotangent that goes to the old state; it is taken off the cotangent.
+  // The part of a cotangent that goes to the old state; the cotangent becomes the rest.
   V split(V& cotangent, long offset, int n) const {
     V kept = cotangent * at(offset, n);
     cotangent = cotangent - kept;
@@ -55,10 +55,8 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
   enum {
     ORDERED = ACTIVATION == CUMAX,
     MASTERS = AUXILIARY == MASTER,
-    ROW_MAIN = ORDERED && !MASTERS,                  // f and i are row gates
-    INPUT = has_input(CORE, AUXILIARY),
     TIED = is_tied(CORE, AUXILIARY),
-    ROW_GATES = MASTERS ? 2 : !ORDERED ? 0 : AUXILIARY == NONE && INPUT ? 2 : 1,
+    ROW_GATES = MASTERS ? 2 : ORDERED ? 1 + has_input(CORE, AUXILIARY) : 0,
   };
 
   static RowGate row_gate(const Step& s, int k) {
@@ -101,28 +99,17 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
   // The gates of a vector of units, from logits (forward) or from what forward left.
   INLINE Gates<V> activate(const Step& s, float* row, const RowGate* row_gates, long j, int n,
                            bool forward) {
-    const gatecore_layer& l = *s.layer;
-    auto at = [&](int column) {
+    auto slot = [&](int column) ALWAYS_INLINE {
       V x = load(row + column + j, n);
       if (!forward) return decoded(x);
       Gate<V> g = sigmoid(x);
       store(row + column + j, encoded(g), n);
       return g;
     };
-    auto of_row = [&](int k) {
-      const RowGate& r = row_gates[k];
-      const Gate<V> g = {load(r.unit_value + j), load(r.unit_complement + j)};
-      return ORDERED && k == 1 ? negate(g) : g;  // an ordered input gate is 1 - cumax: (20), (29)
+    auto of_row = [&](int k) ALWAYS_INLINE {
+      return Gate<V>{load(row_gates[k].unit_value + j), load(row_gates[k].unit_complement + j)};
     };
-    Gates<V> g = {};
-    g.forget = ROW_MAIN ? of_row(0) : at(l.forget);
-    g.input = !INPUT ? negate(g.forget) : ROW_MAIN ? of_row(1) : at(l.input);
-    if (AUXILIARY == REFINE) g.refine = at(l.refine);
-    if (MASTERS) {
-      g.master_forget = of_row(0);
-      g.master_input = of_row(1);
-    }
-    return g;
+    return gates_of<V, CORE, ACTIVATION, AUXILIARY>(*s.layer, slot, of_row);
   }
 
   static void forward(const Step& s, long first, long last) {
@@ -161,24 +148,6 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         store(s.hidden + at, hidden, n);
         store(s.output + at, hidden, n);
       });
-    }
-  }
-
-  // Stores the cotangents of the gates' logits; of row gates, until the row is complete, of the values.
-  INLINE void store_gates(const Step& s, const Gates<V>& g, const GatesCotangents<V>& d,
-                          const RowGate* row_gates, float* d_row, long j, int n) {
-    const gatecore_layer& l = *s.layer;
-    if (AUXILIARY == REFINE) store(d_row + l.refine + j, d.refine * slope(g.refine), n);
-    if (MASTERS) {
-      store(row_gates[0].cotangent + j, d.master_forget);
-      store(row_gates[1].cotangent + j, d.master_input);
-    }
-    if (ROW_MAIN) {
-      store(row_gates[0].cotangent + j, d.forget);
-      if (ROW_GATES == 2) store(row_gates[1].cotangent + j, d.input);
-    } else {
-      store(d_row + l.forget + j, d.forget * slope(g.forget), n);
-      if (INPUT) store(d_row + l.input + j, d.input * slope(g.input), n);
     }
   }
 
@@ -237,7 +206,10 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           store(d_row + l.rows + j, d.candidate * reset, n);
           store(d_row + l.reset + j, factor_vjp({reset, 1.0f - reset}, part, d.candidate), n);
         }
-        store_gates(s, g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), row_gates, d_row, j, n);
+        to_slots<CORE, ACTIVATION, AUXILIARY>(
+            g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), l,
+            [&](int column, V v) ALWAYS_INLINE { store(d_row + column + j, v, n); },
+            [&](int k, V v) ALWAYS_INLINE { store(row_gates[k].cotangent + j, v); });
         if (CORE == LSTM) {
           store(d_cell + j, d.state + kept_cell);
           store(d_hidden + j, kept_hidden);

@@ -14,8 +14,8 @@ int best_instruction_set() {
   return PORTABLE;
 }
 
-// Portable ones where the processor lacks those asked for: even to name them may take its
-// instructions. To run with them is then refused, by `status_of`.
+// The portable ones where the processor lacks the instruction set: even to return its kernels may
+// take its instructions. `status_of` then refuses the call.
 Kernels kernels_of(const gatecore_layer* layer) {
 #if defined(__x86_64__)
   if (layer->instruction_set <= best_instruction_set()) {

@@ -127,8 +127,7 @@ typedef int (*Count)();
 std::atomic<Parallel> openmp_parallel{nullptr};
 std::atomic<Count> openmp_count{nullptr};
 
-// On as many threads as the runtime granted, which it alone knows: a barrier of more would wait for
-// ever.
+// The barrier is of as many threads as the runtime granted: of more, it would wait for ever.
 void run_openmp_thread(void* data) {
   Job* job = (Job*)data;
   job->run(job->started.fetch_add(1), openmp_count.load()());

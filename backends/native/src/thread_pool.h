@@ -9,7 +9,7 @@ struct Barrier {
   void wait(int threads);
 };
 
-// What one thread knows of a job: it is number `id` of `size` threads, and takes that share.
+// One thread of a job: number `id` of `size`, with an equal share of the work.
 struct Worker {
   int id, size;
   Barrier* barrier;
