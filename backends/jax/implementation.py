@@ -14,7 +14,7 @@ from gatecore.cells import Cell
 
 
 class Call(NamedTuple):
-    """What decides which implementations support a call."""
+    """The properties of a call that decide which implementations support it."""
 
     dtype: Any
     sizes: tuple[int, ...] | None = None  # (time, batch, input, hidden)

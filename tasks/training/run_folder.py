@@ -32,7 +32,7 @@ MARK = TypeAdapter(metrics_log.Mark)
 
 
 class Checkpoint(NamedTuple):
-    """What a run needs to continue.
+    """The state from which a run continues.
 
     ``tensors`` are the learner's, ``state`` is the trainer's, ``metrics`` the length of the log.
     """

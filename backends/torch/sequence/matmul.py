@@ -43,6 +43,6 @@ _NUMPY, _PACKED = Engine(np), TorchEngine(np)
 
 
 def engine(cell: Cell) -> Engine:
-    """What multiplies a cell's matrices fastest; all of one sequence's, in one thread pool."""
+    """The engine with the fastest products for a cell; one thread pool runs a whole sequence."""
     large = cell.rows * cell.hidden_size >= _PACKED_FROM
     return _PACKED if large and torch.backends.mkldnn.is_available() else _NUMPY

@@ -109,7 +109,7 @@ def _floats(shapes: Mapping[str, tuple[Any, ...]]) -> Any:
 
 
 def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]:
-    """What both calls of the library read but for biases, and the saved buffers."""
+    """The arrays that both calls of the library read, except biases, and the saved buffers."""
     (time, batch, inputs), start = call.x.shape, activations.data_ptr()
     rows, width = call.cell.rows, call.cell.hidden_size
     fields = {

@@ -1,4 +1,4 @@
-"""What is computed in which precision: gates and states never in less than float32."""
+"""The precision of computation: gates and states have at least float32."""
 
 import contextlib
 from typing import Any
@@ -27,7 +27,7 @@ def no_autocast(device: str) -> Any:
 
 
 def dtypes(weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """What a layer of such weights computes in, and the dtype of its output."""
+    """The dtype in which a layer of such weights computes, and that of its output."""
     own = weight.dtype
     cast = None if own == torch.float64 else autocast_dtype(weight.device.type)
     return torch.float32 if own in LOW else own, cast or own
