@@ -183,3 +183,14 @@ def test_a_gate_unit_has_every_mechanism(name):
     gate = unit(torch.randn(3, unit.features, dtype=torch.float64))
     torch.testing.assert_close(gate.value + gate.complement, torch.ones_like(gate.value))
     assert gate.value.shape == (3, 8)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own: tracing is deprecated, and warns of checks
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_a_traced_layer_runs_other_lengths_and_batch_sizes(kind, dtype):
+    layer = kind(3, 4, 2, mechanism="UR", dtype=dtype).eval()
+    traced = torch.jit.trace(layer, torch.randn(5, 2, 3, dtype=dtype), check_trace=False)
+    for time, batch in ((5, 2), (9, 2), (5, 4), (7, 3)):
+        x = torch.randn(time, batch, 3, dtype=dtype)
+        torch.testing.assert_close(traced(x)[0], layer(x)[0], rtol=1e-5, atol=1e-5)

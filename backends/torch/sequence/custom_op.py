@@ -30,8 +30,8 @@ Gradients = list[Tensor | None]
 
 def needs_operator(x: Any) -> bool:
     """Whether torch traces, or a dispatch mode or a subclass of Tensor intercepts operators."""
-    tracing = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-    return tracing or type(x) is not Tensor
+    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return tracing or torch._C._len_torch_dispatch_stack() > 0 or type(x) is not Tensor
 
 
 def run(call: Call, impl: str) -> list[Tensor]:

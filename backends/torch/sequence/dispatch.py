@@ -47,6 +47,8 @@ def choose(impl: str, call: Call) -> TorchImplementation:
     ------
     ValueError
         ``impl`` names one that does not support the call.
+    RuntimeError
+        ``torch.jit.trace`` records the call: it would fix the number of steps and the batch size.
     """
     if impl == "auto" and torch.compiler.is_exporting():
         return SCAN
