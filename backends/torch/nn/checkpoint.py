@@ -172,7 +172,7 @@ class Stateful(nn.Module):
         return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
 
     def __prepare_scriptable__(self) -> None:
-        raise NotImplementedError(
+        raise RuntimeError(
             f"{type(self).__name__} cannot be compiled by torch.jit.script: use torch.export, or "
             "torch.compile"
         )
