@@ -55,6 +55,8 @@ MOVED = {
     "tasks.report": "tasks.reports.report",
     "tasks.results": "tasks.reports.aggregate",
     "tasks.seeds": "tasks.reports.paired_statistics",
+    "tasks.cli.errors": "tasks.cli.settings",
+    "tasks.cli.report": "tasks.cli.analysis",
 }
 
 # ``from gatecore.tasks.worlds import players`` looks below the package's present path

@@ -20,40 +20,18 @@ if TYPE_CHECKING:
     from gatecore.tasks.training.trainer import train
 
 __all__ = [
-    "TASKS",
-    "Config",
-    "Run",
-    "SweepConfig",
-    "adding",
-    "copying",
-    "forgetting",
-    "language",
-    "load_run",
-    "match",
-    "pixels",
-    "programs",
-    "report",
-    "sweep",
-    "train",
-]
+    "TASKS", "Config", "Run", "SweepConfig", "adding", "copying", "forgetting", "language",
+    "load_run", "match", "pixels", "programs", "report", "sweep", "train",
+]  # fmt: skip
 
 _MODULES = {  # the module of each public name, or that it is in
-    "TASKS": "training.config",
-    "Config": "training.config",
-    "Run": "training.run",
-    "SweepConfig": "sweeps.config",
-    "adding": "problems.adding",
-    "copying": "problems.copying",
-    "forgetting": "problems.forgetting",
-    "language": "problems.language.task",
-    "load_run": "training.run",
-    "match": "problems.match",
-    "pixels": "problems.pixels.task",
+    "TASKS": "training.config", "Config": "training.config", "SweepConfig": "sweeps.config",
+    "Run": "training.run", "load_run": "training.run", "train": "training.trainer",
+    "sweep": "sweeps.scheduler", "report": "reports.report",
+    "language": "problems.language.task", "pixels": "problems.pixels.task",
     "programs": "problems.programs.task",
-    "report": "reports.report",
-    "sweep": "sweeps.scheduler",
-    "train": "training.trainer",
-}
+    **{name: f"problems.{name}" for name in ("adding", "copying", "forgetting", "match")},
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -70,8 +48,5 @@ def missing(error: ModuleNotFoundError, extra: str = "tasks") -> ModuleNotFoundE
     """The same error, with the extra that installs the third-party module."""
     if error.name is None or error.name.partition(".")[0] == "gatecore":
         return error
-    return ModuleNotFoundError(
-        f"gatecore.tasks needs {error.name}, which is not installed: in a checkout of gatecore, "
-        f"pip install -e '.[{extra}]'",
-        name=error.name,
-    )
+    text = f"gatecore.tasks needs {error.name}, which is not installed: in a checkout of gatecore, "
+    return ModuleNotFoundError(f"{text}pip install -e '.[{extra}]'", name=error.name)

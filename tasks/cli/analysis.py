@@ -1,4 +1,4 @@
-"""``gatecore verify`` and ``gatecore figures``: the paper's claims and figures."""
+"""``gatecore report``, ``verify`` and ``figures``: runs, and the paper's claims and figures."""
 
 import dataclasses
 import json
@@ -8,13 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatecore.tasks.cli.errors import reported_errors
-from gatecore.tasks.cli.settings import FOLDER
+from gatecore.tasks.cli.settings import FOLDER, reported_errors
+from gatecore.tasks.reports.report import read, write
 from gatecore.tasks.training.atomic_files import output_folder
 from gatecore.tasks.training.run import load_run
 
 if TYPE_CHECKING:
     from gatecore.analysis.figures import Canvas
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=FOLDER, help="Folder of the three files.  [default: FOLDER]")
+def report(folder: Path, out: Path | None) -> None:
+    """Write report.html, results.json and results.csv of all runs below FOLDER.
+
+    The page needs no network, and names folders that cannot be read with the reason.
+    """
+    with reported_errors():
+        results = read(folder)
+        page = write(results, out or folder)
+    for note in results.notes:
+        click.echo(f"Left out: {note.folder}: {note.reason}", err=True)
+    if not results.trials:
+        click.echo(f"There is no run in {folder} that can be read.", err=True)
+    click.echo(f"Report: {page}")
 
 
 @click.command()
@@ -32,19 +50,16 @@ def verify(as_json: bool, evidence: bool) -> None:
     for proposition in propositions():
         claim = proposition.judge()
         claims.append(claim)
-        if not as_json:
-            mark = " " if claim.ok else "!"
-            click.echo(
-                f"{mark} {claim.verdict:<18}  {claim.name}: {claim.statement}. "
-                f"TRUE: {claim.truth}. BY: {claim.method}"
-            )
-            if evidence or not claim.ok:
-                click.echo(f"      {claim.evidence}")
+        if as_json:
+            continue
+        click.echo(f"{' ' if claim.ok else '!'} {claim.verdict:<18}  {claim.name}: "
+                   f"{claim.statement}. TRUE: {claim.truth}. BY: {claim.method}")  # fmt: skip
+        if evidence or not claim.ok:
+            click.echo(f"      {claim.evidence}")
     expected = sum(claim.ok for claim in claims)
     if as_json:
-        click.echo(
-            json.dumps([dataclasses.asdict(c) for c in claims], indent=2, ensure_ascii=False)
-        )
+        records = [dataclasses.asdict(claim) for claim in claims]
+        click.echo(json.dumps(records, indent=2, ensure_ascii=False))
     else:
         click.echo(f"{expected} of {len(claims)} verdicts as expected")
     if expected < len(claims):
@@ -53,20 +68,16 @@ def verify(as_json: bool, evidence: bool) -> None:
 
 @click.command()
 @click.option("--out", type=FOLDER, required=True, help="Folder of the figures; made if missing.")
-@click.option(
-    "--run",
-    type=click.Path(path_type=Path),
-    help="Folder of a run: also draw its learning curve and gate histograms (Figures 3, 4, 9).",
-)
-@click.option(
-    "--format", "suffix", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True
-)
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of a run: also draw its "
+              "learning curve and gate histograms (Figures 3, 4, 9).")  # fmt: skip
+@click.option("--format", "suffix", type=click.Choice(["png", "pdf", "svg"]), default="png",
+              show_default=True)  # fmt: skip
 def figures(out: Path, run: Path | None, suffix: str) -> None:
     """Draw the paper's figures with the library's functions."""
     from gatecore.analysis.figures import theory
 
     with reported_errors(), output_folder(out):
-        drawn: dict[str, Any] = theory() | dict(_of_run(run) if run else ())
+        drawn: dict[str, Any] = theory() | dict(_figures_of_run(run) if run else ())
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             path = out / f"{name}.{suffix}"
@@ -74,7 +85,7 @@ def figures(out: Path, run: Path | None, suffix: str) -> None:
             click.echo(path)
 
 
-def _of_run(folder: Path) -> Iterator[tuple[str, "Canvas"]]:
+def _figures_of_run(folder: Path) -> Iterator[tuple[str, "Canvas"]]:
     """Figure 3's curve and the histograms of Figures 4 and 9."""
     from gatecore.analysis.figures import gate_histograms, learning_curves
 

@@ -8,9 +8,8 @@ from gatecore.tasks import missing
 try:
     import click
 
-    from gatecore.tasks.cli.analysis import figures, verify
+    from gatecore.tasks.cli.analysis import figures, report, verify
     from gatecore.tasks.cli.gates import gates
-    from gatecore.tasks.cli.report import report
     from gatecore.tasks.cli.sweep import sweep
     from gatecore.tasks.cli.train import train
 except ModuleNotFoundError as error:

@@ -10,10 +10,9 @@ from pathlib import Path
 import click
 import rich.console
 
-from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.cli.progress import label, train_with_progress
 from gatecore.tasks.cli.results import by_task, results_table
-from gatecore.tasks.cli.settings import FOLDER
+from gatecore.tasks.cli.settings import FOLDER, reported_errors
 from gatecore.tasks.reports import report
 from gatecore.tasks.training.atomic_files import RunError, writing
 from gatecore.tasks.training.config import Config, ConfigError
@@ -25,25 +24,14 @@ JOB = [(task, mechanism) for task in ("pixels", "copying") for mechanism in ("st
 
 
 def compare(
-    configs: Sequence[Config],
-    out: Path,
-    console: rich.console.Console,
-    *,
+    configs: Sequence[Config], out: Path, console: rich.console.Console, *,
     tensorboard: bool = False,
-) -> list[Run]:
+) -> list[Run]:  # fmt: skip
     """Train each configuration in a folder of its own below ``out``; print and draw the results.
 
+    ``out`` is made if it does not exist; with ``tensorboard`` each folder gets event files, too.
     Finished runs are reused and interrupted ones continued, so the same call resumes a comparison.
     The last line names the report (:mod:`gatecore.tasks.reports.report`) of all runs in ``out``.
-
-    Parameters
-    ----------
-    configs : sequence of Config
-    out : Path
-        Made if it does not exist.
-    console : rich.console.Console
-    tensorboard : bool
-        Write event files in each folder, too.
 
     Raises
     ------

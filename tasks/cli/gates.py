@@ -8,8 +8,8 @@ import rich.table
 from gatecore import MECHANISMS, Mechanism, mechanism, timescale
 from gatecore.cells import CELLS
 from gatecore.mechanisms import CORES
-from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.cli.results import plain_table
+from gatecore.tasks.cli.settings import reported_errors
 from gatecore.tasks.training.config import ConfigError, config_errors
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -36,13 +36,7 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
 def gates_table(
     core: str, input_size: int, hidden_size: int, downsize: int, seed: int
 ) -> rich.table.Table:
-    """A table with a row for each of the paper's mechanisms in a layer of these sizes.
-
-    Raises
-    ------
-    ConfigError
-        A layer of ``hidden_size`` units cannot have one of the mechanisms.
-    """
+    """A row for each of the paper's mechanisms; ConfigError if the layer cannot have one."""
     if hidden_size < 3:
         raise ConfigError(f"hidden_size={hidden_size} is too small for this table, which needs at "
                           "least 3 units: chrono gates draw timescales from 2 steps to the number "
@@ -75,18 +69,12 @@ def _row(
 ) -> tuple[str, ...]:
     cell = CELLS[core](input_size, hidden_size, gating)
     parameters = sum(value.size for value in cell.init(seed).values())
-    steps = np.quantile(
-        initial_timescales(gating, core, hidden_size, seed), QUANTILES, method="inverted_cdf"
-    )
+    timescales = initial_timescales(gating, core, hidden_size, seed)
+    steps = np.quantile(timescales, QUANTILES, method="inverted_cdf")
     bias = f"{gating.forget_bias:g}" if gating.initial == "constant" else gating.initial
-    refine = f"refine, {gating.refine_bias}"
-    source = "tied" if gating.tied(core) else "own"
-    return (
-        gating.name,
-        gating.activation,
-        bias,
-        refine if gating.auxiliary == "refine" else gating.auxiliary,
-        "master" if gating.auxiliary == "master" else source,
-        f"{parameters:,}",
-        *("∞" if np.isinf(value) else f"{value:.3g}" for value in steps),
-    )
+    auxiliary = gating.auxiliary
+    source = "master" if auxiliary == "master" else "tied" if gating.tied(core) else "own"
+    if auxiliary == "refine":
+        auxiliary += f", {gating.refine_bias}"
+    quantiles = ("∞" if np.isinf(value) else f"{value:.3g}" for value in steps)
+    return gating.name, gating.activation, bias, auxiliary, source, f"{parameters:,}", *quantiles

@@ -3,8 +3,9 @@
 import contextlib
 from pathlib import Path
 
+import numpy as np
 import rich.console
-import rich.progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatecore.tasks.training.config import Config
 from gatecore.tasks.training.run import Run
@@ -13,38 +14,24 @@ from gatecore.tasks.training.trainer import train
 
 
 def train_with_progress(
-    config: Config,
-    folder: Path,
-    console: rich.console.Console,
-    *,
-    resume: bool = False,
-    tensorboard: bool = False,
-) -> Run:
+    config: Config, folder: Path, console: rich.console.Console, *,
+    resume: bool = False, tensorboard: bool = False,
+) -> Run:  # fmt: skip
     """:func:`gatecore.tasks.train` under a progress bar that shows the loss or the score.
 
     ``tensorboard``: write event files in the folder, too.
     """
     events = TensorBoard(folder) if tensorboard else None
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[name]} {task.fields[value]:.4f}"),
-        rich.progress.TimeRemainingColumn(),
-    )
+    value = TextColumn("{task.fields[name]} {task.fields[value]:.4f}")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), value
     hidden = not console.is_terminal  # a bar in a log is blank lines
-    bar = rich.progress.Progress(*columns, console=console, transient=True, disable=hidden)
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
     with events or contextlib.nullcontext(), bar:
-        task = bar.add_task(
-            label(config), total=config.steps, name=config.task.shown, value=float("nan")
-        )
+        task = bar.add_task(label(config), total=config.steps, name=config.task.shown, value=np.nan)
         run = train(
-            config,
-            folder,
-            resume=resume,
+            config, folder, resume=resume, on_metrics=events.add if events else None,
             on_step=lambda step, value: bar.update(task, completed=step, value=value),
-            on_metrics=events.add if events else None,
-        )
+        )  # fmt: skip
         if events:
             events.add_gates(run)
     return run

@@ -16,11 +16,9 @@ _TIMESCALES = {"smallest": "shortest", "median": "median", "largest": "longest"}
 
 def results_table(runs: Sequence[Run]) -> rich.console.Group:
     """Test scores beside the baselines, in a table for each task."""
-    tables = [_table(title, group) for title, group in by_task(runs)]
-    return rich.console.Group(
-        *(part for table in tables for part in (table, "")),
-        "Scores on the test set. Timescales 1/(1 − g) of the units after training, in steps.",
-    )
+    parts = (part for title, group in by_task(runs) for part in (_table(title, group), ""))
+    legend = "Scores on the test set. Timescales 1/(1 − g) of the units after training, in steps."
+    return rich.console.Group(*parts, legend)
 
 
 def by_task(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
@@ -44,9 +42,8 @@ def _table(title: str, runs: Sequence[Run]) -> rich.table.Table:
 
 def plain_table(**settings: Any) -> rich.table.Table:
     """A table that fits into 80 columns."""
-    return rich.table.Table(
-        box=rich.box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, **settings
-    )
+    settings |= dict(box=rich.box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    return rich.table.Table(**settings)
 
 
 def _cells(run: Run) -> tuple[str, ...]:
@@ -54,12 +51,9 @@ def _cells(run: Run) -> tuple[str, ...]:
     if run.status != "finished":
         return (run.status,)
     after = summary["timescales"]["after"]
-    return (
-        *_scores(summary["test"]),
-        f"{summary['parameters']:,}",
-        f"{summary['seconds']:.0f}",
-        *("∞" if after[key] is None else f"{after[key]:.3g}" for key in _TIMESCALES),
-    )
+    timescales = ("∞" if after[key] is None else f"{after[key]:.3g}" for key in _TIMESCALES)
+    size, seconds = f"{summary['parameters']:,}", f"{summary['seconds']:.0f}"
+    return *_scores(summary["test"]), size, seconds, *timescales
 
 
 def _scores(scores: Mapping[str, float | None]) -> tuple[str, str]:

@@ -1,17 +1,45 @@
-"""Parts of several commands: folders as options, and settings as KEY=VALUE."""
+"""Parts of several commands: errors, folders as options, and settings as KEY=VALUE."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.training.atomic_files import RunError
 from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.signals import Interrupted
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ONE = "KEY=VALUE, for example length=500"
 SEVERAL = "KEY=VALUE or KEY=V1,V2, for example length=50,100"
+_CONTINUE = "The same command continues it (gatecore train: with --resume)."
+
+
+class InputError(click.ClickException):
+    """Bad input: exit status 2."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def reported_errors() -> Iterator[None]:
+    """Print errors without a traceback; exit with 2 for bad input, or 128 plus the signal."""
+    try:
+        yield
+    except (ConfigError, DataError, RunError) as error:
+        raise InputError(str(error)) from error
+    except Interrupted as stopped:
+        click.echo(f"{stopped}. {_CONTINUE}", err=True)
+        raise SystemExit(128 + stopped.signum) from stopped
+    except KeyboardInterrupt as stopped:  # the first signal in the training loop is Interrupted
+        remains = f" {stopped}. {_CONTINUE}" if stopped.args else ""
+        click.echo(f"Stopped.{remains}", err=True)
+        raise SystemExit(128 + signal.SIGINT) from stopped
 
 
 def read_assignments(
@@ -19,10 +47,7 @@ def read_assignments(
 ) -> dict[str, Any]:
     """The options that are not None, and the values of KEY=VALUE texts, by key.
 
-    Raises
-    ------
-    ConfigError
-        A text has another form, or a key occurs twice.
+    Raises ConfigError for a text of another form, and for a key that occurs twice.
     """
     settings = {name: value for name, value in options.items() if value is not None}
     for text in texts:

@@ -6,8 +6,7 @@ from typing import Any
 import click
 import rich.console
 
-from gatecore.tasks.cli.errors import reported_errors
-from gatecore.tasks.cli.settings import FOLDER, read_assignments
+from gatecore.tasks.cli.settings import FOLDER, read_assignments, reported_errors
 from gatecore.tasks.sweeps.config import SweepConfig, read_toml
 from gatecore.tasks.sweeps.display import Display, results_table
 from gatecore.tasks.sweeps.scheduler import describe
@@ -20,13 +19,8 @@ from gatecore.tasks.training.config import ConfigError
 @click.option("--mechanisms", help="Names separated by commas, or all.  [default: all]")
 @click.option("--lr", help="Learning rates, separated by commas.  [default: by preset]")
 @click.option("--seeds", help="Their number (3: 0, 1 and 2) or a list (0,1,5).  [default: 0]")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=V1,V2",
-    help="Values of any other setting; several are combined with all others.",
-)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=V1,V2", help="Values of any "
+              "other setting; several are combined with all others.")  # fmt: skip
 @click.option("--core", help="Names as of gatecore train, separated by commas.  [default: lstm]")
 @click.option("--preset", help="quick or paper.  [default: quick]")
 @click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
@@ -34,15 +28,10 @@ from gatecore.tasks.training.config import ConfigError
 @click.option("--out", type=FOLDER, help="Folder of the trials.  [default: runs/TASK-sweep]")
 @click.option("--workers", type=int, help="Processes on this machine.  [default: by its cores]")
 @click.option("--threads", type=int, help="BLAS threads of each process.  [default: by preset]")
-@click.option(
-    "--dask", metavar="ADDRESS", help="Train on the workers of a Dask scheduler at tcp://HOST:PORT."
-)
-@click.option(
-    "--config",
-    "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A TOML file with the same keys; options override it.",
-)
+@click.option("--dask", metavar="ADDRESS",
+              help="Train on the workers of a Dask scheduler at tcp://HOST:PORT.")  # fmt: skip
+@click.option("--config", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A TOML file with the same keys; options override it.")  # fmt: skip
 def sweep(
     task: str | None, assignments: tuple[str, ...], file: Path | None, **options: Any
 ) -> None:
@@ -80,7 +69,6 @@ def _config(
     if assignments and isinstance(settings, dict):
         keys["set"] = {**settings, **read_assignments(assignments, {}, several=True)}
     in_file = keys.pop("task", None)
-    task = task or in_file
-    if not isinstance(task, str):
+    if not isinstance(task := task or in_file, str):
         raise ConfigError('no task is named: gatecore sweep TASK, or task = "..." in the file')
     return SweepConfig.of(task, **keys)

@@ -9,42 +9,27 @@ import click
 import rich.console
 
 from gatecore.tasks.cli.compare import compare
-from gatecore.tasks.cli.errors import reported_errors
 from gatecore.tasks.cli.progress import train_with_progress
 from gatecore.tasks.cli.results import results_table
-from gatecore.tasks.cli.settings import FOLDER, read_assignments
+from gatecore.tasks.cli.settings import FOLDER, read_assignments, reported_errors
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("task", metavar="TASK")
-@click.option(
-    "--mechanism",
-    default="UR",
-    show_default=True,
-    help="Gate mechanism. Several, separated by commas, are trained in folders below OUT.",
-)
+@click.option("--mechanism", default="UR", show_default=True, help="Gate mechanism. Several, "
+              "separated by commas, are trained in folders below OUT.")  # fmt: skip
 @click.option("--preset", default="quick", show_default=True, help="quick or paper.")
 @click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
 @click.option("--core", help="lstm, gru, minimal, rmc, dnc, rma, ...  [default: lstm]")
 @click.option("--seed", type=int, help="Seed of weights and data.  [default: 0]")
 @click.option("--steps", type=int, help="Training steps.  [default: by preset]")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any other setting, e.g. length=500, learning_rate=1e-3, mechanism.downsize=8.",
-)
-@click.option(
-    "--out", type=FOLDER, help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]"
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue the run in OUT from its last checkpoint, or print its results if it has ended. "
-    "Several mechanisms always do.",
-)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting, "
+              "e.g. length=500, learning_rate=1e-3, mechanism.downsize=8.")  # fmt: skip
+@click.option("--out", type=FOLDER,
+              help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue the run in OUT from its last checkpoint, or "
+              "print its results if it has ended. Several mechanisms always do.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
 @click.pass_context
 def train(
@@ -69,9 +54,8 @@ def train(
             compare(configs, out or Path("runs"), console, tensorboard=tensorboard)
             return
         folder = out or Path("runs") / f"{task}-{configs[0].mechanism.name}-seed{configs[0].seed}"
-        run = train_with_progress(
-            configs[0], folder, console, resume=resume, tensorboard=tensorboard
-        )
+        options = dict(resume=resume, tensorboard=tensorboard)
+        run = train_with_progress(configs[0], folder, console, **options)
     console.print(results_table([run]))
     console.print(f"Run: {folder}", soft_wrap=True)
 
