@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gatecore.tasks.reports import paired_statistics, published_results
+from gatecore.tasks.reports.paired_statistics import Difference, compare
+from gatecore.tasks.reports.published_results import Reference, reference
 from gatecore.tasks.reports.trial import Score, Trial
 
 
@@ -39,10 +40,8 @@ class Variant:
         """The learning rate of the best validation score of any run that ended (Table 2)."""
         scored = [trial for trial in self.trials if trial.best is not None]
         pool = [trial for trial in scored if trial.status != "unfinished"] or scored
-        if not pool:
-            return self.rates[0]
-        best = self.score.best(t.best for t in pool if t.best is not None)
-        return next(t.config.learning_rate for t in pool if t.best == best)
+        best = self.score.best(t.best for t in pool if t.best is not None) if pool else None
+        return next((t.config.learning_rate for t in pool if t.best == best), self.rates[0])
 
     @property
     def chosen(self) -> list[Trial]:
@@ -86,8 +85,8 @@ class Variant:
         return median(self.tests.values())
 
     def _validations(self) -> list[float]:
-        ended = [trial for trial in self.chosen if trial.status != "unfinished"]
-        return [trial.best for trial in ended if trial.best is not None]
+        ended = (trial.best for trial in self.chosen if trial.status != "unfinished")
+        return [best for best in ended if best is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +124,9 @@ class Group:
         return [trial for variant in self.variants for trial in variant.trials]
 
     @property
-    def reference(self) -> published_results.Reference | None:
+    def reference(self) -> Reference | None:
         """The paper's values for such runs."""
-        return published_results.reference(self.trials[0].config)
+        return reference(self.trials[0].config)
 
     @property
     def standard(self) -> Variant:
@@ -135,13 +134,10 @@ class Group:
         return next((v for v in self.variants if v.label == "standard"), self.variants[0])
 
     @property
-    def differences(self) -> dict[str, paired_statistics.Difference]:
+    def differences(self) -> dict[str, Difference]:
         """The difference of each other kind of gates to the standard ones, in the test score."""
-        compared = {
-            v.label: paired_statistics.compare(v.tests, self.standard.tests)
-            for v in self.variants
-            if v is not self.standard
-        }
+        first = self.standard
+        compared = {v.label: compare(v.tests, first.tests) for v in self.variants if v is not first}
         return {label: difference for label, difference in compared.items() if difference}
 
     def baseline_scores(self) -> dict[str, float]:

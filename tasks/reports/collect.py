@@ -52,8 +52,8 @@ def read(folder: str | os.PathLike[str]) -> Report:
     notes: list[Note] = []
 
     def unreadable(error: OSError) -> None:
-        name = _readable(os.path.relpath(error.filename, root))
-        notes.append(Note(name, f"cannot be read: {error.strerror}"))
+        folder = os.path.relpath(error.filename, root)
+        notes.append(Note(_readable(folder), f"cannot be read: {error.strerror}"))
 
     for path in run_folders(root, unreadable):
         name = _readable(path.relative_to(root))
@@ -67,10 +67,7 @@ def read(folder: str | os.PathLike[str]) -> Report:
 
 
 def run_folders(root: Path, onerror: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Folders below ``root`` that hold any file of a run, in the order of their names.
-
-    ``onerror`` is called with the error of a folder that cannot be listed.
-    """
+    """Folders below ``root`` that hold any file of a run, by name; ``onerror`` as for os.walk."""
     try:
         os.listdir(root)  # walk() reports no error about it
     except OSError as error:

@@ -54,8 +54,7 @@ def record(trial: Trial) -> dict[str, Any]:
         "folder": trial.folder, "mechanism": trial.config.mechanism.name,
         "settings": {k: v for k, v in trial.settings().items() if not is_shared(k)},
         "status": trial.status, "step": trial.step, "best_validation": trial.best,
-        **{name: trial.summary.get(name) for name in ("test", "parameters", "seconds",
-                                                      "timescales")},
+        **{k: trial.summary.get(k) for k in ("test", "parameters", "seconds", "timescales")},
         "validation": {"step": steps[points].tolist(), trial.score.name: values[points].tolist()},
     }  # fmt: skip
 
@@ -88,11 +87,8 @@ def _variant(group: Group, variant: Variant) -> dict[str, Any]:
 
 def _row(title: str, trial: Trial) -> dict[str, Any]:
     config, score = trial.config, trial.score.name
-    times = {
-        f"timescale_{when}_{key}": value
-        for when in ("before", "after")
-        for key, value in trial.timescales(when).items()
-    }
+    times = {f"timescale_{when}_{key}": value for when in ("before", "after")
+             for key, value in trial.timescales(when).items()}  # fmt: skip
     return {
         "folder": trial.folder, "task": title, "core": config.core,
         "mechanism": config.mechanism.name, "learning_rate": config.learning_rate,

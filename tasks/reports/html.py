@@ -2,8 +2,7 @@
 
 import importlib.metadata
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import jinja2
 import numpy as np
@@ -13,33 +12,28 @@ from gatecore.tasks.reports.plots import pictures
 from gatecore.tasks.reports.summary import summarize
 from gatecore.tasks.reports.trial import Trial, percent
 
-_TIMESCALES = ("smallest", "median", "largest")
+_TIMESCALES = ("smallest", "median", "largest")  # of each, the median over the runs that ended
 
 
 def render(report: Report) -> str:
     """The page; equal runs give an equal page, byte for byte."""
-    loader = jinja2.PackageLoader("gatecore.tasks.reports", ".")
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("gatecore.tasks.reports", "."), autoescape=True,
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"duration": _duration, "metric": _metric, "name": _name,
-                            "setting": _setting}  # fmt: skip
+    environment.filters |= {
+        "duration": _duration,
+        "metric": _metric,
+        "name": lambda key: key.replace("_", " "),
+        "setting": lambda value: "none" if value is None else str(value),
+    }
     statuses = [trial.status for trial in report.trials]
     return environment.get_template("report.html.j2").render(
-        name=report.name,
-        version=importlib.metadata.version("gatecore"),
-        groups=report.groups,
+        name=report.name, version=importlib.metadata.version("gatecore"), groups=report.groups,
         counts={status: statuses.count(status) for status in dict.fromkeys(statuses)},
-        total=len(statuses),
-        notes=report.notes,
-        environment=report.environments(),
-        columns_of=_columns,
-        cells_of=_cells,
-        leads=_leads,
-        pictures=pictures,
-        summarize=summarize,
-    )
+        total=len(statuses), notes=report.notes, environment=report.environments(),
+        columns_of=_columns, cells_of=_cells, leads=_leads, pictures=pictures, summarize=summarize,
+    )  # fmt: skip
 
 
 def _columns(group: Group) -> list[tuple[str, str]]:
@@ -65,6 +59,9 @@ def _cells(group: Group, variant: Variant) -> dict[str, str]:
     """A row by the keys of its columns."""
     score, trials = group.score, variant.chosen
     mechanism = trials[0].config.mechanism
+    sizes = dict.fromkeys(trial.summary.get("parameters") for trial in trials)
+    ended = [trial.timescales("after") for trial in trials if trial.status != "unfinished"]
+    timescales = [_steps(times.get(key) for times in ended) for key in _TIMESCALES if ended]
     return {
         "rate": f"{variant.rate:g}",
         "best": score.show(variant.best) + "*" * len(variant.diverged),
@@ -72,9 +69,9 @@ def _cells(group: Group, variant: Variant) -> dict[str, str]:
         "median_test": score.show(variant.median_test),
         "seeds": ", ".join(_test(trial) for trial in trials),
         "second": percent(_accuracy(variant)),
-        "parameters": _parameters(trials),
+        "parameters": ", ".join(f"{size:,}" for size in sizes if size is not None) or "–",
         "seconds": _duration(median(trial.summary.get("seconds") for trial in trials)),
-        "timescales": _timescales(trials),
+        "timescales": " · ".join(timescales) or "–",
         "paper": (group.reference and group.reference.value(mechanism)) or "–",
     }
 
@@ -117,28 +114,7 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds:.3g} s"
 
 
-def _name(key: str) -> str:
-    return key.replace("_", " ")
-
-
-def _setting(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def _timescales(trials: Sequence[Trial]) -> str:
-    """Shortest, median and longest: of each the median over the runs that ended."""
-    ended = [trial.timescales("after") for trial in trials if trial.status != "unfinished"]
-    if not ended:
-        return "–"
-    return " · ".join(_steps(times.get(key) for times in ended) for key in _TIMESCALES)
-
-
 def _steps(timescales: Iterable[float | None]) -> str:
     """The median, with null, which stands for infinity in JSON, as the longest."""
     steps = statistics.median_low(np.inf if value is None else value for value in timescales)
     return "∞" if np.isinf(steps) else f"{steps:.3g}"
-
-
-def _parameters(trials: Sequence[Trial]) -> str:
-    counts = dict.fromkeys(trial.summary.get("parameters") for trial in trials)
-    return ", ".join(f"{count:,}" for count in counts if count is not None) or "–"

@@ -98,9 +98,8 @@ def _interval(differences: np.ndarray) -> tuple[float, float]:
 
     if len(differences) == 1 or np.ptp(differences) == 0:
         return float(differences.min()), float(differences.max())
-    interval = stats.bootstrap(
-        (differences,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=0
-    ).confidence_interval
+    settings = dict(confidence_level=CONFIDENCE, method="percentile", rng=0)
+    interval = stats.bootstrap((differences,), np.mean, **settings).confidence_interval
     return float(interval.low), float(interval.high)
 
 

@@ -36,48 +36,39 @@ class Picture(NamedTuple):
 
 def pictures(group: Group, anchor: str) -> list[Picture]:
     """Learning curves and gate histograms of a group; ``anchor`` makes their identifiers unique."""
-    drawn = [*_curves(group), *_histograms(group)]
-    return [
-        Picture(_svg(figure, f"{anchor}f{k}", description), caption)
-        for k, (figure, description, caption) in enumerate(drawn, start=1)
-    ]
+    drawn = enumerate((*_curves(group), *_histograms(group)), start=1)
+    return [Picture(_svg(figure, f"{anchor}f{k}", description), caption)
+            for k, (figure, description, caption) in drawn]  # fmt: skip
 
 
 def band_of(variant: Variant) -> Band:
     """The validation curves of a variant's chosen runs, as the paper draws such a task."""
     curves = [trial.curve for trial in variant.chosen]
-    percentiles = variant.score.band
-    if percentiles:
+    if percentiles := variant.score.band:
         band = figures.quantile_band(curves, *percentiles)
     else:
         band = figures.trailing_band(curves, 0.01 * variant.chosen[0].config.steps)
-    ends = tuple((float(steps[-1]), float(values[-1]))
-                 for steps, values in (trial.curve for trial in variant.diverged)
-                 if len(steps))  # fmt: skip
-    return band._replace(ends=ends)
+    diverged = [trial.curve for trial in variant.diverged if len(trial.curve[0])]
+    return band._replace(ends=tuple((float(x[-1]), float(y[-1])) for x, y in diverged))
 
 
 def _curves(group: Group) -> Iterator[Drawn]:
     """All variants in one plot; if they are many, also each in one of its own."""
     score, bands = group.score, {v.label: band_of(v) for v in group.variants}
     content = bands, group.baseline_scores(), f"validation {score.name}"
-    ends = "; ".join(
-        f"{label} {score.show(float(band.middle[-1]))}"
-        for label, band in bands.items()
-        if len(band.steps)
-    )
-    description = f"{group.title}: {content[2]} against training steps. "
-    description += f"At the end: {ends or 'no values'}."
+    ends = [f"{label} {score.show(float(band.middle[-1]))}"
+            for label, band in bands.items() if len(band.steps)]  # fmt: skip
+    description = (f"{group.title}: {content[2]} against training steps. "
+                   f"At the end: {'; '.join(ends) or 'no values'}.")  # fmt: skip
     single = all(len(variant.chosen) == 1 for variant in group.variants)
     meaning = "One seed each: no band." if single else _BANDS[score.band]
-    further = ""
-    if any(len(variant.rates) > 1 for variant in group.variants):
-        further += " Each at its learning rate of the best validation score."
-    if any(band.ends for band in bands.values()):
-        further += " A cross marks the last validation of a seed that diverged."
     many = len(bands) > figures.FEW
-    first = "The lines alone; their bands are in the next figure." if many else meaning
-    yield figures.learning_bands(*content), description, f"Learning curves. {first}{further}"
+    caption = "The lines alone; their bands are in the next figure." if many else meaning
+    if any(len(variant.rates) > 1 for variant in group.variants):
+        caption += " Each at its learning rate of the best validation score."
+    if any(band.ends for band in bands.values()):
+        caption += " A cross marks the last validation of a seed that diverged."
+    yield figures.learning_bands(*content), description, f"Learning curves. {caption}"
     if many:
         caption = f"The same, one kind of gates at a time, the others in grey. {meaning}"
         yield figures.learning_grid(*content), description, caption
@@ -86,17 +77,12 @@ def _curves(group: Group) -> Iterator[Drawn]:
 def _histograms(group: Group) -> Iterator[Drawn]:
     gates = {v.label: (_units(v, "before"), _units(v, "after")) for v in group.variants}
     if any(gate for pair in gates.values() for gate in pair):
-        yield (
-            figures.gate_rows(gates),
-            _quartiles(gates, "value"),
-            "Forget gates of the units, means over time and batch, before training (grey outline) "
-            "and after; all seeds together (as in the paper's Figures 4 and 9).",
-        )
-        yield (
-            figures.timescale_rows(gates),
-            _quartiles(gates, "timescale"),
-            "The same as timescales 1/(1 − g), in steps; the last bin includes longer ones.",
-        )
+        caption = ("Forget gates of the units, means over time and batch, before training (grey "
+                   "outline) and after; all seeds together (as in the paper's Figures 4 and "
+                   "9).")  # fmt: skip
+        yield figures.gate_rows(gates), _quartiles(gates, "value"), caption
+        caption = "The same as timescales 1/(1 − g), in steps; the last bin includes longer ones."
+        yield figures.timescale_rows(gates), _quartiles(gates, "timescale"), caption
 
 
 def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
@@ -119,10 +105,8 @@ def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
 def _units(variant: Variant, when: str) -> Gate | None:
     """The gates of all units of the chosen runs, in one row."""
     gates = [gate for trial in variant.chosen if (gate := trial.run.gates(when))]
-    if not gates:
-        return None
-    return Gate(*(np.concatenate([np.ravel(side) for side in sides])
-                  for sides in zip(*gates, strict=True)))  # fmt: skip
+    sides = zip(*gates, strict=True)
+    return Gate(*(np.concatenate([np.ravel(g) for g in side]) for side in sides)) if gates else None
 
 
 def _quartiles(gates: Mapping[str, tuple[Gate | None, Gate | None]], quantity: str) -> str:

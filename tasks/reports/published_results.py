@@ -23,42 +23,27 @@ TABLE3 = {  # test accuracy in % by data
     "UR, GRU, zoneout": {"sMNIST": "99.27", "pMNIST": "96.51", "sCIFAR": "74.4"},
 }
 PERPLEXITIES = {  # validation, test; C had T_max = the hidden size, 3072
-    "standard": ("34.3", "35.8"),
-    "C": ("35.0", "36.4"),
-    "C, t_max=8": ("34.3", "36.1"),
+    "standard": ("34.3", "35.8"), "OM": ("34.0", "34.7"), "U": ("33.8", "34.9"),
+    "UR": ("33.6", "34.6"), "C": ("35.0", "36.4"), "C, t_max=8": ("34.3", "36.1"),
     "C, t_max=11": ("34.6", "35.8"),
-    "OM": ("34.0", "34.7"),
-    "U": ("33.8", "34.9"),
-    "UR": ("33.6", "34.6"),
-}
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A column of the paper's values.
+    """A column of the paper's values."""
 
-    Parameters
-    ----------
-    source : str
-        Table, data set and kind of score.
-    same : bool
-        Whether the runs of the report have the same task; else ``note`` says how it differs.
-    note : str
-    values : mapping of mechanism name to value as printed
-    """
-
-    source: str
-    same: bool
+    source: str  # table, data set and kind of score
+    same: bool  # whether the runs have the paper's task; else `note` says how theirs differs
     note: str
-    values: Mapping[str, str]
+    values: Mapping[str, str]  # as printed, by the mechanism's name
 
     def value(self, mechanism: Mechanism) -> str | None:
         """The paper's value for a mechanism; None if it has none."""
         known = MECHANISMS.get(mechanism.name)
-        if known is None:
-            return None
-        alike = dataclasses.replace(known, downsize=mechanism.downsize, t_max=mechanism.t_max)
-        if alike != mechanism:
+        if known is None or mechanism != dataclasses.replace(
+            known, downsize=mechanism.downsize, t_max=mechanism.t_max
+        ):
             return None
         if mechanism.initial == "chrono" and mechanism.t_max != "hidden":
             t_max = "none" if mechanism.t_max is None else f"{float(mechanism.t_max):g}"
@@ -67,17 +52,12 @@ class Reference:
 
 
 def reference(config: Config) -> Reference | None:
-    """The paper's values for runs of this task, or None if it has none.
-
-    ``same`` is about data, core and kind of score; sizes, learning rates and training time may
-    differ.
-    """
+    """The paper's values for this data, core and kind of score, or None if it has none."""
     task = config.task.name
     if task == "language" and config.core == "lstm":
         return _language(config)
-    if task == "pixels" and config.layers == 1 and config.core in ("lstm", "gru"):
-        return _pixels(config)
-    return None
+    single = config.layers == 1 and config.core in ("lstm", "gru")
+    return _pixels(config) if task == "pixels" and single else None
 
 
 def _pixels(config: Config) -> Reference | None:

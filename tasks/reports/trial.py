@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gatecore import Gate
 from gatecore.tasks.training.atomic_files import DamagedError
 from gatecore.tasks.training.config import Config, flat
 from gatecore.tasks.training.run import Run
@@ -20,20 +19,11 @@ _FORMS = {"loss": "#.4g", "perplexity": ".1f", "score": ".2f"}
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """The metric by which a task is judged.
+    """The metric by which a task is judged."""
 
-    Parameters
-    ----------
-    name : {"loss", "accuracy", "perplexity", "score"}
-    higher : bool
-        Whether higher values are better.
-    band : (int, int) or None
-        Percentiles over seeds; None for the paper's band over the last 1 % of the data.
-    """
-
-    name: str
-    higher: bool
-    band: tuple[int, int] | None
+    name: str  # loss, accuracy, perplexity or score
+    higher: bool  # whether higher values are better
+    band: tuple[int, int] | None  # percentiles over seeds; None: over the last 1 % of the data
 
     @classmethod
     def of(cls, config: Config) -> "Score":
@@ -135,15 +125,19 @@ class Trial:
         _check_accuracies(self.run.metrics, path)
         if self.summary:
             self._check_summary(self.run.folder / "summary.json")
-        for when in ("before", "after"):
-            gate = self.run.gates(when)
-            _check_gates(gate, self.config, self.run.folder / "gates.safetensors")
+        path, shape = self.run.folder / "gates.safetensors", self.config.spec().gate_shape
+        for side in (side for when in ("before", "after") for side in self.run.gates(when) or ()):
+            if side.shape != shape or side.dtype.kind != "f":
+                raise DamagedError(path, f"has gates of shape {side.shape} and type {side.dtype}, "
+                                   f"which should be floats {shape}")  # fmt: skip
+            if np.any((side < 0) | (side > 1 + 1e-6)):
+                raise DamagedError(path, "has gates outside [0, 1]")
 
     def _check_summary(self, path: Path) -> None:
         _check_accuracies([self.tested], path)
         if self.status == "finished" and self.step != self.config.steps:
-            of = f"{self.step} of {self.config.steps}"
-            raise DamagedError(path, f"calls the run finished after step {of}")
+            raise DamagedError(path, f"calls the run finished after step {self.step} of "
+                               f"{self.config.steps}")  # fmt: skip
         best, metric = self.summary.get("best"), self.score.name
         recorded = best.get(metric) if isinstance(best, Mapping) else None
         if recorded is None or self.best is None:
@@ -159,13 +153,3 @@ def _check_accuracies(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
         accuracy = line.get("accuracy")
         if accuracy is not None and not 0 <= accuracy <= 1:
             raise DamagedError(path, f"has accuracy={accuracy}, which should be in [0, 1]")
-
-
-def _check_gates(gate: Gate | None, config: Config, path: Path) -> None:
-    shape = config.spec().gate_shape
-    for side in gate or ():
-        if side.shape != shape or side.dtype.kind != "f":
-            raise DamagedError(path, f"has gates of shape {side.shape} and type {side.dtype}, "
-                               f"which should be floats {shape}")  # fmt: skip
-        if np.any((side < 0) | (side > 1 + 1e-6)):
-            raise DamagedError(path, "has gates outside [0, 1]")
