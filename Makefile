@@ -14,6 +14,8 @@ BENCH_ARGS ?=
 PY := "$(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin/python"
 # setuptools warns at every editable install that folders may shadow packages; a test covers that
 PIP := PYTHONWARNINGS='ignore:Editable installation' $(PY) -m pip install -qq --disable-pip-version-check
+# before the renaming the distribution was called gatecore: both would own the command
+EDITABLE = $(PY) -m pip uninstall -qq -y gatecore && $(PIP) -e
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -68,12 +70,12 @@ $(VENV)/.stamp-venv:
 
 $(VENV)/.stamp-tasks: $(VENV)/.stamp-venv $(SOURCES) | $(LINKS)
 	@echo "Installing gatecore with its tasks (NumPy, no framework)"
-	@$(PIP) -e '.[tasks]'
+	@$(EDITABLE) '.[tasks]'
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-venv $(SOURCES) | $(LINKS)
 	@echo "Installing the linters and all of gatecore's own dependencies"
-	@$(PIP) -e '.[tasks,analysis,dev]'
+	@$(EDITABLE) '.[tasks,analysis,dev]'
 	@touch $@
 
 # torch by its exact pin and before the rest, so that nothing else can choose another build of it
@@ -85,12 +87,12 @@ $(VENV)/.stamp-torch: $(VENV)/.stamp-venv
 $(VENV)/.stamp-test: $(VENV)/.stamp-torch $(SOURCES) | $(LINKS)
 	@echo "Installing the test dependencies"
 	@$(PIP) 'jax>=0.10'  # first: the native library is built against its header
-	@$(PIP) -e '.[tasks,analysis,dev,jax]'
+	@$(EDITABLE) '.[tasks,analysis,dev,jax]'
 	@touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-venv $(SOURCES)
 	@echo "Installing the documentation's dependencies"
-	@$(PIP) -e '.[tasks,analysis,docs]'
+	@$(EDITABLE) '.[tasks,analysis,docs]'
 	@touch $@
 
 # ---- targets --------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from typing import NamedTuple
 from implementations import INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES, SLOW, TRAINING
 from report import markdown
 
+from gatecore.tasks.training import provenance
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ALLOCATORS = {
@@ -65,7 +67,7 @@ def machine() -> dict[str, object]:
         cpu = named[0].split(":", 1)[1].strip() if named else cpu
     versions = {
         name: importlib.metadata.version(name)
-        for name in ("gatecore", "numpy", "torch", "jax", "flax")
+        for name in ("numpy", "torch", "jax", "flax")
         if importlib.util.find_spec(name)
     }
     return {
@@ -74,7 +76,11 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "instructions": _widest(info),
         "load": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {
+            "python": platform.python_version(),
+            "gatecore": provenance.distribution().version,
+            **versions,
+        },
     }
 
 

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 project = "gatecore"
 author = "gatecore contributors"
 copyright = "2026, gatecore contributors"
-release = importlib.metadata.version("gatecore")
+release = importlib.metadata.version("gatecore-rnn")
 
 extensions = [
     "myst_parser",

@@ -19,6 +19,13 @@ _BLAS = ("internal_api", "version", "architecture")
 _GIT = ("git", "-C")
 
 
+def distribution() -> importlib.metadata.Distribution:
+    """This package's; a checkout that was installed before the renaming has the former name."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.distribution("gatecore-rnn")
+    return importlib.metadata.distribution("gatecore")
+
+
 def environment(backend: str) -> dict[str, Any]:
     """Software and hardware, as recorded beside a run's config.
 
@@ -27,7 +34,7 @@ def environment(backend: str) -> dict[str, Any]:
     """
     libraries = threadpoolctl.threadpool_info()
     return {
-        "gatecore": importlib.metadata.version("gatecore"),
+        "gatecore": distribution().version,
         "commit": commit(Path(gatecore.__file__)),
         "project_commit": _describe(Path.cwd()),
         "python": platform.python_version(),
@@ -71,7 +78,7 @@ def _describe(folder: Path) -> str | None:
 def _versions(backend: str) -> dict[str, str]:
     """Versions of the libraries that gatecore requires for tasks and for the backend."""
     versions = {}
-    for requirement in importlib.metadata.requires("gatecore") or ():
+    for requirement in distribution().requires or ():
         needed, _, marker = requirement.partition(";")
         extra = re.search(r"extra == .(\w+)", marker)
         name = re.match(r"[\w.-]+", needed)

@@ -13,6 +13,12 @@ from tests.packaging.layout import FOLDERS, PROJECT, ROOT, modules, requirements
 
 # Absolute paths of somebody's machine; written so that this file does not hold one itself.
 MACHINE = re.compile(r"(?<![\w.~/:-])/(?:work|home|root|Users|farm|tmp|opt)/[\w.]")
+# The name of a stranger's package, where it is installed, required or looked up.
+STRANGER = re.compile(
+    r"""pip[\w ]* install\s+(?:-\S+\s+)*['"]?gatecore(?![\w-])"""
+    r"""|(?<![\w.-])gatecore(?:\[\w|\s*[=<>~!]=\s*\d)"""
+    r"""|(?:version|requires|distribution|metadata)\(["']gatecore["']\)"""
+)
 TEXT = {"", ".cfg", ".json", ".md", ".py", ".toml", ".txt", ".yml", ".yaml", ".css", ".cu", ".cuh"}
 
 
@@ -47,7 +53,7 @@ def test_training_needs_no_framework():
 
 
 def test_the_version_is_the_one_in_pyproject():
-    assert importlib.metadata.version("gatecore") == PROJECT["project"]["version"]
+    assert importlib.metadata.version("gatecore-rnn") == PROJECT["project"]["version"]
 
 
 def test_the_package_is_marked_as_typed():
@@ -66,6 +72,37 @@ def test_no_file_names_a_path_of_some_machine():
         if match
     ]
     assert not found
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".git").exists() or not shutil.which("git"), reason="not in a git checkout"
+)
+def test_nothing_installs_or_looks_up_the_package_of_a_stranger():
+    """An index has another project called gatecore; this distribution is gatecore-rnn."""
+    assert PROJECT["project"]["name"] == "gatecore-rnn"
+    found = [
+        f"{file.relative_to(ROOT)}: {match.group()}"
+        for file in repository_files()
+        if file.suffix in {*TEXT, ".j2", ".cpp", ".h"} and file != Path(__file__)
+        for match in STRANGER.finditer(file.read_text(encoding="utf-8"))
+    ]
+    assert found == ['tasks/training/provenance.py: distribution("gatecore")']  # of old checkouts
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("pip install gatecore", True),
+        ("pip install -U 'gatecore[tasks]'", True),
+        ("the extra `gatecore[torch]`", True),
+        ("gatecore>=0.1", True),
+        ('importlib.metadata.version("gatecore")', True),
+        ("pip install 'gatecore-rnn[tasks]'", False),
+        ("pip install '.[analysis]' in gatecore's source folder", False),
+    ],
+)
+def test_that_check_knows_the_former_name(text, refused):
+    assert bool(STRANGER.search(text)) == refused
 
 
 @pytest.mark.parametrize("part", ["analysis", "backends", "tasks"])
