@@ -22,7 +22,18 @@ MOVED = {
     "backends.kernels.support": "backends.cuda.support",
     "backends.kernels.cpu": "backends.native",
     "backends.kernels.cpu.library": "backends.native.library",
-    "backends.torch.reconstruction": "backends.torch.rl.reconstruction",
+    "backends.torch.reconstruction": "backends.torch.rl.actor_critic",
+    **{
+        f"backends.torch.{former}": f"backends.torch.{present}"
+        for former, present in {
+            "memory_cores.controller": "memory_cores.base",
+            "nn.forget_gates": "nn.parameters",
+            "nn.packed": "nn.layout",
+            "nn.subclass": "nn.convert",
+            "rl.reconstruction": "rl.actor_critic",
+            "rl.truncated_rollout": "rl.rollout",
+        }.items()
+    },
     **{
         f"tasks.{module}": f"tasks.{room}.{module}"
         for room, modules in _TASKS.items()

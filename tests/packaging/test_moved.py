@@ -8,7 +8,9 @@ import pytest
 
 from gatecore._moved import MOVED
 
-OPTIONAL = {"tasks.worlds.gym": "gymnasium", "backends.torch.reconstruction": "torch"}
+OPTIONAL = {"tasks.worlds.gym": "gymnasium"} | {
+    former: "torch" for former in MOVED if former.startswith("backends.torch.")
+}
 
 
 @pytest.mark.parametrize(("former", "present"), MOVED.items(), ids=list(MOVED))

@@ -16,10 +16,8 @@ from torch.nn.utils.rnn import PackedSequence
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.cells import RecurrentCell
-from gatecore.backends.torch.nn.forget_gates import forget_gates, step_gates
 from gatecore.backends.torch.nn.gate_unit import GateUnit
-from gatecore.backends.torch.nn.layout import Dense, Packed
-from gatecore.backends.torch.nn.packed import Lengths, Sequences
+from gatecore.backends.torch.nn.layout import Dense, Lengths, Packed, Sequences
 from gatecore.backends.torch.sequence.call import zero_states
 from gatecore.backends.torch.sequence.precision import dtypes, no_autocast
 from gatecore.cells import CELLS, Cell
@@ -71,7 +69,7 @@ def _cell_gates(module: Any, args: Any, kwargs: Any, output: Any) -> Gates:
             before = cell.parts(state)[0].to(dtype).reshape(before.shape)
         weights = _weights(module, "")
         params = parameters.core_params(cell, weights, not ours or module.two_biases, dtype)
-        yield "", step_gates(cell, params, x, before), None
+        yield "", parameters.step_gates(cell, params, x, before), None
 
 
 def _layer_gates(module: Any, args: Any, kwargs: Any, output: Any) -> Gates:
@@ -101,7 +99,7 @@ def _directions(
             inputs, states = bounds.reverse(x), bounds.reverse(states)
         name = suffix(k, module.bidirectional)
         params = parameters.core_params(cell, _weights(module, f"_{name}"), True, x.dtype)
-        yield name, forget_gates(cell, params, inputs, start[k], states), valid(lengths)
+        yield name, parameters.forget_gates(cell, params, inputs, start[k], states), valid(lengths)
 
 
 def _run_layer(

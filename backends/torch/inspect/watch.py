@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gatecore._checks import integer, number
 from gatecore.algebra import Gate, timescale
 from gatecore.backends.torch.inspect.module_gates import Source, source, suffix, valid
-from gatecore.backends.torch.nn.packed import Lengths
+from gatecore.backends.torch.nn.layout import Lengths
 from gatecore.backends.torch.nn.recurrent import Recurrent
 
 

@@ -1,17 +1,25 @@
-"""The base of the cores with an external memory: the scan over time, resets, means of the gates."""
+"""The base of the cores with an external memory, and the LSTM inside them."""
 
-from collections.abc import Sequence
-from typing import Any
+import abc
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gatecore import _checks
 from gatecore.algebra import Gate
+from gatecore.backends.torch.nn import parameters
+from gatecore.backends.torch.nn.cells import LSTMCell
+from gatecore.backends.torch.nn.checkpoint import torch_compatible
 from gatecore.backends.torch.sequence.precision import no_autocast
+from gatecore.mechanisms import Mechanism
+
+Gates = list[Gate] | None  # to be extended by the means of each step's forget gates
+States = tuple[Tensor, Tensor]
 
 
-class MemoryCore(nn.Module):
+class MemoryCore(nn.Module, abc.ABC):
     """A recurrent core with a memory beside, or in place of, a hidden state.
 
     A subclass defines ``initial_state``, ``_project`` (the part of all steps that is computed at
@@ -25,7 +33,7 @@ class MemoryCore(nn.Module):
     def forward(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """All steps.
+        """The outputs of all steps, and the last state.
 
         Parameters
         ----------
@@ -56,9 +64,9 @@ class MemoryCore(nn.Module):
             self._run(x, state, resets, gates)
         return Gate(*(torch.stack(side).mean(0) for side in zip(*gates, strict=True)))
 
+    @abc.abstractmethod
     def initial_state(self, batch: int, like: Tensor) -> Any:
         """The state of ``batch`` new sequences, of the dtype and on the device of ``like``."""
-        raise NotImplementedError
 
     def reset_parameters(self) -> None:
         """Re-initialize all parameters from torch's default generator."""
@@ -67,9 +75,8 @@ class MemoryCore(nn.Module):
                 part.reset_parameters()  # type: ignore[operator]
 
     def _run(
-        self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
+        self, x: Tensor, state: Any, resets: Tensor | None, gates: Gates
     ) -> tuple[Tensor, Any]:
-        """The outputs and the last state; ``gates`` takes the means of each step's."""
         check(self, x, resets)
         fresh = self.initial_state(x.shape[1], x) if state is None or resets is not None else None
         state = fresh if state is None else state
@@ -77,12 +84,13 @@ class MemoryCore(nn.Module):
         return self._finish(torch.stack(outputs)), state
 
     def _scan(
-        self, weights: Any, x: Tensor, state: Any, fresh: Any, resets: Tensor | None,
-        gates: list[Gate] | None,
-    ) -> tuple[list[Any], Any]:  # fmt: skip
+        self, weights: Any, x: Tensor, state: Any, fresh: Any, resets: Tensor | None, gates: Gates
+    ) -> tuple[list[Any], Any]:
         """The outputs of all steps and the last state; ``fresh`` is that of new sequences."""
         outputs, projected = [], self._project(weights, x)
-        due = resets_due(resets, len(x))
+        due = [True] * len(x)  # when traced, there may be resets before any step
+        if resets is not None and not torch.compiler.is_compiling():
+            due = resets.any(1).tolist()
         for t, inputs in enumerate(zip(*(part.unbind(0) for part in projected), strict=True)):
             if resets is not None and due[t]:
                 state = reset_where(resets[t], fresh, state)
@@ -96,13 +104,13 @@ class MemoryCore(nn.Module):
         """The weights in the form that ``_project`` and ``_step`` take."""
         return None
 
+    @abc.abstractmethod
     def _project(self, weights: Any, x: Tensor) -> tuple[Tensor, ...]:
         """The inputs of all steps, each (time, batch, ...)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _step(self, weights: Any, inputs: tuple[Tensor, ...], state: Any) -> tuple[Any, Any, Gate]:
         """One step: its output, the next state, and the forget gates (batch, *gate_shape)."""
-        raise NotImplementedError
 
     def _finish(self, outputs: Tensor) -> Tensor:
         """The core's output from the outputs of all steps."""
@@ -123,14 +131,6 @@ def check(core: MemoryCore, x: Tensor, resets: Tensor | None) -> None:
         )
 
 
-def resets_due(resets: Tensor | None, steps: int) -> Sequence[bool]:
-    """Whether there is any reset before each step; when traced, there always may be."""
-    if resets is None or torch.compiler.is_compiling():
-        return [True] * steps
-    due: list[bool] = resets.any(1).tolist()
-    return due
-
-
 def reset_where(reset: Tensor, fresh: Any, state: Any) -> Any:
     """The state, replaced by ``fresh`` where ``reset`` (batch,) is true."""
     if isinstance(state, Tensor):
@@ -142,3 +142,47 @@ def positive(**sizes: int) -> None:
     """Raise unless all are integers of at least 1."""
     for name, size in sizes.items():
         _checks.integer(name, size)
+
+
+class Weights(NamedTuple):
+    """A controller's weights: of the input's first part, of the rest and of h, and the bias."""
+
+    first: Tensor
+    rest: Tensor
+    hidden: Tensor
+    bias: Tensor
+
+
+class Controller(LSTMCell):
+    """An LSTM cell whose input has a first part that is projected for all steps at once.
+
+    The rest, which the core has read from its memory, is known only at its step.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, mechanism: str | Mechanism, **factory: Any
+    ) -> None:
+        # two biases in the torch-compatible cells alone, as in the runs of earlier versions
+        factory["two_biases"] = torch_compatible(self.core, mechanism)
+        super().__init__(input_size, hidden_size, mechanism=mechanism, **factory)
+
+    def weights(self, first: int) -> Weights:
+        """The weights for a first part of that width."""
+        params = parameters.core_params(
+            self._cell, self._weights(0), self.two_biases, self.weight_ih.dtype
+        )
+        matrix = params["weight_ih"]
+        return Weights(matrix[:, :first], matrix[:, first:], params["weight_hh"], params["bias"])
+
+    def project(self, weights: Weights, x: Tensor) -> Tensor:
+        """The first part's logits, bias included."""
+        return functional.linear(x, weights.first, weights.bias)
+
+    def advance(
+        self, weights: Weights, projected: Tensor, rest: Tensor, state: States
+    ) -> tuple[States, Gate]:
+        """One step: the next (h, c) and the effective forget gate, both (batch, hidden)."""
+        logits = torch.addmm(projected, rest, weights.rest.T)
+        parts = self._cell.split(torch.addmm(logits, state[0], weights.hidden.T))
+        gates = self.mechanism.gates(parts)
+        return self._cell.complete(parts, gates, state), gates[0]

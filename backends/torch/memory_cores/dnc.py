@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from gatecore import _checks
 from gatecore.algebra import Gate
-from gatecore.backends.torch.memory_cores.base import MemoryCore, positive
-from gatecore.backends.torch.memory_cores.controller import Controller, Weights
+from gatecore.backends.torch.memory_cores.base import Controller, MemoryCore, Weights, positive
 from gatecore.mechanisms import Mechanism
 
 EPSILON = 1e-6  # of the reference's norms and usages
@@ -18,7 +17,7 @@ EPSILON = 1e-6  # of the reference's norms and usages
 class DNCState(NamedTuple):
     """The state of a DNC with N slots of width W and R reads; the batch comes first."""
 
-    hidden: Tensor  # (batch, hidden), the controller's
+    hidden: Tensor  # (batch, hidden), the controller's, as cell
     cell: Tensor
     reads: Tensor  # (batch, R, W)
     memory: Tensor  # (batch, N, W)
@@ -56,10 +55,8 @@ class DNC(MemoryCore):
         ``hidden_size`` is that of the controller.
     output_size : int, optional
         Default ``hidden_size``.
-    slots, width : int
-        N and W.
-    reads : int
-        R.
+    slots, width, reads : int
+        N, W and R.
     mechanism : str or Mechanism
         Of the controller's gates.
     clip : float, optional
@@ -80,19 +77,10 @@ class DNC(MemoryCore):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int | None = None,
-        *,
-        slots: int = 16,
-        width: int = 16,
-        reads: int = 4,
-        mechanism: str | Mechanism = "UR",
-        clip: float | None = 20.0,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, output_size: int | None = None, *,
+        slots: int = 16, width: int = 16, reads: int = 4, mechanism: str | Mechanism = "UR",
+        clip: float | None = 20.0, device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         output_size = hidden_size if output_size is None else output_size
         positive(
@@ -104,10 +92,9 @@ class DNC(MemoryCore):
         self.input_size, self.output_size, self.clip = input_size, output_size, clip
         self.slots, self.width, self.reads = slots, width, reads
         self.gate_shape = (1, hidden_size)
-        factory = {"device": device, "dtype": dtype}
-        self.controller = Controller(
-            input_size + reads * width, hidden_size, mechanism=mechanism, **factory
-        )
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        inputs = input_size + reads * width
+        self.controller = Controller(inputs, hidden_size, mechanism=mechanism, **factory)
         self._sizes = (reads * width, reads, width, 1, width, width, reads, 1, 1, 3 * reads)
         self.interface = nn.Linear(hidden_size, sum(self._sizes), **factory)
         self.output = nn.Linear(hidden_size + reads * width, output_size, **factory)
@@ -138,10 +125,10 @@ class DNC(MemoryCore):
         self, weights: Weights, inputs: tuple[Tensor, ...], state: Any
     ) -> tuple[Tensor, DNCState, Gate]:
         hidden, cell, reads, *access = state
-        (hidden, cell), forget = self.controller.advance(
+        states, forget = self.controller.advance(
             weights, inputs[0], reads.flatten(1), (hidden, cell)
         )
-        hidden, cell = self._clipped(hidden), self._clipped(cell)
+        hidden, cell = map(self._clipped, states)
         reads, access = self._access(hidden, *access)
         output = torch.cat([hidden, reads.flatten(1)], 1)
         forget = Gate(*(side.unsqueeze(1) for side in forget))
@@ -158,27 +145,21 @@ class DNC(MemoryCore):
         link: Tensor, precedence: Tensor, usage: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
         """The reads (batch, R, W), and the memory's next state."""
-        (
-            read_keys, read_strengths, write_key, write_strength, vector, erase, free,
-            allocation, writing, modes,
-        ) = self.interface(hidden).split(self._sizes, -1)  # fmt: skip
+        parts = self.interface(hidden).split(self._sizes, -1)
+        read_keys, read_strengths, write_key, write_strength, vector, *gates, modes = parts
+        erase, free, allocation, writing = (part.sigmoid() for part in gates)
         usage = usage + (1 - usage) * write_weights.detach()
-        usage = usage * (1 - free.sigmoid().unsqueeze(-1) * read_weights).prod(1)
-
+        usage = usage * (1 - free.unsqueeze(-1) * read_weights).prod(1)
         by_content = content(memory, write_key.unsqueeze(1), write_strength).squeeze(1)
-        gate = allocation.sigmoid()
-        w = writing.sigmoid() * (gate * allocated(usage) + (1 - gate) * by_content)
+        w = writing * (allocation * allocated(usage) + (1 - allocation) * by_content)
         column, row = w.unsqueeze(2), w.unsqueeze(1)
-        memory = memory * (1 - column * erase.sigmoid().unsqueeze(1)) + column * vector.unsqueeze(1)
-
+        memory = memory * (1 - column * erase.unsqueeze(1)) + column * vector.unsqueeze(1)
         link = (1 - column - row) * link + column * precedence.unsqueeze(1)
         link = link.masked_fill(torch.eye(self.slots, dtype=torch.bool, device=w.device), 0)
         precedence = (1 - w.sum(-1, keepdim=True)) * precedence + w
-
         keys = read_keys.unflatten(-1, (self.reads, -1))
-        backward, forward, content_mode = (
-            modes.unflatten(-1, (self.reads, 3)).softmax(-1).unsqueeze(-1).unbind(2)
-        )
+        modes = modes.unflatten(-1, (self.reads, 3)).softmax(-1).unsqueeze(-1)
+        backward, forward, content_mode = modes.unbind(2)
         read_weights = (
             backward * (read_weights @ link)
             + forward * (read_weights @ link.mT)
@@ -188,10 +169,7 @@ class DNC(MemoryCore):
 
 
 def content(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
-    """Weights (batch, R, N) of slots (batch, N, W) by their similarity to keys (batch, R, W).
-
-    ``strengths`` (batch, R) are those before the softplus.
-    """
+    """Weights (batch, R, N) of slots (batch, N, W) by their similarity to keys (batch, R, W)."""
     norms = _norm(keys) * _norm(memory).mT
     similarity = keys @ memory.mT / (norms + EPSILON)
     return (functional.softplus(strengths).unsqueeze(-1) * similarity).softmax(-1)

@@ -16,7 +16,10 @@ from gatecore.contracts.memory import RMA_LAYERS, Core
 
 
 class Layers(nn.Module):
-    """Recurrent layers (LSTM, GRU or Minimal; one direction, time first) as a core."""
+    """Recurrent layers (LSTM, GRU or Minimal; one direction, time first) as a core.
+
+    The state is torch's: each tensor (layers, batch, hidden).
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -25,10 +28,7 @@ class Layers(nn.Module):
         self.gate_shape = (layer.num_layers, layer.hidden_size)
 
     def forward(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Any:
-        """x (time, batch, input) to the outputs (time, batch, hidden) and the last state.
-
-        The state is torch's: each tensor (layers, batch, hidden).
-        """
+        """x (time, batch, input) to the outputs (time, batch, hidden) and the last state."""
         return self.layer(x, state, resets=resets)
 
     @torch.no_grad()
@@ -63,10 +63,7 @@ _MEMORY_CORES: dict[str, Callable[..., nn.Module]] = {  # of input size, units d
 
 
 def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
-    """The module of a core (or of a ``ModelSpec``'s, or an ``AgentSpec``'s).
-
-    It has ``output_size``, ``gate_shape`` and ``forget_gates``.
-    """
+    """The core's module, with ``output_size``, ``gate_shape`` and ``forget_gates``."""
     settings: dict[str, Any] = {"mechanism": core.mechanism, "dtype": dtype}
     if core.memory is not None:
         return _MEMORY_CORES[core.core](input_size, core.hidden_size, core.memory, **settings)

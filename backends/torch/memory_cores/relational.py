@@ -6,19 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gatecore import _checks
+from gatecore import _checks, mechanisms
 from gatecore.algebra import Gate
 from gatecore.backends.torch.memory_cores.base import MemoryCore, positive
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.checkpoint import Stateful, has_values
 from gatecore.cells import update
 from gatecore.contracts.memory import GATE_STYLES
-from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.mechanisms import Mechanism
 
 _CELL = "lstm"  # whose gates it has: of its slots all but these
 _NO_GATES = ("candidate", "output")
-
-_mechanism = mechanism
 
 
 class RelationalMemory(Stateful, MemoryCore):
@@ -72,20 +70,10 @@ class RelationalMemory(Stateful, MemoryCore):
     core = "rmc"
 
     def __init__(
-        self,
-        input_size: int,
-        slots: int,
-        head_size: int,
-        heads: int = 1,
-        *,
-        blocks: int = 1,
-        key_size: int | None = None,
-        mlp_layers: int = 2,
-        mechanism: str | Mechanism = "UR",
-        gate_style: str | None = "unit",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
+        self, input_size: int, slots: int, head_size: int, heads: int = 1, *, blocks: int = 1,
+        key_size: int | None = None, mlp_layers: int = 2, mechanism: str | Mechanism = "UR",
+        gate_style: str | None = "unit", device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         key_size = head_size if key_size is None else key_size
         positive(
@@ -94,25 +82,23 @@ class RelationalMemory(Stateful, MemoryCore):
         )  # fmt: skip
         self.input_size, self.slots, self.heads = input_size, slots, heads
         self.width = head_size * heads
-        self.mechanism = _mechanism(mechanism)
+        self.mechanism = mechanisms.mechanism(mechanism)
         self.gate_style = _checks.choice("gate_style", gate_style or "none", GATE_STYLES)
         self.output_size = slots * self.width
         self.gate_shape = (slots, self.width if self.gate_style == "unit" else 1)
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.input = nn.Linear(input_size, self.width, **factory)
         self.blocks: Any = nn.ModuleList(
-            [_Block(self.width, heads, key_size, **factory) for _ in range(blocks)]
+            _Block(self.width, heads, key_size, **factory) for _ in range(blocks)
         )
         self.mlp = nn.ModuleList(
-            [nn.Linear(self.width, self.width, **factory) for _ in range(mlp_layers)]
+            nn.Linear(self.width, self.width, **factory) for _ in range(mlp_layers)
         )
-        self._make_gates(factory)
+        if self.gate_style != "none":
+            self._make_gates(factory)
         self.reset_parameters()
 
     def _make_gates(self, factory: dict[str, Any]) -> None:
-        self._gate_slots: tuple[tuple[str, int], ...] = ()
-        if self.gate_style == "none":
-            return
         unit = self.gate_style == "unit"
         self._gate_width = self.width if unit else self.slots
         slots = self.mechanism.slots(_CELL, self._gate_width)
@@ -130,9 +116,8 @@ class RelationalMemory(Stateful, MemoryCore):
         self._record_mechanism()
         if self.gate_style == "none" or not has_values(self.gate_bias):
             return
-        bound = self.width**-0.5
         for weight in (self.weight_input, self.weight_memory):
-            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(weight, -(self.width**-0.5), self.width**-0.5)
         generator = parameters.generator()
         for row in self.gate_bias.view(-1, self.gate_bias.shape[-1]):
             drawn = self.mechanism.biases(_CELL, self._gate_width, generator)
@@ -143,19 +128,16 @@ class RelationalMemory(Stateful, MemoryCore):
         return identity.expand(batch, -1, -1)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.input_size}, slots={self.slots}, head_size={self.width // self.heads}, "
-            f"heads={self.heads}, mechanism={self.mechanism.name!r}, "
-            f"gate_style={self.gate_style!r}"
-        )
+        sizes = f"slots={self.slots}, head_size={self.width // self.heads}, heads={self.heads}"
+        gates = f"mechanism={self.mechanism.name!r}, gate_style={self.gate_style!r}"
+        return f"{self.input_size}, {sizes}, {gates}"
 
     def _project(self, weights: Any, x: Tensor) -> tuple[Tensor, ...]:
         """The input as a row of the memory, its projection in the first block, and in the gates."""
         row = self.input(x).unsqueeze(2)
-        projected = (row, self.blocks[0].project(row))
-        if self.gate_style == "none":
-            return projected
-        return (*projected, functional.linear(row, self.weight_input))
+        no_gates = self.gate_style == "none"
+        gates = () if no_gates else (functional.linear(row, self.weight_input),)
+        return row, self.blocks[0].project(row), *gates
 
     def _step(
         self, weights: Any, inputs: tuple[Tensor, ...], memory: Tensor
@@ -166,8 +148,8 @@ class RelationalMemory(Stateful, MemoryCore):
             closed = candidate.new_zeros(len(row), *self.gate_shape)
             return candidate.flatten(1), candidate, Gate(closed, closed + 1)
         forget, input = self._gates(memory, from_input[0])
-        tied = self.mechanism.tied(_CELL)
-        memory = update(memory, candidate.tanh(), forget, None if tied else input)
+        input_gate = None if self.mechanism.tied(_CELL) else input
+        memory = update(memory, candidate.tanh(), forget, input_gate)
         return memory.flatten(1), memory, forget
 
     def _attended(self, memory: Tensor, row: Tensor, projected: Tensor) -> Tensor:
@@ -186,10 +168,9 @@ class RelationalMemory(Stateful, MemoryCore):
         if self.gate_style == "unit":
             parts = (logits + self.gate_bias).split(widths, -1)
             return self.mechanism.gates(dict(zip(names, parts, strict=True)))
-        each = zip(names, widths, logits.unbind(-1), self.gate_bias.split(widths), strict=True)
-        gates = self.mechanism.gates(
-            {name: part.unflatten(1, (width, -1)).mean(-1) + b for name, width, part, b in each}
-        )
+        each = zip(widths, logits.unbind(-1), self.gate_bias.split(widths), strict=True)
+        means = (part.unflatten(1, (width, -1)).mean(-1) + b for width, part, b in each)
+        gates = self.mechanism.gates(dict(zip(names, means, strict=True)))
         forget, input = (Gate(*(side.unsqueeze(-1) for side in gate)) for gate in gates)
         return forget, input
 
@@ -216,12 +197,9 @@ class _Block(nn.Module):
 
     def forward(self, rows: Tensor, read: Tensor, mlp: nn.ModuleList) -> Tensor:
         """The rows after attention to those of ``read``, of which they are the first."""
-        q, k, v = (
-            part.transpose(1, 2)
-            for part in read.unflatten(-1, (self.heads, -1)).split(self.sizes, -1)
-        )
-        q = q[:, :, : rows.shape[1]]
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        by_head = read.unflatten(-1, (self.heads, -1)).split(self.sizes, -1)
+        q, k, v = (part.transpose(1, 2) for part in by_head)
+        mixed = functional.scaled_dot_product_attention(q[:, :, : rows.shape[1]], k, v)
         rows = self.norm_attended(rows + mixed.transpose(1, 2).flatten(2))
         inner = mlp[0](rows)
         for layer in list(mlp)[1:]:

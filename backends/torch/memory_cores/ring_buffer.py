@@ -1,20 +1,17 @@
 """A ring buffer that is written and read at every step, without copies and out of autograd.
 
-A memory of S rows, which starts from zeros and takes row t in place of row t mod S, holds at any
-time the last S rows of the sequence, and zeros. So the rows of many steps lie in one array, in the
-order of writing, and each step reads those before it.
+Row t replaces row t mod S, so a memory of S rows holds the last S rows of the sequence, and zeros.
+The rows of many steps lie in one array, in the order of writing; each step reads those before it.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-TINY = 1e-6  # the least length that a vector is divided by
-
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1 along the last axis; zeros stay zeros."""
-    return functional.normalize(vectors, dim=-1, eps=TINY)
+    return functional.normalize(vectors, dim=-1, eps=1e-6)
 
 
 class RingBuffer:
@@ -42,7 +39,11 @@ class RingBuffer:
             self._rows[:, : self._prior] = memory[:, : self._prior]
             self._units[:, : self._prior] = unit(memory[:, : self._prior])
         self._resets = resets is not None
-        self._start = self._last_resets(resets, batch)
+        # the step (steps, batch) at which the sequence of each step started; -1: before all
+        self._start = self._count.new_full((steps, batch), -1)
+        if resets is not None:
+            step = torch.arange(steps, device=resets.device).unsqueeze(1)
+            self._start = torch.where(resets, step, -1).cummax(0).values
         self._mask = self._alive() if self._needs_mask(resets) else None
 
     def read(self) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -82,13 +83,6 @@ class RingBuffer:
         memory.scatter_(1, index, self._rows[:, self._prior + steps - last :])
         return memory[:, : self.slots], count
 
-    def _last_resets(self, resets: Tensor | None, batch: int) -> Tensor:
-        """The step (steps, batch) at which the sequence of each step started; -1: before all."""
-        if resets is None:
-            return self._count.new_full((self.steps, batch), -1)
-        step = torch.arange(self.steps, device=resets.device).unsqueeze(1)
-        return torch.where(resets, step, -1).cummax(0).values
-
     def _written(self, start: Tensor, step: Tensor | int) -> Tensor:
         """The number of rows of its sequence before a step."""
         return torch.where(start < 0, self._count + step, step - start)
@@ -96,15 +90,10 @@ class RingBuffer:
     def _needs_mask(self, resets: Tensor | None) -> bool:
         if self._memory is not None or self.steps - 1 > self.slots - self.nearest:
             return True
-        if resets is None:
-            return False
-        return torch.compiler.is_compiling() or bool(resets[1:].any())
+        return resets is not None and (torch.compiler.is_compiling() or bool(resets[1:].any()))
 
     def _alive(self) -> Tensor:
-        """Which rows there are before each step (steps, batch, nearest + prior + steps).
-
-        First ``nearest`` zero rows, then the former rows, then the new ones.
-        """
+        """Which zero, former and new rows there are before each step (steps, batch, rows)."""
         index = torch.arange(max(self.slots, self.steps), device=self._count.device)
         step, start = index[: self.steps].view(-1, 1, 1), self._start.unsqueeze(-1)
         count = self._count.view(1, -1, 1)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gatecore.algebra import Gate
-from gatecore.backends.torch.memory_cores.base import MemoryCore, check, positive
-from gatecore.backends.torch.memory_cores.controller import Controller, Weights
+from gatecore.backends.torch.memory_cores import base
+from gatecore.backends.torch.memory_cores.base import Controller, Gates, MemoryCore
 from gatecore.backends.torch.memory_cores.ring_buffer import RingBuffer, unit
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.mechanisms import Mechanism
@@ -30,23 +30,19 @@ torch.serialization.add_safe_globals([RMAState])
 class Unrolled(NamedTuple):
     """The results of ``RMA.unroll``, of which the losses of an agent are made.
 
-    ``output`` (time, batch, output) is [z, h of all layers, reads]. Observations are reconstructed
-    from the ``latents`` z (time, batch, L), and the ``strengths`` β (time, batch, R) regularise
-    the reads.
+    Observations are reconstructed from the latents; the strengths regularise the reads.
     """
 
-    output: Tensor
-    latents: Tensor
-    strengths: Tensor
+    output: Tensor  # (time, batch, output): [z, h of all layers, reads]
+    latents: Tensor  # z (time, batch, L)
+    strengths: Tensor  # β (time, batch, R)
     state: RMAState
 
 
 class _Weights(NamedTuple):
-    """The weights in the form in which steps use them, and the memory."""
-
     features: Tensor  # of the encoder's first layer, for x
     feedback: Tensor  # and for h and r, transposed
-    controllers: list[Weights]
+    controllers: list[base.Weights]
     buffer: RingBuffer
 
 
@@ -67,10 +63,9 @@ class RMA(MemoryCore):
 
     Parameters
     ----------
-    input_size : int
+    input_size, layers : int
     hidden_size : int
         Of each LSTM.
-    layers : int
     latents : int
         Width of z and of the memory.
     slots, reads : int
@@ -94,21 +89,12 @@ class RMA(MemoryCore):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int = 256,
-        *,
-        layers: int = 2,
-        latents: int = 200,
-        slots: int = 1000,
-        reads: int = 3,
-        nearest: int = 50,
-        mechanism: str | Mechanism = "UR",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int = 256, *, layers: int = 2, latents: int = 200,
+        slots: int = 1000, reads: int = 3, nearest: int = 50,
+        mechanism: str | Mechanism = "UR", device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        positive(
+        base.positive(
             input_size=input_size, hidden_size=hidden_size, layers=layers, latents=latents,
             slots=slots, reads=reads, nearest=nearest,
         )  # fmt: skip
@@ -116,16 +102,13 @@ class RMA(MemoryCore):
         self.slots, self.reads, self.nearest = slots, reads, min(nearest, slots)
         feedback = layers * hidden_size + reads * latents
         self.output_size, self.gate_shape = latents + feedback, (layers, hidden_size)
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.encoder = nn.Linear(input_size + feedback, 2 * latents, **factory)
         self.latent = nn.Linear(2 * latents, latents, **factory)
+        widths = [latents] + [latents + hidden_size] * (layers - 1)
         self.controllers = nn.ModuleList(
-            [
-                Controller(latents + bool(k) * hidden_size, hidden_size,
-                           mechanism=mechanism, **factory)
-                for k in range(layers)
-            ]
-        )  # fmt: skip
+            Controller(width, hidden_size, mechanism=mechanism, **factory) for width in widths
+        )
         self.query = nn.Linear(layers * hidden_size, reads * (latents + 1), **factory)
 
     @property
@@ -150,15 +133,13 @@ class RMA(MemoryCore):
             return self._unrolled(x, state, resets, None)
 
     def _run(
-        self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
+        self, x: Tensor, state: Any, resets: Tensor | None, gates: Gates
     ) -> tuple[Tensor, Any]:
         output, _, _, state = self._unrolled(x, state, resets, gates)
         return output, state
 
-    def _unrolled(
-        self, x: Tensor, state: Any, resets: Tensor | None, gates: list[Gate] | None
-    ) -> Unrolled:
-        check(self, x, resets)
+    def _unrolled(self, x: Tensor, state: Any, resets: Tensor | None, gates: Gates) -> Unrolled:
+        base.check(self, x, resets)
         steps, batch, _ = x.shape
         fresh = self._fresh(batch, x)
         start, memory, written = (fresh, None, None) if state is None else (state[:2], *state[2:])
@@ -179,12 +160,9 @@ class RMA(MemoryCore):
 
     def _weights(self, buffer: RingBuffer) -> _Weights:  # type: ignore[override]
         weight = self.encoder.weight
-        return _Weights(
-            weight[:, : self.input_size],
-            weight[:, self.input_size :].T,
-            [controller.weights(0) for controller in self.controllers],  # type: ignore[operator]
-            buffer,
-        )
+        layers = [controller.weights(0) for controller in self.controllers]  # type: ignore[operator]
+        features, feedback = weight[:, : self.input_size], weight[:, self.input_size :].T
+        return _Weights(features, feedback, layers, buffer)
 
     def _project(self, weights: _Weights, x: Tensor) -> tuple[Tensor, ...]:
         return (functional.linear(x, weights.features, self.encoder.bias),)

@@ -15,16 +15,7 @@ State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
 
 
 class RecurrentModule(Stateful, Generic[State]):
-    """A module with a mechanism, zoneout, and torch's two biases.
-
-    Parameters
-    ----------
-    mechanism : str or Mechanism
-    zoneout : float or (float, float)
-        Probabilities in [0, 1].
-    two_biases : bool
-        Whether ``bias_hh`` is trained beside ``bias_ih``.
-    """
+    """A module with a mechanism, zoneout, and torch's two biases, of which it may train one."""
 
     def __init__(self, mechanism: str | Mechanism, zoneout: Any, two_biases: bool) -> None:
         super().__init__()
@@ -39,15 +30,15 @@ class RecurrentModule(Stateful, Generic[State]):
         self, cell: Cell, bias: bool, proj_size: int = 0, suffix: str = "", **factory: Any
     ) -> None:
         """Add a cell and its parameters, uninitialized."""
-        names = {name: name + suffix for name in shapes(cell, bias, proj_size)}
+        self._cells.append(cell)
+        self._names.append({})
         for name, shape in shapes(cell, bias, proj_size).items():
+            self._names[-1][name] = full_name = name + suffix
             value = torch.empty(shape, **factory)
             if name == "bias_hh" and not (self.two_biases or "bias_n" in cell.parameter_shapes()):
-                self.register_buffer(names[name], value)
+                self.register_buffer(full_name, value)
             else:
-                self.register_parameter(names[name], nn.Parameter(value))
-        self._cells.append(cell)
-        self._names.append(names)
+                self.register_parameter(full_name, nn.Parameter(value))
 
     def _weights(self, k: int) -> dict[str, Any]:
         """The parameters of layer and direction ``k`` by their names without the suffix."""
@@ -96,8 +87,5 @@ def zoneout_mask(probability: float, shape: tuple[int, ...], like: Tensor) -> Te
 
 
 def round_states(states: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """States in the output's dtype, but for the last part, which accumulates over time.
-
-    That is c of an LSTM and h of the others: a sum over 1e4 steps does not survive 8 bits.
-    """
+    """States in the output's dtype but for the last (c, or h): 8 bits would spoil its long sums."""
     return (*(part.to(dtype) for part in states[:-1]), states[-1])

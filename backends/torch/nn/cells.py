@@ -7,12 +7,11 @@ from torch import Tensor, fx, nn
 
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
+from gatecore.backends.torch.nn.layout import Tensors
 from gatecore.backends.torch.sequence import stepping
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
 from gatecore.cells import CELLS
 from gatecore.mechanisms import Mechanism
-
-Tensors = tuple[Tensor, ...]
 
 
 class RecurrentCell(RecurrentModule[State]):
@@ -35,24 +34,16 @@ class RecurrentCell(RecurrentModule[State]):
     _torch_class: ClassVar[Any]
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        mechanism: str | Mechanism = "UR",
-        zoneout: Any = 0.0,
+        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
+        dtype: Any = None, *, mechanism: str | Mechanism = "UR", zoneout: Any = 0.0,
         two_biases: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(mechanism, zoneout, two_biases)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         self._cell = CELLS[self.core](input_size, hidden_size, self.mechanism)
         self._register(self._cell, bool(bias), device=device, dtype=dtype)
-        if not bias:
-            self.register_parameter("bias_ih", None)
-            self.register_parameter("bias_hh", None)
+        for name in () if bias else ("bias_ih", "bias_hh"):
+            self.register_parameter(name, None)
         self.reset_parameters()
 
     def extra_repr(self) -> str:
@@ -82,24 +73,22 @@ class RecurrentCell(RecurrentModule[State]):
         batched = input.dim() == 2
         if not batched:
             input, states = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in states)
-        last = self._advance(input, states or self._zeros(input))
+        if not states:
+            dtype = torch.float32 if input.dtype in LOW else input.dtype
+            shape = (input.shape[0], self.hidden_size)
+            zeros = torch.zeros(shape, dtype=dtype, device=input.device)
+            states = (zeros,) * len(self._cell.state_names)
+        last = self._advance(input, states)
         return self._cell.state(last if batched else tuple(part.squeeze(0) for part in last))
 
     if TYPE_CHECKING:
         __call__ = forward
 
     def _raise_as_torch(self, input: Tensor, states: Tensors) -> None:
-        """Let torch's own cell refuse what does not fit, in its words."""
-        cell = self._torch_class(
-            self.input_size, self.hidden_size, device="meta", dtype=input.dtype
-        )
-        parts = [part.to("meta", input.dtype) for part in states]
+        factory: dict[str, Any] = {"device": "meta", "dtype": input.dtype}
+        cell = self._torch_class(self.input_size, self.hidden_size, **factory)
+        parts = [part.to(**factory) for part in states]
         cell(input.to("meta"), self._cell.state(parts) if parts else None)
-
-    def _zeros(self, x: Tensor) -> Tensors:
-        dtype = torch.float32 if x.dtype in LOW else x.dtype
-        zeros = torch.zeros(x.shape[0], self.hidden_size, dtype=dtype, device=x.device)
-        return (zeros,) * len(self._cell.state_names)
 
     def _advance(self, x: Tensor, states: Tensors) -> Tensors:
         compute, dtype = dtypes(self.weight_ih)

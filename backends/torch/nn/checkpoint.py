@@ -1,9 +1,9 @@
 """The mechanism in a module's state_dict, and the refusal of another mechanism's state.
 
 A torch-compatible layer (mechanism "standard", "U" or "C") has the state_dict of torch's layer. Any
-other has one more buffer, ``mechanism_code``: the signature of the computation as a few integers
-from 0 to 15 in floating point. They are exact in every floating point type, and rounding restores
-them after states were averaged. The state_dict's metadata name the mechanism in both cases.
+other has one more buffer, ``mechanism_code``: the signature as integers from 0 to 15, exact in any
+floating point type, and restored by rounding after states were averaged. The state_dict's metadata
+name the mechanism in both cases.
 """
 
 import json
@@ -46,13 +46,7 @@ def encode(signature: str) -> list[float]:
 
 
 def decode(code: Tensor) -> str:
-    """The signature that :func:`encode` recorded.
-
-    Raises
-    ------
-    ValueError
-        The values are no such integers, or stand for nothing that this version knows.
-    """
+    """The signature that :func:`encode` recorded; ValueError if it is none of this version's."""
     rounded = code.detach().double().round()
     if not ((code - rounded).abs() < 0.25).all():  # also of NaN
         raise ValueError(f"{code.tolist()} are not integers; average states of one mechanism only")
@@ -64,13 +58,7 @@ def decode(code: Tensor) -> str:
 
 
 def decode_record(record: Tensor) -> str:
-    """The signature in the record of an earlier version.
-
-    Raises
-    ------
-    ValueError
-        The entry is no such record, or of a later version than this library reads.
-    """
+    """The signature in the record of an earlier version; ValueError if it is none."""
     fields = json.loads(bytes(record.tolist()))
     if not isinstance(fields, dict) or "computation" not in fields:
         raise ValueError("it records no mechanism; load a state_dict that gatecore saved")
@@ -124,13 +112,7 @@ class Stateful(nn.Module):
     def _checked_state(
         self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]
     ) -> dict[str, Any]:
-        """The state with the exact code of the mechanism.
-
-        Raises
-        ------
-        ValueError
-            It is the state of another computation, or of an unknown one.
-        """
+        """The state with the exact code of the mechanism; ValueError if it is of another one."""
         state = dict(state_dict)
         code, record = state.pop(prefix + KEY, None), state.pop(prefix + _RECORD, None)
         names = (prefix + name for name, _ in self.named_parameters(recurse=False))

@@ -1,10 +1,13 @@
 """The replacement of torch's recurrent layers in a model."""
 
+import abc
+import functools
 import logging
 import re
+import types
 import warnings
 import weakref
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import nn
@@ -14,18 +17,19 @@ from gatecore import mechanisms
 from gatecore.backends.torch.nn.cells import GRUCell, LSTMCell
 from gatecore.backends.torch.nn.from_torch import from_torch
 from gatecore.backends.torch.nn.layers import GRU, LSTM
-from gatecore.backends.torch.nn.subclass import on_top_of
 from gatecore.mechanisms import Mechanism
 
 _COUNTERPARTS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.LSTM: LSTM,
-    nn.GRU: GRU,
-    nn.LSTMCell: LSTMCell,
-    nn.GRUCell: GRUCell,
-}
+    nn.LSTM: LSTM, nn.GRU: GRU, nn.LSTMCell: LSTMCell, nn.GRUCell: GRUCell,
+}  # fmt: skip
 # attributes of torch's layers that the new ones derive from their own
 _TORCH_ATTRIBUTES = {
     "_all_weights", "_flat_weight_refs", "_flat_weights", "_flat_weights_names", "mode",
+}  # fmt: skip
+# those of a class that its copy gets anew
+_SKIPPED = {
+    "__abstractmethods__", "__dict__", "__init__", "__orig_bases__", "__parameters__",
+    "__weakref__", "_abc_impl",
 }  # fmt: skip
 _log = logging.getLogger(__name__)
 Modules = dict[nn.Module, nn.Module]
@@ -33,11 +37,9 @@ Parameters = dict[nn.Parameter, nn.Parameter]
 
 
 def convert(
-    module: nn.Module,
-    mechanism: str | Mechanism = "UR",
-    keep_weights: bool | None = None,
+    module: nn.Module, mechanism: str | Mechanism = "UR", keep_weights: bool | None = None,
     optimizer: Optimizer | None = None,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Replace every LSTM, GRU, LSTMCell and GRUCell of torch in a model, in place.
 
     The new layers have the same ``Parameter`` objects, so that an optimizer, a moving average or
@@ -98,7 +100,9 @@ def convert(
     for old, (name, torch_class) in layers.items():
         new[old] = _counterpart(old, torch_class, mechanism, keep_weights, parameters)
         _log.info("%s: %s replaced by %s", name, old, new[old])
-    _replace([*module.modules(), *new.values()], new)
+    visited: set[int] = set()
+    for parent in [*module.modules(), *new.values()]:
+        _exchange(vars(parent), new, visited)
     _report(module, new, parameters, optimizer)
     return new.get(module, module)
 
@@ -128,7 +132,7 @@ def _counterpart(
     kind: Any = _COUNTERPARTS[torch_class]
     subclass: Any = type(old)
     new = from_torch(kind, old, mechanism, keep_weights)
-    new.__class__ = on_top_of(kind, torch_class, subclass)
+    new.__class__ = _on_top_of(kind, torch_class, subclass)
     _share_parameters(old, new, parameters)
     for name, value in vars(old).items():
         if "hook" in name or name not in {*vars(new), *_TORCH_ATTRIBUTES}:
@@ -145,23 +149,14 @@ def _counterpart(
 def _share_parameters(old: Any, new: Any, parameters: Parameters) -> None:
     for name, value in new._parameters.items():
         source = old._parameters[name]
-        if source is None:
-            continue
-        if source.shape == value.shape:
-            new._parameters[name] = source.copy_(value)
-        else:
-            new._parameters[name] = parameters.setdefault(source, value)
-
-
-def _replace(parents: list[nn.Module], new: Modules) -> None:
-    """Put new modules in the place of the old ones in all attributes, lists, tuples and dicts."""
-    visited: set[int] = set()
-    for parent in parents:
-        _exchange(vars(parent), new, visited)
+        if source is not None:
+            same = source.shape == value.shape
+            shared = source.copy_(value) if same else parameters.setdefault(source, value)
+            new._parameters[name] = shared
 
 
 def _exchange(value: Any, new: Modules, visited: set[int]) -> Any:
-    """The value with new modules; lists and dicts are changed in place."""
+    """The value with new modules in all lists, tuples and dicts, of which only tuples are new."""
     if isinstance(value, nn.Module):
         return new.get(value, value)
     if isinstance(value, tuple):
@@ -182,7 +177,7 @@ def _exchange(value: Any, new: Modules, visited: set[int]) -> Any:
 def _report(
     module: nn.Module, new: Modules, parameters: Parameters, optimizer: Optimizer | None
 ) -> None:
-    """Update the optimizer; say what it has to know, or that nothing was replaced."""
+    """Update the optimizer; warn of new parameters without one, or that nothing was replaced."""
     if optimizer is not None:
         for group in optimizer.param_groups:
             group["params"] = [parameters.get(p, p) for p in group["params"]]
@@ -204,3 +199,50 @@ def _report(
             + (f"; other recurrent modules are {', '.join(others)}" if others else ""),
             stacklevel=3,
         )
+
+
+@functools.cache
+def _on_top_of(kind: Any, torch_class: Any, subclass: Any) -> Any:
+    """The class ``kind`` with what ``subclass`` adds to ``torch_class``, but its constructor."""
+    result = kind
+    for base in reversed(subclass.__mro__):
+        if base not in (*torch_class.__mro__, abc.ABC, Generic):
+            result = _rebuilt(base, result)
+
+    def reduce(self: Any, protocol: int) -> tuple[Any, ...]:
+        return _empty, (kind, torch_class, subclass), vars(self)
+
+    if result is not kind:
+        result.__reduce_ex__ = reduce  # pickle would look the class up by name
+    return result
+
+
+def _empty(*classes: Any) -> Any:
+    """An instance without attributes, to be restored from a pickle."""
+    cls = _on_top_of(*classes)
+    return cls.__new__(cls)
+
+
+def _rebuilt(base: type[Any], parent: type[Any]) -> type[Any]:
+    """A class of the same attributes, derived from ``parent``."""
+    cell = types.CellType()
+    attributes = {k: _rebound(v, cell) for k, v in vars(base).items() if k not in _SKIPPED}
+    cell.cell_contents = result = type(base.__name__, (parent,), attributes)
+    return result
+
+
+def _rebound(value: Any, cell: types.CellType) -> Any:
+    """A method, or what wraps one, whose ``super()`` is that of the cell's class."""
+    if isinstance(value, classmethod | staticmethod):
+        return type(value)(_rebound(value.__func__, cell))
+    if isinstance(value, property):
+        return property(*(_rebound(f, cell) for f in (value.fget, value.fset, value.fdel)))
+    if not (isinstance(value, types.FunctionType) and "__class__" in value.__code__.co_freevars):
+        return value
+    names = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+    closure = tuple(cell if name == "__class__" else content for name, content in names)
+    method = types.FunctionType(
+        value.__code__, value.__globals__, value.__name__, value.__defaults__, closure
+    )
+    method.__kwdefaults__ = value.__kwdefaults__
+    return functools.update_wrapper(method, value)

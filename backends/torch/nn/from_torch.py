@@ -26,9 +26,8 @@ def from_torch(
     """
     weight = next(module.parameters())
     sizes = {name: getattr(module, name) for name in _SIZES if hasattr(module, name)}
-    new = kind(
-        **sizes, device=weight.device, dtype=weight.dtype, mechanism=mechanism, **keywords
-    ).train(module.training)
+    keywords |= {"device": weight.device, "dtype": weight.dtype, "mechanism": mechanism}
+    new = kind(**sizes, **keywords).train(module.training)
     slots, standard = (
         slot_rows(CELLS[new.core](module.input_size, module.hidden_size, mechanism))
         for mechanism in (new.mechanism, "standard")
@@ -37,10 +36,7 @@ def from_torch(
     shared = [s for s in slots if s in standard and s not in new.mechanism.ordered_slots]
     if keep_weights:
         _copy(new, module, {slot: (slots[slot], standard[slot]) for slot in shared})
-        if "refine" in slots and new.mechanism.refine_bias == "opposed":
-            _oppose(new, slots["refine"], slots["forget"])
-        if not new.two_biases:
-            _merge(new)
+        _adapt_biases(new, slots)
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(getattr(module, name).requires_grad)
     new.initialised = tuple(slot for slot in slots if not (keep_weights and slot in shared))
@@ -62,21 +58,18 @@ def _copy(new: Any, module: Any, rows: dict[str, tuple[slice, slice]]) -> None:
 
 
 @torch.no_grad()
-def _oppose(new: Any, refine: slice, forget: slice) -> None:
-    """Set the refine gate's bias to minus the forget gate's."""
-    for bias_ih, bias_hh in _biases(new):
-        bias_ih[refine] = -(bias_ih[forget] + bias_hh[forget])
-
-
-@torch.no_grad()
-def _merge(new: Any) -> None:
-    """Add the second biases to the first."""
-    for cell, biases in zip(new._cells, _biases(new), strict=False):
-        for target, value in zip(biases, merge_biases(cell, *biases), strict=True):
-            target.copy_(value)
-
-
-def _biases(new: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The two biases of each layer and direction; empty if it has none."""
-    weights = map(new._weights, range(len(new._cells)))
-    return [(w["bias_ih"], w["bias_hh"]) for w in weights if "bias_ih" in w]
+def _adapt_biases(new: Any, slots: dict[str, slice]) -> None:
+    """Oppose the refine gates' biases to the forget gates', and merge two biases into one."""
+    for k, cell in enumerate(new._cells):
+        weights = new._weights(k)
+        if "bias_ih" not in weights:
+            continue
+        first, second = weights["bias_ih"], weights["bias_hh"]
+        if "refine" in slots and new.mechanism.refine_bias == "opposed":
+            forget = slots["forget"]
+            first[slots["refine"]] = -(first[forget] + second[forget])
+        if not new.two_biases:
+            for target, value in zip(
+                (first, second), merge_biases(cell, first, second), strict=True
+            ):
+                target.copy_(value)

@@ -5,29 +5,21 @@ from typing import Any
 
 from torch import Tensor
 
+from gatecore import mechanisms
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.run import run
 from gatecore.backends.torch.sequence.signature import cell_of, signature
-from gatecore.mechanisms import Mechanism, mechanism
-
-_mechanism = mechanism
-
+from gatecore.mechanisms import Mechanism
 
 Params = Mapping[str, Tensor]
 Amount = float | Tensor
 
 
 def lstm(
-    params: Params,
-    x: Tensor,
-    state: tuple[Tensor, Tensor] | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: tuple[Amount, Amount] | None = None,
-    return_cells: bool = False,
-    impl: str = "auto",
-) -> tuple[Any, tuple[Tensor, Tensor]]:
+    params: Params, x: Tensor, state: tuple[Tensor, Tensor] | None = None,
+    mechanism: str | Mechanism = "UR", *, resets: Tensor | None = None,
+    zoneout: tuple[Amount, Amount] | None = None, return_cells: bool = False, impl: str = "auto",
+) -> tuple[Any, tuple[Tensor, Tensor]]:  # fmt: skip
     """An LSTM over a whole sequence (equations 2-15, by mechanism), differentiable by torch.
 
     The counterpart of ``gatecore.backends.numpy.lstm``.
@@ -76,15 +68,9 @@ def lstm(
 
 
 def gru(
-    params: Params,
-    x: Tensor,
-    state: Tensor | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: Amount | None = None,
-    impl: str = "auto",
-) -> tuple[Tensor, Tensor]:
+    params: Params, x: Tensor, state: Tensor | None = None, mechanism: str | Mechanism = "UR", *,
+    resets: Tensor | None = None, zoneout: Amount | None = None, impl: str = "auto",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """A GRU over a whole sequence, reset after the product; its update gate is the forget gate.
 
     As :func:`lstm`, but the state is h (batch, hidden), zoneout a single amount, and ``params``
@@ -103,15 +89,9 @@ def gru(
 
 
 def minimal(
-    params: Params,
-    x: Tensor,
-    state: Tensor | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Tensor | None = None,
-    zoneout: Amount | None = None,
-    impl: str = "auto",
-) -> tuple[Tensor, Tensor]:
+    params: Params, x: Tensor, state: Tensor | None = None, mechanism: str | Mechanism = "UR", *,
+    resets: Tensor | None = None, zoneout: Amount | None = None, impl: str = "auto",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The minimal gated cell (footnote 4; JANET) over a whole sequence.
 
     As :func:`lstm`, but the state is h (batch, hidden) and zoneout a single amount.
@@ -129,23 +109,16 @@ def minimal(
 
 
 def _call(
-    core: str,
-    params: Params,
-    x: Tensor,
-    state: Any,
-    mechanism: str | Mechanism,
-    resets: Tensor | None,
-    zoneout: Any,
-    impl: str,
-    return_cells: bool = False,
-) -> Any:
+    core: str, params: Params, x: Tensor, state: Any, mechanism: str | Mechanism,
+    resets: Tensor | None, zoneout: Any, impl: str, return_cells: bool = False,
+) -> Any:  # fmt: skip
     if x.dim() != 3:
         raise ValueError(
             f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the missing axes, "
             "as in x.unsqueeze(1) for a single sequence"
         )
     hidden_size = params["weight_hh"].shape[1]
-    cell = cell_of(signature(core, _mechanism(mechanism)), x.shape[2], hidden_size)
+    cell = cell_of(signature(core, mechanisms.mechanism(mechanism)), x.shape[2], hidden_size)
     states = None if state is None else cell.parts(state)
     amounts = zoneout if zoneout is None or len(cell.state_names) > 1 else (zoneout,)
     result = run(cell, params, x, states, resets, amounts, return_cells, dispatch.checked(impl))

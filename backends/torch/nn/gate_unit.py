@@ -68,8 +68,7 @@ class GateUnit(Stateful):
     ----------
     size : int
     mechanism : str or Mechanism
-    device, dtype
-        Of the biases.
+    device, dtype : of the biases
 
     Attributes
     ----------
@@ -89,11 +88,7 @@ class GateUnit(Stateful):
     core = "gate"
 
     def __init__(
-        self,
-        size: int,
-        mechanism: str | Mechanism = "UR",
-        device: Any = None,
-        dtype: Any = None,
+        self, size: int, mechanism: str | Mechanism = "UR", device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
         self.size, self.mechanism = size, mechanisms.mechanism(mechanism)

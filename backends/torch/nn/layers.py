@@ -1,7 +1,4 @@
-"""``torch.nn.LSTM`` and ``GRU`` with gate mechanisms, and the minimal gated layer.
-
-Constructor, inputs, outputs, parameter names, and error texts are torch's own.
-"""
+"""``torch.nn.LSTM`` and ``GRU`` with gate mechanisms, and the minimal gated layer."""
 
 from typing import Any, Self
 

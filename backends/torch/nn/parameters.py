@@ -1,4 +1,4 @@
-"""Parameters of layers and cells: torch's names and two biases, the mechanism's slots and laws."""
+"""Parameters of layers and cells with torch's names and two biases, and the gates they form."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gatecore.algebra import Gate
 from gatecore.backends.torch.nn.checkpoint import has_values
 from gatecore.backends.torch.sequence.call import add_biases
 from gatecore.cells import Cell
+
+# the slots that the effective forget gate depends on
+_FORGET_SLOTS = ("forget", "refine", "master_forget", "master_input")
 
 
 def generator() -> np.random.Generator:
@@ -28,16 +32,12 @@ def slot_rows(cell: Cell) -> dict[str, slice]:
 
 def shapes(cell: Cell, bias: bool, proj_size: int = 0) -> dict[str, tuple[int, ...]]:
     """Names and shapes of one layer's parameters, in torch's order."""
-    weights = {
-        "weight_ih": (cell.rows, cell.input_size),
-        "weight_hh": (cell.rows, proj_size or cell.hidden_size),
-    }
-    biases = {"bias_ih": (cell.rows,), "bias_hh": (cell.rows,)} if bias else {}
-    return {
-        **weights,
-        **biases,
-        **({"weight_hr": (proj_size, cell.hidden_size)} if proj_size else {}),
-    }
+    width, rows = cell.hidden_size, cell.rows
+    result: dict[str, tuple[int, ...]] = {
+        "weight_ih": (rows, cell.input_size), "weight_hh": (rows, proj_size or width),
+    }  # fmt: skip
+    result |= {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
+    return result | ({"weight_hr": (proj_size, width)} if proj_size else {})
 
 
 @torch.no_grad()
@@ -57,11 +57,7 @@ def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
 def layer_params(
     cell: Cell, weights: Mapping[str, Tensor], two_biases: bool, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The cell's parameters from torch's, and ``bias_hh``, which is to be added to ``bias``.
-
-    With one trained bias, only the part of a GRU's ``bias_hh`` that its reset gate multiplies is
-    read: the others are 0.
-    """
+    """The cell's parameters from torch's, and ``bias_hh``, which is to be added to ``bias``."""
     params = {name: v if v.dtype == dtype else v.to(dtype) for name, v in weights.items()}
     if "bias_ih" not in params:
         params["bias"] = bias_hh = params["weight_ih"].new_zeros(cell.rows)
@@ -72,7 +68,7 @@ def layer_params(
         return params
     n = slot_rows(cell)["candidate"]
     params["bias_n"] = bias_hh[n]
-    if two_biases:
+    if two_biases:  # else the other parts are 0
         zeros = torch.zeros_like(bias_hh[n])
         params["bias_hh"] = torch.cat([bias_hh[: n.start], zeros, bias_hh[n.stop :]])
     return params
@@ -92,3 +88,26 @@ def core_params(
 ) -> dict[str, Tensor]:
     """The cell's parameters from torch's."""
     return add_biases(layer_params(cell, weights, two_biases, dtype))
+
+
+def forget_gates(
+    cell: Cell, params: dict[str, Tensor], x: Tensor, start: Tensor, hidden: Tensor,
+    resets: Tensor | None = None,
+) -> Gate:  # fmt: skip
+    """Effective forget gates (time, batch, hidden); ``start`` is the hidden state before them."""
+    before = torch.cat([start.unsqueeze(0), hidden[:-1]])
+    if resets is not None:
+        before = before.masked_fill(resets.unsqueeze(-1), 0)
+    return step_gates(cell, params, x, before)
+
+
+def step_gates(cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor) -> Gate:
+    """Effective forget gates (..., hidden) of inputs and the hidden states before them."""
+    rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
+    weight_ih, weight_hh, bias = (
+        torch.cat([params[name][part] for part in rows.values()])
+        for name in ("weight_ih", "weight_hh", "bias")
+    )
+    logits = x @ weight_ih.T + bias + before @ weight_hh.T
+    widths = [part.stop - part.start for part in rows.values()]
+    return cell.mechanism.gates(dict(zip(rows, logits.split(widths, -1), strict=True)))[0]

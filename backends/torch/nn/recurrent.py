@@ -1,4 +1,4 @@
-"""Recurrent layers: torch's constructor, checks and layouts around a sequence's computation."""
+"""Recurrent layers: torch's constructor, checks and layouts around the run of a sequence."""
 
 import functools
 import itertools
@@ -12,9 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
-from gatecore.backends.torch.nn.forget_gates import forget_gates
-from gatecore.backends.torch.nn.layout import Dense, Packed
-from gatecore.backends.torch.nn.packed import Lengths, Sequences
+from gatecore.backends.torch.nn.layout import Dense, Lengths, Packed, Sequences, Tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
@@ -23,7 +21,6 @@ from gatecore.cells import CELLS
 from gatecore.mechanisms import Mechanism
 
 Input = TypeVar("Input", Tensor, PackedSequence)
-Tensors = tuple[Tensor, ...]
 
 
 class Recurrent(RecurrentModule[State]):
@@ -79,24 +76,12 @@ class Recurrent(RecurrentModule[State]):
     _torch_repr: Any = nn.RNNBase.extra_repr
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        mechanism: str | Mechanism = "UR",
-        zoneout: Any = 0.0,
-        return_cells: bool = False,
-        two_biases: bool = True,
-        impl: str = "auto",
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        proj_size: int = 0, device: Any = None, dtype: Any = None, *,
+        mechanism: str | Mechanism = "UR", zoneout: Any = 0.0, return_cells: bool = False,
+        two_biases: bool = True, impl: str = "auto",
+    ) -> None:  # fmt: skip
         projection: dict[str, Any] = {"proj_size": proj_size} if proj_size else {}
         self._torch_class(  # raises for what torch refuses, in its words
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
@@ -111,11 +96,11 @@ class Recurrent(RecurrentModule[State]):
         self.last_impl: str | None = None
         suffixes = ("", "_reverse") if bidirectional else ("",)
         width = (proj_size or hidden_size) * len(suffixes)
-        factory = {"device": device, "dtype": dtype}
         for layer, suffix in itertools.product(range(num_layers), suffixes):
             inputs = width if layer else input_size
             cell = CELLS[self.core](inputs, hidden_size, self.mechanism)
-            self._register(cell, bias, proj_size, f"_l{layer}{suffix}", **factory)
+            name = f"_l{layer}{suffix}"
+            self._register(cell, bias, proj_size, name, device=device, dtype=dtype)
         self.reset_parameters()
 
     def flatten_parameters(self) -> None:
@@ -127,7 +112,6 @@ class Recurrent(RecurrentModule[State]):
         return [list(self._weights(k).values()) for k in range(len(self._cells))]
 
     # code written for torch's layers reads these, and torch's own checks the first
-
     @property
     def _flat_weights(self) -> list[Tensor]:
         return [weight for weights in self.all_weights for weight in weights]
@@ -151,32 +135,18 @@ class Recurrent(RecurrentModule[State]):
 
     @overload
     def forward(
-        self,
-        input: Input,
-        hx: State | None = None,
-        *,
-        resets: Tensor | None = None,
+        self, input: Input, hx: State | None = None, *, resets: Tensor | None = None,
         return_cells: Literal[False] | None = None,
-    ) -> tuple[Input, State]: ...
-
+    ) -> tuple[Input, State]: ...  # fmt: skip
     @overload
     def forward(
-        self,
-        input: Input,
-        hx: State | None = None,
-        *,
-        resets: Tensor | None = None,
+        self, input: Input, hx: State | None = None, *, resets: Tensor | None = None,
         return_cells: Literal[True],
-    ) -> tuple[tuple[Input, Input], State]: ...
-
+    ) -> tuple[tuple[Input, Input], State]: ...  # fmt: skip
     def forward(
-        self,
-        input: Any,
-        hx: Any = None,
-        *,
-        resets: Tensor | None = None,
+        self, input: Any, hx: Any = None, *, resets: Tensor | None = None,
         return_cells: bool | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """The outputs of the last layer, and the last states of all layers.
 
         Parameters
@@ -211,7 +181,14 @@ class Recurrent(RecurrentModule[State]):
             keywords = {name: value for name, value in options.items() if value is not None}
             return self._fx_node(input, *(() if hx is None else (hx,)), **keywords)
         cells = self.return_cells if return_cells is None else self._checked_cells(return_cells)
-        layout = self._layout(input)
+        layout: Dense | Packed
+        if isinstance(input, PackedSequence):
+            layout = Packed(input)
+        elif input.dim() in (2, 3):
+            layout = Dense(input, self.batch_first)
+        else:
+            kind = type(self).__name__
+            raise ValueError(f"{kind}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         states = None if hx is None else layout.states(self._cells[0].parts(hx))
         self._check(layout, states)
         bounds = Sequences(None if resets is None else layout.resets(resets), layout.lengths)
@@ -230,14 +207,6 @@ class Recurrent(RecurrentModule[State]):
                 "beside its hidden state, which is the output"
             )
         return bool(return_cells)
-
-    def _layout(self, input: Any) -> Dense | Packed:
-        if isinstance(input, PackedSequence):
-            return Packed(input)
-        if input.dim() not in (2, 3):
-            kind = type(self).__name__
-            raise ValueError(f"{kind}: Expected input to be 2D or 3D, got {input.dim()}D instead")
-        return Dense(input, self.batch_first)
 
     def _check(self, layout: Dense | Packed, states: Tensors | None) -> None:
         """Raise what torch's layers raise for such an input and states, in their words."""
@@ -298,10 +267,8 @@ class Recurrent(RecurrentModule[State]):
         self.__dict__["last_impl"] = result.impl  # past Module.__setattr__, which is slow
         for observe in self.observers:
             start = (states or zero_states(cell, x, self.proj_size))[0]
-            gates = functools.partial(
-                forget_gates, cell, add_biases(params), x, start, result.outputs[0], resets
-            )
-            observe(k, gates, lengths)
+            arguments = (cell, add_biases(params), x, start, result.outputs[0], resets)
+            observe(k, functools.partial(parameters.forget_gates, *arguments), lengths)
         last = result.states if lengths is None else tuple(map(lengths.last, result.outputs))
         outputs = result.outputs[: 2 if cells else 1]
         return tuple(map(bounds.reverse, outputs)) if backward else outputs, last

@@ -1,28 +1,28 @@
-"""The agent's network: an encoder, a core, a policy and a value."""
+"""The agent's network: an encoder, a core, a policy and a value, and the RMA's reconstruction."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gatecore.algebra import Gate
 from gatecore.backends.torch.memory_cores.factory import recurrent_core
 from gatecore.backends.torch.memory_cores.rma import RMA
-from gatecore.backends.torch.rl.reconstruction import Reconstruction
 from gatecore.contracts.agent import AgentSpec
+
+IMAGE_COST, READ_COST, FREE_STRENGTH = 50.0, 5e-5, 2.0
 
 
 class PolicyOutput(NamedTuple):
-    """The network's output: logits (time, batch, actions), values (time, batch), core state.
+    """The network's output for steps (time, batch), and the state of its core."""
 
-    ``cost`` (time, batch) is the core's own part of the loss, if it has one.
-    """
-
-    logits: Tensor
-    values: Tensor
+    logits: Tensor  # (time, batch, actions)
+    values: Tensor  # (time, batch)
     state: Any
-    cost: Tensor | None = None
+    cost: Tensor | None = None  # (time, batch), the reconstruction's part of the loss
 
 
 class Network(nn.Module):
@@ -44,26 +44,13 @@ class Network(nn.Module):
         self.value = _perceptron(width, spec.heads, 1)
 
     def forward(
-        self,
-        observations: Tensor,
-        actions: Tensor,
-        rewards: Tensor,
-        state: Any = None,
+        self, observations: Tensor, actions: Tensor, rewards: Tensor, state: Any = None,
         resets: Tensor | None = None,
-    ) -> PolicyOutput:
-        """Policy and value of all steps.
+    ) -> PolicyOutput:  # fmt: skip
+        """Policy and value of all steps, from observations (time, batch, *shape).
 
-        Parameters
-        ----------
-        observations : Tensor (time, batch, *shape)
-        actions : int Tensor (time, batch)
-            The actions before the observations; -1 for none.
-        rewards : Tensor (time, batch)
-            Their rewards.
-        state : optional
-            Of the core.
-        resets : bool Tensor (time, batch), optional
-            Where true, the core's state is that of a new sequence before that step.
+        ``actions`` (time, batch) came before them, -1 for none, and gave ``rewards``. Where
+        ``resets`` is true, the core's state is that of a new sequence before that step.
         """
         x, cost = self.features(observations, actions, rewards), None
         if self.reconstruction is not None:
@@ -97,6 +84,44 @@ class Network(nn.Module):
         encoded = self.encoder(frames).view(*actions.shape, -1)
         one_hot = torch.eye(self.spec.actions + 1, self.spec.actions).to(rewards)[actions]
         return torch.cat([encoded, one_hot, rewards.unsqueeze(-1)], -1)
+
+
+class Reconstruction(nn.Module):
+    """Reconstruction costs of the RMA (Hung et al. 2019, their equations for RMA).
+
+    The observation, the last action and the last reward are each predicted from the latents z: 50
+    times the mean cross-entropy of an image's bytes as probabilities (of other observations half
+    the squared error); the cross-entropy of the action; half the squared error of the reward.
+    Reading costs 5e-5 Σ max(2, β) of its strengths β.
+    """
+
+    def __init__(self, spec: AgentSpec, latents: int) -> None:
+        super().__init__()
+        self.image = spec.image
+        size = math.prod(spec.shape)
+        self.observation = nn.Sequential(
+            nn.Linear(latents, spec.features), nn.ReLU(), nn.Linear(spec.features, size)
+        )
+        self.action = nn.Linear(latents, spec.actions)
+        self.reward = nn.Linear(latents, 1)
+
+    def forward(
+        self, latents: Tensor, strengths: Tensor, observations: Tensor, actions: Tensor,
+        rewards: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Costs (time, batch) of latents (time, batch, L) and strengths (time, batch, reads)."""
+        predicted, targets = self.observation(latents), observations.flatten(2).to(latents.dtype)
+        if self.image:
+            each = functional.binary_cross_entropy_with_logits(
+                predicted, targets / 255, reduction="none"
+            )
+            cost = IMAGE_COST * each.mean(-1)
+        else:
+            cost = (predicted - targets).square().sum(-1) / 2
+        logits = self.action(latents).movedim(-1, 1)
+        cost = cost + functional.cross_entropy(logits, actions, ignore_index=-1, reduction="none")
+        cost = cost + (self.reward(latents)[..., 0] - rewards).square() / 2
+        return cost + READ_COST * strengths.clamp(min=FREE_STRENGTH).sum(-1)
 
 
 def _encoder(spec: AgentSpec) -> nn.Module:

@@ -11,9 +11,9 @@ from gatecore.algebra import Gate
 from gatecore.backends.common.learner import clip_scale
 from gatecore.backends.common.learner_checks import check_settings
 from gatecore.backends.torch.nn.checkpoint import KEY
+from gatecore.backends.torch.rl import rollout as rollouts
 from gatecore.backends.torch.rl.actor_critic import Network, PolicyOutput
-from gatecore.backends.torch.rl.rollout import Rollout, apply, returns, whole_episodes
-from gatecore.backends.torch.rl.truncated_rollout import TruncatedRollout
+from gatecore.backends.torch.rl.rollout import Rollout, TruncatedRollout
 from gatecore.backends.torch.training.trainable import TorchTrainable, norm
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.environment import EpisodeBatch
@@ -56,16 +56,10 @@ class Agent(TorchTrainable):
     """
 
     def __init__(
-        self,
-        spec: AgentSpec,
-        games: EpisodeBatch | None = None,
-        *,
-        seed: int = 0,
-        betas: tuple[float, float] = (0.0, 0.95),
-        eps: float = 1e-6,
-        dtype: str = "float32",
+        self, spec: AgentSpec, games: EpisodeBatch | None = None, *, seed: int = 0,
+        betas: tuple[float, float] = (0.0, 0.95), eps: float = 1e-6, dtype: str = "float32",
         device: Any = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(spec, seed, betas, eps, dtype)
         if (games is None) != (spec.unroll is None):
             raise ValueError(
@@ -111,7 +105,8 @@ class Agent(TorchTrainable):
         gradients = self._backward(loss)
         metrics["gradient_norm"] = value = norm(gradients)
         self.steps += 1
-        if not (np.isfinite(value) and metrics["value_error"] <= self._bound):
+        bound = DIVERGED * max(1.0, self._largest**2)
+        if not (np.isfinite(value) and metrics["value_error"] <= bound):
             return {**metrics, "loss": float("nan")}
         gradients = [g.contiguous() for g in gradients]
         self._adam(gradients, self.steps, learning_rate, clip_scale(value, clip_norm))
@@ -127,7 +122,7 @@ class Agent(TorchTrainable):
         """
         totals, count = np.zeros(3), 0
         for episodes in batches:
-            rollout, alive = whole_episodes(self.network, episodes)
+            rollout, alive = rollouts.whole_episodes(self.network, episodes)
             parts = (rollout.scores, rollout.rewards, np.ones(alive.shape))
             totals += [(part * alive).sum(dtype=float) for part in parts]
             count += episodes.world.size
@@ -148,19 +143,13 @@ class Agent(TorchTrainable):
 
     @torch.no_grad()
     def _gates(self, episodes: EpisodeBatch) -> Gate:
-        rollout, _ = whole_episodes(self.network, episodes)
+        rollout, _ = rollouts.whole_episodes(self.network, episodes)
         return self.network.forget_gates(*self.network.tensors(*rollout[:4]))
 
-    @property
-    def _bound(self) -> float:
-        """The largest sound value error."""
-        return DIVERGED * max(1.0, self._largest**2)
-
     def _rollout_loss(self, episodes: EpisodeBatch) -> tuple[Tensor, dict[str, float]]:
-        """The loss and the metrics of a rollout."""
         if self._truncated is None:
-            rollout, alive = whole_episodes(self.network, episodes)
-            output = apply(self.network, rollout[:4])
+            rollout, alive = rollouts.whole_episodes(self.network, episodes)
+            output = rollouts.apply(self.network, rollout[:4])
             after = torch.cat([output.values[1:], torch.zeros_like(output.values[:1])])
             results = {
                 name: float((part * alive).sum(dtype=float) / episodes.world.size)
@@ -169,7 +158,7 @@ class Agent(TorchTrainable):
         else:
             rollout, before, results = self._truncated.run(self.network, episodes)
             alive = np.ones(rollout.ended.shape, bool)
-            every = apply(self.network, self._truncated.inputs(rollout), before)
+            every = rollouts.apply(self.network, self._truncated.inputs(rollout), before)
             cost = None if every.cost is None else every.cost[:-1]
             output = PolicyOutput(every.logits[:-1], every.values[:-1], every.state, cost)
             after = every.values[1:]
@@ -183,8 +172,8 @@ class Agent(TorchTrainable):
         actions, rewards, ended, counted = self.network.tensors(
             rollout.actions, rollout.rewards, rollout.ended, alive.astype(np.float32)
         )
-        targets = returns(rewards, ended, after, spec.discount, spec.td_lambda)
-        discounted = returns(rewards, ended, torch.zeros_like(after), spec.discount, 1.0)
+        targets = rollouts.returns(rewards, ended, after, spec.discount, spec.td_lambda)
+        discounted = rollouts.returns(rewards, ended, torch.zeros_like(after), spec.discount, 1.0)
         self._largest = max(self._largest, float((discounted.abs() * counted).max()))
         error = targets - output.values
         policy = output.logits.log_softmax(-1)

@@ -1,6 +1,6 @@
 """Rollouts: the steps of episodes with actions drawn from a policy, and their returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.torch.rl.actor_critic import Network, PolicyOutput
+from gatecore.backends.torch.training.backbone import leaves
 from gatecore.contracts.environment import Environment, EpisodeBatch
 
 
 class EnvironmentState(NamedTuple):
-    """The current observations, and the last actions, rewards and ends of episodes.
-
-    ``state`` is the core's; it is reset where an episode has ended.
-    """
+    """The current observations, and the last actions, rewards and ends of episodes."""
 
     observation: np.ndarray
     action: np.ndarray
     reward: np.ndarray
     ended: np.ndarray
-    state: Any = None
+    state: Any = None  # of the core, reset where an episode has ended
 
     @classmethod
     def first(cls, observation: np.ndarray, state: Any = None) -> "EnvironmentState":
@@ -48,24 +46,16 @@ def whole_episodes(network: Network, episodes: EpisodeBatch) -> tuple[Rollout, n
     """A rollout until each episode has ended once, and which of its steps belong to them."""
     environment = episodes.world
     first = EnvironmentState.first(environment.reset(np.random.default_rng(episodes.seed)))
-    rollout, _ = run(
-        network, environment, first, action_generator(episodes), environment.horizon, once=True
-    )
+    rng = action_generator(episodes)
+    rollout, _ = run(network, environment, first, rng, environment.horizon, once=True)
     return rollout, np.cumsum(rollout.ended, axis=0) - rollout.ended == 0
 
 
 def run(
-    network: Network,
-    environment: Environment,
-    state: EnvironmentState,
-    rng: np.random.Generator,
-    steps: int,
-    once: bool = False,
-) -> tuple[Rollout, EnvironmentState]:
-    """At most ``steps`` steps with actions drawn from the policy; the next state.
-
-    With ``once`` no more steps than until every episode has ended once.
-    """
+    network: Network, environment: Environment, state: EnvironmentState,
+    rng: np.random.Generator, steps: int, once: bool = False,
+) -> tuple[Rollout, EnvironmentState]:  # fmt: skip
+    """A rollout of ``steps`` steps, ``once`` only until every episode has ended; the next state."""
     results: list[tuple[np.ndarray, ...]] = []
     over = np.zeros(environment.size, bool)
     for _ in range(steps):
@@ -98,10 +88,7 @@ def act(
 
 
 def apply(network: Network, steps: Sequence[np.ndarray], state: Any = None) -> PolicyOutput:
-    """The network's output of steps that follow a state of its core.
-
-    ``steps`` are observations, last actions, last rewards and resets, as ``Rollout`` has them.
-    """
+    """The network's output of steps, the first four parts of a ``Rollout``, after ``state``."""
     observations, actions, rewards, resets = network.tensors(*steps)
     effective = steps[3] if state is not None else steps[3][1:]  # a new state needs no reset
     return network(observations, actions, rewards, state, resets if effective.any() else None)
@@ -119,3 +106,60 @@ def returns(rewards: Tensor, ended: Tensor, after: Tensor, discount: float, trac
         following = rewards[t] + factors[t] * ((1 - trace) * after[t] + trace * following)
         result[t] = following
     return result
+
+
+class TruncatedRollout:
+    """Parallel episodes, run ``steps`` steps at a time, and their sums of reward and score."""
+
+    def __init__(self, network: Network, episodes: EpisodeBatch, steps: int) -> None:
+        self._environment, self._steps = episodes.world, steps
+        rng = np.random.default_rng(episodes.seed)
+        first = EnvironmentState.first(self._environment.reset(rng))
+        core_state = act(network, first, np.random.default_rng(0))[1]  # reset before it is used
+        self._state = first._replace(state=core_state)
+        self._sums = np.zeros((2, self._environment.size))  # reward and score of each episode
+        self._means = np.zeros(2)
+
+    def run(
+        self, network: Network, episodes: EpisodeBatch
+    ) -> tuple[Rollout, Any, dict[str, float]]:
+        """The next rollout, the core's state before it, and mean reward and score of episodes.
+
+        Of those that ended; if none did, of those of the last rollout in which one did.
+        """
+        before, rng = self._state.state, action_generator(episodes)
+        rollout, self._state = run(network, self._environment, self._state, rng, self._steps)
+        results, rewards = [], np.stack([rollout.rewards, rollout.scores], 1)
+        for added, ended in zip(rewards, rollout.ended, strict=True):
+            self._sums += added
+            results.append(self._sums[:, ended])
+            self._sums[:, ended] = 0
+        over = np.concatenate(results, axis=1)
+        self._means = over.mean(1) if over.size else self._means
+        return rollout, before, dict(zip(("reward", "score"), self._means.tolist(), strict=True))
+
+    def inputs(self, rollout: Rollout) -> tuple[np.ndarray, ...]:
+        """The network's inputs before each step and after the last: (steps + 1, episodes, ...)."""
+        parts = zip(rollout[:4], self._state[:4], strict=True)
+        return tuple(np.concatenate([part, current[None]]) for part, current in parts)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the whole state by flat name."""
+        state = {f"world.{name}": part for name, part in self._environment.state_dict().items()}
+        state |= {f"position.{name}": part.copy() for name, part in self._arrays().items()}
+        for k, tensor in enumerate(leaves(self._state.state)):
+            state[f"core.{k}"] = tensor.cpu().numpy().copy()
+        return state | {"sums": self._sums.copy(), "told": self._means.copy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a result of :meth:`state_dict`, of the right shapes."""
+        world = {k.removeprefix("world."): v for k, v in state.items() if k.startswith("world.")}
+        self._environment.load_state_dict(world)
+        for k, tensor in enumerate(leaves(self._state.state)):
+            tensor.copy_(torch.tensor(np.asarray(state[f"core.{k}"])))
+        arrays = {name: np.array(state[f"position.{name}"]) for name in self._arrays()}
+        self._state = self._state._replace(**arrays)
+        self._sums, self._means = np.array(state["sums"]), np.array(state["told"])
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {k: v for k, v in self._state._asdict().items() if k != "state"}

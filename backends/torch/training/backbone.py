@@ -9,7 +9,7 @@ from torch import Tensor
 from gatecore.algebra import Gate
 from gatecore.backends.common.learner import layer_parameters
 from gatecore.backends.torch.memory_cores.factory import recurrent_core
-from gatecore.backends.torch.nn.forget_gates import forget_gates
+from gatecore.backends.torch.nn.parameters import forget_gates
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.run import run
