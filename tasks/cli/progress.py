@@ -28,10 +28,8 @@ def train_with_progress(
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
     with events or contextlib.nullcontext(), bar:
         task = bar.add_task(label(config), total=config.steps, name=config.task.shown, value=np.nan)
-        run = train(
-            config, folder, resume=resume, on_metrics=events.add if events else None,
-            on_step=lambda step, value: bar.update(task, completed=step, value=value),
-        )  # fmt: skip
+        run = train(config, folder, resume=resume, on_metrics=events.add if events else None,
+                    on_step=lambda k, loss: bar.update(task, completed=k, value=loss))  # fmt: skip
         if events:
             events.add_gates(run)
     return run

@@ -67,10 +67,8 @@ class AgentTask(SampledTask):
                 raise ValueError(f"{name}={value!r}: an agent has no {name}; leave it at {off}")
         environment = shared_environment(self, 1)
         settings = {name: getattr(self, name) for name in SETTINGS}
-        return AgentSpec(
-            shape=environment.shape, actions=environment.actions, background=self.background,
-            **settings, **model,
-        )  # fmt: skip
+        return AgentSpec(shape=environment.shape, actions=environment.actions,
+                         background=self.background, **settings, **model)  # fmt: skip
 
     def learner(
         self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int

@@ -39,23 +39,17 @@ class Copying(GeneratedTask):
     title_format: ClassVar = "Copy, N={length}"
     score: ClassVar = "loss"
     presets: ClassVar = {
-        "quick": dict(
-            length=50, hidden_size=128, batch_size=32, learning_rate=3e-3, steps=1000,
-            evaluate_every=50, checkpoint_every=250, threads=1,
-        ),
-        "paper": dict(
-            length=500, hidden_size=256, batch_size=128, learning_rate=1e-3, steps=100_000,
-            evaluate_every=500, checkpoint_every=500,
-        ),
+        "quick": dict(length=50, hidden_size=128, batch_size=32, learning_rate=3e-3, steps=1000,
+                      evaluate_every=50, checkpoint_every=250, threads=1),
+        "paper": dict(length=500, hidden_size=256, batch_size=128, learning_rate=1e-3,
+                      steps=100_000, evaluate_every=500, checkpoint_every=500),
     }  # fmt: skip
 
     length: int = Field(500, ge=1, le=1_000_000, description="N, the number of blank steps")
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(
-            input="one_hot", input_size=SYMBOLS + 2, output_size=SYMBOLS, read=COUNT,
-            loss="cross_entropy", **model,
-        )  # fmt: skip
+        return ModelSpec(input="one_hot", input_size=SYMBOLS + 2, output_size=SYMBOLS, read=COUNT,
+                         loss="cross_entropy", **model)  # fmt: skip
 
     def sample(self, rng: np.random.Generator, size: int) -> Batch:
         """Inputs (N + 20, size) in 0..9; targets (10, size) in 0..7, the symbols minus one."""

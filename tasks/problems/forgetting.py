@@ -36,14 +36,10 @@ class Forgetting(Adding):
     name: ClassVar = "forgetting"
     title_format: ClassVar = "Forgetting, N={length}, gates from σ({forget_bias:g})"
     presets: ClassVar = {
-        "quick": dict(
-            length=100, hidden_size=64, batch_size=32, learning_rate=1e-3, steps=2000,
-            evaluate_every=100, checkpoint_every=500, threads=1,
-        ),
-        "paper": dict(
-            length=500, hidden_size=64, batch_size=32, learning_rate=1e-4, steps=10_000,
-            evaluate_every=200, checkpoint_every=500,
-        ),
+        "quick": dict(length=100, hidden_size=64, batch_size=32, learning_rate=1e-3, steps=2000,
+                      evaluate_every=100, checkpoint_every=500, threads=1),
+        "paper": dict(length=500, hidden_size=64, batch_size=32, learning_rate=1e-4, steps=10_000,
+                      evaluate_every=200, checkpoint_every=500),
     }  # fmt: skip
 
     length: int = Field(500, ge=2, le=1_000_000, description="N, the steps of a sequence")

@@ -37,17 +37,13 @@ class VisualMatch(AgentTask):
     name: ClassVar = "match"
     background: ClassVar = float(FIXED[0, 0])  # the floor
     presets: ClassVar = {
-        "quick": dict(
-            backend="torch", hidden_size=128, channels=(), features=128, gain=8.0, batch_size=64,
-            discount=0.92, value_cost=0.5, entropy_cost=0.02, learning_rate=1e-3,
-            growth=(400, 1200), steps=2600, log_every=10,
-            evaluate_every=100, checkpoint_every=100, threads=1,
-        ),
-        "paper": dict(
-            backend="torch", explore=75, distractor=450, reward=75, ends_at_choice=True,
-            discount=0.96, hidden_size=256, batch_size=128, learning_rate=2e-4, steps=100_000,
-            evaluate_every=500, checkpoint_every=500,
-        ),
+        "quick": dict(backend="torch", hidden_size=128, channels=(), features=128, gain=8.0,
+                      batch_size=64, discount=0.92, value_cost=0.5, entropy_cost=0.02,
+                      learning_rate=1e-3, growth=(400, 1200), steps=2600, log_every=10,
+                      evaluate_every=100, checkpoint_every=100, threads=1),
+        "paper": dict(backend="torch", explore=75, distractor=450, reward=75, ends_at_choice=True,
+                      discount=0.96, hidden_size=256, batch_size=128, learning_rate=2e-4,
+                      steps=100_000, evaluate_every=500, checkpoint_every=500),
     }  # fmt: skip
 
     level: Literal["passive", "active"] = Field(
@@ -100,11 +96,9 @@ class VisualMatch(AgentTask):
         return int(self.distractor * min(max(grown, 0.0), 1.0))
 
     def environment(self, size: int) -> Match:
-        return Match(
-            size, level=self.level, phases=(self.explore, self.distractor, self.reward),
-            apple_reward=self.apples, pads=self.pads, wrong_reward=self.wrong,
-            ends_at_choice=self.ends_at_choice,
-        )  # fmt: skip
+        return Match(size, level=self.level, phases=(self.explore, self.distractor, self.reward),
+                     apple_reward=self.apples, pads=self.pads, wrong_reward=self.wrong,
+                     ends_at_choice=self.ends_at_choice)  # fmt: skip
 
     def baselines(self) -> dict[str, Scores]:
         """Two memoryless scripted policies, and the one that no other exceeds."""

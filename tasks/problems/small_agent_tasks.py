@@ -11,10 +11,9 @@ from gatecore.tasks.problems.agent_task import AgentTask
 from gatecore.tasks.problems.base import PERFECT, Scores
 
 _SMALL = dict(backend="torch", features=32, heads=(64,), log_every=10, threads=1)
-_MEMORY = dict(
-    _SMALL, discount=0.99, hidden_size=32, batch_size=64, learning_rate=2e-3, steps=400,
-    evaluate_every=50, checkpoint_every=100, validation_size=64, test_size=256,
-)  # fmt: skip
+_MEMORY = dict(_SMALL, discount=0.99, hidden_size=32, batch_size=64, learning_rate=2e-3, steps=400,
+               evaluate_every=50, checkpoint_every=100, validation_size=64,
+               test_size=256)  # fmt: skip
 
 
 class CartPole(AgentTask):

@@ -17,10 +17,9 @@ _TIMESCALES = ("smallest", "median", "largest")  # of each, the median over the 
 
 def render(report: Report) -> str:
     """The page; equal runs give an equal page, byte for byte."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gatecore.tasks.reports", "."), autoescape=True,
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("gatecore.tasks.reports", "."),
+                                     autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                                     undefined=jinja2.StrictUndefined)  # fmt: skip
     environment.filters |= {
         "duration": _duration,
         "metric": _metric,

@@ -28,14 +28,9 @@ _NAMES = {stream: stream.name.lower() for stream in Stream}  # of the splits' fi
 
 
 class Tokens:
-    """The ids of a split, and where its articles start.
+    """The ids of a split, uint32 (tokens,), and where its articles start, ascending int64 from 0.
 
     Pages of a memory-mapped file are released after reading, so little stays resident.
-
-    Parameters
-    ----------
-    ids : uint32 array (tokens,), possibly memory-mapped
-    starts : int64 array (articles,), ascending; the first is 0
     """
 
     def __init__(self, ids: np.ndarray, starts: np.ndarray) -> None:
@@ -53,10 +48,7 @@ class Tokens:
         return ids
 
     def blocks(self, size: int = 1 << 20) -> Iterator[np.ndarray]:
-        """All ids in order, ``size`` at a time, each block preceded by the last id before it.
-
-        The first block is preceded by ``<eos>``.
-        """
+        """All ids in order, ``size`` at a time, each block preceded by the id before (or <eos>)."""
         before = np.array([1], _IDS)
         for start in range(0, len(self), size):
             block = np.concatenate([before, self.ids[start : start + size]])
@@ -85,8 +77,7 @@ class Corpus:
 class _Words(dict[str, int]):
     """Words, numbered in the order of their first occurrence.
 
-    With ``separated`` words are separated by spaces, as in tokenized corpora; otherwise they are
-    runs of letters and digits, and single punctuation marks (or runs of one mark).
+    Spaces separate words if ``separated``; else a word is a run of letters and digits or of a mark.
     """
 
     def __init__(self, separated: bool) -> None:
@@ -135,16 +126,12 @@ def numbering(level: str, kind: str) -> Numbering:
 
 
 def encoded(
-    splits: Mapping[Stream, Iterable[Piece]],
-    files: Mapping[Stream, Any],
-    numbers: Numbering,
-    min_count: int,
-    limit: int | None,
-) -> tuple[list[str], dict[Stream, np.ndarray]]:
+    splits: Mapping[Stream, Iterable[Piece]], files: Mapping[Stream, Any], numbers: Numbering,
+    min_count: int, limit: int | None,
+) -> tuple[list[str], dict[Stream, np.ndarray]]:  # fmt: skip
     """Write each split's ids into its open file; return the vocabulary and the article starts.
 
-    The text is read once: symbols are numbered as they occur, and renumbered at the end by their
-    frequency in the training split.
+    The text is read once; symbols are renumbered at the end by their frequency in training.
     """
     starts = {stream: _write_numbers(splits[stream], files[stream], numbers) for stream in Stream}
     counts = np.zeros(numbers.count, np.int64)
@@ -190,25 +177,19 @@ def _blocks(file: Any) -> Iterator[tuple[int, np.ndarray]]:
         yield file.tell() - len(data), np.frombuffer(data, _IDS)
 
 
-# --- on disk ------------------------------------------------------------------------------------
-
-
 def load(path: Path, source: Source, level: str, min_count: int, limit: int | None) -> Corpus:
     """The corpus of the files at ``path``, read from its cache or encoded now.
 
     The cache is ``path/.gatecore``, or where that is not writable a folder in the user's cache. It
     is keyed by the text's content and the vocabulary's settings, and appears in one step, complete.
     Several processes may load a corpus at once: one encodes it, the others wait. Symbols with fewer
-    than ``min_count`` occurrences in training, or beyond the ``limit``, become ``<unk>``.
-
-    Raises
-    ------
-    DataError
-        A file cannot be read, a split has no text, or the cache cannot be written.
+    than ``min_count`` occurrences in training, or beyond the ``limit``, become ``<unk>``. Raises
+    DataError if a file cannot be read, a split has no text, or the cache cannot be written.
     """
     content = fingerprint(path, source)
     key = _digest([FORMAT, content, level, min_count, limit])[:16]
-    folders = [path / ".gatecore" / key, _user_cache() / key]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folders = [path / ".gatecore" / key, cache / "gatecore" / "corpora" / key]
     for folder in folders:
         if (corpus := _read(folder, content)) is not None:
             return corpus
@@ -239,11 +220,6 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gatecore" / "corpora"
-
-
 def _writable(folder: Path) -> bool:
     existing = folder if folder.exists() else folder.parent
     return os.access(existing, os.W_OK | os.X_OK)
@@ -252,14 +228,11 @@ def _writable(folder: Path) -> bool:
 def _read(folder: Path, content: str) -> Corpus | None:
     """The corpus of a folder; None if it is absent or incomplete."""
     try:
-        description = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        symbols = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-        splits = {
-            stream: Tokens(
-                np.memmap(folder / f"{name}.ids", _IDS, "r"), np.load(folder / f"{name}.starts.npy")
-            )
-            for stream, name in _NAMES.items()
-        }
+        description, symbols = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+                                for name in ("corpus", "vocabulary"))  # fmt: skip
+        splits = {stream: Tokens(np.memmap(folder / f"{name}.ids", _IDS, "r"),
+                                 np.load(folder / f"{name}.starts.npy"))
+                  for stream, name in _NAMES.items()}  # fmt: skip
     except (OSError, ValueError):
         return None
     if description.get("tokens") != {_NAMES[key]: len(part) for key, part in splits.items()}:
@@ -290,16 +263,17 @@ def _make(
     temporary.mkdir()
     try:
         with contextlib.ExitStack() as stack:
-            files = {
-                stream: stack.enter_context(open(temporary / f"{name}.ids", "w+b"))
-                for stream, name in _NAMES.items()
-            }
+            files = {stream: stack.enter_context(open(temporary / f"{name}.ids", "w+b"))
+                     for stream, name in _NAMES.items()}  # fmt: skip
             splits = {stream: source.pieces(stream) for stream in Stream}
             symbols, starts = encoded(splits, files, numbers, min_count, limit)
             tokens = {stream: file.seek(0, os.SEEK_END) // 4 for stream, file in files.items()}
             for file in files.values():
                 os.fsync(file.fileno())
-        _check_text(source, tokens, len(symbols))
+        for stream, count in tokens.items():
+            if count < 2 or len(symbols) < 3:
+                names = ", ".join(map(str, source.files[stream][:3]))
+                raise DataError(names, "no text", f"the {_NAMES[stream]} split's text")
         for stream, places in starts.items():
             np.save(temporary / f"{_NAMES[stream]}.starts.npy", places)
         description = {"format": FORMAT, "tokens": {_NAMES[s]: n for s, n in tokens.items()}}
@@ -312,27 +286,13 @@ def _make(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_text(source: Source, tokens: Mapping[Stream, int], symbols: int) -> None:
-    """Raise DataError for a split without text."""
-    for stream, count in tokens.items():
-        if count < 2 or symbols < 3:
-            names = ", ".join(map(str, source.files[stream][:3]))
-            raise DataError(names, "no text", f"the {_NAMES[stream]} split's text")
-
-
 def in_memory(
-    articles: Mapping[Stream, list[str]],
-    level: str,
-    min_count: int,
-    limit: int | None,
+    articles: Mapping[Stream, list[str]], level: str, min_count: int, limit: int | None,
     content: str,
-) -> Corpus:
+) -> Corpus:  # fmt: skip
     """The corpus of articles that are strings in memory; parameters as for :func:`load`."""
     files = {stream: io.BytesIO() for stream in Stream}
     pieces = {stream: (Piece(text, True) for text in texts) for stream, texts in articles.items()}
     symbols, starts = encoded(pieces, files, numbering(level, "text"), min_count, limit)
-    splits = {
-        stream: Tokens(np.frombuffer(file.getvalue(), _IDS), starts[stream])
-        for stream, file in files.items()
-    }
-    return Corpus(content, symbols, splits)
+    ids = {stream: np.frombuffer(file.getvalue(), _IDS) for stream, file in files.items()}
+    return Corpus(content, symbols, {stream: Tokens(ids[stream], starts[stream]) for stream in ids})

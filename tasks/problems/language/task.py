@@ -56,14 +56,10 @@ class Language(Task):
     carries: ClassVar = True
     downsize: ClassVar = 32
     presets: ClassVar = {
-        "quick": dict(
-            hidden_size=128, batch_size=32, bptt=32, learning_rate=2e-3, clip_norm=0.1, steps=600,
-            min_count=2, evaluate_every=30, checkpoint_every=150, threads=1,
-        ),
-        "paper": dict(
-            hidden_size=3072, batch_size=128, bptt=128, learning_rate=1e-3, clip_norm=0.1,
-            steps=50_000, evaluate_every=1000, checkpoint_every=1000,
-        ),
+        "quick": dict(hidden_size=128, batch_size=32, bptt=32, learning_rate=2e-3, clip_norm=0.1,
+                      steps=600, min_count=2, evaluate_every=30, checkpoint_every=150, threads=1),
+        "paper": dict(hidden_size=3072, batch_size=128, bptt=128, learning_rate=1e-3, clip_norm=0.1,
+                      steps=50_000, evaluate_every=1000, checkpoint_every=1000),
     }  # fmt: skip
 
     data: Literal["pydoc", "files", "wikitext103"] = "pydoc"
@@ -75,8 +71,7 @@ class Language(Task):
     embedding_size: int | None = Field(None, ge=1, description="null: the hidden size")
     tied: bool = Field(False, description="share the embedding with the output layer")
     adaptive: tuple[int, ...] | None = Field(
-        None, description="cutoffs of torch's adaptive softmax; null: a full softmax"
-    )
+        None, description="cutoffs of torch's adaptive softmax; null: a full softmax")  # fmt: skip
     content: str = Field("", description="identifies the text; determined from the data")
     symbols: int = Field(0, ge=0, description="size of the vocabulary; determined from the data")
 
@@ -96,11 +91,9 @@ class Language(Task):
         return f"Language, {text}, by {self.level}s"
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(
-            input="embedding", input_size=self.symbols, output_size=self.symbols,
-            embedding_size=self.embedding_size, tied=self.tied, adaptive=self.adaptive,
-            loss="cross_entropy", **model,
-        )  # fmt: skip
+        return ModelSpec(input="embedding", input_size=self.symbols, output_size=self.symbols,
+                         embedding_size=self.embedding_size, tied=self.tied, adaptive=self.adaptive,
+                         loss="cross_entropy", **model)  # fmt: skip
 
     def batch(self, seed: int, step: int, size: int) -> Batch:
         tokens = self.corpus().splits[Stream.TRAIN]
@@ -117,19 +110,21 @@ class Language(Task):
         """The encoded text; DataError if it is another than ``content`` identifies."""
         corpus = self._corpus()
         if (corpus.content, len(corpus.symbols)) != (self.content, self.symbols):
-            raise DataError(
-                self.path or "pydoc_data.topics",
-                f"the text {corpus.content} of {len(corpus.symbols)} symbols",
-                f"{self.content} of {self.symbols}, which this run was made for; start another run",
-            )
+            place, text = self.path or "pydoc_data.topics", f"the text {corpus.content}"
+            raise DataError(place, f"{text} of {len(corpus.symbols)} symbols", f"{self.content} of "
+                            f"{self.symbols}, which this run was made for; start another "
+                            "run")  # fmt: skip
         return corpus
 
     def _corpus(self) -> Corpus:
         if self.path is None:
             return _topics(self.level, self.min_count, self.vocabulary)
         corpus = _files(self.path, self.level, self.min_count, self.vocabulary)
-        if self.data == "wikitext103" and self.level == "word":
-            _check_wikitext103(self.path, corpus)
+        checked = self.data == "wikitext103" and self.level == "word"
+        for stream, expected in _WIKITEXT103.items() if checked else ():
+            if (count := len(corpus.splits[stream])) != expected:
+                raise DataError(self.path, f"{count:,} {stream.name.lower()} tokens", "WikiText-103"
+                                f"'s {expected:,}; use data=files for another corpus")  # fmt: skip
         return corpus
 
     def scores(self, metrics: Mapping[str, float]) -> Scores:
@@ -142,10 +137,9 @@ class Language(Task):
 
 
 class Windows(Sequence[Batch]):
-    """A held-out text as consecutive batches, made on access.
+    """A held-out text as consecutive batches of at most ``size`` streams, made on access.
 
-    At most ``size`` streams, each a part of the text; every token is the target of one step. Steps
-    beyond the end of the text have the target -1, which is not scored.
+    Every token is the target of one step; steps beyond the text have the target -1, not scored.
     """
 
     def __init__(self, tokens: Tokens, size: int, bptt: int) -> None:
@@ -196,16 +190,6 @@ def _files(path: str, level: str, min_count: int, limit: int | None) -> Corpus:
     return encoding.load(folder, find(folder), level, min_count, limit)
 
 
-def _check_wikitext103(path: str, corpus: Corpus) -> None:
-    for stream, expected in _WIKITEXT103.items():
-        if (count := len(corpus.splits[stream])) != expected:
-            raise DataError(
-                path,
-                f"{count:,} {stream.name.lower()} tokens",
-                f"WikiText-103's {expected:,}; use data=files for another corpus",
-            )
-
-
 def _baselines(task: Language) -> dict[str, Scores]:
     """Cached beside an encoded corpus that has a folder, as counting a large one takes a while."""
     corpus = task.corpus()
@@ -229,8 +213,6 @@ def _baselines(task: Language) -> dict[str, Scores]:
 def _count(corpus: Corpus) -> dict[str, Scores]:
     train, test = corpus.splits[Stream.TRAIN], corpus.splits[Stream.TEST]
     size = len(corpus.symbols)
-    losses = {
-        "unigram, add-one": ngrams.unigram_loss(train, test, size),
-        "bigram, back-off": ngrams.bigram_loss(train, test, size),
-    }
+    losses = {"unigram, add-one": ngrams.unigram_loss(train, test, size),
+              "bigram, back-off": ngrams.bigram_loss(train, test, size)}  # fmt: skip
     return {name: {"loss": loss, "perplexity": _perplexity(loss)} for name, loss in losses.items()}

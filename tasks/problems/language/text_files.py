@@ -12,11 +12,8 @@ from gatecore.tasks.problems.data_files import DataError, readable
 
 BLOCK = 1 << 20  # characters read at a time
 _TITLE = re.compile(r"^ ?= (?!= )[^\n]*(?<! =) = *$", re.MULTILINE)
-_SPLITS = {  # the names of each split's files
-    Stream.TRAIN: ("train",),
-    Stream.VALIDATION: ("valid", "validation", "val"),
-    Stream.TEST: ("test",),
-}
+_SPLITS = {Stream.TRAIN: ("train",), Stream.VALIDATION: ("valid", "validation", "val"),
+           Stream.TEST: ("test",)}  # the names of each split's files  # fmt: skip
 # pattern of file names, {} being the split: kind of source, regular expression
 _LAYOUTS: dict[str, tuple[Any, str]] = {
     "wiki.{}.tokens": ("tokens", r"wiki\.{}\.tokens"),
@@ -50,22 +47,15 @@ class Source(NamedTuple):
         file is an article. The rows of a parquet file are lines.
         """
         for path in self.files[stream]:
+            texts = _rows(path) if self.kind == "parquet" else _blocks(path)
             if self.kind == "text":
-                for number, text in enumerate(_blocks(path)):
-                    yield Piece(text, starts=number == 0)
+                yield from (Piece(text, starts=number == 0) for number, text in enumerate(texts))
             else:
-                texts = _blocks(path) if self.kind == "tokens" else _rows(path)
                 yield from _articles(texts)
 
 
 def find(path: Path) -> Source:
-    """The files of the corpus in the folder ``path``.
-
-    Raises
-    ------
-    DataError
-        The folder does not exist, has no known layout, or lacks a split.
-    """
+    """The files of the corpus in a folder; DataError if it has no known layout or lacks a split."""
     with readable(path, f"a folder with {_EXPECTED}"):
         entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     for layout, (kind, pattern) in _LAYOUTS.items():
@@ -85,11 +75,8 @@ def _match(path: Path, candidates: list[Path], pattern: str) -> dict[Stream, lis
     splits = {}
     for stream, names in _SPLITS.items():
         form = re.compile(pattern.replace("{}", f"({'|'.join(names)})"))
-        splits[stream] = [
-            file
-            for file in candidates
-            if form.fullmatch(file.relative_to(path).as_posix()) and file.is_file()
-        ]
+        files = [f for f in candidates if form.fullmatch(f.relative_to(path).as_posix())]
+        splits[stream] = [file for file in files if file.is_file()]
     return {stream: files for stream, files in splits.items() if files}
 
 

@@ -15,10 +15,9 @@ from gatecore.tasks.problems.data_files import DataError, readable
 CLASSES = 10
 _RECORD = 1 + 3 * 1024  # bytes of CIFAR-10's binary version: a label, then red, green, blue planes
 _IDX = {2051: 3, 2049: 1}  # magic number: dimensions, of unsigned bytes
-_UNPICKLING_ERRORS = (
-    pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, TypeError,
-    ValueError, OverflowError, MemoryError, RecursionError, zlib.error,
-)  # fmt: skip
+_UNPICKLING_ERRORS = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError,
+                      KeyError, TypeError, ValueError, OverflowError, MemoryError, RecursionError,
+                      zlib.error)  # fmt: skip
 _SUBFOLDERS = ("", "MNIST/raw", "raw", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 

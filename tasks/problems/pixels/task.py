@@ -14,13 +14,11 @@ from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.pixels.image_files import CLASSES, Images, cifar10, mnist
 
 _BATCH = 50  # of the paper
-_TABLE_3 = dict(
-    batch_size=_BATCH, learning_rate=1e-3, steps=3800, evaluate_every=50, checkpoint_every=200,
-)  # fmt: skip
+_TABLE_3 = dict(batch_size=_BATCH, learning_rate=1e-3, steps=3800, evaluate_every=50,
+                checkpoint_every=200)  # fmt: skip
 _ZONEOUT = {"lstm": (0.5, 0.05)}  # by core
-_QUICK = dict(
-    hidden_size=128, batch_size=64, learning_rate=2e-3, steps=800, evaluate_every=100, judged=1000,
-)  # fmt: skip
+_QUICK = dict(hidden_size=128, batch_size=64, learning_rate=2e-3, steps=800, evaluate_every=100,
+              judged=1000)  # fmt: skip
 
 
 class _Dataset(NamedTuple):
@@ -72,14 +70,10 @@ class Pixels(Task):
     name: ClassVar = "pixels"
     score: ClassVar = "accuracy"
     presets: ClassVar = {
-        "quick": dict(
-            hidden_size=128, batch_size=64, learning_rate=2e-3, steps=600,
-            evaluate_every=30, checkpoint_every=150, threads=1,
-        ),
-        "paper": dict(
-            hidden_size=512, batch_size=50, learning_rate=1e-3, steps=3800,
-            evaluate_every=50, checkpoint_every=200,
-        ),
+        "quick": dict(hidden_size=128, batch_size=64, learning_rate=2e-3, steps=600,
+                      evaluate_every=30, checkpoint_every=150, threads=1),
+        "paper": dict(hidden_size=512, batch_size=50, learning_rate=1e-3, steps=3800,
+                      evaluate_every=50, checkpoint_every=200),
         "table3": _TABLE_3,
         "table3-zoneout": dict(_TABLE_3, dropout=0.5),
     }  # fmt: skip
@@ -121,10 +115,9 @@ class Pixels(Task):
         return f"{_DATASETS[self.data].title}, pixel by pixel{order}"
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(
-            input="dense", input_size=_DATASETS[self.data].channels,
-            output_size=CLASSES, head=(256,), read=1, loss="cross_entropy", **model,
-        )  # fmt: skip
+        return ModelSpec(input="dense", input_size=_DATASETS[self.data].channels,
+                         output_size=CLASSES, head=(256,), read=1, loss="cross_entropy",
+                         **model)  # fmt: skip
 
     def batch(self, seed: int, step: int, size: int) -> Batch:
         images = self.images(Stream.TRAIN)

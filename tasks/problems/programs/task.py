@@ -62,15 +62,11 @@ class Programs(GeneratedTask):
     score: ClassVar = "accuracy"
     downsize: ClassVar = 32
     presets: ClassVar = {
-        "quick": dict(
-            category="control", length=2, nesting=4, level_steps=250, hidden_size=128,
-            batch_size=64, learning_rate=3e-3, steps=4000, evaluate_every=200,
-            checkpoint_every=500, threads=1,
-        ),
-        "paper": dict(
-            length=9, nesting=4, hidden_size=1024, batch_size=128, learning_rate=1e-3,
-            steps=500_000, evaluate_every=1000, checkpoint_every=1000,
-        ),
+        "quick": dict(category="control", length=2, nesting=4, level_steps=250, hidden_size=128,
+                      batch_size=64, learning_rate=3e-3, steps=4000, evaluate_every=200,
+                      checkpoint_every=500, threads=1),
+        "paper": dict(length=9, nesting=4, hidden_size=1024, batch_size=128, learning_rate=1e-3,
+                      steps=500_000, evaluate_every=1000, checkpoint_every=1000),
     }  # fmt: skip
 
     grammar: Literal["santoro", "zaremba"] = Field("santoro", description="of the programs")
@@ -112,10 +108,9 @@ class Programs(GeneratedTask):
         return f"{kind}, nesting {self.nesting}, length {self.length}"
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(
-            input="one_hot", input_size=len(self._grammar.symbols),
-            output_size=len(self._grammar.answers), read=self._read, loss="cross_entropy", **model,
-        )  # fmt: skip
+        return ModelSpec(input="one_hot", input_size=len(self._grammar.symbols),
+                         output_size=len(self._grammar.answers), read=self._read,
+                         loss="cross_entropy", **model)  # fmt: skip
 
     def draw(self, stream: Stream, seed: int, index: int, size: int) -> Batch:
         return self.sample(generator(seed, stream, index), size, stream, index)
