@@ -66,6 +66,7 @@ MOVED = {
     "tasks.report": "tasks.reports.report",
     "tasks.results": "tasks.reports.aggregate",
     "tasks.seeds": "tasks.reports.paired_statistics",
+    "tasks.environments.colours": "tasks.environments.maps",
     "tasks.cli.errors": "tasks.cli.settings",
     "tasks.cli.report": "tasks.cli.analysis",
 }

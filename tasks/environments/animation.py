@@ -76,6 +76,5 @@ def save_gif(
     for indexed in indices.reshape(stack.shape[:3]).astype(np.uint8):
         frames.append(Image.fromarray(indexed))
         frames[-1].putpalette(colours.astype(np.uint8).tobytes())
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0
-    )
+    duration = round(1000 * seconds)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)

@@ -8,17 +8,13 @@ import numpy as np
 
 from gatecore import _checks
 from gatecore._namespace import Array
-from gatecore.contracts.environment import (
-    Environment,
-    StepResult,
-    generator_state,
-    set_generator_state,
-)
+from gatecore.contracts import environment
+from gatecore.contracts.environment import StepResult
 
 _GENERATOR = "generator"
 
 
-class ArrayEnvironment(Environment):
+class ArrayEnvironment(environment.Environment):
     """An environment whose state is a random generator and a few arrays.
 
     A subclass sets the attributes of :class:`gatecore.contracts.environment.Environment`, names its
@@ -32,16 +28,13 @@ class ArrayEnvironment(Environment):
     def reset(self, rng: np.random.Generator | int) -> Array:
         """Start new episodes, now and later drawn from ``rng``; return the first observations.
 
-        ``rng`` is a seed or a PCG64 generator, as ``numpy.random.default_rng`` makes; TypeError
-        otherwise.
+        ``rng`` is a seed or a PCG64 generator, as ``default_rng`` makes; TypeError otherwise.
         """
         rng = _checks.generator(rng)
-        if not isinstance(rng.bit_generator, np.random.PCG64):
-            kind = type(rng.bit_generator).__name__
-            raise TypeError(
-                f"rng must have a PCG64 bit generator, as default_rng: got {kind}; "
-                "use numpy.random.default_rng(seed)"
-            )
+        if not isinstance(bits := rng.bit_generator, np.random.PCG64):
+            raise TypeError(f"rng must have a PCG64 bit generator, as default_rng: got "
+                            f"{type(bits).__name__}; use "
+                            "numpy.random.default_rng(seed)")  # fmt: skip
         self._rng = rng
         self.renew(np.arange(self.size))
         return self.observe()
@@ -73,7 +66,7 @@ class ArrayEnvironment(Environment):
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the arrays in ``state_names``, and the generator's state."""
         state = {name: getattr(self, name).copy() for name in self.state_names}
-        return state | {_GENERATOR: generator_state(self._rng)}
+        return state | {_GENERATOR: environment.generator_state(self._rng)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Array:
         """Continue from what :meth:`state_dict` returned; return the current observations.
@@ -87,19 +80,16 @@ class ArrayEnvironment(Environment):
         """
         expected = self.state_dict()
         if different := sorted(set(expected) ^ set(state)):
-            raise ValueError(
-                f"state must have the entries {sorted(expected)}; missing or unknown: {different}"
-            )
+            raise ValueError(f"state must have the entries {sorted(expected)}; missing or "
+                             f"unknown: {different}")  # fmt: skip
         arrays = {name: np.asarray(part) for name, part in state.items()}
         for name, like in expected.items():
-            part = arrays[name]
-            if (part.dtype, part.shape) != (like.dtype, like.shape):
-                raise ValueError(
-                    f"state[{name!r}] must be {like.dtype} {like.shape}, got {part.dtype} "
-                    f"{part.shape}; load it into an environment with the same settings"
-                )
+            if ((part := arrays[name]).dtype, part.shape) != (like.dtype, like.shape):
+                raise ValueError(f"state[{name!r}] must be {like.dtype} {like.shape}, got "
+                                 f"{part.dtype} {part.shape}; load it into an environment with "
+                                 "the same settings")  # fmt: skip
         self._rng = np.random.default_rng(0)
-        set_generator_state(self._rng, arrays.pop(_GENERATOR))
+        environment.set_generator_state(self._rng, arrays.pop(_GENERATOR))
         for name, part in arrays.items():
             setattr(self, name, part.copy())
         return self.observe()

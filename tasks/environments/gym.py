@@ -20,6 +20,8 @@ from gatecore.tasks.environments.match import Match
 RENDER_MODES = ["rgb_array", "ansi"]
 _METADATA: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
 _VECTOR_METADATA = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+Info = dict[str, Any]
+Reset = tuple[np.ndarray, Info]  # observations and info
 
 
 class _Rendered:
@@ -76,20 +78,17 @@ class MatchEnv(_Rendered, gymnasium.Env):
         self.observation_space, self.action_space = spaces
         self._over = True
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Reset:
         super().reset(seed=seed)
         self._over = False
         return self.match.reset(self.np_random)[0], {}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
         if self._over:
             raise RuntimeError("the episode is over: call reset() before step()")
-        reward, ended, score = self.match.advance(np.array([action]))
-        self._over = bool(ended[0])
-        observation = self.match.observe()[0]
-        return observation, float(reward[0]), self._over, False, {"score": float(score[0])}
+        (reward,), (ended,), (score,) = self.match.advance(np.array([action]))
+        self._over, info = bool(ended), {"score": float(score)}
+        return self.match.observe()[0], float(reward), self._over, False, info
 
     def render(self) -> Any:
         return self._render(0)
@@ -126,17 +125,13 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
         self.observation_space = batch_space(observation, num_envs)
         self.action_space = batch_space(action, num_envs)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Reset:
         super().reset(seed=seed)
         return self.match.reset(self.np_random), {}
 
-    def step(
-        self, actions: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
         reward, ended, score = self.match.advance(actions)
-        info: dict[str, Any] = {"score": np.where(ended, 0, score), "_score": ~ended}
+        info: Info = {"score": np.where(ended, 0, score), "_score": ~ended}
         if ended.any():
             last, episodes = self.match.observe(), np.flatnonzero(ended)
             for k in episodes:

@@ -1,9 +1,11 @@
-"""The maps of Match as text, the cells of its boards, and shortest paths between them."""
+"""The maps of Match as text, the cells of its boards, shortest paths, and the colours."""
 
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+
+from gatecore import _checks
 
 ACTIVE = (
     "  ppppppp  ",
@@ -52,6 +54,17 @@ MARGIN = VIEW // 2  # of floor around the map, so that each view lies inside the
 STRIDE = WIDTH + 2 * MARGIN
 CELLS = (HEIGHT + 2 * MARGIN) * STRIDE
 
+# the colours of floor, wall, apple, player, and those that pads' are drawn from
+FIXED = np.array([(204, 204, 204), (25, 25, 25), (140, 178, 0), (229, 149, 110)], np.uint8)
+NAMED = {
+    "primary": [(255, 0, 0), (0, 255, 0), (0, 0, 255)],
+    "palette": [
+        (0, 0, 0), (0, 0, 170), (0, 170, 0), (0, 170, 170), (170, 0, 0), (170, 0, 170),
+        (170, 85, 0), (170, 170, 170), (85, 85, 85), (85, 85, 255), (85, 255, 85),
+        (85, 255, 255), (255, 85, 85), (255, 85, 255), (255, 255, 85), (255, 255, 255),
+    ],
+}  # fmt: skip
+
 MOVES = np.array([-STRIDE, STRIDE, -1, 1])  # north, south, west, east
 _STEPS = np.arange(-MARGIN, MARGIN + 1)
 WINDOW = (_STEPS[:, None] * STRIDE + _STEPS).ravel()  # from the player to the cells it sees
@@ -93,3 +106,26 @@ def first_actions(free: np.ndarray, goal: int) -> np.ndarray:
                 queue.append(previous)
                 actions[previous] = action
     return actions
+
+
+def resolve(colours: str | Sequence[tuple[int, int, int]] | None, pads: int) -> np.ndarray:
+    """The colours that ``pads`` pads are drawn from, uint8 (colours, 3); see :class:`Match`.
+
+    ValueError for an unknown name; for triples that are not integers 0..255, occur twice or are in
+    ``FIXED``; and for fewer colours than pads.
+    """
+    if colours is None:
+        colours = "primary" if pads <= len(NAMED["primary"]) else "palette"
+    if isinstance(colours, str):
+        colours = NAMED[_checks.choice("colours", colours, NAMED)]
+    array = np.array(colours)
+    integers = array.ndim == 2 and array.shape[1] == 3 and array.dtype.kind in "iu"
+    if not integers or array.min() < 0 or array.max() > 255:
+        raise ValueError(f"colours must be triples of integers 0..255, got {colours!r}")
+    if len(array) < pads:
+        raise ValueError(f"colours must be at least {pads}, one for each pad, got {len(array)}; "
+                         "add some, or use fewer pads")  # fmt: skip
+    if len(np.unique(np.concatenate([array, FIXED]), axis=0)) < len(array) + len(FIXED):
+        raise ValueError(f"colours must differ from each other and from {FIXED.tolist()}, which "
+                         f"are floor, wall, apple and player; got {colours!r}")  # fmt: skip
+    return array.astype(np.uint8)

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from gatecore import _checks
-from gatecore.tasks.environments import colours as palettes
 from gatecore.tasks.environments import maps
 from gatecore.tasks.environments.base import ArrayEnvironment, distinct_draws
 from gatecore.tasks.environments.maps import APPLE, CELLS, FLOOR, PADS, PLAYER, VIEW, WALL
@@ -94,25 +93,22 @@ class Match(ArrayEnvironment):
     state_names: ClassVar = ("position", "phase", "frame", "board", "palette", "eaten")
 
     def __init__(
-        self,
-        size: int,
-        level: Literal["passive", "active"] = "passive",
-        phases: tuple[int, int, int] = (15, 90, 15),
-        apple_reward: float = 0.0,
-        pads: int = 3,
-        wrong_reward: float = 0.0,
-        right_reward: float = 10.0,
-        colours: str | Sequence[tuple[int, int, int]] | None = None,
-        ends_at_choice: bool = False,
-    ) -> None:
+        self, size: int, level: Literal["passive", "active"] = "passive",
+        phases: tuple[int, int, int] = (15, 90, 15), apple_reward: float = 0.0, pads: int = 3,
+        wrong_reward: float = 0.0, right_reward: float = 10.0,
+        colours: str | Sequence[tuple[int, int, int]] | None = None, ends_at_choice: bool = False,
+    ) -> None:  # fmt: skip
         self.size = _checks.integer("size", size)
         self.level = _checks.choice("level", level, ("passive", "active"))
-        self.phases = _phases(phases)
+        if len(phases) != 3:
+            raise ValueError(f"phases must be three numbers of frames, got {phases!r}")
+        self.phases = tuple(_checks.integer(f"phases[{k}]", frames, at_least=int(k != DISTRACTOR))
+                            for k, frames in enumerate(phases))  # fmt: skip
         if _checks.integer("pads", pads) not in maps.REWARD:
             raise ValueError(f"pads must be one of {list(maps.REWARD)}, got {pads}")
         self.pads = pads
         self.apple_reward = _checks.number("apple_reward", apple_reward)
-        self.colours = palettes.resolve(colours, pads)
+        self.colours = maps.resolve(colours, pads)
         self.ends_at_choice = bool(ends_at_choice)
         self.horizon = sum(self.phases)
         self._lengths = np.array(self.phases)
@@ -123,7 +119,7 @@ class Match(ArrayEnvironment):
         self.position, self.phase, self.frame = np.zeros((3, self.size), np.int64)
         self.board = np.zeros((self.size, CELLS), np.uint8)
         self.palette = np.zeros((self.size, PADS + pads, 3), np.uint8)
-        self.palette[:, :PADS] = palettes.FIXED
+        self.palette[:, :PADS] = maps.FIXED
         self.eaten = np.zeros((self.size, REGROWTH), np.uint8)
         self.reset(0)
 
@@ -135,9 +131,7 @@ class Match(ArrayEnvironment):
         score, chose = self._choose(here)
         reward = score + self._eat(here)
         over = self.frame == self._lengths[self.phase]
-        ended = over & (self.phase == REWARD)
-        if self.ends_at_choice:
-            ended |= chose
+        ended = over & (self.phase == REWARD) | (self.ends_at_choice & chose)
         if over.any():
             self._next_phase(over & ~ended)
         return reward, ended, score
@@ -213,16 +207,12 @@ class Match(ArrayEnvironment):
     def _next_phase(self, over: np.ndarray) -> None:
         """Start the next phase of the episodes whose phase is over."""
         explored = over & (self.phase == EXPLORE) & (self.phases[DISTRACTOR] > 0)
-        self._start_distractor(np.flatnonzero(explored))
-        self._start_reward(np.flatnonzero(over & ~explored))
-
-    def _start_distractor(self, episodes: np.ndarray) -> None:
+        episodes = np.flatnonzero(explored)
         self._start(episodes, DISTRACTOR, self._maps.distractor, self._maps.distractor_starts)
         places = distinct_draws(self._rng, len(episodes), len(self._maps.apples), APPLES)
         self.board[episodes[:, None], self._maps.apples[places]] = APPLE
         self.eaten[episodes] = 0
-
-    def _start_reward(self, episodes: np.ndarray) -> None:
+        episodes = np.flatnonzero(over & ~explored)
         self._start(episodes, REWARD, self._maps.reward, self._maps.reward_starts)
         order = distinct_draws(self._rng, len(episodes), self.pads, self.pads)
         self.board[episodes[:, None], self._maps.pads] = PADS + order
@@ -230,9 +220,7 @@ class Match(ArrayEnvironment):
     def _start(
         self, episodes: np.ndarray, phase: int, board: np.ndarray, starts: np.ndarray
     ) -> None:
-        self.phase[episodes] = phase
-        self.frame[episodes] = 0
-        self.board[episodes] = board
+        self.phase[episodes], self.frame[episodes], self.board[episodes] = phase, 0, board
         self.position[episodes] = self._rng.choice(starts, len(episodes))
 
 
@@ -249,12 +237,3 @@ class _Maps:
         self.reward = maps.board(maps.REWARD[pads])
         self.pads = maps.cells(maps.REWARD[pads], "p")
         self.reward_starts = maps.cells(maps.REWARD[pads], "+")
-
-
-def _phases(phases: Sequence[int]) -> tuple[int, ...]:
-    if len(phases) != 3:
-        raise ValueError(f"phases must be three numbers of frames, got {phases!r}")
-    return tuple(
-        _checks.integer(f"phases[{k}]", frames, at_least=int(k != DISTRACTOR))
-        for k, frames in enumerate(phases)
-    )

@@ -64,9 +64,8 @@ class MemoryChain(ArrayEnvironment):
         self.bits = _checks.integer("bits", bits)
         self.shape = (2 + self.bits,)
         self.horizon = self.length + 1
-        self.frame = np.zeros(self.size, np.int64)
+        self.frame, self.query = np.zeros((2, self.size), np.int64)
         self.context = np.zeros((self.size, self.bits), np.int8)
-        self.query = np.zeros(self.size, np.int64)
         self.reset(0)
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

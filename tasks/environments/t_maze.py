@@ -8,8 +8,7 @@ from gatecore import _checks
 from gatecore.tasks.environments.base import ArrayEnvironment
 
 RIGHT, UP, LEFT, DOWN = range(4)
-_ALONG = np.array([1, 0, -1, 0])
-_ASIDE = np.array([0, 1, 0, -1])
+_ALONG, _ASIDE = np.array([[1, 0, -1, 0], [0, 1, 0, -1]])  # of each action
 
 
 class TMaze(ArrayEnvironment):
@@ -64,8 +63,7 @@ class TMaze(ArrayEnvironment):
         self.size = _checks.integer("size", size)
         self.length = _checks.integer("length", length)
         self.horizon = self.length + 1
-        self.position = np.zeros(self.size, np.int64)
-        self.frame = np.zeros(self.size, np.int64)
+        self.position, self.frame = np.zeros((2, self.size), np.int64)
         self.cue = np.zeros(self.size, np.float32)
         self.reset(0)
 

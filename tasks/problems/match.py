@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from gatecore.tasks.environments import scripted_policies
-from gatecore.tasks.environments.colours import FIXED
+from gatecore.tasks.environments.maps import FIXED
 from gatecore.tasks.environments.match import Match
 from gatecore.tasks.problems.agent_task import AgentTask
 from gatecore.tasks.problems.base import PERFECT, Scores, Stream

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gatecore.tasks.environments import maps
-from gatecore.tasks.environments.colours import NAMED
+from gatecore.tasks.environments.maps import NAMED
 from gatecore.tasks.environments.match import Match
 
 NORTH, SOUTH, WEST, EAST = range(4)

@@ -31,15 +31,14 @@ class Images(NamedTuple):
 def mnist(folder: Path) -> tuple[Images, Images]:
     """Training and test images (n, 784, 1) of IDX files with MNIST's names, plain or .gz.
 
-    Raises
-    ------
-    DataError
-        A file is missing or damaged.
+    Raises DataError, as all readers of this module, if a file is missing or damaged.
     """
     parts = []
     for part in ("train", "t10k"):
-        images = _find(folder, [f"{part}-images-idx3-ubyte", f"{part}-images.idx3-ubyte"])
-        labels = _find(folder, [f"{part}-labels-idx1-ubyte", f"{part}-labels.idx1-ubyte"])
+        images, labels = (
+            _find(folder, [f"{part}-{name}{mark}{kind}-ubyte" for mark in "-."])
+            for name, kind in (("images", "idx3"), ("labels", "idx1"))
+        )
         pixels, classes = read_idx(images, 2051), read_idx(labels, 2049)
         if pixels.shape[1:] != (28, 28):
             size = " x ".join(map(str, pixels.shape[1:]))
@@ -50,13 +49,7 @@ def mnist(folder: Path) -> tuple[Images, Images]:
 
 
 def cifar10(folder: Path) -> tuple[Images, Images]:
-    """Training and test images (n, 1024, 3) of CIFAR-10, binary or Python version.
-
-    Raises
-    ------
-    DataError
-        A file is missing or damaged.
-    """
+    """Training and test images (n, 1024, 3) of CIFAR-10, binary or Python version."""
     parts = []
     for names in ([f"data_batch_{k}" for k in range(1, 6)], ["test_batch"]):
         batches = [_cifar_batch(_find(folder, [f"{name}.bin", name])) for name in names]
@@ -77,13 +70,7 @@ def _find(folder: Path, names: list[str]) -> Path:
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:
-    """The uint8 array of an IDX file with this magic number (2051: images, 2049: labels).
-
-    Raises
-    ------
-    DataError
-        The file is missing or damaged.
-    """
+    """The uint8 array of an IDX file with this magic number (2051: images, 2049: labels)."""
     size = 4 * (1 + _IDX[magic])
     with _open(path, f"an IDX file with magic number {magic}") as file:
         header = _read(file, size)
@@ -96,9 +83,8 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         content = _read(file, expected + 1)
     if len(content) != expected:
         count = "more" if len(content) > expected else str(len(content))
-        raise DataError(
-            path, f"{count} bytes after the header", f"{expected}, for the shape {tuple(shape)}"
-        )
+        needed = f"{expected}, for the shape {tuple(shape)}"
+        raise DataError(path, f"{count} bytes after the header", needed)
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -134,9 +120,6 @@ def _check_labels(images: Path, count: int, labels: Path, classes: np.ndarray) -
             raise DataError(labels, f"the label {label}", f"labels in 0..{CLASSES - 1}")
 
 
-# --- CIFAR-10 -----------------------------------------------------------------------------------
-
-
 def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (n, 3072), planes of red, green and blue, and labels (n,)."""
     binary = path.name.removesuffix(".gz").endswith(".bin")
@@ -149,9 +132,8 @@ def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with _open(path, "a batch of CIFAR-10, binary version") as file:
         content = _read(file, 1 << 30)
     if not content or len(content) % _RECORD:
-        raise DataError(
-            path, f"{len(content)} bytes", f"a multiple of {_RECORD}: a label and 3072 pixels each"
-        )
+        expected = f"a multiple of {_RECORD}: a label and 3072 pixels each"
+        raise DataError(path, f"{len(content)} bytes", expected)
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]
 
@@ -191,10 +173,9 @@ class _Array:
 
 
 class _Dtype:
-    """Stand-in for the dtype of bytes."""
+    """Stand-in for the dtype of bytes; it ignores the byte order and the like."""
 
-    def __setstate__(self, state: Any) -> None:
-        """Byte order and the like, which bytes do not have."""
+    def __setstate__(self, state: Any) -> None: ...
 
 
 class _Unpickler(pickle.Unpickler):
@@ -211,11 +192,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _stand_ins() -> dict[tuple[str, str], Callable[..., Any]]:
-    """Replacements for the names in an array's pickle.
-
-    They are functions, which a pickle cannot instantiate, and new for each file: a pickle can set
-    a function's attributes.
-    """
+    """Functions, of which a pickle makes no instances; new for each, as it can set attributes."""
 
     def array(*arguments: Any) -> _Array:
         return _Array()

@@ -81,9 +81,8 @@ class Pixels(Task):
     data: Literal["digits", "mnist", "cifar10"] = "digits"
     path: str | None = Field(None, description="folder with the files of mnist or cifar10")
     permute: bool = Field(False, description="read the pixels in bit-reversed order")
-    judged: int | None = Field(
-        None, ge=1, description="number of validation and of test images, from the first; null: all"
-    )
+    judged: int | None = Field(None, ge=1, description="number of validation and of test images, "
+                               "from the first; null: all")  # fmt: skip
 
     @model_validator(mode="after")
     def _check_path(self) -> Self:
@@ -132,9 +131,8 @@ class Pixels(Task):
     def images(self, stream: Stream) -> Images:
         """The images of a split, with pixels in the order in which they are read."""
         images = _splits(self.data, self.path, self.permute)[stream]
-        if stream is Stream.TRAIN or self.judged is None:
-            return images
-        return Images(*(part[: self.judged] for part in images))
+        count = None if stream is Stream.TRAIN else self.judged
+        return Images(*(part[:count] for part in images))
 
     def baselines(self) -> dict[str, Scores]:
         """Class frequencies, and class frequencies given the last pixel."""
@@ -190,20 +188,15 @@ def _splits(data: str, path: str | None, permute: bool) -> dict[Stream, Images]:
 
 
 def _digits() -> dict[Stream, Images]:
+    """The digits, split by the rank of each image within its class."""
     from sklearn.datasets import load_digits  # takes a second to import
 
     data, labels = load_digits(return_X_y=True)
-    pixels, stream = (data[..., None] / 16).astype(np.float32), _stratified(labels)
-    return {key: Images(pixels[stream == key], labels[stream == key]) for key in Stream}
-
-
-def _stratified(labels: np.ndarray) -> np.ndarray:
-    """The split of each image, by its rank within its class."""
-    rank = np.empty_like(labels)
+    pixels, rank = (data[..., None] / 16).astype(np.float32), np.empty_like(labels)
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[members] = np.arange(len(members)) % 20
-    return np.select([rank < 3, rank < 6], [Stream.TEST, Stream.VALIDATION], Stream.TRAIN)
+        rank[labels == label] = np.arange(np.sum(labels == label)) % 20
+    stream = np.select([rank < 3, rank < 6], [Stream.TEST, Stream.VALIDATION], Stream.TRAIN)
+    return {key: Images(pixels[stream == key], labels[stream == key]) for key in Stream}
 
 
 @functools.lru_cache(maxsize=1)
@@ -217,11 +210,8 @@ def _files(data: str, path: str) -> dict[Stream, Images]:
     if not validation:
         expected = f"{dataset.validation_share} or more"
         raise DataError(path, f"{len(train.labels)} training images", expected)
-    return {
-        Stream.TRAIN: Images(*(part[:-validation] for part in train)),
-        Stream.VALIDATION: Images(*(part[-validation:] for part in train)),
-        Stream.TEST: test,
-    }
+    return {Stream.TRAIN: Images(*(part[:-validation] for part in train)), Stream.TEST: test,
+            Stream.VALIDATION: Images(*(part[-validation:] for part in train))}  # fmt: skip
 
 
 def _epochs(count: int, seed: int, start: int, stop: int) -> np.ndarray:

@@ -43,13 +43,9 @@ def _santoro(draw: Draw, operations: Operations, length: int, nesting: int) -> t
 
 
 def _binary(
-    sign: str,
-    apply: Callable[[int, int], int],
-    value: int,
-    text: str,
-    literal: Callable[[], int],
-    draw: Draw,
-) -> Term:
+    sign: str, apply: Callable[[int, int], int],
+    value: int, text: str, literal: Callable[[], int], draw: Draw,
+) -> Term:  # fmt: skip
     other = literal()
     return apply(value, other), f"{text}{sign}{other}"
 

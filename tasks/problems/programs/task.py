@@ -10,24 +10,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
-from gatecore.tasks.problems.base import (
-    GeneratedTask,
-    Scores,
-    Stream,
-    frequency_scores,
-    generator,
-)
+from gatecore.tasks.problems.base import GeneratedTask, Scores, Stream, frequency_scores, generator
 from gatecore.tasks.problems.programs.grammars import GRAMMARS, Draw, Grammar
 
 PAD = "\0"  # becomes the token -1
 BUCKET = 8  # lengths are rounded up to multiples of it, so that a compiling backend sees few shapes
 _SPLIT = (Stream.VALIDATION, Stream.TEST) + 8 * (Stream.TRAIN,)  # of programs, by their hash
-_SIZES = {  # by core and preset
-    "rmc": {
-        "quick": {"hidden_size": 64, "steps": 2000},
-        "paper": {"hidden_size": 512, "steps": 200_000},
-    }
-}
+_SIZES = {"rmc": {"quick": {"hidden_size": 64, "steps": 2000},
+                  "paper": {"hidden_size": 512, "steps": 200_000}}}  # by core, preset  # fmt: skip
 _COUNTED = 4096  # training and test programs of the frequency baselines
 
 
@@ -78,17 +68,14 @@ class Programs(GeneratedTask):
     )
     length: int = Field(9, ge=1, le=12, description="digits of a literal")
     nesting: int = Field(4, ge=1, le=10, description="operations of a program")
-    level_steps: int = Field(
-        5000, ge=1, description="training steps at each level of naive and combined curricula"
-    )
+    level_steps: int = Field(5000, ge=1, description="training steps at each level of naive and "
+                             "combined curricula")  # fmt: skip
 
     @model_validator(mode="after")
     def _check_category(self) -> Self:
         if self.category not in (known := self._grammar.categories):
-            raise ValueError(
-                f"category={self.category!r} is none of grammar={self.grammar!r}, which has "
-                f"{', '.join(known)} only"
-            )
+            raise ValueError(f"category={self.category!r} is none of grammar={self.grammar!r}, "
+                             f"which has {', '.join(known)} only")  # fmt: skip
         return self
 
     @classmethod
@@ -126,8 +113,7 @@ class Programs(GeneratedTask):
     ) -> list[tuple[str, str]]:
         """The programs of :meth:`sample` with their answers, as text."""
         draw = random.Random(int.from_bytes(rng.bytes(16))).random
-        program = self._grammar.program
-        operations = self._grammar.categories[self.category]
+        program, operations = self._grammar.program, self._grammar.categories[self.category]
         examples = []
         for _ in range(size):
             level = (self.length, self.nesting) if stream else self._level(draw, step)
@@ -197,24 +183,16 @@ def _table(symbols: str) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _baselines(task: Programs) -> dict[str, Scores]:
     hardest, grammar = task.model_copy(update={"curriculum": "baseline"}), GRAMMARS[task.grammar]
-    train, test = (
-        hardest.sample(generator(0, stream, 0), _COUNTED, stream)
-        for stream in (Stream.TRAIN, Stream.TEST)
-    )
+    train, test = (hardest.sample(generator(0, stream, 0), _COUNTED, stream)
+                   for stream in (Stream.TRAIN, Stream.TEST))  # fmt: skip
     place = np.broadcast_to(np.arange(len(test.targets))[:, None], test.targets.shape)
-    contexts = {
-        "most frequent character": (0 * place, 0 * place),
-        "most frequent at each place": (place, place),
-    }
+    contexts = {"most frequent character": (0 * place, 0 * place),
+                "most frequent at each place": (place, place)}  # fmt: skip
     if grammar.forced:
         contexts["most frequent at each place after each character"] = tuple(
             len(grammar.symbols) * place + part.inputs[-len(place) :] for part in (train, test)
         )
-    labels = train.targets, test.targets
-    return {
-        name: frequency_scores(
-            ((c[t >= 0], t[t >= 0]) for c, t in zip(pair, labels, strict=True)),
-            len(grammar.answers),
-        )
-        for name, pair in contexts.items()
-    }
+    targets, classes = (train.targets, test.targets), len(grammar.answers)
+    pairs = {name: [(c[t >= 0], t[t >= 0]) for c, t in zip(parts, targets, strict=True)]
+             for name, parts in contexts.items()}  # fmt: skip
+    return {name: frequency_scores(splits, classes) for name, splits in pairs.items()}
