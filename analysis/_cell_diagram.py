@@ -15,8 +15,6 @@ Point = tuple[float, float]
 def refined_cell() -> Figure:
     """Figure 1: forget gate f and refine gate r form the effective gate g (equations 9-15).
 
-    Examples
-    --------
     >>> refined_cell().get_size_inches().tolist()
     [8.0, 4.4]
     """

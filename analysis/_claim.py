@@ -32,23 +32,11 @@ CheckResult = tuple[Any, Sequence[tuple[str, Any]]]
 class Claim:
     """A claim of the paper and its verdict.
 
-    Attributes
-    ----------
-    name : str
-        Where the paper makes the claim.
-    statement : str
-        The paper's statement.
-    verdict : str
-        "holds", "holds as corrected", "false as stated", or "not established" if a fact of the
-        evidence fails.
-    evidence : str
-        The facts tested, separated by "; ". A fact that fails begins with "FAILED: ".
-    ok : bool
-        Whether the verdict is the expected one.
-    truth : str
-        The correct statement.
-    method : str
-        How the facts are established, for example "symbolic proof".
+    ``name`` is where the paper makes it, ``statement`` the paper's statement, ``truth`` the correct
+    one. ``verdict`` is "holds", "holds as corrected", "false as stated", or "not established" if a
+    fact of the evidence fails; ``ok`` is whether it is the expected one. ``evidence`` has the facts
+    tested, separated by "; "; a fact that fails begins with "FAILED: ". ``method`` is how the facts
+    are established, for example "symbolic proof".
     """
 
     name: str
@@ -71,13 +59,10 @@ class Proposition(NamedTuple):
     check: Callable[[], CheckResult]
 
     def judge(self) -> Claim:
-        """Run the check and give the verdict.
-
-        A wrong formula can leave a check nothing to solve or to divide: such an exception counts
-        as a failed fact.
-        """
+        """Run the check and give the verdict."""
         try:
             as_stated, facts = self.check()
+        # a wrong formula can leave a check nothing to solve or to divide: that is a failed fact
         except (ArithmeticError, LookupError, TypeError, ValueError, BasePolynomialError) as error:
             as_stated, facts = False, [(f"the check raised {type(error).__name__}", False)]
         if not all(true for _, true in facts):

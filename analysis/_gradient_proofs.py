@@ -70,13 +70,9 @@ def _is_product(expression: Any, positive: tuple[Any, ...]) -> bool:
 def least_value(function: Any, variable: Any, feasible: Any) -> tuple[Any, Any]:
     """Certified bracket of the smallest value of a rational function at its stationary points.
 
-    The roots of the derivative's numerator are isolated in exact arithmetic, each to 1e-80, and
-    the function is evaluated on these intervals in interval arithmetic. NaN if there is none.
-
-    Parameters
-    ----------
-    feasible : callable
-        Whether a rational number belongs to the domain.
+    The roots of the derivative's numerator are isolated in exact arithmetic, each to 1e-80, and the
+    function is evaluated on these intervals in interval arithmetic. NaN if there is none.
+    ``feasible`` says whether a rational number belongs to the domain.
     """
     slope = sympy.Poly(sympy.numer(sympy.together(sympy.diff(function, variable))), variable)
     mpmath.iv.dps = 120

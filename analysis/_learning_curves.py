@@ -11,17 +11,15 @@ from gatecore.analysis._style import BEFORE, Canvas, Curve, ink, label_ends, pla
 
 FEW = 4  # bands that can be distinguished in one plot
 _CONTEXT = "#C8C8C8"
+Baselines = Mapping[str, float]
 
 
 class Band(NamedTuple):
     """A curve with its spread, of any score.
 
-    Attributes
-    ----------
-    steps, middle, low, high : arrays (n,)
-        Training steps, ascending, and the score with its limits there.
-    ends : tuple of (step, score)
-        Last points of the seeds that diverged and stopped early.
+    ``steps``, ``middle``, ``low`` and ``high`` are arrays (n,): the training steps, ascending, and
+    the score with its limits there. ``ends`` are the last points (step, score) of the seeds that
+    diverged and stopped early.
     """
 
     steps: np.ndarray
@@ -32,25 +30,11 @@ class Band(NamedTuple):
 
 
 def quantile_band(curves: Sequence[Curve], low: float, high: float) -> Band:
-    """Median and two percentiles of several seeds' curves.
+    """Median and two percentiles of several seeds' curves, pairs (steps, values) of arrays (n,).
 
     The statistics at a step are over the curves that contain it, so a seed that stopped early
-    counts up to its last step.
+    counts up to its last step. ValueError if ``low`` or ``high`` is not in [0, 100].
 
-    Parameters
-    ----------
-    curves : sequence of (steps, values)
-        Pairs of arrays (n,).
-    low, high : float, in [0, 100]
-        Percentiles.
-
-    Raises
-    ------
-    ValueError
-        If a percentile is out of range.
-
-    Examples
-    --------
     >>> seeds = [(np.array([0, 10]), np.array([1.0, 2.0])), (np.array([0]), np.array([3.0]))]
     >>> band = quantile_band(seeds, 25, 75)
     >>> band.steps.tolist(), band.middle.tolist(), band.low.tolist(), band.high.tolist()
@@ -64,20 +48,10 @@ def quantile_band(curves: Sequence[Curve], low: float, high: float) -> Band:
 def trailing_band(curves: Sequence[Curve], window: float, z: float = 1.96) -> Band:
     """Trailing mean with the normal confidence interval of the mean, 95 % by default.
 
-    The statistics at a step are over all values of all curves in the last ``window`` steps. The
-    interval has zero width where this is one value.
+    The statistics at a step are over all values of all ``curves``, pairs (steps, values) of arrays
+    (n,), in the last ``window`` steps. The interval has a half width of ``z`` standard errors, and
+    zero width where there is one value. ``window`` and ``z`` are positive.
 
-    Parameters
-    ----------
-    curves : sequence of (steps, values)
-        Pairs of arrays (n,).
-    window : float, positive
-        In steps.
-    z : float, positive
-        Half width of the interval in standard errors.
-
-    Examples
-    --------
     >>> band = trailing_band([(np.array([0, 10, 20]), np.array([1.0, 2.0, 3.0]))], window=20)
     >>> band.middle.tolist(), band.low.round(2).tolist()
     ([1.0, 1.5, 2.5], [1.0, 0.52, 1.52])
@@ -91,52 +65,31 @@ def trailing_band(curves: Sequence[Curve], window: float, z: float = 1.96) -> Ba
 
 
 def learning_curves(
-    curves: Mapping[str, Curve],
-    baselines: Mapping[str, float],
-    score: str,
-    canvas: Canvas | None = None,
+    curves: Mapping[str, Curve], baselines: Baselines, score: str, canvas: Canvas | None = None
 ) -> Canvas:
     """Scores against training steps (Figure 3), each line labelled at its end.
 
-    Parameters
-    ----------
-    curves : label -> (steps, values)
-        Pairs of arrays (n,).
-    baselines : label -> value
-        Dashed lines.
-    score : str
-        Label of the vertical axis.
-    canvas : Figure or SubFigure, optional
-        Where to draw; default a new Figure.
+    ``curves`` maps labels to pairs (steps, values) of arrays (n,), ``baselines`` to the values of
+    dashed lines; ``score`` labels the vertical axis. The default ``canvas`` is a new Figure.
 
-    Examples
-    --------
     >>> figure = learning_curves({"UR": (np.array([0, 10]), np.array([2.1, 0.8]))}, {}, "loss")
     >>> figure.axes[0].get_ylabel()
     'loss'
     """
     canvas = canvas or Figure(figsize=(6, 4), layout="constrained")
-    bands = {
-        label: Band(steps, values, values, values) for label, (steps, values) in curves.items()
-    }
+    bands = {k: Band(steps, values, values, values) for k, (steps, values) in curves.items()}
     return _one_plot(canvas, bands, baselines, score, filled=False, scale="linear")
 
 
 def learning_bands(
-    bands: Mapping[str, Band],
-    baselines: Mapping[str, float],
-    score: str,
-    canvas: Canvas | None = None,
+    bands: Mapping[str, Band], baselines: Baselines, score: str, canvas: Canvas | None = None
 ) -> Canvas:
     """Scores of several seeds against training steps, all labels in one plot.
 
-    The spread is drawn for at most four labels. A cross marks where a seed stopped early. The
-    scale is logarithmic if the scores span a factor above 30.
+    The spread is drawn for at most four labels. A cross marks where a seed stopped early. The scale
+    is logarithmic if the scores span a factor above 30. ``bands`` maps labels to bands; the other
+    parameters are those of :func:`learning_curves`.
 
-    ``bands`` maps labels to bands; the other parameters are those of :func:`learning_curves`.
-
-    Examples
-    --------
     >>> band = quantile_band([(np.array([0, 10]), np.array([2.1, 0.01]))], 25, 75)
     >>> learning_bands({"UR": band}, {}, "loss").axes[0].get_yscale()
     'log'
@@ -146,17 +99,12 @@ def learning_bands(
 
 
 def learning_grid(
-    bands: Mapping[str, Band],
-    baselines: Mapping[str, float],
-    score: str,
-    canvas: Canvas | None = None,
+    bands: Mapping[str, Band], baselines: Baselines, score: str, canvas: Canvas | None = None
 ) -> Canvas:
     """A small plot for each label: its band, and the other labels' medians in grey.
 
-    The parameters are those of :func:`learning_bands`.
+    Parameters are those of :func:`learning_bands`.
 
-    Examples
-    --------
     >>> band = quantile_band([(np.array([0, 10]), np.array([2.1, 0.8]))], 25, 75)
     >>> figure = learning_grid({"U": band, "UR": band}, {}, "loss")
     >>> [axes.get_title() for axes in figure.axes]
@@ -197,13 +145,9 @@ def _scale(bands: Mapping[str, Band]) -> str:
 
 
 def _one_plot(
-    canvas: Canvas,
-    bands: Mapping[str, Band],
-    baselines: Mapping[str, float],
-    score: str,
-    filled: bool,
+    canvas: Canvas, bands: Mapping[str, Band], baselines: Baselines, score: str, filled: bool,
     scale: str,
-) -> Canvas:
+) -> Canvas:  # fmt: skip
     axes = plain(canvas.subplots())
     ends = {}
     for (label, band), (colour, dashes) in zip(bands.items(), styles(), strict=False):
@@ -225,7 +169,7 @@ def _band(axes: Axes, band: Band, colour: str, dashes: Any, filled: bool) -> Non
         axes.plot([step], [value], "x", color=colour, markersize=7, markeredgewidth=1.8)
 
 
-def _baseline_lines(axes: Axes, baselines: Mapping[str, float]) -> None:
+def _baseline_lines(axes: Axes, baselines: Baselines) -> None:
     """Dashed horizontal lines, labelled on the right."""
     axes.margins(y=0.08 if len(baselines) > 1 else 0.05)  # room for a label below the lowest line
     lowest = min(baselines.values(), default=0)

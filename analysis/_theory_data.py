@@ -37,23 +37,16 @@ def theory() -> dict[str, Figure]:
 
 
 _SIZE = 512
-_TABLE4: tuple[dict[str, str | Mechanism], ...] = (
-    {
-        "standard": "standard",
-        "C, T_max = 784": gatecore.mechanism("C", t_max=784),
-        "C without T_max": gatecore.mechanism("C", t_max=None),
-        "U": "U",
-        "O": "O",
-    },
-    {
-        "R": "R",
-        "UR, opposed": "UR",
-        "UR, uniform": gatecore.mechanism("UR", refine_bias="uniform"),
-        "OR": "OR",
-        "UM": "UM",
-        "OM": gatecore.mechanism("OM", downsize=16),
-    },
-)
+_TABLE4: tuple[dict[str, Mechanism], ...] = (
+    {"standard": gatecore.mechanism("standard"),
+     "C, T_max = 784": gatecore.mechanism("C", t_max=784),
+     "C without T_max": gatecore.mechanism("C", t_max=None),
+     **{name: gatecore.mechanism(name) for name in ("U", "O", "R")}},
+    {"UR, opposed": gatecore.mechanism("UR"),
+     "UR, uniform": gatecore.mechanism("UR", refine_bias="uniform"),
+     **{name: gatecore.mechanism(name) for name in ("OR", "UM")},
+     "OM": gatecore.mechanism("OM", downsize=16)},
+)  # fmt: skip
 
 
 def _tails(mechanisms: Mapping[str, str | Mechanism]) -> dict[str, Curve]:

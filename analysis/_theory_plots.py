@@ -19,8 +19,6 @@ _FILL = "#56B4E9"
 def adjustment(forget: Floats) -> Figure:
     """Figure 2a: α(f) = f(1 − f), min(f, 1 − f) and f ± α(f), for forget gates (n,) in [0, 1].
 
-    Examples
-    --------
     >>> [axes.get_ylabel() for axes in adjustment(np.linspace(0, 1, 101)).axes]
     ['adjustment range', 'effective gate g']
     """
@@ -44,8 +42,6 @@ def adjustment(forget: Floats) -> Figure:
 def effective_band(logit: Floats) -> Figure:
     """Figure 2b: σ(x) and the band of the refine gate, for forget logits x (n,).
 
-    Examples
-    --------
     >>> [axes.get_yscale() for axes in effective_band(np.linspace(-6, 6, 101)).axes]
     ['linear', 'log']
     """
@@ -70,10 +66,8 @@ def effective_band(logit: Floats) -> Figure:
 def refine_contours(forget: Floats, refine: Floats) -> Figure:
     """Figure 2c: contours of the effective gate (equation 12) over forget and refine gate.
 
-    These are arrays (n,) and (m,) in [0, 1], in ascending order.
+    They are arrays (n,) and (m,) in [0, 1], ascending.
 
-    Examples
-    --------
     >>> unit = np.linspace(0, 1, 101)
     >>> refine_contours(unit, unit).axes[0].get_xlabel()
     'forget gate f'
@@ -96,16 +90,10 @@ def refine_contours(forget: Floats, refine: Floats) -> Figure:
 
 
 def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
-    """Figure 2d: exact bounds of ‖∇g‖ / (g(1 − g)) against the effective gate.
+    """Figure 2d: exact bounds of ‖∇g‖ / (g(1 − g)) against the effective gate g (n,) in (0, 1).
 
-    Parameters
-    ----------
-    g : array (n,), in (0, 1)
-    lower, upper : arrays (n,), in [1, 2]
-        From :func:`gatecore.analysis.gradient_bounds`.
+    ``lower`` and ``upper`` (n,), in [1, 2], are those of :func:`gatecore.analysis.gradient_bounds`.
 
-    Examples
-    --------
     >>> from gatecore.analysis import gradient_bounds
     >>> g = np.array([0.01, 0.5, 0.99])
     >>> gradient_ratio(g, *gradient_bounds(g)).axes[0].get_xscale()
@@ -118,7 +106,9 @@ def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
     axes.plot(g, lower, color=_BLACK)
     axes.axhline(1, color=BEFORE, dashes=(4, 2), linewidth=1)
     axes.set_xscale("logit")
-    _decades(axes)
+    ticks = ["0.0001", "0.01", "0.5", "0.99", "0.9999"]  # few enough for their labels to fit
+    axes.set_xticks([float(tick) for tick in ticks], ticks)
+    axes.minorticks_off()
     axes.set(xlabel="effective gate g", ylabel="gradient / that of a plain gate", ylim=(0.95, 2.05))
     axes.text(0.5, 1.93, "greatest:\n2/(1 + √min(g, 1 − g))", ha="center", va="top", color=_BLUE)
     axes.text(0.5, 1.05, "least", ha="center", va="center")
@@ -128,13 +118,9 @@ def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
 def timescale_tails(*panels: Mapping[str, Curve]) -> Figure:
     """Table 4 as tails: the fraction of units whose timescale exceeds x.
 
-    Parameters
-    ----------
-    *panels : label -> (steps, fraction beyond)
-        Pairs of arrays (n,); one panel for each mapping, at least one, of at most seven labels.
+    A panel for each mapping, at least one, of at most seven labels to pairs (steps, fraction
+    beyond) of arrays (n,).
 
-    Examples
-    --------
     >>> steps = np.array([1.0, 10.0, 100.0])
     >>> timescale_tails({"U": (steps, 1 / steps)}).axes[0].get_xlabel()
     'timescale x, steps'
@@ -151,15 +137,10 @@ def timescale_tails(*panels: Mapping[str, Curve]) -> Figure:
 
 
 def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
-    """Table 4 as densities of ln D.
+    """Table 4 as densities of ln D: panels as in :func:`timescale_tails`, of (steps, density).
 
-    Parameters
-    ----------
-    *panels : label -> (steps, density of ln D)
-        As in :func:`timescale_tails`. With n = 1 it is a point mass, drawn as an arrow.
+    A pair of arrays (1,) is a point mass, drawn as an arrow.
 
-    Examples
-    --------
     >>> steps = np.array([1.0, 10.0, 100.0])
     >>> timescale_densities({"U": (steps, 1 / steps)}).axes[0].get_xlabel()
     'timescale D, steps'
@@ -182,17 +163,10 @@ def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
 def precision(steps: Floats, loss: Sequence[Floats], dtype: str) -> Figure:
     """Relative error of a refined timescale for three ways to form 1 − g (Appendix D.5).
 
-    Parameters
-    ----------
-    steps : array (n,), above 1
-        Timescales of the main gate.
-    loss : three arrays (n,), in [0, ∞]
-        A :class:`gatecore.analysis.saturation.PrecisionLoss`. Errors above 10 are drawn at 10.
-    dtype : str
-        Name in the label of the vertical axis.
+    ``steps`` (n,), above 1, are timescales of the main gate; ``loss`` is a ``PrecisionLoss`` of
+    :mod:`gatecore.analysis.saturation`, arrays (n,) in [0, ∞]: errors above 10 are drawn at 10.
+    ``dtype`` is a name in the label of the vertical axis.
 
-    Examples
-    --------
     >>> figure = precision(np.array([10.0, 1e6]), [np.array([1e-6, np.inf])] * 3, "float32")
     >>> figure.axes[0].lines[0].get_ydata().tolist()
     [1e-06, 10.0]
@@ -236,10 +210,3 @@ def _band(axes: Axes, x: Floats, low: Floats, high: Floats) -> None:
     axes.fill_between(x, low, high, color=_FILL, alpha=0.3, linewidth=0)
     axes.plot(x, high, color=_BLUE, dashes=(5, 1.5))
     axes.plot(x, low, color=_RED, dashes=(1.5, 1.2))
-
-
-def _decades(axes: Axes) -> None:
-    """Few enough ticks on a logit axis for their labels to fit."""
-    ticks = [1e-4, 1e-2, 0.5, 0.99, 0.9999]
-    axes.set_xticks(ticks, ["0.0001", "0.01", "0.5", "0.99", "0.9999"])
-    axes.minorticks_off()

@@ -25,14 +25,8 @@ def propositions() -> tuple[Proposition, ...]:
 def verify() -> list[Claim]:
     """Check every claim of the paper (Gu et al. 2020); takes several seconds.
 
-    Returns
-    -------
-    list of Claim
-        In the order of :func:`propositions`; ``ok`` is True in all of them if the library is
-        correct.
+    The order is that of :func:`propositions`; ``ok`` is True in all if the library is correct.
 
-    Examples
-    --------
     >>> claim = propositions()[2].judge()  # one element of the list
     >>> claim.name, claim.verdict, claim.ok
     ('Proposition 2', 'holds as corrected', True)

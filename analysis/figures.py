@@ -56,16 +56,9 @@ Gates = Mapping[str, tuple[Gate | None, Gate | None]]
 class Panel(NamedTuple):
     """The curves and gates of one task in :func:`comparison`.
 
-    Attributes
-    ----------
-    title, score : str
-        ``score`` labels the vertical axis of the curves.
-    curves : label -> (steps, values)
-        Pairs of arrays (n,).
-    baselines : label -> value
-        Dashed horizontal lines.
-    gates : label -> (gates before, gates after training)
-        The mean forget gate of each unit, arrays of any shape; None if unknown.
+    ``curves``, ``baselines`` and ``score`` are as in :func:`learning_curves`; ``gates`` maps labels
+    to (gates before, gates after training): the mean forget gate of each unit, arrays of any shape,
+    or None if unknown.
     """
 
     title: str
@@ -78,13 +71,8 @@ class Panel(NamedTuple):
 def comparison(panels: Sequence[Panel]) -> Figure:
     """A row for each task: learning curves and gate histograms (as Figures 3 and 4).
 
-    Parameters
-    ----------
-    panels : sequence of Panel
-        At least one, each with at least one entry in ``gates``.
+    There is at least one panel, each with at least one entry in ``gates``.
 
-    Examples
-    --------
     >>> curve, gate = (np.array([0, 10]), np.array([2.1, 0.8])), Gate(np.ones(8), np.zeros(8))
     >>> figure = comparison([Panel("Copy", "loss", {"UR": curve}, {}, {"UR": (gate, gate)})])
     >>> len(figure.axes)
@@ -104,10 +92,6 @@ def comparison(panels: Sequence[Panel]) -> Figure:
 def theory() -> dict[str, Figure]:
     """All figures of the theory by name (Figures 1 and 2, Table 4, precision).
 
-    Their arrays are computed by the library.
-
-    Examples
-    --------
     >>> list(theory())[:2]
     ['figure1_refined_cell', 'figure2a_adjustment']
     """
@@ -119,17 +103,11 @@ def theory() -> dict[str, Figure]:
 def gate_histograms(gates: Gates, canvas: Canvas | None = None) -> Canvas:
     """Histograms of forget gates and timescales before and after training (Figures 4 and 9).
 
-    Parameters
-    ----------
-    gates : label -> (before, after)
-        A row for each label, at least one: the mean forget gate of each unit, arrays of any
-        shape, or None. Timescales are 1/(1 − g) in steps; infinite ones are in the last bin, NaN
-        is left out. Vertical scales are independent.
-    canvas : Figure or SubFigure, optional
-        Where to draw; default a new Figure.
+    ``gates`` has a row for each label, at least one: the mean forget gate of each unit (before,
+    after), arrays of any shape, or None. Timescales are 1/(1 − g) in steps; infinite ones are in
+    the last bin, NaN is left out. Vertical scales are independent. The default ``canvas`` is a new
+    Figure.
 
-    Examples
-    --------
     >>> gate = Gate(np.full(8, 0.9), np.full(8, 0.1))
     >>> figure = gate_histograms({"UR": (gate, gate), "U": (None, gate)})
     >>> [axes.get_xlabel() for axes in figure.axes[2:]]
@@ -148,8 +126,6 @@ def gate_histograms(gates: Gates, canvas: Canvas | None = None) -> Canvas:
 def gate_rows(gates: Gates) -> Figure:
     """The left column of :func:`gate_histograms` alone, narrow enough for a phone.
 
-    Examples
-    --------
     >>> gate = Gate(np.full(8, 0.9), np.full(8, 0.1))
     >>> len(gate_rows({"UR": (gate, gate), "U": (None, gate)}).axes)
     2
@@ -160,8 +136,6 @@ def gate_rows(gates: Gates) -> Figure:
 def timescale_rows(gates: Gates) -> Figure:
     """The right column of :func:`gate_histograms` alone.
 
-    Examples
-    --------
     >>> gate = Gate(np.full(8, 0.9), np.full(8, 0.1))
     >>> timescale_rows({"UR": (gate, gate)}).axes[0].get_xscale()
     'log'
@@ -174,9 +148,9 @@ def _one_column(gates: Gates, draw: Callable[[Any, Gates], None]) -> Figure:
     axes = figure.subplots(len(gates), 1, sharex=True, squeeze=False)[:, 0]
     draw(axes, gates)
     handles, labels = axes[0].get_legend_handles_labels()
+    style: Any = {"loc": "outside upper right", "ncols": 2, "frameon": False, "fontsize": 8}
     if handles:
-        figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False,
-                      fontsize=8)  # fmt: skip
+        figure.legend(handles, labels, **style)
     return figure
 
 

@@ -24,6 +24,7 @@ def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, 
 
     Over all forget and refine gates that give g. The upper bound is 2/(1 + √min(g, 1 − g)),
     attained at r = 0 or r = 1; the lower bound is an interior minimum without closed form.
+    ValueError if g is not in [0, 1], or ``logits`` is unknown.
 
     Parameters
     ----------
@@ -38,11 +39,6 @@ def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, 
     -------
     (lower, upper) : float64 arrays (...)
         In [1, 1.1131] and [1.1715, 2].
-
-    Raises
-    ------
-    ValueError
-        If g is not in [0, 1], or ``logits`` is unknown.
 
     Examples
     --------
@@ -145,9 +141,8 @@ def _check_upper_bound() -> CheckResult:
     coefficients, divides = _gradient_proofs.upper_bound(sympy.cancel(level), s, a)
     maximum = sympy.cancel(level.subs(a, s) / (s**2 * (1 - s**2)) ** 2)
     flip = {f: 1 - f, r: 1 - r}
-    symmetric = all(
-        same(side.subs(flip, simultaneous=True), side) for side in (by_forget, by_refine)
-    )
+    flipped = (side.subs(flip, simultaneous=True) for side in (by_forget, by_refine))
+    symmetric = all(map(same, flipped, (by_forget, by_refine)))
     grid = np.concatenate([np.logspace(-300, -0.302, 60), 1 - np.logspace(-9, -0.302, 60)])
     exact = 2 / (1 + np.sqrt(np.minimum(grid, 1 - grid)))
     return True, [
@@ -201,9 +196,8 @@ def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool
         facts.append((f"g = {value}: minimum {ratio:.14f}", certified))
         if at == sympy.Rational(1, 2):
             positive = [5 * m**4 - 96 * m**3 + 64 * m**2 - 768 * m + 1024 > 0 for m in (low, high)]
-            facts.append(
-                ("its square is a root of 5M^4-96M^3+64M^2-768M+1024", positive == [True, False])
-            )
+            root = "its square is a root of 5M^4-96M^3+64M^2-768M+1024"
+            facts.append((root, positive == [True, False]))
     return facts
 
 
@@ -241,9 +235,8 @@ def _check_saturation() -> CheckResult:
     speed = by_forget / g.complement  # d log D_g / dx, as log D = −log(1 − g)
     plain = sympy.Symbol("x", positive=True)
     sigmoid = gatecore.sigmoid(sympy.log(plain))
-    plain_speed = (plain * sympy.diff(sigmoid.value, plain) / sigmoid.complement).subs(
-        plain, f / (1 - f)
-    )
+    plain_speed = plain * sympy.diff(sigmoid.value, plain) / sigmoid.complement
+    plain_speed = plain_speed.subs(plain, f / (1 - f))
     worst = gradient_bounds(np.concatenate([np.logspace(-300, -0.302, 99), [0.5]]))[1].max()
     return worst > 2, [
         ("at equal g the ratio is below 2, its limit at both ends: the gradient decays like 1-g",

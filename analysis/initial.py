@@ -34,9 +34,8 @@ def initial_gate_density(
     """Density of the effective forget gate at initialization, in the limit of large layers.
 
     In this limit uniform gates have the range (0, 1), and ordered gates j/n with n → ∞ are
-    uniform in it. With an independent uniform refine gate the density is
-    ½ ln[(1 + √g)(1 + √(1 − g))/√(g(1 − g))], the integral of 1/(2f(1 − f)) over the band of
-    equation 12.
+    uniform in it. With an independent uniform refine gate the density is ½ ln[(1 + √g)(1 +
+    √(1 − g))/√(g(1 − g))], the integral of 1/(2f(1 − f)) over the band of equation 12.
 
     Parameters
     ----------
@@ -48,16 +47,15 @@ def initial_gate_density(
 
     Returns
     -------
-    float64 array (...)
-        In [0, ∞].
+    float64 array (...), in [0, ∞]
 
     Raises
     ------
     ValueError
-        If g is not in [0, 1]; if all units start at one gate or at countably many (constant
-        biases, chrono without T_max); if the density has no closed form (an independent uniform
-        refine gate on chrono biases, an opposed one on cumax gates with a forget bias); or if
-        ``size`` is required and missing.
+        If g is not in [0, 1]; if all units start at one gate or at countably many (constant biases,
+        chrono without T_max); if the density has no closed form (an independent uniform refine gate
+        on chrono biases, an opposed one on cumax gates with a forget bias); or if ``size`` is
+        required and missing.
 
     Examples
     --------
@@ -72,13 +70,9 @@ def initial_gate_density(
             f"mechanism {mechanism.name!r} starts with point masses, which have no density: use "
             "timescale_quantile"
         )
-    if independent_refine(mechanism):
-        return _independent_density(mechanism, gate)
-    main, slope = _main_gate(mechanism, gate)
-    return (_main_density(mechanism, main, size) / slope)[()]
-
-
-def _independent_density(mechanism: Mechanism, gate: Gate) -> Floats:
+    if not independent_refine(mechanism):
+        main, slope = _main_gate(mechanism, gate)
+        return (_main_density(mechanism, main, size) / slope)[()]
     if mechanism.initial == "chrono":
         raise ValueError(
             f"mechanism {mechanism.name!r} combines chrono biases with an independent uniform "

@@ -48,6 +48,7 @@ def expected_gates(n: int, *, inner: float | Fraction = 0.5, exact: bool = False
     The master gates have E F_j = j/n and E I_j = 1 − j/n, exactly so for exchangeable logits; the
     inner gates have E f = ``inner`` and E i = 1 − ``inner``; all are independent. `gatecore.master`
     (equations 21-23) is linear in each of the four, so its expectation is its value at their means.
+    ValueError if n is not a positive integer, or ``inner`` is not in [0, 1].
 
     Parameters
     ----------
@@ -57,11 +58,6 @@ def expected_gates(n: int, *, inner: float | Fraction = 0.5, exact: bool = False
         Mean of the inner forget gate. The sum of the gates does not depend on it.
     exact : bool
         Return Fractions (object arrays) instead of float64.
-
-    Raises
-    ------
-    ValueError
-        If n is not a positive integer, or ``inner`` is not in [0, 1].
 
     Examples
     --------
@@ -88,12 +84,8 @@ def sample_gates(
 ) -> tuple[Floats, Floats]:
     """Samples (draws, n) of the effective forget and input gates, all logits N(0, scale²)."""
     z_forget, z_input, f, i = (scale * rng.standard_normal((draws, n)) for _ in range(4))
-    forget, input = gatecore.master(
-        gatecore.cumax(z_forget),
-        gatecore.negate(gatecore.cumax(z_input)),
-        gatecore.sigmoid(f),
-        gatecore.sigmoid(i),
-    )
+    outer = gatecore.cumax(z_forget), gatecore.negate(gatecore.cumax(z_input))
+    forget, input = gatecore.master(*outer, gatecore.sigmoid(f), gatecore.sigmoid(i))
     return forget.value, input.value
 
 

@@ -10,8 +10,6 @@ from gatecore.analysis._claim import CORRECTED, ENUMERATION, CheckResult, claim
 def bit_reversal(n: int) -> np.ndarray:
     """The permutation (n,) of range(n) that Appendix D.5's `bitreversal_permutation` returns.
 
-    Examples
-    --------
     >>> bit_reversal(6)
     array([0, 4, 2, 1, 5, 3])
     """

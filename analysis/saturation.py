@@ -39,17 +39,8 @@ def rounded(x: ArrayLike, dtype: str) -> Floats:
 def largest_timescale(dtype: str) -> float:
     """Longest finite timescale in steps of a gate stored as its value alone: 2ᵖ for p bits.
 
-    Parameters
-    ----------
-    dtype : {"float64", "float32", "bfloat16"}
+    ``dtype`` is "float64", "float32" or "bfloat16", else ValueError.
 
-    Raises
-    ------
-    ValueError
-        If ``dtype`` is unknown.
-
-    Examples
-    --------
     >>> largest_timescale("float32"), largest_timescale("bfloat16")
     (16777216.0, 256.0)
     """
@@ -59,30 +50,12 @@ def largest_timescale(dtype: str) -> float:
 def precision_loss(
     timescale: ArrayLike, dtype: str = "float32", refine_logit: float = 1.0
 ) -> PrecisionLoss:
-    """Relative error of the refined timescale (equation 12, Appendix D.5) in low precision.
+    """Relative error, in [0, ∞], of the refined timescale (equation 12, D.5) in low precision.
 
-    The gates are computed in float32 from float32 logits, and then rounded to ``dtype``.
+    The gates are computed in float32 from float32 logits, and then rounded to ``dtype``: "float64",
+    "float32" or "bfloat16". ``timescale`` (...), in steps, is that of the main gate. ValueError if
+    one is 1 step or less, or if ``dtype`` is unknown.
 
-    Parameters
-    ----------
-    timescale : array (...), above 1
-        Timescale of the main gate in steps.
-    dtype : {"float64", "float32", "bfloat16"}
-    refine_logit : float
-        Logit of the refine gate.
-
-    Returns
-    -------
-    PrecisionLoss
-        Three float64 arrays (...), in [0, ∞].
-
-    Raises
-    ------
-    ValueError
-        If a timescale is 1 step or less, or ``dtype`` is unknown.
-
-    Examples
-    --------
     >>> loss = precision_loss(1e7)
     >>> bool(loss.subtracted > 0.01), bool(loss.pair < 1e-6)
     (True, True)
@@ -108,25 +81,11 @@ def precision_loss(
 def update_error(timescale: float, steps: int, units: int = 64) -> dict[str, float]:
     """Relative error of a float32 state after many tied updates (equation 13), in three forms.
 
-    The candidates u are uniform in (0, 1), the same for all forms and for the float64 reference.
+    These are "lerp": ``cells.update``, which is c + ḡ(u − c) where g ≥ ½, a ``timescale`` of 2
+    steps or more, and else the sum "weighted": g·c + ḡ·u; and "subtracted": g·c + (1 − g)·u. The
+    candidates u are uniform in (0, 1), the same for all forms and for the float64 reference.
+    ``timescale`` is above 1, the error the largest of ``units`` states.
 
-    Parameters
-    ----------
-    timescale : float, above 1
-        Of the gate, in steps.
-    steps : int
-        Number of updates, at least 1.
-    units : int
-        Number of states, at least 1; the error is the largest of them.
-
-    Returns
-    -------
-    dict
-        "lerp": c + ḡ(u − c), as in the library's cells; "weighted": g·c + ḡ·u; "subtracted":
-        g·c + (1 − g)·u.
-
-    Examples
-    --------
     >>> error = update_error(1e6, 1000)
     >>> error["lerp"] < error["subtracted"]
     True

@@ -20,6 +20,10 @@ Floats = np.ndarray
 def timescale_quantile(mechanism: str | Mechanism, size: int, u: ArrayLike) -> Floats:
     """Quantile function of a mechanism's initial timescale (Table 4 and its combinations).
 
+    ValueError if u is not in [0, 1], if the mechanism does not allow ``size``, or if it combines
+    chrono biases with an independent uniform refine gate: that distribution has no closed form, use
+    :func:`sample_timescales`.
+
     Parameters
     ----------
     mechanism : str or Mechanism
@@ -33,13 +37,6 @@ def timescale_quantile(mechanism: str | Mechanism, size: int, u: ArrayLike) -> F
     -------
     float64 array (...)
         Steps, in [1, ∞]; infinite for the last unit of ordered gates, which never forgets.
-
-    Raises
-    ------
-    ValueError
-        If u is not in [0, 1], if the mechanism does not allow ``size``, or if it combines chrono
-        biases with an independent uniform refine gate: that distribution has no closed form, use
-        :func:`sample_timescales`.
 
     Examples
     --------
@@ -90,7 +87,7 @@ def effective_gate(mechanism: Mechanism, main: Gate) -> Gate:
     """The initial effective forget gate of units with this main gate.
 
     It increases with the main gate, so it maps quantiles to quantiles. The other gates have their
-    initial biases from ``Mechanism.biases``; an independent refine gate is set to ½.
+    initial biases; an independent refine gate is set to ½.
     """
     half = Gate(0.5 + 0 * main.value, 0.5 + 0 * main.value)
     gates = {"forget": main}
@@ -110,30 +107,12 @@ def effective_gate(mechanism: Mechanism, main: Gate) -> Gate:
 def sample_timescales(
     mechanism: str | Mechanism, size: int, rng: np.random.Generator | int, n: int
 ) -> Floats:
-    """Sample of initial timescales, from the biases that ``Mechanism.biases`` draws.
+    """Sample of n initial timescales, from the biases that ``Mechanism.biases`` draws.
 
-    Parameters
-    ----------
-    mechanism : str or Mechanism
-    size : int
-        Hidden size of the layers, at least 1.
-    rng : numpy.random.Generator or int
-    n : int
-        Number of units, at least 1. Layers are drawn whole; of the last one a random subset of
-        the units is returned.
+    A float64 array (n,) of steps, in [1, ∞]. ``size`` is the hidden size of the layers; they are
+    drawn whole, and of the last one a random subset of the units is returned. ``rng`` is a
+    generator or a seed. ValueError if the mechanism does not allow ``size``.
 
-    Returns
-    -------
-    float64 array (n,)
-        Steps, in [1, ∞].
-
-    Raises
-    ------
-    ValueError
-        If the mechanism does not allow ``size``.
-
-    Examples
-    --------
     >>> steps = sample_timescales("UR", 256, 0, 10_000)
     >>> steps.shape, float(np.median(steps).round(1))
     ((10000,), 2.0)
