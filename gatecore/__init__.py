@@ -25,26 +25,7 @@ from gatecore.mechanisms import MECHANISMS, Mechanism, mechanism
 from gatecore.vjp import cumax_vjp, master_vjp, refine_vjp, sigmoid_vjp
 
 __all__ = [
-    "MECHANISMS",
-    "Batch",
-    "Gate",
-    "Mechanism",
-    "ModelSpec",
-    "both",
-    "cells",
-    "cumax",
-    "cumax_vjp",
-    "either",
-    "init",
-    "logit",
-    "master",
-    "master_vjp",
-    "mechanism",
-    "mix",
-    "negate",
-    "refine",
-    "refine_vjp",
-    "sigmoid",
-    "sigmoid_vjp",
-    "timescale",
-]
+    "MECHANISMS", "Batch", "Gate", "Mechanism", "ModelSpec", "both", "cells", "cumax", "cumax_vjp",
+    "either", "init", "logit", "master", "master_vjp", "mechanism", "mix", "negate", "refine",
+    "refine_vjp", "sigmoid", "sigmoid_vjp", "timescale",
+]  # fmt: skip

@@ -7,69 +7,36 @@ import importlib.util
 import sys
 from types import CodeType, ModuleType
 
-_TASKS = {
-    "problems": "adding copying forgetting match",
-    "training": "config trainer tensorboard",
-    "cli": "compare",
-}
-MOVED = {
-    "spec": "contracts.model",
-    "memory": "contracts.memory",
-    "agents": "contracts.agent",
-    "worlds": "contracts.environment",
-    "backends.kernels": "backends.cuda",
-    "backends.kernels.bridge": "backends.cuda.interop",
-    "backends.kernels.support": "backends.cuda.support",
-    "backends.kernels.cpu": "backends.native",
-    "backends.kernels.cpu.library": "backends.native.library",
-    "backends.torch.reconstruction": "backends.torch.rl.actor_critic",
-    **{
-        f"backends.torch.{former}": f"backends.torch.{present}"
-        for former, present in {
-            "memory_cores.controller": "memory_cores.base",
-            "nn.forget_gates": "nn.parameters",
-            "nn.packed": "nn.layout",
-            "nn.subclass": "nn.convert",
-            "rl.reconstruction": "rl.actor_critic",
-            "rl.truncated_rollout": "rl.rollout",
-        }.items()
-    },
-    **{
-        f"tasks.{module}": f"tasks.{room}.{module}"
-        for room, modules in _TASKS.items()
-        for module in modules.split()
-    },
-    "tasks.task": "tasks.problems.base",
-    "tasks.pixels": "tasks.problems.pixels.task",
-    "tasks.images": "tasks.problems.pixels.image_files",
-    "tasks.language": "tasks.problems.language.task",
-    "tasks.corpus": "tasks.problems.language.text_files",
-    "tasks.encoding": "tasks.problems.language.encoding",
-    "tasks.programs": "tasks.problems.programs.task",
-    "tasks.games": "tasks.problems.small_agent_tasks",
-    "tasks.agents": "tasks.problems.agent_task",
-    "tasks.data": "tasks.problems.data_files",
-    "tasks.worlds": "tasks.environments",
-    "tasks.worlds.cartpole": "tasks.environments.cartpole",
-    "tasks.worlds.chain": "tasks.environments.memory_chain",
-    "tasks.worlds.gym": "tasks.environments.gym",
-    "tasks.worlds.maps": "tasks.environments.maps",
-    "tasks.worlds.match": "tasks.environments.match",
-    "tasks.worlds.maze": "tasks.environments.t_maze",
-    "tasks.worlds.pictures": "tasks.environments.animation",
-    "tasks.worlds.players": "tasks.environments.scripted_policies",
-    "tasks.worlds.saving": "tasks.environments.base",
-    "tasks.runs": "tasks.training.run",
-    "tasks.environment": "tasks.training.provenance",
-    "tasks.sweeper": "tasks.sweeps.scheduler",
-    "tasks.workers": "tasks.sweeps.workers",
-    "tasks.report": "tasks.reports.report",
-    "tasks.results": "tasks.reports.aggregate",
-    "tasks.seeds": "tasks.reports.paired_statistics",
-    "tasks.environments.colours": "tasks.environments.maps",
-    "tasks.cli.errors": "tasks.cli.settings",
-    "tasks.cli.report": "tasks.cli.analysis",
-}
+_TABLE = (  # former package, present package, modules: the name that stays, or former=present
+    ("", "contracts", "spec=model memory agents=agent worlds=environment"),
+    ("backends", "backends", "kernels=cuda kernels.cpu=native kernels.cpu.library=native.library"),
+    ("backends.kernels", "backends.cuda", "bridge=interop support"),
+    ("backends.torch", "backends.torch.rl", "reconstruction=actor_critic"),
+    ("backends.torch.memory_cores", "backends.torch.memory_cores", "controller=base"),
+    ("backends.torch.nn", "backends.torch.nn", "forget_gates=parameters packed=layout"),
+    ("backends.torch.nn", "backends.torch.nn", "subclass=convert"),
+    ("backends.torch.rl", "backends.torch.rl", "reconstruction=actor_critic"),
+    ("backends.torch.rl", "backends.torch.rl", "truncated_rollout=rollout"),
+    ("tasks", "tasks.problems", "adding copying forgetting match task=base agents=agent_task"),
+    ("tasks", "tasks.problems", "games=small_agent_tasks data=data_files"),
+    ("tasks", "tasks.problems.pixels", "pixels=task images=image_files"),
+    ("tasks", "tasks.problems.language", "language=task corpus=text_files encoding"),
+    ("tasks", "tasks.problems.programs", "programs=task"),
+    ("tasks", "tasks.training", "config trainer tensorboard runs=run environment=provenance"),
+    ("tasks", "tasks.sweeps", "sweeper=scheduler workers"),
+    ("tasks", "tasks.reports", "report results=aggregate seeds=paired_statistics"),
+    ("tasks", "tasks", "compare=cli.compare worlds=environments"),
+    ("tasks.cli", "tasks.cli", "errors=settings report=analysis"),
+    ("tasks.environments", "tasks.environments", "colours=maps"),
+    ("tasks.worlds", "tasks.environments", "cartpole chain=memory_chain gym maps match"),
+    ("tasks.worlds", "tasks.environments", "maze=t_maze pictures=animation saving=base"),
+    ("tasks.worlds", "tasks.environments", "players=scripted_policies"),
+)
+MOVED: dict[str, str] = {}
+for _former, _present, _modules in _TABLE:
+    for _module in _modules.split():
+        _old, _, _new = _module.partition("=")
+        MOVED[f"{_former}.{_old}".lstrip(".")] = f"{_present}.{_new or _old}"
 
 # ``from gatecore.tasks.worlds import players`` looks below the package's present path
 for _name, _target in list(MOVED.items()):

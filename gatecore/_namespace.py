@@ -55,11 +55,9 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     """
     if isinstance(xp, _Symbolic):
         return 1 / (1 + xp.exp(-x)), 1 / (1 + xp.exp(x))
-    if xp is sys.modules.get(_TORCH):
-        sigmoid = sys.modules["torch"].sigmoid
-        return sigmoid(x), sigmoid(-x)
-    if is_jax_namespace(xp):
-        sigmoid = sys.modules["jax"].nn.sigmoid
+    torch = xp is sys.modules.get(_TORCH)
+    if torch or is_jax_namespace(xp):
+        sigmoid = sys.modules["torch"].sigmoid if torch else sys.modules["jax"].nn.sigmoid
         return sigmoid(x), sigmoid(-x)
     # in float64: an exponential of float32 alone errs by 2.5 ulp, and a refined gate squares it
     small = xp.exp(-xp.abs(xp.astype(x, xp.float64)))
@@ -79,14 +77,10 @@ class _Symbolic:
     Vectors of expressions are NumPy object arrays, for which NumPy's functions of shape work.
     """
 
-    exp: Any
-    log: Any
-    tanh: Any
-    atanh: Any
-
     def __init__(self, sympy: Any) -> None:
-        for name in ("exp", "log", "tanh", "atanh"):
-            setattr(self, name, _elementwise(getattr(sympy, name)))
+        self.exp, self.log, self.tanh, self.atanh = map(
+            _elementwise, (sympy.exp, sympy.log, sympy.tanh, sympy.atanh)
+        )
 
     @staticmethod
     def max(x: Any, **_: Any) -> int:

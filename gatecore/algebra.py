@@ -21,8 +21,6 @@ class Gate(NamedTuple):
 
     Both are accurate to a few units in the last place, also where the other one is nearly 1.
 
-    Examples
-    --------
     >>> float(sigmoid(40.0).complement)  # 1 - sigmoid(40.0).value would be 0
     4.248354255291589e-18
     """
@@ -34,8 +32,6 @@ class Gate(NamedTuple):
 def negate(a: Gate | Array) -> Gate:
     """The complementary gate 1 − a (NOT): the two sides (...) exchanged.
 
-    Examples
-    --------
     >>> negate(np.array([0.25]))
     Gate(value=array([0.75]), complement=array([0.25]))
     """
@@ -46,8 +42,6 @@ def negate(a: Gate | Array) -> Gate:
 def both(a: Gate | Array, b: Gate | Array) -> Gate:
     """The product a·b of two gates (...) (AND), with complement ā + a·b̄.
 
-    Examples
-    --------
     >>> both(np.array([0.5]), 0.25)
     Gate(value=array([0.125]), complement=array([0.875]))
     >>> almost = sigmoid(40.0)
@@ -61,8 +55,6 @@ def both(a: Gate | Array, b: Gate | Array) -> Gate:
 def either(a: Gate | Array, b: Gate | Array) -> Gate:
     """The probabilistic sum a + ā·b of two gates (...) (OR), with complement ā·b̄.
 
-    Examples
-    --------
     >>> either(np.array([0.5]), 0.25)
     Gate(value=array([0.625]), complement=array([0.375]))
     """
@@ -72,8 +64,6 @@ def either(a: Gate | Array, b: Gate | Array) -> Gate:
 def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
     """The interpolation s·high + s̄·low of two gates (...) by a third, s, and of the complements.
 
-    Examples
-    --------
     >>> mix(np.array([0.25]), 1.0, 0.5)
     Gate(value=array([0.625]), complement=array([0.375]))
     """
@@ -87,8 +77,6 @@ def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
 def timescale(gate: Gate | Array) -> Array:
     """The characteristic timescale 1/(1 − g) of a gate (...) in steps, in [1, ∞] (Section 2.2).
 
-    Examples
-    --------
     >>> round(float(timescale(sigmoid(6.0))), 9)
     404.428793493
     """
@@ -99,8 +87,6 @@ def timescale(gate: Gate | Array) -> Array:
 def sigmoid(logit: Array) -> Gate:
     """The logistic gate (σ(x), σ(−x)) of logits (...), accurate to a few ulp (equations 2, 10).
 
-    Examples
-    --------
     >>> sigmoid(np.array([0.0, -40.0])).value
     array([5.00000000e-01, 4.24835426e-18])
     """
@@ -113,23 +99,10 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
 
     Its values rise along ``axis`` and never exceed 1; the complement is the sum of the later
     entries, not ``1 - value``. The last value is exactly 1: that unit is never forgotten, and with
-    a tied input gate it is never written.
+    a tied input gate it is never written. ``downsize`` is C of Appendix B.4: each of the n entries
+    along ``axis`` is repeated C times, so that unit k of n·C takes entry k // C. ValueError if
+    ``logit`` is a scalar or has no entries along ``axis``, or ``downsize`` is below 1.
 
-    Parameters
-    ----------
-    logit : array with n entries along ``axis``, real floating
-    axis : int
-    downsize : int
-        C of Appendix B.4: each entry is repeated C times, so the result has n·C entries along
-        ``axis``, and unit k takes entry k // C.
-
-    Raises
-    ------
-    ValueError
-        ``logit`` is a scalar or has no entries along ``axis``, or ``downsize`` is below 1.
-
-    Examples
-    --------
     >>> cumax(np.zeros(4)).value
     array([0.25, 0.5 , 0.75, 1.  ])
     >>> cumax(np.zeros(2), downsize=2).complement
@@ -155,8 +128,6 @@ def spread(gate: Gate, downsize: int, axis: int = -1) -> Gate:
 def logit(gate: Gate | Array) -> Array:
     """The inverse sigmoid log(g / (1 − g)) of a gate (...), accurate at ½ and at both ends.
 
-    Examples
-    --------
     >>> float(logit(sigmoid(-30.0)))
     -30.0
     """
@@ -176,14 +147,8 @@ def refine(forget: Gate | Array, refine: Gate | Array) -> Gate:
     """The effective gate g = r·(1 − (1 − f)²) + (1 − r)·f² (equations 12, 16).
 
     The refine gate r chooses within the band f ± f(1 − f): ``mix(r, either(f, f), both(f, f))``,
-    which is f(f + 2 r f̄) with complement f̄(f̄ + 2 r̄ f).
+    which is f(f + 2 r f̄) with complement f̄(f̄ + 2 r̄ f). Both are gates or arrays (...).
 
-    Parameters
-    ----------
-    forget, refine : Gate or array (...)
-
-    Examples
-    --------
     >>> round(float(refine(0.9, 1.0).value), 12)  # the band around 0.9 ends at 0.99
     0.99
     """
@@ -202,29 +167,16 @@ def master(
 ) -> tuple[Gate, Gate]:
     """The effective forget and input gates of the ON-LSTM (equations 21-23).
 
-    With ω = F·I the paper's f̂ = f·ω + (F − ω) is F(Ī + f·I), and î is I(F̄ + i·F).
+    With ω = F·I of the master gates and f, i the inner ones, all gates or arrays (...), the paper's
+    f̂ = f·ω + (F − ω) is F(Ī + f·I), and î is I(F̄ + i·F).
 
-    Parameters
-    ----------
-    master_forget, master_input, forget, input : Gate or array (...)
-        F, I and the inner f, i.
-
-    Returns
-    -------
-    (Gate, Gate)
-        Effective forget gate f̂ and effective input gate î.
-
-    Examples
-    --------
     >>> forget, input = master(0.75, 0.5, 1.0, 0.0)
     >>> float(forget.value), float(input.value)
     (0.75, 0.125)
     """
     big_f, big_i = _gate("master_forget", master_forget), _gate("master_input", master_input)
-    return (
-        both(big_f, either(negate(big_i), forget)),
-        both(big_i, either(negate(big_f), input)),
-    )
+    effective_forget = both(big_f, either(negate(big_i), forget))
+    return effective_forget, both(big_i, either(negate(big_f), input))
 
 
 def _vector(logit: Array, axis: int) -> Array:

@@ -29,17 +29,9 @@ def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = No
     Where f̂ < ½ it is that sum; elsewhere c + (î·u − (1 − f̂)·c), the change summed first: added one
     by one, small terms would each be lost to the state's rounding. With tied gates that is
     c + (1 − f̂)(u − c). One form alone fails: the first at long timescales, the second where a large
-    state is forgotten.
+    state is forgotten. All are (..., hidden): state c, candidate u, and the effective gates, which
+    without ``input`` are tied, î = 1 − f̂.
 
-    Parameters
-    ----------
-    state, candidate : array (..., hidden)
-        c and u.
-    forget, input : Gate (..., hidden)
-        Effective gates; without ``input`` the gates are tied, î = 1 − f̂.
-
-    Examples
-    --------
     >>> forgotten = Gate(np.float32(0), np.float32(1))
     >>> state = np.full(1, 12345.6, np.float32)
     >>> update(state, np.full(1, 0.3, np.float32), forgotten)
@@ -69,11 +61,8 @@ def zoneout(old: Array, new: Array, probability: Any) -> Array:
 class Cell:
     """Base of the recurrent cells: a value, hashable, and equal by class and fields.
 
-    Parameters
-    ----------
-    input_size, hidden_size : int
-        At least 1.
-    mechanism : str or Mechanism
+    ValueError or TypeError if a size is below 1 or a mechanism out of range, or if the mechanism
+    cannot have the hidden size.
 
     Attributes
     ----------
@@ -85,11 +74,6 @@ class Cell:
         ``mechanism.slots`` of the cell.
     rows : int
         The number of rows of the packed weights.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A size or a mechanism out of range, or a size that the mechanism cannot have.
     """
 
     core: ClassVar[str]
@@ -124,12 +108,7 @@ class Cell:
         }
 
     def init(self, rng: Rng) -> dict[str, np.ndarray]:
-        """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator or int
-        """
+        """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0."""
         rng = _checks.generator(rng)
         bound = self.hidden_size**-0.5
         params = {
@@ -244,8 +223,6 @@ class LSTM(Cell):
 
     Parameters, attributes and errors are those of :class:`Cell`.
 
-    Examples
-    --------
     >>> cell = LSTM(3, 8, mechanism="UR")
     >>> params = cell.init(rng=0)
     >>> outputs, (h, c) = cell.scan(params, np.zeros((5, 2, 3)))
@@ -268,8 +245,6 @@ class GRU(Cell):
     n = tanh(Wx + b + q∘(Uh + b_n)), h' = g·h + (1 − g)·n: the update gate is the mechanism's
     forget gate. Parameters, attributes and errors are those of :class:`Cell`.
 
-    Examples
-    --------
     >>> GRU(3, 8, mechanism="OR").parameter_shapes()["bias_n"]
     (8,)
     """
@@ -297,8 +272,6 @@ class Minimal(Cell):
 
     Parameters, attributes and errors are those of :class:`Cell`.
 
-    Examples
-    --------
     >>> Minimal(3, 8, mechanism="standard").rows
     16
     """

@@ -26,8 +26,6 @@ def uniform(size: int, rng: Rng, width: int | None = None) -> Floats:
     ``width`` is the hidden size d, at least 2, where it differs from ``size``, as for downsized
     master gates. Width 2 gives zeros.
 
-    Examples
-    --------
     >>> uniform(4, rng=0).round(3)
     array([ 0.276, -0.469, -0.992, -1.055])
     """
@@ -39,8 +37,6 @@ def uniform(size: int, rng: Rng, width: int | None = None) -> Floats:
 def uniform_quantile(u: ArrayLike, width: int) -> Floats:
     """The inverse CDF of the UGI bias: σ⁻¹(1/d + u(1 − 2/d)), for u in [0, 1], d = ``width``.
 
-    Examples
-    --------
     >>> uniform_quantile([0, 0.5, 1], width=4).round(3)
     array([-1.099,  0.   ,  1.099])
     """
@@ -63,8 +59,6 @@ def chrono(size: int, t_max: float, rng: Rng) -> Floats:
 
     ``t_max`` is the longest dependency in steps, above 2.
 
-    Examples
-    --------
     >>> chrono(3, t_max=100, rng=0).round(3)
     array([4.15 , 3.312, 1.613])
     """
@@ -75,8 +69,6 @@ def chrono(size: int, t_max: float, rng: Rng) -> Floats:
 def chrono_quantile(u: ArrayLike, t_max: float) -> Floats:
     """The inverse CDF of the chrono bias: log(1 + u(T_max − 2)), for u in [0, 1].
 
-    Examples
-    --------
     >>> chrono_quantile([0, 1], t_max=100).round(3)
     array([0.   , 4.595])
     """
@@ -93,8 +85,6 @@ def chrono_unbounded(size: int, rng: Rng) -> Floats:
     They are log T with P(T = k) ∝ 1/(k ln²(k + 1)), a distribution without a mean: T itself
     overflows float32 once in 300 draws.
 
-    Examples
-    --------
     >>> chrono_unbounded(3, rng=0).round(3)
     array([0.693, 0.   , 0.   ])
     """
@@ -108,8 +98,6 @@ def chrono_unbounded_quantile(u: ArrayLike) -> Floats:
     3e-6 of one term: with L = ln(k + 3/2), Σ_{j>k} 1/(j ln²(j + 1)) = 1/L +
     ∫_L^∞ t⁻²/(eᵗ − 1) dt.
 
-    Examples
-    --------
     >>> np.exp(chrono_unbounded_quantile([0.5, 0.7, 0.9])).round()
     array([ 1.,  2., 19.])
     """
@@ -128,8 +116,6 @@ def chrono_unbounded_quantile(u: ArrayLike) -> Floats:
 def constant(size: int, value: float) -> Floats:
     """The bias ``value`` for each of ``size`` units, float64.
 
-    Examples
-    --------
     >>> constant(2, 1.0)
     array([1., 1.])
     """

@@ -98,8 +98,6 @@ class Mechanism:
     def slots(self, core: str, hidden_size: int) -> tuple[tuple[str, int], ...]:
         """The slots of a cell as (name, width), in packed order.
 
-        Examples
-        --------
         >>> mechanism("UR").slots("lstm", 8)
         (('refine', 8), ('forget', 8), ('candidate', 8), ('output', 8))
         """
@@ -155,8 +153,6 @@ class Mechanism:
     def gates(self, logits: Mapping[str, Array]) -> tuple[Gate, Gate]:
         """The effective forget and input gates (..., hidden) from the slots' logits (..., width).
 
-        Examples
-        --------
         >>> forget, input = mechanism("UR").gates({"forget": 0.0, "refine": np.zeros(2)})
         >>> forget.value
         array([0.5, 0.5])
@@ -165,11 +161,7 @@ class Mechanism:
 
     def activate(self, logits: Mapping[str, Array]) -> dict[str, Gate]:
         """The activation of each gate slot, cumax or sigmoid, by slot name."""
-        return {
-            name: self._activated(name, logit)
-            for name, logit in logits.items()
-            if name in _GATE_SLOTS
-        }
+        return {k: self._activated(k, logit) for k, logit in logits.items() if k in _GATE_SLOTS}
 
     def _activated(self, name: str, logit: Array) -> Gate:
         if name not in self.ordered_slots:
@@ -186,9 +178,7 @@ class Mechanism:
             forget = refine(forget, gates["refine"])
         input = gates["input"] if "input" in gates else negate(forget)
         if self.auxiliary == "master":
-            outer_forget, outer_input = (
-                spread(gates[name], self.downsize) for name in _MASTER_SLOTS
-            )
+            outer_forget, outer_input = (spread(gates[n], self.downsize) for n in _MASTER_SLOTS)
             return master(outer_forget, outer_input, forget, input)
         return forget, input
 
@@ -249,23 +239,12 @@ MECHANISMS: Mapping[str, Mechanism] = MappingProxyType(
 
 
 def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
-    """The mechanism registered under a name, with fields overridden.
+    """The mechanism registered under a name, with fields of :class:`Mechanism` overridden.
 
-    Parameters
-    ----------
-    name : str or Mechanism
-        One of ``MECHANISMS``, "-" for "standard", another crossing of the two axes ("M", "CR",
-        "CM"), or a Mechanism.
-    **overrides
-        Fields of :class:`Mechanism`.
+    The name is one of ``MECHANISMS``, "-" for "standard", another crossing of the two axes ("M",
+    "CR", "CM"), or a Mechanism. ValueError or TypeError for an unknown name or field (the message
+    offers the nearest ones), or a value out of range.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Unknown name or field (the message offers the nearest ones), or a value out of range.
-
-    Examples
-    --------
     >>> mechanism("C", t_max=784).t_max
     784
     >>> mechanism("UR", refine_bias="uniform").refine_bias

@@ -10,22 +10,12 @@ from typing import Any
 
 from gatecore import _checks
 from gatecore._namespace import Array, asarray, namespace
-from gatecore.algebra import (
-    Gate,
-    _gate,
-    _softmax_weight,
-    _sum_beyond,
-    _vector,
-    cumax,
-    sigmoid,
-)
+from gatecore.algebra import Gate, _gate, _softmax_weight, _sum_beyond, _vector, cumax, sigmoid
 
 
 def sigmoid_vjp(logit: Array, cotangent: Gate | Array) -> Array:
     """The cotangent v·σ(x)·σ(−x) of the logit of :func:`gatecore.sigmoid`.
 
-    Examples
-    --------
     >>> sigmoid_vjp(np.array([0.0, 20.0]), np.ones(2))
     array([2.50000000e-01, 2.06115361e-09])
     """
@@ -37,20 +27,9 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
     """The cotangent of the logits of :func:`gatecore.cumax`.
 
     dz_k = p_k (Σ_{j≥k} v_j (1 − f_j) − Σ_{j<k} v_j f_j), with p the softmax, f the gate, and v
-    summed over the C = ``downsize`` units that share an entry.
+    summed over the C = ``downsize`` units that share an entry. The logit has n entries along
+    ``axis``, the cotangent n·C, else ValueError, as by :func:`gatecore.cumax`.
 
-    Parameters
-    ----------
-    logit : array with n entries along ``axis``
-    cotangent : Gate or array with n·C entries along ``axis``
-
-    Raises
-    ------
-    ValueError
-        As :func:`gatecore.cumax`, or the cotangent does not have n·C entries.
-
-    Examples
-    --------
     >>> cumax_vjp(np.zeros(2), np.array([1.0, 0.0]))
     array([ 0.25, -0.25])
     """
@@ -79,16 +58,12 @@ def refine_vjp(
     ∂g/∂f = 2(r f̄ + r̄ f) and ∂g/∂r = 2 f f̄; chained with :func:`sigmoid_vjp` they are the
     derivatives of Appendix C.
 
-    Examples
-    --------
     >>> refine_vjp(np.array([0.5]), np.array([1.0]), np.array([1.0]))
     (array([1.]), array([0.5]))
     """
     f, r, v = _gate("forget", forget), _gate("refine", refine), _of_value(cotangent)
-    return (
-        v * (2 * (r.value * f.complement + r.complement * f.value)),
-        v * (2 * f.value * f.complement),
-    )
+    d_forget = v * (2 * (r.value * f.complement + r.complement * f.value))
+    return d_forget, v * (2 * f.value * f.complement)
 
 
 def master_vjp(
@@ -104,8 +79,6 @@ def master_vjp(
     With a and b the cotangents of f̂ and î: dF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄,
     df = a F I, di = b F I.
 
-    Examples
-    --------
     >>> [float(d) for d in master_vjp(0.75, 0.5, 1.0, 0.0, 1.0, 0.0)]
     [1.0, 0.0, 0.375, 0.0]
     """

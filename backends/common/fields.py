@@ -25,8 +25,6 @@ def _names(prefix: str) -> list[str]:
 def zoneout_fields(zoneout: tuple[Any, ...] | None) -> dict[str, Any]:
     """The fields of zoneout, (cell, hidden) or (hidden,): masks, or probabilities as floats.
 
-    Examples
-    --------
     >>> zoneout_fields((0.5, 0.05))
     {'zoneout_hidden': 0.05, 'zoneout_cell': 0.5}
     """

@@ -162,8 +162,6 @@ class LSTMCell(RecurrentCell):
 
     Parameters and errors: :class:`RecurrentCell`.
 
-    Examples
-    --------
     >>> cell = LSTMCell(3, 8, mechanism="UR", rngs=nnx.Rngs(0))
     >>> nnx.RNN(cell)(jnp.ones((2, 5, 3), jnp.float32)).shape  # (batch, time, features)
     (2, 5, 8)
@@ -177,8 +175,6 @@ class GRUCell(RecurrentCell):
 
     Parameters and errors: :class:`RecurrentCell`.
 
-    Examples
-    --------
     >>> cell = GRUCell(3, 8, rngs=nnx.Rngs(0))
     >>> carry, output = cell(cell.initialize_carry((2, 3)), jnp.ones((2, 3), jnp.float32))
     >>> output.shape
@@ -193,8 +189,6 @@ class MinimalCell(RecurrentCell):
 
     Parameters and errors: :class:`RecurrentCell`.
 
-    Examples
-    --------
     >>> cell = MinimalCell(3, 8, mechanism="UR", rngs=nnx.Rngs(0))
     >>> cell.params["weight_ih"].shape  # forget, candidate and refine
     (24, 3)

@@ -154,8 +154,6 @@ def minimal(
     h' = h + (1 − g)(tanh(Wx + Uh + b) − h), with the mechanism's forget gate g. The parameters,
     results and errors are those of :func:`gru`, but for ``bias_n``, which this cell does not have.
 
-    Examples
-    --------
     >>> import jax.numpy as jnp
     >>> from gatecore.backends.jax import init
     >>> params = init(jax.random.key(0), 3, 8, core="minimal")

@@ -15,8 +15,6 @@ _pointer = ctypes.c_void_p
 def unsupported(dtype: str = "float32") -> str | None:
     """Why the library cannot compute in this dtype here; None if it can.
 
-    Examples
-    --------
     >>> unsupported("float64")
     'it computes in float32, not float64'
     """

@@ -16,13 +16,7 @@ from gatecore.backends.common.learner import (
 )
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.numpy.bptt import Call, Engine, run
-from gatecore.backends.numpy.feedforward import (
-    LOSSES,
-    embedding,
-    linear,
-    one_hot,
-    relu_dropout,
-)
+from gatecore.backends.numpy.feedforward import LOSSES, embedding, linear, one_hot, relu_dropout
 from gatecore.contracts.model import Batch, ModelSpec
 
 Array = Any
@@ -89,11 +83,7 @@ class ExplicitLearner(LearnerBase):
         return {**metrics, "gradient_norm": float(np.sqrt(squares))}, gradients, final
 
     def _forward(
-        self,
-        batch: Batch,
-        noise: Noise,
-        carried: Arrays | None,
-        save_for_backward: bool = True,
+        self, batch: Batch, noise: Noise, carried: Arrays | None, save_for_backward: bool = True
     ) -> tuple[Any, Any, Any, Arrays]:
         """Metrics, the loss's pullback, those of input, core and head, and the carried state."""
         xp, spec = self.engine.xp, self.spec

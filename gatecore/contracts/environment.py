@@ -12,15 +12,10 @@ from gatecore._namespace import Array
 class StepResult(NamedTuple):
     """The result of one step of an :class:`Environment`.
 
-    Parameters
-    ----------
-    observation : array (episodes, ...)
-        The next observation; of an episode that has ended, the first of the episode after it.
-    reward : float32 array (episodes,)
-    ended : bool array (episodes,)
-        Whether the episode ended with this step.
-    score : float32 array (episodes,)
-        The step's part of the episode's score, by which policies are compared; often the reward.
+    ``observation`` (episodes, ...) is the next one; of an episode that has ended, the first of the
+    episode after it. ``reward`` and ``score`` are float32 (episodes,): the latter is the step's
+    part of the episode's score, by which policies are compared, often the reward. ``ended``, bool
+    (episodes,), is whether the episode ended with this step.
     """
 
     observation: Array
@@ -33,18 +28,9 @@ class Environment(abc.ABC):
     """A vectorised environment in NumPy: episodes that are stepped together.
 
     An episode that has ended is followed by a new one at once. All randomness comes from the
-    generator given to :meth:`reset`.
-
-    Attributes
-    ----------
-    size : int
-        Number of parallel episodes.
-    actions : int
-        Actions are 0..actions-1.
-    shape, dtype
-        Of one observation: uint8 (height, width, 3) or float32 (features,).
-    horizon : int
-        The most steps of an episode.
+    generator given to :meth:`reset`. There are ``size`` parallel episodes of at most ``horizon``
+    steps; actions are 0..``actions`` - 1; ``shape`` and ``dtype`` are those of one observation,
+    uint8 (height, width, 3) or float32 (features,).
     """
 
     size: int
@@ -69,10 +55,7 @@ class Environment(abc.ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> Array:
         """Continue from a result of :meth:`state_dict`. Returns the current observations.
 
-        Raises
-        ------
-        ValueError
-            An entry missing, unknown, or of another shape or dtype.
+        ValueError if an entry is missing, unknown, or of another shape or dtype.
         """
 
 
@@ -97,13 +80,11 @@ def generator_state(rng: np.random.Generator) -> np.ndarray:
 
 def set_generator_state(rng: np.random.Generator, state: np.ndarray) -> None:
     """Continue from a result of :func:`generator_state`."""
-    words = [int(word) for word in state]
+    high, low, inc_high, inc_low, has_uint32, uinteger = map(int, state)
+    words = {"state": high << 64 | low, "inc": inc_high << 64 | inc_low}
     rng.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": words[0] << 64 | words[1], "inc": words[2] << 64 | words[3]},
-        "has_uint32": words[4],
-        "uinteger": words[5],
-    }
+        "bit_generator": "PCG64", "state": words, "has_uint32": has_uint32, "uinteger": uinteger,
+    }  # fmt: skip
 
 
 World, Turn, Games = Environment, StepResult, EpisodeBatch  # the former names
