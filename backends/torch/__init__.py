@@ -1,9 +1,9 @@
 """The torch backend: ``torch.nn.LSTM`` and its relatives with any gate mechanism.
 
-Layers (``LSTM``, ``GRU``, ``Minimal``), single steps (``LSTMCell``, …), gates for anything
-(``GateUnit``), the rewriting of models (``convert``), the same layers as functions (``lstm``, …),
-what the gates of a running model do (``watch``), the ``Learner`` that trains a ``ModelSpec``, and
-the ``Agent`` that plays.
+Layers (``LSTM``, ``GRU``, ``Minimal``), also as functions (``lstm``, …) and cells (``LSTMCell``,
+…); gates for other modules (``GateUnit``); cores with an external memory (``RelationalMemory``,
+``DNC``, ``RMA``); the conversion of models (``convert``) and statistics of their gates (``watch``);
+the ``Learner`` of a ``ModelSpec`` and the actor-critic ``Agent``.
 """
 
 from gatecore.backends.torch.inspect.watch import Watch, watch
@@ -20,28 +20,7 @@ from gatecore.backends.torch.sequence.dispatch import release
 from gatecore.backends.torch.training.learner import Learner, unsupported
 
 __all__ = [
-    "DNC",
-    "GRU",
-    "LSTM",
-    "RMA",
-    "Agent",
-    "DNCState",
-    "GRUCell",
-    "GateUnit",
-    "LSTMCell",
-    "Learner",
-    "Minimal",
-    "MinimalCell",
-    "RMAState",
-    "RelationalMemory",
-    "Unrolled",
-    "Watch",
-    "convert",
-    "gate",
-    "gru",
-    "lstm",
-    "minimal",
-    "release",
-    "unsupported",
-    "watch",
-]
+    "DNC", "GRU", "LSTM", "RMA", "Agent", "DNCState", "GRUCell", "GateUnit", "LSTMCell", "Learner",
+    "Minimal", "MinimalCell", "RMAState", "RelationalMemory", "Unrolled", "Watch", "convert",
+    "gate", "gru", "lstm", "minimal", "release", "unsupported", "watch",
+]  # fmt: skip

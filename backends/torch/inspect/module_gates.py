@@ -1,7 +1,6 @@
-"""The forget gates of one call of a module, from its arguments and its output.
+"""The forget gates of one call of a module, computed again from its arguments and its output.
 
-Of torch's own layers the gates are computed again from inputs and outputs. Those of a stack's last
-layer need no more than that; the layers below are run again.
+Of torch's stacked layers, those below the last are run again.
 """
 
 import warnings
@@ -37,7 +36,7 @@ def source(module: nn.Module) -> Source | None:
     parametrized = parametrize.is_parametrized(module)
     kind: Any = type(module).__bases__[0] if parametrized else type(module)
     if isinstance(module, GateUnit):
-        return _unit_gates
+        return lambda module, args, kwargs, output: iter([("", output, None)])
     if isinstance(module, RecurrentCell) or kind in _CELLS:
         return _cell_gates
     return _layer_gates if kind in _LAYERS else None
@@ -48,27 +47,18 @@ def suffix(k: int, bidirectional: bool) -> str:
     return f"l{k // 2}{'_reverse' * (k % 2)}" if bidirectional else f"l{k}"
 
 
-def valid(lengths: Lengths | None) -> Tensor | None:
-    """Which (time, batch) are within their sequence; None for all."""
-    return None if lengths is None else lengths.valid()
-
-
-def _unit_gates(module: Any, args: Any, kwargs: Any, output: Gate) -> Gates:
-    yield "", output, None
-
-
 def _cell_gates(module: Any, args: Any, kwargs: Any, output: Any) -> Gates:
     x, state = _arguments(args, kwargs)
-    ours = isinstance(module, RecurrentCell)
-    cell = module._cell if ours else _standard(module, module.input_size)
+    gated = isinstance(module, RecurrentCell)
+    cell = module._cell if gated else _standard(module, module.input_size)
     dtype = dtypes(module.weight_ih)[0]
     with no_autocast(x.device.type):
         x = x.to(dtype).reshape(-1, cell.input_size)
         before = x.new_zeros(len(x), cell.hidden_size)
         if state is not None:
             before = cell.parts(state)[0].to(dtype).reshape(before.shape)
-        weights = _weights(module, "")
-        params = parameters.core_params(cell, weights, not ours or module.two_biases, dtype)
+        two_biases = not gated or module.two_biases
+        params = parameters.core_params(cell, _weights(module, ""), two_biases, dtype)
         yield "", parameters.step_gates(cell, params, x, before), None
 
 
@@ -99,7 +89,8 @@ def _directions(
             inputs, states = bounds.reverse(x), bounds.reverse(states)
         name = suffix(k, module.bidirectional)
         params = parameters.core_params(cell, _weights(module, f"_{name}"), True, x.dtype)
-        yield name, parameters.forget_gates(cell, params, inputs, start[k], states), valid(lengths)
+        gates = parameters.forget_gates(cell, params, inputs, start[k], states)
+        yield name, gates, None if lengths is None else lengths.valid()
 
 
 def _run_layer(

@@ -1,5 +1,6 @@
 """Statistics of the gates of any model while it runs, collected by hooks."""
 
+import collections
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,19 +10,16 @@ from torch import Tensor, nn
 
 from gatecore._checks import integer, number
 from gatecore.algebra import Gate, timescale
-from gatecore.backends.torch.inspect.module_gates import Source, source, suffix, valid
+from gatecore.backends.torch.inspect.module_gates import Source, source, suffix
 from gatecore.backends.torch.nn.layout import Lengths
 from gatecore.backends.torch.nn.recurrent import Recurrent
 
 
 class Saturation(NamedTuple):
-    """Fractions of each unit's activations: arrays (hidden,) in [0, 1].
+    """Fractions of each unit's activations: arrays (hidden,) in [0, 1]."""
 
-    ``shut``: the gate is nearly 0 and forgets; ``open``: it is nearly 1 and remembers.
-    """
-
-    shut: np.ndarray
-    open: np.ndarray
+    shut: np.ndarray  # the gate is nearly 0 and forgets
+    open: np.ndarray  # it is nearly 1 and remembers
 
 
 def watch(model: nn.Module, *, every: int = 1, saturated: float = 0.1) -> "Watch":
@@ -93,11 +91,16 @@ class Watch:
         if not 0 < self.saturated <= 0.5:
             raise ValueError(f"saturated must be in (0, 0.5], got {saturated!r}")
         self._sums: dict[str, _Sums] = {}
-        self._calls: dict[str, int] = {}
+        self._calls: collections.Counter[str] = collections.Counter()
         self._removals: list[Callable[[], None]] = []
         self.unwatched: tuple[str, ...] = ()
         for name, module in model.named_modules():
-            self._attach(name, module)
+            if isinstance(module, Recurrent):
+                self._observe(name, module)
+            elif gates := source(module):
+                self._hook(name, module, gates)
+            elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+                self.unwatched += (name or type(module).__name__,)
         if not self._removals:
             unwatched = f" ({', '.join(self.unwatched)} may compute anything)"
             raise ValueError(
@@ -137,14 +140,6 @@ class Watch:
     def __exit__(self, *_: Any) -> None:
         self.remove()
 
-    def _attach(self, name: str, module: nn.Module) -> None:
-        if isinstance(module, Recurrent):
-            self._observe(name, module)
-        elif gates := source(module):
-            self._hook(name, module, gates)
-        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            self.unwatched += (name or type(module).__name__,)
-
     def _hook(self, name: str, module: nn.Module, gates: Source) -> None:
         @torch.compiler.disable
         @torch.no_grad()
@@ -161,7 +156,7 @@ class Watch:
         def observer(k: int, gates: Callable[[], Gate], lengths: Lengths | None) -> None:
             full_name = _join(name, suffix(k, module.bidirectional))
             if self._is_due(full_name):
-                self._add(full_name, gates(), valid(lengths))
+                self._add(full_name, gates(), None if lengths is None else lengths.valid())
 
         def remove() -> None:
             module.observers = tuple(o for o in module.observers if o is not observer)
@@ -170,9 +165,8 @@ class Watch:
         self._removals.append(remove)
 
     def _is_due(self, name: str) -> bool:
-        calls = self._calls.get(name, 0)
-        self._calls[name] = calls + 1
-        return calls % self.every == 0
+        self._calls[name] += 1
+        return (self._calls[name] - 1) % self.every == 0
 
     def _add(self, name: str, gate: Gate, valid: Tensor | None) -> None:
         sums = _Sums.of(gate, valid, self.saturated)

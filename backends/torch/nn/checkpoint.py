@@ -22,10 +22,9 @@ _RECORD = "_extra_state"  # JSON as bytes, in the states of earlier versions
 _RECORD_VERSION = 1
 # the code's first three integers count from 1 in these; the others are the downsizing, hexadecimal
 _FIELDS = (
-    ("lstm", "gru", "minimal", "gate", "rmc", "mingru"),
-    ("sigmoid", "cumax"),
+    ("lstm", "gru", "minimal", "gate", "rmc", "mingru"), ("sigmoid", "cumax"),
     ("none", "refine", "master"),
-)
+)  # fmt: skip
 
 
 def torch_compatible(core: str, mechanism: str | Mechanism) -> bool:
@@ -130,8 +129,10 @@ class Stateful(nn.Module):
         name, expected = self.mechanism.name, signature(self.core, self.mechanism)
         if recorded is None and not torch_compatible(self.core, self.mechanism):
             raise ValueError(self._needs_code())
-        if recorded not in (None, expected):
-            saved = repr(saved) if saved else _possible_names(recorded)
+        if recorded is not None and recorded != expected:
+            fields = recorded.split()[1:3]
+            known = (m for m in MECHANISMS.values() if [m.activation, m.auxiliary] == fields)
+            saved = repr(saved) if saved else " or ".join(repr(m.name) for m in known)
             raise ValueError(
                 f"the state_dict is of mechanism {saved} ({recorded}), this layer has {name!r} "
                 f"({expected}): make the layer with mechanism={saved}, or load weights that were "
@@ -169,10 +170,3 @@ def _decoded(code: Tensor | None, record: Tensor | None) -> str | None:
         return None if record is None else decode_record(record)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the state_dict's {name} can't be read: {error}") from error
-
-
-def _possible_names(recorded: str) -> str:
-    """The registered mechanisms of a signature, but for the downsizing."""
-    fields = recorded.split()[1:3]
-    names = [m.name for m in MECHANISMS.values() if [m.activation, m.auxiliary] == fields]
-    return " or ".join(map(repr, names))

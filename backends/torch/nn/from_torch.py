@@ -35,7 +35,7 @@ def from_torch(
     # the logits of an ordered gate mean something else than those of a sigmoid
     shared = [s for s in slots if s in standard and s not in new.mechanism.ordered_slots]
     if keep_weights:
-        _copy(new, module, {slot: (slots[slot], standard[slot]) for slot in shared})
+        _copy(new, module, [(slots[slot], standard[slot]) for slot in shared])
         _adapt_biases(new, slots)
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(getattr(module, name).requires_grad)
@@ -46,15 +46,13 @@ def from_torch(
 
 
 @torch.no_grad()
-def _copy(new: Any, module: Any, rows: dict[str, tuple[slice, slice]]) -> None:
-    """Copy the projection whole, and of the other parameters these rows of each slot."""
+def _copy(new: Any, module: Any, rows: list[tuple[slice, slice]]) -> None:
+    """Copy the projection whole, and of the other parameters these rows."""
     for name in (name for names in new._names for name in names.values()):
         target, source = getattr(new, name), getattr(module, name)
-        if name.startswith("weight_hr"):
-            target.copy_(source)
-        else:
-            for target_rows, source_rows in rows.values():
-                target[target_rows] = source[source_rows]
+        whole = [(slice(None), slice(None))]
+        for target_rows, source_rows in whole if name.startswith("weight_hr") else rows:
+            target[target_rows] = source[source_rows]
 
 
 @torch.no_grad()

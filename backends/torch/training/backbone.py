@@ -20,13 +20,7 @@ PREFIX = "core."  # of the names of a memory core's parameters and carried tenso
 
 
 def backbone(spec: ModelSpec, seed: int, impl: str, like: Tensor) -> Any:
-    """The recurrent part of ``spec``, in the type of ``like`` and where it is.
-
-    Raises
-    ------
-    ValueError
-        ``impl`` asks for a path that this model can't take.
-    """
+    """The recurrent part of ``spec``; ValueError if ``impl`` does not support it."""
     dispatch.checked(impl)
     return (MemoryBackbone if spec.memory else LayerBackbone)(spec, seed, impl, like)
 
@@ -43,34 +37,32 @@ class LayerBackbone:
 
     def state(self, size: int, like: Tensor) -> Any:
         """The state of new sequences: of each layer (h,) or (h, c), all (size, hidden)."""
-        return tuple(
-            (like.new_zeros(size, cell.hidden_size),) * len(cell.state_names)
-            for cell in self._cells
-        )
+        zeros = (like.new_zeros(size, cell.hidden_size) for cell in self._cells)
+        return tuple((z,) * len(c.state_names) for z, c in zip(zeros, self._cells, strict=True))
 
     def run(
-        self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any]
-    ) -> tuple[Tensor, Any]:
-        """Outputs of the last layer, and every layer's last state."""
+        self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any],
+        means: list[Any] | None = None,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """Outputs of the last layer and all last states; ``means`` takes those of the gates."""
         last = []
         for k, cell in enumerate(self._cells):
             params = layer_parameters(parameters, k)
-            done = run(cell, params, x, state[k], resets, zoneout[k], impl=self._impl)
-            x = done.outputs[0]
-            last.append(tuple(part.squeeze(0) for part in done.states))
+            result = run(cell, params, x, state[k], resets, zoneout[k], impl=self._impl)
+            hidden = result.outputs[0]
+            if means is not None:
+                gate = forget_gates(cell, params, x, state[k][0], hidden, resets)
+                means.append([side.double().mean((0, 1)) for side in gate])
+            x = hidden
+            last.append(tuple(part.squeeze(0) for part in result.states))
         return x, tuple(last)
 
     def gates(
         self, parameters: Tensors, x: Tensor, resets: Tensor | None, zoneout: list[Any]
     ) -> Gate:
         """Effective forget gates (layers, hidden), averaged over time and batch."""
-        means, start = [], self.state(x.shape[1], x)
-        for k, cell in enumerate(self._cells):
-            params = layer_parameters(parameters, k)
-            hidden = run(cell, params, x, start[k], resets, zoneout[k], impl=self._impl).outputs[0]
-            gate = forget_gates(cell, params, x, start[k][0], hidden, resets)
-            means.append([side.double().mean((0, 1)) for side in gate])
-            x = hidden
+        means: list[Any] = []
+        self.run(parameters, x, self.state(x.shape[1], x), resets, zoneout, means)
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
@@ -97,7 +89,6 @@ class MemoryBackbone:
     def run(
         self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any]
     ) -> tuple[Tensor, Any]:
-        """Outputs and the last state."""
         return self._core(x, state, resets)
 
     def gates(
@@ -109,11 +100,9 @@ class MemoryBackbone:
 
 def leaves(state: Any) -> list[Tensor]:
     """The tensors of a state, which is a tensor, None, or nested tuples of them, in order."""
-    if state is None:
-        return []
     if isinstance(state, Tensor):
         return [state]
-    return [leaf for part in state for leaf in leaves(part)]
+    return [leaf for part in state or () for leaf in leaves(part)]
 
 
 def shaped(leaves: Iterable[Tensor], like: Any) -> Any:

@@ -1,8 +1,6 @@
-"""One model trained by several processes: each takes its share of every batch.
+"""One model trained by the processes of ``torchrun``: each computes its share of every batch.
 
-Under ``torchrun`` every process runs the same program on the same data with the same seed. Each
-computes its sequences of a batch, and the learner sums losses and gradients, so the result is that
-of one process with the whole batch.
+The learner sums losses and gradients, so the result is that of one process with the whole batch.
 """
 
 import os
@@ -35,15 +33,11 @@ def device() -> torch.device:
     return torch.get_default_device()
 
 
-def share(size: int) -> slice:
-    """This process's sequences of a batch of ``size``."""
-    rank, count = world()
-    return slice(rank * size // count, (rank + 1) * size // count)
-
-
-def part(batch: Batch, sequences: slice) -> Batch:
-    """Some sequences of a batch."""
-    return Batch(*(array if array is None else array[:, sequences] for array in batch))
+def share(batch: Batch) -> tuple[Batch, slice]:
+    """This process's sequences of a batch, and which they are."""
+    (rank, count), size = world(), batch.inputs.shape[1]
+    local = slice(rank * size // count, (rank + 1) * size // count)
+    return Batch(*(array if array is None else array[:, local] for array in batch)), local
 
 
 def total(tensors: list[Tensor]) -> None:

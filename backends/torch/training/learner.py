@@ -62,12 +62,10 @@ class Learner(TorchTrainable, LearnerBase):
 
     def _build(self, initial: dict[str, np.ndarray]) -> None:
         spec, self.dtype = self.spec, getattr(torch, self.dtype)
-        parameters = {
-            name: torch.tensor(value, dtype=self.dtype, device=self.device)
-            for name, value in initial.items()
-        }
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        factory: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        like = torch.empty(0, **factory)
         self._backbone = backbone(spec, self.seed, self.impl, like)
+        parameters = {name: torch.tensor(value, **factory) for name, value in initial.items()}
         parameters |= self._backbone.parameters
         for value in parameters.values():
             value.requires_grad_()
@@ -101,17 +99,15 @@ class Learner(TorchTrainable, LearnerBase):
 
     @torch.no_grad()
     def _forget_gates(self, batch: Batch, noise: Noise) -> Any:
-        return self._backbone.gates(
-            self.parameters, self._features(batch), self._resets(batch), noise.zoneout
-        )
+        inputs = self._features(batch), self._resets(batch)
+        return self._backbone.gates(self.parameters, *inputs, noise.zoneout)
 
     def _loss(
         self, batch: Batch, noise: Noise, carried: Tensors | None
     ) -> tuple[Tensor, dict[str, float], Tensors]:
         """This process's share of the loss; metrics and carried state of the whole batch."""
         size, spec = batch.inputs.shape[1], self.spec
-        local = distributed.share(size)
-        part = distributed.part(batch, local)
+        part, local = distributed.share(batch)
         x = self._features(part)
         start = self._backbone.state(x.shape[1], x)
         if carried is not None:
@@ -150,14 +146,12 @@ class Learner(TorchTrainable, LearnerBase):
         return float(whole)
 
     def _features(self, batch: Batch) -> Tensor:
-        """The first layer's input."""
         inputs = torch.as_tensor(batch.inputs, device=self.device)
         if self.spec.input == "dense":
             return inputs.to(self.dtype)
         if self.spec.input == "one_hot":
             size = self.spec.input_size  # and a last row of zeros, for -1
-            rows = torch.eye(size + 1, size, dtype=self.dtype, device=self.device)
-            return rows[inputs.long()]
+            return torch.eye(size + 1, size, dtype=self.dtype, device=self.device)[inputs.long()]
         return functional.embedding(inputs.long(), self.parameters["embedding.weight"])
 
     def _resets(self, batch: Batch) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The parts that torch's learner and agent share: gradients, Adam, and the state in NumPy."""
+"""The base of torch's learner and agent: gradients, Adam, and the state in NumPy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,8 +38,7 @@ class TorchTrainable(Trainable):
     ) -> None:
         """Step number ``count`` of Adam, from 1, on ``scale`` times the gradients."""
         beta1, beta2 = self.betas
-        rate = learning_rate / (1 - beta1**count)
-        root = float((1 - beta2**count) ** 0.5)
+        rate, root = learning_rate / (1 - beta1**count), float((1 - beta2**count) ** 0.5)
         values, first = [self.parameters[name] for name in self._first], list(self._first.values())
         second, each = list(self._second.values()), torch._foreach_mul(list(gradients), scale)
         torch._foreach_lerp_(first, each, 1 - beta1)
