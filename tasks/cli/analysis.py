@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import click
 
 from gatecore.tasks.cli.settings import FOLDER, reported_errors
 from gatecore.tasks.reports.report import read, write
+from gatecore.tasks.safe_files import printable, replacing
 from gatecore.tasks.training.atomic_files import output_folder
 from gatecore.tasks.training.run import load_run
+from gatecore.tasks.training.run import upgrade as add_checksums
 
 if TYPE_CHECKING:
     from gatecore.analysis.figures import Canvas
@@ -19,20 +22,39 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=FOLDER, help="Folder of the three files.  [default: FOLDER]")
+@click.option(
+    "--out", type=FOLDER, help="Folder of the three files.  [default: FOLDER-report, beside it]"
+)
 def report(folder: Path, out: Path | None) -> None:
     """Write report.html, results.json and results.csv of all runs below FOLDER.
 
-    The page needs no network, and names folders that cannot be read with the reason.
+    The page needs no network, and names folders that cannot be read with the reason. Nothing is
+    written in FOLDER unless --out names it. Without any run the exit status is 1.
     """
     with reported_errors():
         results = read(folder)
-        page = write(results, out or folder)
+        name = os.path.basename(os.path.abspath(folder))
+        beside = Path(os.path.normpath(folder / ".." / f"{name}-report"))  # of "." and ".." as well
+        page = write(results, out or beside)
     for note in results.notes:
         click.echo(f"Left out: {note.folder}: {note.reason}", err=True)
     if not results.trials:
-        click.echo(f"There is no run in {folder} that can be read.", err=True)
-    click.echo(f"Report: {page}")
+        click.echo(printable(f"There is no run in {folder} that can be read."), err=True)
+    click.echo(printable(f"Report: {page}"))
+    if not results.trials:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def upgrade(folder: Path) -> None:
+    """Add checksums to the run in FOLDER that an early version of gatecore wrote without them.
+
+    Whatever the files hold counts as intact: do this with folders of your own alone.
+    """
+    with reported_errors():
+        add_checksums(folder)
+    click.echo(printable(f"Upgraded: {folder}"))
 
 
 @click.command()
@@ -81,7 +103,8 @@ def figures(out: Path, run: Path | None, suffix: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             path = out / f"{name}.{suffix}"
-            figure.savefig(path, dpi=200)
+            with replacing(path) as stream:
+                figure.savefig(stream, dpi=200, format=suffix)
             click.echo(path)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``gatecore gates | train | sweep | report | verify | figures``."""
+"""The command line: ``gatecore gates | train | sweep | report | upgrade | verify | figures``."""
 
 import sys
 
@@ -7,7 +7,7 @@ from gatecore.tasks import missing
 try:
     import click
 
-    from gatecore.tasks.cli.analysis import figures, report, verify
+    from gatecore.tasks.cli.analysis import figures, report, upgrade, verify
     from gatecore.tasks.cli.gates import gates
     from gatecore.tasks.cli.sweep import sweep
     from gatecore.tasks.cli.train import train
@@ -22,5 +22,5 @@ def main() -> None:
     """Recurrent gates that can be learned near 0 and 1: train, compare, verify."""
 
 
-for command in (figures, gates, report, sweep, train, verify):
+for command in (figures, gates, report, sweep, train, upgrade, verify):
     main.add_command(command)

@@ -4,6 +4,7 @@
 pixel by pixel, and the Copy task, with standard, U and UR gates.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from gatecore.tasks.cli.progress import label, train_with_progress
 from gatecore.tasks.cli.results import by_task, results_table
 from gatecore.tasks.cli.settings import FOLDER, reported_errors
 from gatecore.tasks.reports import report
+from gatecore.tasks.safe_files import replacing
 from gatecore.tasks.training.atomic_files import RunError, writing
 from gatecore.tasks.training.config import Config, ConfigError
 from gatecore.tasks.training.run import Run, load_same
-from gatecore.tasks.training.run_folder import Folder
+from gatecore.tasks.training.run_folder import Folder, subfolder
 
 PICTURE = "comparison.png"
 JOB = [(task, mechanism) for task in ("pixels", "copying") for mechanism in ("standard", "U", "UR")]
@@ -66,13 +68,13 @@ def _check(configs: Sequence[Config], out: Path) -> None:
                           "remove one")  # fmt: skip
     if Folder(out).holds_run():
         raise RunError(f"{out} holds a run itself: choose another output folder for several runs")
-    present = [Folder(out / name).holds_run() for name in names]
+    present = [Folder(subfolder(out, name)).holds_run() for name in names]
     for name, config, holds_run in zip(names, configs, present, strict=True):
         if holds_run:
             load_same(out / name, config)
         else:
             Folder(out / name).check_free()
-    if not any(present) and (out / PICTURE).exists():
+    if not any(present) and os.path.lexists(out / PICTURE):
         raise RunError(f"{out / PICTURE} is of other runs, and would be replaced: remove it, or "
                        "choose another output folder")  # fmt: skip
     report.check_free(out)
@@ -91,8 +93,8 @@ def draw(runs: Sequence[Run], out: Path) -> Path:
         baselines = {name: values[task.score] for name, values in scores if task.score in values}
         panels.append(Panel(title, f"validation {task.score}", curves, baselines, gates))
     path = out / PICTURE
-    with writing(path):
-        comparison(panels).savefig(path, dpi=130)
+    with writing(path), replacing(path) as stream:
+        comparison(panels).savefig(stream, dpi=130, format="png")
     return path
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.safe_files import printable
 from gatecore.tasks.training.atomic_files import RunError
 from gatecore.tasks.training.config import ConfigError
 from gatecore.tasks.training.signals import Interrupted
@@ -32,7 +33,7 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError, RunError) as error:
-        raise InputError(str(error)) from error
+        raise InputError(printable(str(error))) from error
     except Interrupted as stopped:
         click.echo(f"{stopped}. {_CONTINUE}", err=True)
         raise SystemExit(128 + stopped.signum) from stopped

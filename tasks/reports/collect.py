@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from gatecore import MECHANISMS, Mechanism
 from gatecore.tasks.reports.aggregate import Group, Note, Report, Variant
 from gatecore.tasks.reports.trial import Trial
+from gatecore.tasks.safe_files import printable
 from gatecore.tasks.training.run import load_run
 from gatecore.tasks.training.run_folder import FILES, RunError
 
 IRRELEVANT = ("preset", "threads", "log_every", "checkpoint_every", "checkpoint_seconds")
+_DEEPEST = 50  # folders within each other
 VARIED = ("seed", "learning_rate")  # within a group, with all of the mechanism's fields
 
 
@@ -61,7 +64,7 @@ def read(folder: str | os.PathLike[str]) -> Report:
             trials.append(Trial.of(load_run(path), name))
         except RunError as error:
             reason = str(error).replace(f"{path}{os.sep}", "").replace(str(path), name)
-            notes.append(Note(name, reason))
+            notes.append(Note(name, printable(reason)))
     trials, repeated = _without_repetitions(trials)
     return Report(_readable(root.absolute().name), tuple(_groups(trials)), (*notes, *repeated))
 
@@ -76,6 +79,12 @@ def run_folders(root: Path, onerror: Callable[[OSError], None] | None = None) ->
     paths = []
     for path, folders, files in os.walk(root, onerror=onerror):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        deep = len(Path(path).relative_to(root).parts) >= _DEEPEST
+        for name in [n for n in folders if deep or os.path.islink(os.path.join(path, n))]:
+            folders.remove(name)
+            if onerror:
+                problem = "below too many folders" if deep else "a symbolic link"
+                onerror(OSError(errno.ELOOP, f"it is {problem}", os.path.join(path, name)))
         if set(FILES) & set(files):
             paths.append(Path(path))
     return paths
@@ -104,7 +113,7 @@ def _groups(trials: Sequence[Trial]) -> Iterator[Group]:
     settings: dict[tuple[str, str], dict[str, Any]] = {}
     for trial in trials:
         shared = {k: v for k, v in trial.settings().items() if is_shared(k)}
-        key = trial.config.task.title, repr(sorted(shared.items()))
+        key = printable(trial.config.task.title), repr(sorted(shared.items()))
         members.setdefault(key, []).append(trial)
         settings.setdefault(key, shared)
     for key in sorted(members):
@@ -125,7 +134,7 @@ def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
         fields = dataclasses.asdict(mechanism)
         namesakes = [dataclasses.asdict(m) for m in alike if m.name == mechanism.name]
         special = [f"{k}={v}" for k, v in fields.items() if any(n[k] != v for n in namesakes)]
-        label = mechanism.name + (f" ({', '.join(special)})" if special else "")
+        label = printable(mechanism.name + (f" ({', '.join(special)})" if special else ""))
         variants.append(Variant(label, tuple(alike[mechanism])))
     return tuple(variants)
 
@@ -142,4 +151,4 @@ def _baselines(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:
 
 def _readable(path: str | os.PathLike[str]) -> str:
     """A name as text, whatever its bytes."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    return printable(os.fsencode(path).decode("utf-8", "replace"))

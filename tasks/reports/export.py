@@ -11,6 +11,7 @@ import numpy as np
 from gatecore.tasks.reports.aggregate import Group, Report, Variant
 from gatecore.tasks.reports.collect import is_shared
 from gatecore.tasks.reports.trial import Trial
+from gatecore.tasks.safe_files import printable
 from gatecore.tasks.training.atomic_files import finite
 from gatecore.tasks.training.provenance import distribution
 
@@ -31,14 +32,28 @@ def data(report: Report) -> str:
 
 
 def table(report: Report) -> str:
-    """results.csv: a line for each run; numbers in full, an empty field for an unknown value."""
-    rows = [_row(group.title, trial) for group in report.groups for trial in group.trials]
+    """results.csv: a line for each run; numbers in full, an empty field for an unknown value.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
+    rows = [
+        {name: _text(value) for name, value in _row(group.title, trial).items()}
+        for group in report.groups
+        for trial in group.trials
+    ]
     stream = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["folder"]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    formula = value.lstrip().startswith(("=", "+", "-", "@"))
+    return ("'" if formula else "") + printable(value)
 
 
 def thinned(count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from gatecore.tasks.reports.aggregate import Group, Report, Variant, median
 from gatecore.tasks.reports.plots import pictures
 from gatecore.tasks.reports.summary import summarize
 from gatecore.tasks.reports.trial import Trial, percent
+from gatecore.tasks.safe_files import printable
 from gatecore.tasks.training.provenance import distribution
 
 _TIMESCALES = ("smallest", "median", "largest")  # of each, the median over the runs that ended
@@ -17,9 +18,11 @@ _TIMESCALES = ("smallest", "median", "largest")  # of each, the median over the 
 
 def render(report: Report) -> str:
     """The page; equal runs give an equal page, byte for byte."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("gatecore.tasks.reports", "."),
-                                     autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                     undefined=jinja2.StrictUndefined)  # fmt: skip
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gatecore.tasks.reports", "."), autoescape=True,
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )  # fmt: skip
     environment.filters |= {
         "duration": _duration,
         "metric": _metric,

@@ -14,6 +14,7 @@ from gatecore import Gate, timescale
 from gatecore.analysis import figures
 from gatecore.analysis.figures import Band
 from gatecore.tasks.reports.aggregate import Group, Variant
+from gatecore.tasks.safe_files import printable
 
 _BANDS = {
     (20, 80): "The line is the median of the seeds, the band holds the middle 60 % of them "
@@ -23,6 +24,8 @@ _BANDS = {
     None: "The line is the mean over the last 1 % of the data, the band its 95 % confidence "
     "interval (as in the paper's Figure 6).",
 }
+
+_WIDEST = 45  # characters of a label
 
 Drawn = tuple[Any, str, str]  # a figure, its description, its caption
 
@@ -55,7 +58,7 @@ def band_of(variant: Variant) -> Band:
 def _curves(group: Group) -> Iterator[Drawn]:
     """All variants in one plot; if they are many, also each in one of its own."""
     score, bands = group.score, {v.label: band_of(v) for v in group.variants}
-    content = bands, group.baseline_scores(), f"validation {score.name}"
+    content = _literal(bands), _literal(group.baseline_scores()), f"validation {score.name}"
     ends = [f"{label} {score.show(float(band.middle[-1]))}"
             for label, band in bands.items() if len(band.steps)]  # fmt: skip
     description = (f"{group.title}: {content[2]} against training steps. "
@@ -80,9 +83,16 @@ def _histograms(group: Group) -> Iterator[Drawn]:
         caption = ("Forget gates of the units, means over time and batch, before training (grey "
                    "outline) and after; all seeds together (as in the paper's Figures 4 and "
                    "9).")  # fmt: skip
-        yield figures.gate_rows(gates), _quartiles(gates, "value"), caption
+        yield figures.gate_rows(_literal(gates)), _quartiles(gates, "value"), caption
         caption = "The same as timescales 1/(1 − g), in steps; the last bin includes longer ones."
-        yield figures.timescale_rows(gates), _quartiles(gates, "timescale"), caption
+        yield figures.timescale_rows(_literal(gates)), _quartiles(gates, "timescale"), caption
+
+
+def _literal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by labels in which matplotlib sees no mathematics, and which fit."""
+    labels = map(printable, values)
+    short = (k if len(k) <= _WIDEST else f"{k[:_WIDEST]}… {n}" for n, k in enumerate(labels))
+    return {k.replace("$", r"\$"): v for k, v in zip(short, values.values(), strict=True)}
 
 
 def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:

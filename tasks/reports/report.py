@@ -6,12 +6,13 @@ from pathlib import Path
 from gatecore.tasks.reports.aggregate import Report
 from gatecore.tasks.reports.collect import read
 from gatecore.tasks.reports.export import data, table
+from gatecore.tasks.safe_files import descriptor
 from gatecore.tasks.training.atomic_files import RunError, output_folder, replace
 
 __all__ = ["Report", "check_free", "data", "read", "table", "write"]
 
 PAGE, DATA, TABLE = NAMES = ("report.html", "results.json", "results.csv")
-_MARK = '<meta name="generator" content="gatecore '
+_MARK = b'<meta name="generator" content="gatecore '
 
 
 def write(report: Report, out: str | os.PathLike[str]) -> Path:
@@ -56,8 +57,11 @@ def write(report: Report, out: str | os.PathLike[str]) -> Path:
 def check_free(out: Path) -> None:
     """Raise RunError if a report in ``out`` would replace other files. Writes nothing."""
     with output_folder(out):
-        present = [name for name in NAMES if (out / name).exists()]
-        page = (out / PAGE).read_text(encoding="utf-8", errors="replace") if PAGE in present else ""
-    if present and _MARK not in page:
+        present = [name for name in NAMES if os.path.lexists(out / name)]
+        head = b""
+        if PAGE in present:
+            with open(descriptor(out / PAGE), "rb") as stream:
+                head = stream.read(4096)
+    if present and _MARK not in head:
         raise RunError(f"{out / present[0]} is not of a report of gatecore, and would be replaced: "
                        "move it, or choose another output folder")  # fmt: skip

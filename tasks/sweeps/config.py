@@ -17,7 +17,7 @@ from gatecore._checks import choice
 from gatecore.tasks.problems.base import Settings
 from gatecore.tasks.training.config import Config, ConfigError, config_errors
 from gatecore.tasks.training.run import load_run, load_same
-from gatecore.tasks.training.run_folder import Folder, RunError
+from gatecore.tasks.training.run_folder import Folder, RunError, subfolder
 
 LONGEST_NAME = 200  # of a folder, in characters; file systems take 255 bytes
 _ELSEWHERE = {  # settings of a run, and their keys in a sweep
@@ -202,8 +202,8 @@ def place(trials: Sequence[Trial], out: Path) -> dict[str, Path]:
     """
     if Folder(out).holds_run():
         raise RunError(f"{out} holds a run itself: choose another output folder for a sweep")
-    folders = {trial.name: out / trial.name for trial in trials}
-    missing = [trial for trial in trials if not _holds(out / trial.name, trial.config)]
+    folders = {trial.name: subfolder(out, trial.name) for trial in trials}
+    missing = [trial for trial in trials if not _holds(folders[trial.name], trial.config)]
     others = _configs(out) if missing else []
     for trial in missing:
         same = (folder for folder, config in others if config == trial.config)
@@ -225,7 +225,8 @@ def _configs(out: Path) -> list[tuple[Path, Config]]:
     configs = []
     for file in sorted(out.glob("*/config.json")):
         with contextlib.suppress(RunError):
-            configs.append((file.parent, load_run(file.parent).config))
+            folder = subfolder(out, file.parent.name)
+            configs.append((folder, load_run(folder).config))
     return configs
 
 

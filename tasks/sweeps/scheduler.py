@@ -8,15 +8,17 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import joblib
 
+from gatecore.tasks.safe_files import descriptor, parse_json
 from gatecore.tasks.sweeps.config import SweepConfig, Trial, place
 from gatecore.tasks.sweeps.workers import Cluster, Local, Order, Outcome, Pool, connected
 from gatecore.tasks.training.atomic_files import RunError, output_folder, write_json
 from gatecore.tasks.training.folder_lock import Busy, lock
 from gatecore.tasks.training.run import Run, load_run
+from gatecore.tasks.training.run_folder import remove_parts
 from gatecore.tasks.training.signals import Interrupted, signals
 
 DEATHS = 3  # of its process, after which a trial has failed
@@ -213,7 +215,7 @@ class _Sweep:
         """Record an event, if that can be written: the runs' folders hold the results anyway."""
         line = {"trial": one.trial.name, "folder": one.folder.name, "event": what,
                 "deaths": one.deaths, "reason": one.reason, "time": time.time()}  # fmt: skip
-        with contextlib.suppress(OSError), open(self.out / RECORD, "a", encoding="utf-8") as stream:
+        with contextlib.suppress(OSError), _record(self.out) as stream:
             stream.write(json.dumps(line) + "\n")
         if self.watcher:
             self.watcher.event(one, what)
@@ -244,15 +246,21 @@ def _read(one: Progress) -> None:
         return
     one.status = "running" if (one.folder / ".lock").exists() else "waiting"
     with contextlib.suppress(OSError, ValueError, IndexError, KeyError, TypeError):
-        last = json.loads(_last_line(one.folder / "metrics.jsonl"))
+        last = parse_json(_last_line(one.folder / "metrics.jsonl"))
         one.step, one.metric = int(last["step"]), last[one.trial.config.task.shown]
 
 
 def _last_line(path: Path, longest: int = 4096) -> bytes:
     """The last complete line of a file that may be long and growing."""
-    with open(path, "rb") as stream:
+    with open(descriptor(path), "rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - longest))
         return stream.read().split(b"\n")[-2]
+
+
+def _record(out: Path) -> TextIO:
+    """The record of a sweep, to be continued."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return open(descriptor(out / RECORD, flags), "a", encoding="utf-8")
 
 
 def _create(out: Path, config: SweepConfig) -> None:
@@ -262,6 +270,9 @@ def _create(out: Path, config: SweepConfig) -> None:
             with output_folder(out):
                 out.mkdir(parents=True, exist_ok=True)
                 with lock(out):
+                    if os.path.lexists(out / RECORD):
+                        _record(out).close()  # raises an error about a link
+                    remove_parts(out, ["sweep.json"])
                     write_json(out / "sweep.json", config.model_dump(mode="json"))
             return
         except Busy:

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from gatecore.tasks.safe_files import UnsafeError, parse_json, read_bytes, replacing
+
 CHECKSUM = "sha256"
 _ENTRY = "gatecore"  # in the metadata of safetensors
+_HEADER_BYTES = 32 << 20
 
 
 class RunError(Exception):
@@ -28,12 +30,14 @@ class RunError(Exception):
 class DamagedError(RunError):
     """A file was changed, is damaged, or belongs to another run."""
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path} {problem}; restore the file, or train in a new folder")
+    def __init__(
+        self, path: Path, problem: str, advice: str = "restore the file, or train in a new folder"
+    ) -> None:
+        super().__init__(f"{path} {problem}; {advice}")
 
 
 class WriteError(RunError):
-    """A file cannot be written: a full disk, a missing permission."""
+    """A file cannot be written: a full disk, a missing permission, a link."""
 
 
 @contextlib.contextmanager
@@ -41,6 +45,8 @@ def writing(path: Path) -> Iterator[None]:
     """Raise the operating system's errors as a WriteError that names ``path``."""
     try:
         yield
+    except UnsafeError as error:
+        raise WriteError(f"cannot write {path}: {error}; remove it") from error
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror}; check the disk's free space and "
                          "the permissions there") from error  # fmt: skip
@@ -56,28 +62,10 @@ def output_folder(path: Path) -> Iterator[None]:
                        "one") from error  # fmt: skip
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Replace a file atomically. Raises WriteError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.part")  # overwrites one of a killed process
-    with writing(path):
-        try:
-            with open(temporary, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync(path.parent)  # the renaming must reach the disk, too
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def replace(path: Path, *data: bytes) -> None:
+    """Replace a file atomically by the parts of its content. Raises WriteError."""
+    with writing(path), replacing(path) as stream:
+        stream.writelines(data)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -96,19 +84,24 @@ def read_json(path: Path) -> dict[str, Any]:
         The file cannot be read, or does not hold an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise DamagedError(path, f"cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise DamagedError(path, f"should hold a JSON object, not {type(value).__name__}")
     return value
 
 
-def verify(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The object without its checksum. Raises DamagedError if that does not match."""
+def verify(path: Path, value: Mapping[str, Any], *, unsigned: bool = False) -> dict[str, Any]:
+    """The object without its checksum. Raises DamagedError if that does not match.
+
+    With ``unsigned`` an object without checksum is valid.
+    """
     content = {name: item for name, item in value.items() if name != CHECKSUM}
     if CHECKSUM in value:
         _compare(path, value[CHECKSUM], digest(content))
+    elif not unsigned:
+        raise DamagedError(path, f"has no {CHECKSUM}", upgrade_advice(path))
     return content
 
 
@@ -120,22 +113,36 @@ def digest(value: Any) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Replace a safetensors file; its metadata holds ``about`` and a checksum of everything.
 
-    One entry of the metadata holds both: safetensors writes several in no fixed order.
+    One entry of the metadata holds both: several would have no fixed order. The tensors are written
+    without a copy, so that a checkpoint needs no memory.
     """
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     plain = finite(about)
     signed = json.dumps(plain | {CHECKSUM: _digest(arrays, plain)})
-    replace(path, safetensors.numpy.save(arrays, metadata={_ENTRY: signed}))
+    header: dict[str, Any] = {"__metadata__": {_ENTRY: signed}}
+    arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    start = 0
+    for name, array in arrays.items():
+        kind = f"{array.dtype.kind.upper()}{8 * array.itemsize}" if array.dtype != bool else "BOOL"
+        end = start + array.nbytes
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    data = (array.reshape(-1).view(np.uint8).data for array in arrays.values())
+    replace(path, len(text).to_bytes(8, "little"), text, *data)
 
 
 def read_tensors(
-    path: Path, *, unsigned: bool = False
+    path: Path, *, limit: int = 1 << 40, unsigned: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors of a safetensors file, and the object about them.
 
     Parameters
     ----------
     path : Path
+    limit : int
+        Most bytes of all tensors.
     unsigned : bool
         Accept a file without metadata, as early versions of gatecore wrote it.
 
@@ -145,22 +152,31 @@ def read_tensors(
         The file cannot be read, is damaged, or was written by another program.
     """
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
+        data = read_bytes(path, limit + _HEADER_BYTES)
+        length = int.from_bytes(data[:8], "little")
+        if length > _HEADER_BYTES:
+            raise ValueError(f"its header has {length:,} bytes")
+        header = parse_json(data[8 : 8 + length])
+        tensors = safetensors.numpy.load(data)
+        metadata = header.get("__metadata__") or {}
     except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError,
             ValueError) as error:  # the last four: tensors of a type that NumPy lacks  # fmt: skip
         raise DamagedError(path, f"cannot be read: {error}") from error
     if unsigned and not metadata:
         return tensors, {}
     try:
-        about = json.loads(metadata[_ENTRY])
+        about = parse_json(metadata[_ENTRY])
         checksum = about.pop(CHECKSUM)
-    except (KeyError, ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
         problem = f"was not written by this version of gatecore: it has no {CHECKSUM}"
-        raise DamagedError(path, problem) from error
+        raise DamagedError(path, problem, upgrade_advice(path)) from error
     _compare(path, checksum, _digest(tensors, about))
     return tensors, about
+
+
+def upgrade_advice(path: Path) -> str:
+    """Where a checksum is missing."""
+    return f"if an early version of gatecore wrote it for you, run: gatecore upgrade {path.parent}"
 
 
 def _compare(path: Path, recorded: Any, computed: str) -> None:
@@ -173,7 +189,7 @@ def _digest(tensors: Mapping[str, np.ndarray], about: Any) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         checksum.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        checksum.update(array.tobytes())
+        checksum.update(array.data if array.size else b"")
     return checksum.hexdigest()
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from gatecore.tasks.safe_files import descriptor, printable
 from gatecore.tasks.training.atomic_files import RunError
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # by the file system
@@ -29,19 +30,19 @@ def lock(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        number = descriptor(path, os.O_RDWR | os.O_CREAT)
         try:
-            if not _locked(descriptor, folder):
+            if not _locked(number, folder):
                 continue  # the former owner has removed the file: open the present one
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{socket.gethostname()}, process {os.getpid()}".encode())
+            os.ftruncate(number, 0)
+            os.write(number, f"{socket.gethostname()}, process {os.getpid()}".encode())
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
             return
         finally:
-            os.close(descriptor)
+            os.close(number)
 
 
 def is_locked(folder: Path) -> bool:
@@ -55,12 +56,12 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def _locked(descriptor: int, folder: Path) -> bool:
+def _locked(number: int, folder: Path) -> bool:
     """Lock an open file; False if it is no longer the one in the folder."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        owner = os.pread(descriptor, 200, 0).decode(errors="replace")
+        owner = printable(os.pread(number, 200, 0).decode(errors="replace"))
         raise Busy(f"{folder} is being trained by another process ({owner}): wait for it, or "
                    "choose another output folder") from error  # fmt: skip
     except OSError as error:
@@ -69,6 +70,6 @@ def _locked(descriptor: int, folder: Path) -> bool:
         warnings.warn(f"the file system of {folder} has no locks: make sure that one process at a "
                       "time trains there", stacklevel=5)  # fmt: skip
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(folder / ".lock"))
+        return os.path.samestat(os.fstat(number), os.stat(folder / ".lock"))
     except FileNotFoundError:
         return False

@@ -5,15 +5,26 @@ which a killed process may leave, is ignored. A :class:`Mark` records the log's 
 checkpoint.
 """
 
+import itertools
 import json
+import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gatecore.tasks.training.atomic_files import DamagedError, finite, replace, sync, writing
+from gatecore.tasks.safe_files import UnsafeError, descriptor, parse_json, sync
+from gatecore.tasks.training.atomic_files import (
+    DamagedError,
+    finite,
+    replace,
+    upgrade_advice,
+    writing,
+)
 
 CHECK = "check"
+_MOST_BYTES = 1 << 30
+_LARGEST = 1 << 64  # of a value
 
 
 class Mark(NamedTuple):
@@ -33,11 +44,15 @@ class Log:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line, and flush it."""
-        body = json.dumps(finite(line))
-        mark = Mark(self.mark.lines + 1, _chain(body, self.mark.check))
-        with writing(self.path), open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(f'{body[:-1]}, "{CHECK}": "{mark.check:08x}"}}\n')
-        self.mark, self._synced = mark, False
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with writing(self.path), open(descriptor(self.path, flags), "ab") as stream:
+            stream.write(self._signed(line))
+        self._synced = False
+
+    def rewrite(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Replace all lines."""
+        self.mark = Mark(0, _chain(self.identity, 0))
+        replace(self.path, *map(self._signed, lines))
 
     def sync(self) -> None:
         """Flush all lines to the disk, which they must reach before a checkpoint does."""
@@ -48,18 +63,55 @@ class Log:
 
     def rewind(self, mark: Mark | None) -> None:
         """Remove the lines after a mark (None: all lines): the resumed run writes them again."""
-        lines = []
-        if mark is not None:
-            lines = _lines(self.path)[: mark.lines]
-            _, marks = _parse(self.path, lines, self.identity)
+        lines, marks = read(self.path, self.identity, mark.lines) if mark else ([], [])
+        if mark:
             check_mark(self.path, marks, mark)
-        replace(self.path, "".join(f"{line}\n" for line in lines).encode())
-        self.mark = Mark(0, _chain(self.identity, 0)) if mark is None else mark
+        self.rewrite(lines)
+
+    def _signed(self, line: Mapping[str, Any]) -> bytes:
+        """The line with the checksum that follows the last one."""
+        body = json.dumps(finite(line))
+        self.mark = Mark(self.mark.lines + 1, _chain(body, self.mark.check))
+        return f'{body[:-1]}, "{CHECK}": "{self.mark.check:08x}"}}\n'.encode()
 
 
-def read(path: Path, identity: str) -> tuple[list[dict[str, Any]], list[Mark]]:
-    """The complete lines, without their checksums, and the mark after each."""
-    return _parse(path, _lines(path), identity)
+def read(
+    path: Path, identity: str, most: int | None = None, *, unsigned: bool = False
+) -> tuple[list[dict[str, Any]], list[Mark]]:
+    """The complete lines (the first ``most``), without their checksums, and the mark after each.
+
+    With ``unsigned`` a log without any checksum is valid.
+    """
+    metrics, marks, check, checked = [], [], _chain(identity, 0), not unsigned
+    try:
+        with open(descriptor(path), "rb") as stream:
+            if os.fstat(stream.fileno()).st_size > _MOST_BYTES:
+                raise UnsafeError(path, f"has more than {_MOST_BYTES:,} bytes")
+            for number, text in enumerate(itertools.islice(stream, most), start=1):
+                if not text.endswith(b"\n"):
+                    break  # a killed process left it incomplete
+                try:
+                    line = parse_json(text)
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from error
+                recorded = line.pop(CHECK, None) if isinstance(line, dict) else None
+                if not _is_metrics(line):
+                    raise DamagedError(path, f"line {number} should be an object with step, split "
+                                       f"and numbers, not {str(line)[:80]}")  # fmt: skip
+                check = _chain(json.dumps(line), check)
+                if checked and recorded is None and not marks:
+                    raise DamagedError(path, f"has no {CHECK} of its lines", upgrade_advice(path))
+                checked = checked or recorded is not None
+                if checked and recorded != f"{check:08x}":
+                    raise DamagedError(path, f"line {number} was changed or damaged, or does not "
+                                       "follow the line before it")  # fmt: skip
+                metrics.append(line)
+                marks.append(Mark(number, check))
+    except FileNotFoundError:
+        return [], []
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, f"cannot be read: {error}") from error
+    return metrics, marks
 
 
 def check_mark(path: Path, marks: list[Mark], mark: Mark) -> None:
@@ -67,36 +119,6 @@ def check_mark(path: Path, marks: list[Mark], mark: Mark) -> None:
     if mark.lines and (len(marks) < mark.lines or marks[mark.lines - 1] != mark):
         raise DamagedError(path, f"lacks some of the {mark.lines} lines that the run wrote there, "
                            "or is of another run")  # fmt: skip
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise DamagedError(path, f"cannot be read: {error}") from error
-
-
-def _parse(path: Path, lines: list[str], identity: str) -> tuple[list[dict[str, Any]], list[Mark]]:
-    metrics, marks, check, checked = [], [], _chain(identity, 0), False
-    for number, text in enumerate(lines, start=1):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DamagedError(path, f"cannot be read: line {number}: {error}") from error
-        recorded = line.pop(CHECK, None) if isinstance(line, dict) else None
-        if not _is_metrics(line):
-            raise DamagedError(path, f"line {number} should be an object with step, split and "
-                               f"numbers, not {str(line)[:80]}")  # fmt: skip
-        check = _chain(json.dumps(line), check)
-        checked = checked or recorded is not None
-        if checked and recorded != f"{check:08x}":
-            raise DamagedError(path, f"line {number} was changed or damaged, or does not follow "
-                               "the line before it")  # fmt: skip
-        metrics.append(line)
-        marks.append(Mark(number, check))
-    return metrics, marks
 
 
 def _chain(text: str, before: int) -> int:
@@ -109,5 +131,6 @@ def _is_metrics(line: Any) -> bool:
         return False
     values = [value for name, value in line.items() if name != "split"]
     return type(line.get("step")) is int and all(
-        value is None or type(value) in (int, float) for value in values
+        value is None or type(value) is float or (type(value) is int and abs(value) < _LARGEST)
+        for value in values
     )

@@ -16,7 +16,7 @@ import threadpoolctl
 import gatecore
 
 _BLAS = ("internal_api", "version", "architecture")
-_GIT = ("git", "-C")
+_GIT = ("git", "-c", "core.fsmonitor=false", "-C")  # which would run a repository's program
 
 
 def distribution() -> importlib.metadata.Distribution:

@@ -1,6 +1,7 @@
 """A run as its folder records it, read and verified."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from gatecore.tasks.training.run_folder import (
     identity,
 )
 
-__all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same"]
+__all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same", "upgrade"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Run:
         seconds. None until the run has ended.
     identity : str
         The checksum of the recorded config.
+    unsigned : bool
+        Whether files without checksums are read, too.
 
     Examples
     --------
@@ -62,6 +65,7 @@ class Run:
     metrics: list[dict[str, Any]]
     summary: dict[str, Any] | None
     identity: str = ""
+    unsigned: bool = False
 
     @property
     def status(self) -> str:
@@ -89,10 +93,11 @@ class Run:
             The file is damaged, or belongs to another run.
         """
         path = self.folder / "gates.safetensors"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
-        tensors, about = atomic_files.read_tensors(path, unsigned=True)
-        if about:
+        limit = 32 * math.prod(self.config.spec().gate_shape)  # bytes: before, after; two sides
+        tensors, about = atomic_files.read_tensors(path, limit=limit, unsigned=self.unsigned)
+        if about or not self.unsigned:
             check_identity(path, about.get("config"), self.identity)
         sides = [tensors.get(f"{when}.{side}") for side in Gate._fields]
         return Gate(*sides) if all(side is not None for side in sides) else None
@@ -113,13 +118,15 @@ class _Summary(BaseModel):
     ]
 
 
-def load_run(path: str | os.PathLike[str]) -> Run:
+def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
     """Read a run's folder.
 
     Parameters
     ----------
     path : path
         The folder that :func:`gatecore.tasks.train` or ``gatecore train`` wrote.
+    unsigned : bool
+        Read files without checksums, too, as early versions wrote them. :func:`upgrade` adds these.
 
     Returns
     -------
@@ -155,15 +162,46 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         config = Config.model_validate({k: v for k, v in record.items() if k not in UNIDENTIFIED})
     except ValidationError as error:
         raise DamagedError(file, f"is no config: {explain(error)}") from error
-    atomic_files.verify(file, record)
+    atomic_files.verify(file, record, unsigned=unsigned)
     checksum = identity(record)
     reached = _checkpoint_mark(folder)  # before the metrics: a run in progress writes it after them
-    summary, end = _read_summary(folder, checksum, config.task.score)
-    metrics, marks = metrics_log.read(folder / "metrics.jsonl", checksum)
+    summary, end = _read_summary(folder, checksum, config.task.score, unsigned)
+    metrics, marks = metrics_log.read(folder / "metrics.jsonl", checksum, unsigned=unsigned)
     for mark in (reached, end):
         if mark is not None:
             metrics_log.check_mark(folder / "metrics.jsonl", marks, mark)
-    return Run(folder, config, environment, metrics, summary, checksum)
+    return Run(folder, config, environment, metrics, summary, checksum, unsigned)
+
+
+def upgrade(path: str | os.PathLike[str]) -> Run:
+    """Add checksums to the files of a run, as early versions of gatecore wrote it without them.
+
+    Parameters
+    ----------
+    path : path
+        The run's folder. Only for folders of your own: whatever is in it counts as intact.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunError
+        The folder holds no run, or one that is damaged otherwise; or it cannot be written.
+    """
+    folder = Folder(path)
+    run = load_run(path, unsigned=True)
+    gates = {when: gate for when in ("before", "after") if (gate := run.gates(when))}
+    record = atomic_files.read_json(folder.path / "config.json")
+    with folder.claimed():
+        folder.metrics.rewrite(run.metrics)
+        folder.save_gates(**gates)
+        if run.summary:
+            folder.save_summary(run.summary)
+        record.pop(atomic_files.CHECKSUM, None)
+        atomic_files.write_json(folder.path / "config.json", record)
+    return load_run(path)
 
 
 def load_same(path: str | os.PathLike[str], config: Config) -> Run:
@@ -185,10 +223,10 @@ def _checkpoint_mark(folder: Path) -> metrics_log.Mark | None:
 
 
 def _read_summary(
-    folder: Path, checksum: str, score: str
+    folder: Path, checksum: str, score: str, unsigned: bool
 ) -> tuple[dict[str, Any] | None, metrics_log.Mark | None]:
     path = folder / "summary.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None, None
     summary = atomic_files.read_json(path)
     try:
@@ -199,7 +237,7 @@ def _read_summary(
         raise DamagedError(path, "lacks timescales from before or after the training")
     if read.status == "finished" and score not in (read.test or {}):
         raise DamagedError(path, f"calls the run finished, but lacks the {score} on the test set")
-    summary = atomic_files.verify(path, summary)
+    summary = atomic_files.verify(path, summary, unsigned=unsigned)
     if "config" in summary:
         check_identity(path, summary.pop("config"), checksum)
     mark = summary.pop("metrics", None)

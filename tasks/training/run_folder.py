@@ -9,7 +9,7 @@ import contextlib
 import errno
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ class Folder:
     def check_free(self) -> None:
         """Raise RunError if a new run cannot use the folder. Writes nothing."""
         with output_folder(self.path):
-            present = [name for name in FILES if (self.path / name).exists()]
+            present = [name for name in FILES if os.path.lexists(self.path / name)]
             nested = next((file.parent.name for file in self.path.glob("*/config.json")
                            if file.with_name("metrics.jsonl").exists()), None)  # fmt: skip
             _check_writable(self.path)
@@ -69,11 +69,12 @@ class Folder:
     def holds_run(self) -> bool:
         """Whether there is a config. Raises RunError if the folder cannot be searched."""
         with output_folder(self.path):
-            return (self.path / "config.json").exists()
+            (self.path / "config.json").exists()  # raises an error that lexists() hides
+            return os.path.lexists(self.path / "config.json")
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Make the folder, and lock it until the context ends.
+        """Make the folder, lock it until the context ends, and remove what a killed process left.
 
         Raises
         ------
@@ -84,6 +85,7 @@ class Folder:
             with output_folder(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock(self.path))
+                remove_parts(self.path, FILES)
             yield
 
     def create(self, config: Config) -> None:
@@ -121,14 +123,18 @@ class Folder:
         self.metrics.sync()
         about = {"config": self.identity, "state": state, "metrics": self.metrics.mark}
         atomic_files.write_tensors(self.path / "checkpoint.safetensors", tensors, about)
-        self._write_json("state.json", {**state, "metrics": self.metrics.mark})
+        self.save_state(state, self.metrics.mark)
 
-    def load_checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint, or None. Raises DamagedError if it is invalid."""
+    def save_state(self, state: Mapping[str, Any], mark: metrics_log.Mark) -> None:
+        """Write the readable copy of a checkpoint's state."""
+        self._write_json("state.json", {**state, "metrics": mark})
+
+    def load_checkpoint(self, limit: int = 1 << 40) -> Checkpoint | None:
+        """The last checkpoint, of at most ``limit`` bytes, or None. Raises DamagedError."""
         path = self.path / "checkpoint.safetensors"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
-        tensors, about = atomic_files.read_tensors(path)
+        tensors, about = atomic_files.read_tensors(path, limit=limit)
         try:
             state, mark = about["state"], MARK.validate_python(about["metrics"])
         except (KeyError, ValidationError) as error:
@@ -144,6 +150,22 @@ class Folder:
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
         atomic_files.write_json(self.path / name, value)
+
+
+def remove_parts(folder: Path, names: Iterable[str]) -> None:
+    """Remove files that killed processes left unfinished. The folder must be locked."""
+    for name in names:
+        for part in folder.glob(f".{name}*.part"):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """A folder in a folder of runs. Raises RunError if it is a symbolic link."""
+    if (path := folder / name).is_symlink():
+        raise RunError(f"{path} is a symbolic link, which is not followed: remove it, or choose "
+                       "another output folder")  # fmt: skip
+    return path
 
 
 def identity(record: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Event files of a run for TensorBoard, written by tensorboardX (extra ``tensorboard``)."""
 
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ class TensorBoard:
     def _at(self, step: int) -> Any:
         """The writer; the first call opens it."""
         if self._writer is None:
-            suffix = f".{os.getpid()}.{step}"  # the name's time in seconds may not be unique
+            # unlike any file that is there: the name's time is in seconds, and it is opened as is
+            suffix = f".{os.getpid()}.{step}.{secrets.token_hex(8)}"
             with writing(self._folder):
                 self._writer = self._open(
                     str(self._folder), purge_step=step, filename_suffix=suffix

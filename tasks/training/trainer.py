@@ -20,7 +20,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gatecore import Batch, Gate, backends, timescale
 from gatecore.tasks.problems.base import Stream
-from gatecore.tasks.training.atomic_files import DamagedError, RunError, WriteError
+from gatecore.tasks.safe_files import descriptor
+from gatecore.tasks.training.atomic_files import (
+    DamagedError,
+    RunError,
+    WriteError,
+    output_folder,
+)
 from gatecore.tasks.training.config import Config, explain
 from gatecore.tasks.training.run import Run, load_run, load_same
 from gatecore.tasks.training.run_folder import Folder
@@ -166,9 +172,11 @@ def _folder_of_process(
         return out
     copy = tempfile.mkdtemp(prefix="gatecore-")
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    for name in ("config.json", "checkpoint.safetensors", "metrics.jsonl", "summary.json"):
-        if resume and (file := Path(out) / name).exists():
-            shutil.copy(file, copy)
+    with output_folder(Path(out)):
+        for name in ("config.json", "checkpoint.safetensors", "metrics.jsonl", "summary.json"):
+            if resume and os.path.lexists(file := Path(out) / name):
+                with open(descriptor(file), "rb") as source, open(Path(copy, name), "xb") as target:
+                    shutil.copyfileobj(source, target)
     return copy
 
 
@@ -200,7 +208,9 @@ class _Trainer:
 
     def _restore(self) -> None:
         """Continue from the last checkpoint, or validate the untrained model."""
-        checkpoint = self.folder.load_checkpoint()
+        expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
+        numbers = sum(math.prod(shape) for shape in expected.values())
+        checkpoint = self.folder.load_checkpoint(8 * numbers)
         if checkpoint is None:
             self.folder.metrics.rewind(None)
             self.folder.save_gates(before=self.before)
@@ -208,7 +218,6 @@ class _Trainer:
             return
         tensors, state, metrics = checkpoint
         path = self.folder.path / "checkpoint.safetensors"
-        expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
         try:
             if {k: v.shape for k, v in tensors.items()} != expected:
                 raise ValueError("its tensors do not fit this config")
@@ -220,6 +229,7 @@ class _Trainer:
             raise DamagedError(path, f"belongs to another model: {error}") from error
         self.state = State(**state)
         self.folder.metrics.rewind(metrics)
+        self.folder.save_state(state, metrics)  # a kill may have come between the two files
 
     def _step(self) -> tuple[bool, float]:
         """One training step, and what is due after it: whether the run is healthy, its metric."""

@@ -225,13 +225,30 @@ def test_the_curves_in_the_data_are_thinned_and_keep_their_ends():
 
 def test_the_page_of_an_empty_folder_says_that_there_is_no_run(tmp_path):
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "There is no run" in result.output
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    out = tmp_path.with_name(f"{tmp_path.name}-report")
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert "There is no run here that can be read" in page
     assert "gatecore train copying" in page
-    assert json.loads((tmp_path / "results.json").read_text())["groups"] == []
+    assert json.loads((out / "results.json").read_text())["groups"] == []
+    assert list(tmp_path.iterdir()) == []
     Reader(page)
+
+
+def test_the_report_lies_beside_the_folder_unless_out_names_another(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / "copy" / "UR-0", tmp_path / "runs" / "run")
+    monkeypatch.chdir(tmp_path)
+    beside = "runs-report/report.html"
+    for words, page in ((["runs"], beside), (["runs/"], beside),
+                        (["runs", "--out", "runs"], "runs/report.html")):  # fmt: skip
+        result = CliRunner().invoke(main, ["report", *words])
+        assert (result.exit_code, result.output) == (0, f"Report: {page}\n")
+        assert (tmp_path / page).exists()
+    monkeypatch.chdir(tmp_path / "runs")
+    assert (
+        CliRunner().invoke(main, ["report", "."]).output == "Report: ../runs-report/report.html\n"
+    )
 
 
 def test_one_run_gives_a_page_that_compares_nothing(folder, tmp_path):
@@ -260,7 +277,7 @@ def test_the_page_names_unreadable_folders_with_the_reason(folder, tmp_path):
     (tmp_path / "runs" / "UR-1" / "config.json").unlink()
     result = CliRunner().invoke(main, ["report", str(tmp_path / "runs")])
     assert result.exit_code == 0
-    page = (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "runs-report" / "report.html").read_text(encoding="utf-8")
     for name, reason in (("UR-0", "config.json cannot be read"), ("UR-1", "there is no config")):
         assert re.search(f"<code>{name}</code>: .*{reason}", page)
         assert re.search(f"Left out: {name}: .*{reason}", result.output)
@@ -299,7 +316,7 @@ def test_a_path_that_is_no_folder_exits_with_status_2(tmp_path, name, message):
 @pytest.mark.parametrize("name", ["report.html", "results.json", "results.csv"])
 def test_files_that_are_no_reports_are_not_replaced(tmp_path, name):
     (tmp_path / name).write_text("precious")
-    result = CliRunner().invoke(main, ["report", str(tmp_path)])
+    result = CliRunner().invoke(main, ["report", str(tmp_path), "--out", str(tmp_path)])
     assert (result.exit_code, result.output.count("Error:")) == (2, 1)
     assert f"{name} is not of a report" in result.output
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]

@@ -10,10 +10,13 @@ import subprocess
 import numpy as np
 import pytest
 import safetensors.numpy
+from click.testing import CliRunner
 
 import gatecore
 from gatecore.tasks import load_run, train
+from gatecore.tasks.cli.commands import main
 from gatecore.tasks.training import provenance
+from gatecore.tasks.training.run import upgrade
 from gatecore.tasks.training.run_folder import FILES, Folder, RunError
 from tests.tasks.tiny import tiny
 
@@ -181,12 +184,16 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(folder, monkeyp
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_partial_file_of_a_killed_process_is_overwritten(folder):
-    (folder / ".checkpoint.safetensors.part").write_bytes(b"half")
-    Folder(folder).save_checkpoint({"weight": np.ones(3)}, {"step": 99})
+def test_partial_files_of_a_killed_process_are_removed(folder):
+    parts = [".checkpoint.safetensors.part", ".state.json.0123456789abcdef.part"]
+    for name in [*parts, ".notes.part"]:
+        (folder / name).write_bytes(b"half")
+    with Folder(folder).claimed():
+        assert not any((folder / name).exists() for name in parts)
+        assert (folder / ".notes.part").exists()  # not of a run
+        Folder(folder).save_checkpoint({"weight": np.ones(3)}, {"step": 99})
     tensors, state, _ = Folder(folder).load_checkpoint()
     assert (tensors["weight"].tolist(), state) == ([1, 1, 1], {"step": 99})
-    assert not (folder / ".checkpoint.safetensors.part").exists()
 
 
 def test_the_state_is_stored_with_the_tensors(folder):
@@ -202,8 +209,8 @@ def test_an_incomplete_line_of_metrics_is_ignored(folder):
     assert load_run(folder).metrics == complete
 
 
-def test_a_finished_run_without_checksums_is_read(folder):
-    """As early versions of gatecore wrote it."""
+def without_checksums(folder):
+    """Rewrite a run as early versions of gatecore wrote it; the run."""
     new = load_run(folder)
     for name in ("config.json", "summary.json", "state.json"):
         value = json.loads((folder / name).read_text())
@@ -214,10 +221,37 @@ def test_a_finished_run_without_checksums_is_read(folder):
     (folder / "metrics.jsonl").write_text("".join(lines))
     gates = safetensors.numpy.load_file(folder / "gates.safetensors")
     safetensors.numpy.save_file(gates, folder / "gates.safetensors")
+    return new
+
+
+def test_a_run_without_checksums_is_refused_until_it_is_upgraded(folder):
+    new = without_checksums(folder)
+    with pytest.raises(RunError, match=rf"has no sha256; .* run: gatecore upgrade {folder}"):
+        load_run(folder)
+    done = CliRunner().invoke(main, ["upgrade", str(folder)])
+    assert (done.exit_code, done.output) == (0, f"Upgraded: {folder}\n")
     old = load_run(folder)
     assert (old.config, old.metrics, old.summary) == (new.config, new.metrics, new.summary)
     np.testing.assert_array_equal(old.gates("after").value, new.gates("after").value)
     assert train(tiny(), folder, resume=True).status == "finished"
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json",
+                                  "gates.safetensors"])  # fmt: skip
+def test_each_file_without_a_checksum_is_refused(folder, name):
+    others = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != name}
+    without_checksums(folder)
+    for other, content in others.items():
+        (folder / other).write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name} .* no \w+.* run: gatecore upgrade"):
+        load_run(folder).gates("after")
+
+
+def test_an_upgrade_accepts_no_wrong_checksum(folder):
+    text = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text(text.replace('"step": 12', '"step": 11'))
+    with pytest.raises(RunError, match="sha256 does not match"):
+        upgrade(folder)
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):
