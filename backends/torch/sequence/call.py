@@ -10,30 +10,18 @@ from gatecore.cells import Cell
 
 
 class Call(NamedTuple):
-    """One layer over x (time, batch, input).
-
-    Attributes
-    ----------
-    params : mapping
-        ``weight_ih``, ``weight_hh``, ``bias`` and a GRU's ``bias_n``; perhaps ``bias_hh``, which is
-        added to ``bias``, and ``weight_hr``, a projection of the hidden state.
-    states : tuple of Tensor
-        The initial states (h,) or (h, c), each (batch, width); empty for zeros.
-    resets : bool Tensor (time, batch), optional
-    zoneout : tuple, optional
-        Probabilities, or masks (time, batch, hidden), in the order cell, hidden; of the hidden
-        state alone where the cell has no other. None if all are 0.
-    return_cells : bool
-        Whether the cell states of all steps are returned beside the hidden ones.
-    """
+    """One layer over a sequence."""
 
     cell: Cell
-    x: Tensor
+    x: Tensor  # (time, batch, input)
+    # weight_ih, weight_hh, bias and a GRU's bias_n; perhaps bias_hh, which is added to bias, and
+    # weight_hr, a projection of the hidden state
     params: Mapping[str, Tensor]
-    states: tuple[Tensor, ...] = ()
-    resets: Tensor | None = None
+    states: tuple[Tensor, ...] = ()  # initial (h,) or (h, c), each (batch, width); empty for zeros
+    resets: Tensor | None = None  # bool (time, batch)
+    # probabilities or masks (time, batch, hidden) of (cell, hidden) or (hidden,); None if all are 0
     zoneout: tuple[Any, ...] | None = None
-    return_cells: bool = False
+    return_cells: bool = False  # whether the cell states of all steps are returned, too
 
     @property
     def num_outputs(self) -> int:
@@ -70,14 +58,11 @@ class Call(NamedTuple):
     def with_tensors(self, tensors: Iterable[Tensor]) -> "Call":
         """The same call of other tensors, in the order of :meth:`tensors`."""
         rest = iter(tensors)
-        return self._replace(
-            x=next(rest),
-            params={name: next(rest) for name in self.params},
-            states=tuple(next(rest) for _ in self.states),
-            resets=None if self.resets is None else next(rest),
-            zoneout=self.zoneout
-            and tuple(next(rest) if isinstance(z, Tensor) else z for z in self.zoneout),
-        )
+        x, params = next(rest), {name: next(rest) for name in self.params}
+        states = tuple(next(rest) for _ in self.states)
+        resets = None if self.resets is None else next(rest)
+        zoneout = tuple(next(rest) if isinstance(z, Tensor) else z for z in self.zoneout or ())
+        return Call(self.cell, x, params, states, resets, zoneout or None, self.return_cells)
 
 
 def add_biases(params: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """A layer over a sequence on CUDA: stepping, captured once for each set of shapes and replayed.
 
-One launch replaces the tens of launches of each time step. Arguments are copied into the graph's
-own memory and results out of it, so that what a call returns is the caller's.
+One launch replaces tens of each time step. Arguments and results are copied into and out of the
+graph's buffers.
 """
 
 import collections
@@ -48,20 +48,15 @@ class CudaGraphs(OperatorImplementation):
         return None
 
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
-
-        def forward(buffers: list[Tensor]) -> list[Tensor]:
-            return PLAIN.forward(call.with_tensors(buffers))
-
-        return _run("forward", call, call.tensors(), forward)
+        return _run(
+            "forward", call, call.tensors(),
+            lambda buffers: PLAIN.forward(call.with_tensors(buffers)),
+        )  # fmt: skip
 
     def backward(
-        self,
-        call: Call,
-        saved: Sequence[Tensor],
-        d_outputs: Gradients,
-        d_states: Gradients,
+        self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,
         wrt_x: bool,
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # fmt: skip
         tensors, cotangents = call.tensors(), [*d_outputs, *d_states]
         present = [d is not None for d in cotangents]
         count, split = len(tensors), len(d_outputs)

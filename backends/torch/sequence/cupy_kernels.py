@@ -1,7 +1,6 @@
 """A layer over a sequence on CUDA by gatecore's kernels, where CuPy is installed.
 
-Manual BPTT runs on views of the tensors' memory, on torch's current stream. Arguments and results
-are not copied, and the allocator is torch's.
+Manual BPTT runs on views of the tensors' memory, which torch allocates, on torch's current stream.
 """
 
 import contextlib
@@ -29,18 +28,15 @@ class CuPyKernels(NumpyBptt):
         x = call.x
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return "a CUDA graph is being captured around it"
-        return interop.unsupported(
-            call.cell, (x.shape[0], x.shape[1]), DTYPES[x.dtype], x.device.index or 0
-        )
+        (time, batch, _), device = x.shape, x.device.index or 0
+        return interop.unsupported(call.cell, (time, batch), DTYPES[x.dtype], device)
 
     @contextlib.contextmanager
     def adapter(self, call: Call) -> Iterator[ArrayAdapter]:
         x = call.x
         stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
-        with (
-            no_autocast(x.device.type),
-            interop.on_stream(stream, x.device.index or 0) as engine,
-        ):
+        context = interop.on_stream(stream, x.device.index or 0)
+        with no_autocast(x.device.type), context as engine:
             yield _CuPyAdapter(engine)
 
     def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:

@@ -41,15 +41,7 @@ def named(name: str) -> TorchImplementation:
 
 
 def choose(impl: str, call: Call) -> TorchImplementation:
-    """The implementation that runs ``call``.
-
-    Raises
-    ------
-    ValueError
-        ``impl`` names one that does not support the call.
-    RuntimeError
-        ``torch.jit.trace`` records the call: it would fix the number of steps and the batch size.
-    """
+    """The implementation that runs ``call``; ValueError if ``impl`` does not support it."""
     if impl == "auto" and torch.compiler.is_exporting():
         return SCAN
     return implementation.choose(IMPLEMENTATIONS, impl, call)

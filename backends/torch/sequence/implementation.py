@@ -16,21 +16,12 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class OperatorImplementation(abc.ABC):
-    """An implementation of ``gatecore::sequence``, for one kind of device.
-
-    Attributes
-    ----------
-    device : str
-    traceable : bool
-        Whether ``torch.compile`` may trace a call of the operator.
-    completes_calls : bool
-        Whether a call may lack initial states and have two biases.
-    """
+    """An implementation of ``gatecore::sequence``, for one kind of device."""
 
     name: ClassVar[str]
     device: ClassVar[str]
-    traceable: ClassVar[bool] = True
-    completes_calls: ClassVar[bool] = False
+    traceable: ClassVar[bool] = True  # torch.compile may trace a call of the operator
+    completes_calls: ClassVar[bool] = False  # a call may lack states and have two biases
 
     def unsupported(self, call: Call) -> str | None:
         """Why the operator cannot run ``call`` this way; None if it can."""
@@ -55,20 +46,13 @@ class OperatorImplementation(abc.ABC):
 
     @abc.abstractmethod
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
-        """Outputs and last states, then the saved tensors.
-
-        The call is complete unless ``completes_calls``.
-        """
+        """Outputs and last states, then the saved tensors, of a complete call."""
 
     @abc.abstractmethod
     def backward(
-        self,
-        call: Call,
-        saved: Sequence[Tensor],
-        d_outputs: Gradients,
-        d_states: Gradients,
+        self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,
         wrt_x: bool,
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # fmt: skip
         """Gradients of the call's sources."""
 
     @abc.abstractmethod

@@ -1,7 +1,6 @@
-"""A layer over a sequence by the native library, on the tensors' own memory and torch's threads.
+"""A layer over a sequence by the native library, on the tensors' memory and torch's threads.
 
-The library gets the tensors' addresses: over a short sequence it takes less time than making views
-as arrays would.
+The library gets the tensors' addresses: making array views takes longer than a short sequence.
 """
 
 import functools
@@ -65,13 +64,9 @@ class Native(OperatorImplementation):
         return [*outputs, *last, *((activations,) if save_for_backward else ())]
 
     def backward(
-        self,
-        call: Call,
-        saved: Sequence[Tensor],
-        d_outputs: Gradients,
-        d_states: Gradients,
+        self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,
         wrt_x: bool,
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # fmt: skip
         time, batch, inputs = call.x.shape
         cell, layer, new = call.cell, _layer(call, True), call.x.new_empty
         full, last = (time, batch, cell.hidden_size), (1, batch, cell.hidden_size)

@@ -80,13 +80,9 @@ class NumpyBptt(OperatorImplementation):
             ]
 
     def backward(
-        self,
-        call: Call,
-        saved: Sequence[Tensor],
-        d_outputs: Gradients,
-        d_states: Gradients,
+        self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,
         wrt_x: bool,
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # fmt: skip
         remaining, batch = iter(saved), call.x.shape[1]
         with self.adapter(call) as arrays:
 

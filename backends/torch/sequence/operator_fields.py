@@ -72,14 +72,10 @@ def differentiable(fields: tuple[Field, ...], values: Values) -> list[str]:
 def pack(call: Call, impl: str) -> Values:
     """The operators' common arguments, of a complete call."""
     values: Values = {
-        "signature": signature(call.cell.core, call.cell.mechanism),
-        "x": call.x,
-        **call.params,
-        **dict(zip(STATES, call.states, strict=False)),
-        "resets": call.resets,
-        "return_cells": call.return_cells,
-        "impl": impl,
-    }
+        "signature": signature(call.cell.core, call.cell.mechanism), "x": call.x, **call.params,
+        **dict(zip(STATES, call.states, strict=False)), "resets": call.resets,
+        "return_cells": call.return_cells, "impl": impl,
+    }  # fmt: skip
     zoneout = (0.0, 0.0, *(call.zoneout or ()))[-2:]
     for state, amount in zip(("cell", "hidden"), zoneout, strict=True):
         mask = isinstance(amount, Tensor)
@@ -96,12 +92,7 @@ def unpack(values: Values) -> Call:
         values[f"{state}_zoneout"] if (mask := values[f"{state}_mask"]) is None else mask
         for state in ("cell", "hidden")[-len(cell.state_names) :]
     )
-    return Call(
-        cell=cell,
-        x=x,
-        params={name: values[name] for name in _PARAMETERS if values[name] is not None},
-        states=tuple(values[name] for name in STATES if values[name] is not None),
-        resets=values["resets"],
-        zoneout=active(zoneout),
-        return_cells=values["return_cells"],
-    )
+    params = {name: values[name] for name in _PARAMETERS if values[name] is not None}
+    states = tuple(values[name] for name in STATES if values[name] is not None)
+    rest = active(zoneout), values["return_cells"]
+    return Call(cell, x, params, states, values["resets"], *rest)

@@ -1,7 +1,6 @@
-"""Tensors whose memory returns to a pool when they are freed.
+"""Large tensors whose memory returns to a pool when they are freed.
 
-The activations that a backward pass needs are large and of the same sizes at every step; fresh
-memory would page-fault each time. Small tensors are torch's own, whose memory the allocator keeps.
+Saved activations have the same sizes at every training step; fresh memory would page-fault.
 """
 
 import math

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 LOW = (torch.float16, torch.bfloat16)
-_AS_IT_IS = contextlib.nullcontext()
+_NO_CHANGE = contextlib.nullcontext()
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:
@@ -20,14 +20,13 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 
 
 def no_autocast(device: str) -> Any:
-    """Products in the weights' own precision: gates and states must not be rounded."""
-    if autocast_dtype(device) is None:
-        return _AS_IT_IS
-    return torch.autocast(device, enabled=False)
+    """A context in which products keep the weights' precision: gates must not be rounded."""
+    off = autocast_dtype(device) is None
+    return _NO_CHANGE if off else torch.autocast(device, enabled=False)
 
 
 def dtypes(weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
     """The dtype in which a layer of such weights computes, and that of its output."""
-    own = weight.dtype
-    cast = None if own == torch.float64 else autocast_dtype(weight.device.type)
-    return torch.float32 if own in LOW else own, cast or own
+    dtype = weight.dtype
+    cast = None if dtype == torch.float64 else autocast_dtype(weight.device.type)
+    return torch.float32 if dtype in LOW else dtype, cast or dtype

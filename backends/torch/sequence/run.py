@@ -12,34 +12,21 @@ from gatecore.cells import Cell
 
 
 class Result(NamedTuple):
-    """States of all steps, last states (1, batch, width), and the implementation's name.
+    """The results of a layer, and the name of the implementation that ran."""
 
-    The outputs are the hidden states and, where they are asked for, the cell states.
-    """
-
-    outputs: tuple[Tensor, ...]
-    states: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]  # hidden states, perhaps cell states, of all steps
+    states: tuple[Tensor, ...]  # last states (1, batch, width)
     impl: str
 
 
 def run(
-    cell: Cell,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    states: tuple[Tensor, ...] | None = None,
-    resets: Tensor | None = None,
-    zoneout: tuple[Any, ...] | None = None,
-    return_cells: bool = False,
-    impl: str = "auto",
-) -> Result:
-    """One layer over x (time, batch, input); all tensors of one dtype, float32 or float64.
+    cell: Cell, params: Mapping[str, Tensor], x: Tensor, states: tuple[Tensor, ...] | None = None,
+    resets: Tensor | None = None, zoneout: tuple[Any, ...] | None = None,
+    return_cells: bool = False, impl: str = "auto",
+) -> Result:  # fmt: skip
+    """The results of a :class:`Call`, all tensors of one dtype, float32 or float64.
 
-    The arguments are those of :class:`Call`, and the name of an implementation.
-
-    Raises
-    ------
-    ValueError
-        The implementation that ``impl`` names does not support the call.
+    Raises ValueError if the implementation that ``impl`` names does not support the call.
     """
     call = Call(cell, x, params, states or (), resets, active(zoneout), return_cells)
     chosen = dispatch.choose(impl, call)

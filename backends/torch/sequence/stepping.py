@@ -98,25 +98,15 @@ def scan(call: Call) -> tuple[States, States]:
 
 
 def advance(
-    cell: Cell,
-    params: Mapping[str, Tensor],
-    projected: Tensor,
-    states: States,
-    reset: Tensor | None,
-    zoneout: tuple[Any, ...] | None,
-) -> States:
+    cell: Cell, params: Mapping[str, Tensor], projected: Tensor, states: States,
+    reset: Tensor | None, zoneout: tuple[Any, ...] | None,
+) -> States:  # fmt: skip
     """The next states, from the projected input (batch, rows) and the states."""
     if reset is not None:
         states = tuple(s.masked_fill(reset.unsqueeze(-1), 0) for s in states)
-    if "weight_hr" in params:
-        return _advance_projected(cell, params, projected, states, zoneout)
-    return cell.advance(params, projected, states, zoneout)
-
-
-def _advance_projected(
-    cell: Cell, params: Mapping[str, Tensor], projected: Tensor, states: States, zoneout: Any
-) -> States:
-    """An LSTM whose hidden state is W_hr (o tanh c): zoneout keeps old projected values."""
+    if "weight_hr" not in params:
+        return cell.advance(params, projected, states, zoneout)
+    # an LSTM whose hidden state is W_hr (o tanh c): zoneout keeps old projected values
     hidden, cell_state = cell.advance(params, projected, states)
     new = (hidden @ params["weight_hr"].T, cell_state)
     return new if zoneout is None else tuple(map(apply_zoneout, states, new, reversed(zoneout)))
