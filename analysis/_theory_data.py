@@ -42,8 +42,8 @@ _TABLE4: tuple[dict[str, Mechanism], ...] = (
      "C, T_max = 784": gatecore.mechanism("C", t_max=784),
      "C without T_max": gatecore.mechanism("C", t_max=None),
      **{name: gatecore.mechanism(name) for name in ("U", "O", "R")}},
-    {"UR, opposed": gatecore.mechanism("UR"),
-     "UR, uniform": gatecore.mechanism("UR", refine_bias="uniform"),
+    {"UR, opposed": gatecore.mechanism("UR", refine_bias="opposed"),
+     "UR, uniform": gatecore.mechanism("UR"),
      **{name: gatecore.mechanism(name) for name in ("OR", "UM")},
      "OM": gatecore.mechanism("OM", downsize=16)},
 )  # fmt: skip

@@ -185,7 +185,7 @@ def _check_listings() -> CheckResult:
 def _listing_2_step(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(Listing 2's next_hidden, the same with σ(o), the library's output), on random weights."""
     size, inputs = 6, 3
-    cell = gatecore.cells.LSTM(inputs, size, "UR")
+    cell = gatecore.cells.LSTM(inputs, size, gatecore.mechanism("UR", refine_bias="opposed"))
     params = cell.init(rng)
     x, hidden, prev_cell = (rng.normal(size=(1, n)) for n in (inputs, size, size))
     linear = x @ params["weight_ih"].T + hidden @ params["weight_hh"].T

@@ -60,7 +60,7 @@ def initial_gate_density(
     Examples
     --------
     >>> initial_gate_density("UR", [0.01, 0.5, 0.99]).round(4)
-    array([0.5076, 2.    , 0.5076])
+    array([1.5468, 0.8814, 1.5468])
     """
     mechanism = gatecore.mechanism(mechanism)
     gate = as_gate(g)
@@ -114,7 +114,7 @@ def _main_density(mechanism: Mechanism, main: Gate, size: int | None) -> Floats:
 # ---- the claims ------------------------------------------------------------------------------
 
 _U = sympy.Symbol("u", positive=True)
-_UNIFORM_REFINE = gatecore.mechanism("UR", refine_bias="uniform")
+_OPPOSED = gatecore.mechanism("UR", refine_bias="opposed")
 
 
 def _initial_gate(refine: Gate) -> Any:
@@ -137,7 +137,7 @@ def _variance(g: Any) -> Any:
 def _check_listing_2() -> CheckResult:
     g = _initial_gate(Gate(1 - _U, _U))
     tail = sympy.limit((1 - g) / (1 - _U), _U, 1)  # 1 − g ~ tail·(1 − u): P(D > x) ~ 1/(tail·x)
-    variance, error = _sampled_variance("UR")
+    variance, error = _sampled_variance(_OPPOSED)
     exact = 23 / 420
     return same(g, _U), [
         ("g = 2u - 3u^2 + 2u^3, mean 1/2",
@@ -145,7 +145,7 @@ def _check_listing_2() -> CheckResult:
         ("variance 23/420 (uniform gates: 1/12)",
          _variance(g) == sympy.Rational(23, 420)),
         ("P(D > x) ~ 1/(2x) (uniform gates: 1/x)", tail == 2),
-        (f"UR layers of 4096 units: {variance:.4f} +- {_bound(error):.4f} contains {exact:.4f}",
+        (f"layers of 4096 units: {variance:.4f} +- {_bound(error):.4f} contains {exact:.4f}",
          abs(variance - exact) < _bound(error)),
         ("initial_gate_density is the reciprocal of its derivative", _density_matches(g)),
     ]  # fmt: skip
@@ -154,7 +154,7 @@ def _check_listing_2() -> CheckResult:
 def _density_matches(g: Any) -> bool:
     u = np.linspace(0.001, 0.999, 301)
     value, slope = (sympy.lambdify(_U, x)(u) for x in (g, sympy.diff(g, _U)))
-    return np.allclose(initial_gate_density("UR", value), 1 / slope, rtol=1e-11)
+    return np.allclose(initial_gate_density(_OPPOSED, value), 1 / slope, rtol=1e-11)
 
 
 def _sampled_variance(mechanism: str | Mechanism) -> tuple[float, float]:
@@ -183,13 +183,13 @@ def _check_uniform_refine() -> CheckResult:
     points = [Gate(x, 1 - x) for x in (0.001, 0.2, 0.5, 0.9)]
     errors = [
         abs(complex(density.subs({root: np.sqrt(p.value), other: np.sqrt(p.complement)}).evalf())
-            - initial_gate_density(_UNIFORM_REFINE, p))
+            - initial_gate_density("UR", p))
         for p in points
     ]  # fmt: skip
     x = sympy.Symbol("x")
     gate = gatecore.refine(Gate(_U, 1 - _U), Gate(x, 1 - x)).value
     square = sympy.integrate(sympy.expand(gate**2), (x, 0, 1), (_U, 0, 1))
-    variance, error = _sampled_variance(_UNIFORM_REFINE)
+    variance, error = _sampled_variance("UR")
     return False, [
         ("density 1/2 ln[(1+sqrt g)(1+sqrt(1-g))/sqrt(g(1-g))], the integral over the band of "
          "1/(2f(1-f))", max(errors) < 1e-12),

@@ -43,7 +43,7 @@ def timescale_quantile(mechanism: str | Mechanism, size: int, u: ArrayLike) -> F
     >>> timescale_quantile("U", 256, [0.25, 0.5, 0.75]).round(4)
     array([1.3368, 2.    , 3.969 ])
     >>> timescale_quantile("UR", 256, 0.75).round(4)
-    np.float64(2.8947)
+    np.float64(4.4408)
     """
     mechanism = gatecore.mechanism(mechanism)
     mechanism.validate(size)

@@ -52,8 +52,8 @@ class Mechanism:
         the distribution without T_max.
     refine_bias : {"neutral", "opposed", "uniform"}
         Initial bias of the refine gate: 0; −b (Listing 2: then r = 1 − f and the initial g is
-        2f − 3f² + 2f³); or a separate draw of uniform gate initialization. The three start with
-        different timescales.
+        2f − 3f² + 2f³); or a separate draw of uniform gate initialization, the default of UR and OR
+        (Section 2.4). The three start with different timescales.
     downsize : int
         C: a master gate serves C consecutive units; must divide the hidden size.
 
@@ -218,14 +218,13 @@ _MAIN: dict[str, dict[str, Any]] = {
     "U": {"initial": "uniform"},
 }
 _AUXILIARY = {"": "none", "R": "refine", "M": "master"}
-_REFINE_BIAS = {"U": "opposed", "O": "uniform"}
 
 
 def _crossing(main: str, auxiliary: str) -> Mechanism:
     return Mechanism(
         name=main + auxiliary or "standard",
         auxiliary=_AUXILIARY[auxiliary],
-        refine_bias=_REFINE_BIAS.get(main, "neutral") if auxiliary == "R" else "neutral",
+        refine_bias="uniform" if main in ("U", "O") and auxiliary == "R" else "neutral",
         **_MAIN[main],
     )
 
@@ -247,8 +246,8 @@ def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
 
     >>> mechanism("C", t_max=784).t_max
     784
-    >>> mechanism("UR", refine_bias="uniform").refine_bias
-    'uniform'
+    >>> mechanism("UR", refine_bias="opposed").refine_bias
+    'opposed'
     """
     if not isinstance(name, Mechanism):
         if not isinstance(name, str):

@@ -192,9 +192,12 @@ def test_initial_biases_are_the_mechanisms():
     params = cells.LSTM(INPUTS, D, "UR").init(0)
     slots = np.split(params["bias"], 4)  # refine forget candidate output
     assert slots[1].any()
-    assert np.array_equal(slots[0], -slots[1])
+    assert slots[0].any()
+    assert not np.allclose(slots[0], -slots[1])
     assert not slots[2].any()
     assert not slots[3].any()
+    opposed = cells.LSTM(INPUTS, D, mechanism("UR", refine_bias="opposed")).init(0)["bias"]
+    assert np.array_equal(opposed[:D], -opposed[D : 2 * D])
     assert not cells.GRU(INPUTS, D).init(0)["bias_n"].any()
 
 

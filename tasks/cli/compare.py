@@ -1,12 +1,13 @@
 """Train several configurations one after the other, and compare their results.
 
 ``python -m gatecore.tasks.cli.compare --out runs`` is the command of ``make run``: digits read
-pixel by pixel, and the Copy task, with standard, U and UR gates.
+pixel by pixel in bit-reversed order, and the Copy task, with standard, U and UR gates.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import rich.console
@@ -22,7 +23,13 @@ from gatecore.tasks.training.run import Run, load_same
 from gatecore.tasks.training.run_folder import Folder, subfolder
 
 PICTURE = "comparison.png"
-JOB = [(task, mechanism) for task in ("pixels", "copying") for mechanism in ("standard", "U", "UR")]
+
+
+def job() -> list[Config]:
+    """The configurations of ``make run``."""
+    tasks: dict[str, dict[str, Any]] = {"pixels": {"permute": True}, "copying": {}}
+    mechanisms = ("standard", "U", "UR")
+    return [Config.of(task, m, **tasks[task]) for task in tasks for m in mechanisms]
 
 
 def compare(
@@ -108,10 +115,9 @@ def _name(config: Config) -> str:
 @click.option("--out", type=FOLDER, default=Path("runs"), show_default=True,
               help="Folder of the runs, the picture and the report.")  # fmt: skip
 def main(out: Path) -> None:
-    """Compare standard, U and UR gates on digits read pixel by pixel and on the Copy task."""
+    """Compare standard, U and UR gates on bit-reversed digits and on the Copy task."""
     with reported_errors():
-        configs = [Config.of(task, mechanism) for task, mechanism in JOB]
-        compare(configs, out, rich.console.Console())
+        compare(job(), out, rich.console.Console())
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from gatecore.analysis import (
 )
 
 ENDS = [1e-300, 1e-100, 1e-30, 1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.3, 0.45, 0.5]
-UNIFORM_REFINE = gatecore.mechanism("UR", refine_bias="uniform")
+OPPOSED = gatecore.mechanism("UR", refine_bias="opposed")
 SAMPLED = [
     *gatecore.MECHANISMS.values(),
     *map(gatecore.mechanism, ("M", "CR", "CM")),
-    UNIFORM_REFINE,
+    OPPOSED,
     gatecore.mechanism("UR", refine_bias="neutral"),
     gatecore.mechanism("R", refine_bias="uniform"),
     gatecore.mechanism("R", refine_bias="opposed"),
@@ -173,7 +173,7 @@ def test_uniform_quantiles_are_exact_to_twelve_digits(size):
         opposed = [float(1 / (1 - (2 * f - 3 * f**2 + 2 * f**3))) for f in gates]
         masters = [float(2 / ((1 - f) * (2 + f))) for f in gates]
     np.testing.assert_allclose(timescale_quantile("U", size, u), plain, rtol=1e-12)
-    np.testing.assert_allclose(timescale_quantile("UR", size, u), opposed, rtol=1e-12)
+    np.testing.assert_allclose(timescale_quantile(OPPOSED, size, u), opposed, rtol=1e-12)
     np.testing.assert_allclose(timescale_quantile("UM", size, u), masters, rtol=1e-12)
 
 
@@ -194,7 +194,7 @@ def mp_refined_cdf(e, size):
 @pytest.mark.parametrize("size", [4, 256, 2**20])
 @pytest.mark.parametrize("u", [1e-9, 1e-3, 0.2, 0.6, 0.99, 1 - 2.0**-30])
 def test_independent_refine_quantiles_are_exact_to_twelve_digits(size, u):
-    quantile = timescale_quantile(UNIFORM_REFINE, size, u)
+    quantile = timescale_quantile("UR", size, u)
     with mpmath.workdps(40):
         tail = mpmath.mpf(min(u, 1 - u))
         complement = 1 / mpmath.mpf(float(quantile))
@@ -254,7 +254,7 @@ def test_samples_have_the_requested_length_and_repeat_with_the_seed(n):
 # ---- densities -------------------------------------------------------------------------------
 
 DENSE = ["U", "O", "UR", "OR", "OM", "UM", gatecore.mechanism("CR", t_max=9),
-         gatecore.mechanism("CM", t_max=9), UNIFORM_REFINE,
+         gatecore.mechanism("CM", t_max=9), OPPOSED,
          gatecore.mechanism("CR", t_max=9, refine_bias="opposed")]  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def test_the_independent_refine_density_is_accurate_at_both_ends():
             exact = mpmath.log((1 + mpmath.sqrt(x)) * (1 + mpmath.sqrt(1 - x))
                                / mpmath.sqrt(x * (1 - x))) / 2  # fmt: skip
         for gate in (Gate(e, 1 - e), Gate(1 - e, e)):
-            np.testing.assert_allclose(initial_gate_density(UNIFORM_REFINE, gate), float(exact),
+            np.testing.assert_allclose(initial_gate_density("UR", gate), float(exact),
                                        rtol=1e-13)  # fmt: skip
 
 

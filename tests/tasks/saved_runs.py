@@ -2,6 +2,7 @@
 
 ``python tests/tasks/saved_runs.py FOLDER`` makes them with the gatecore that Python imports: each
 run once to the end, and once interrupted after a checkpoint and a line of metrics beyond it.
+UR then had the refine bias of Listing 2.
 """
 
 import contextlib
@@ -11,16 +12,21 @@ from pathlib import Path
 from gatecore.tasks import Config, train
 
 CHECKPOINT, DEATH = 5, 7  # steps
+_OPPOSED = {"mechanism.refine_bias": "opposed"}
 SETTINGS = {
     "steps": 14, "log_every": 3, "evaluate_every": 5, "checkpoint_every": CHECKPOINT,
     "batch_size": 4, "length": 8, "validation_size": 6, "test_size": 10, "hidden_size": 10,
 }  # fmt: skip
 RUNS = {
     "copying-standard": ("copying", "standard", {}),
-    "copying-UR": ("copying", "UR", {}),
+    "copying-UR": ("copying", "UR", _OPPOSED),
     "copying-OM": ("copying", "OM", {"mechanism.downsize": 5}),
-    "copying-UR-float64": ("copying", "UR", {"dtype": "float64"}),
-    "adding-gru-UR": ("adding", "UR", {"core": "gru", "layers": 2, "zoneout": [0.0, 0.1]}),
+    "copying-UR-float64": ("copying", "UR", {"dtype": "float64", **_OPPOSED}),
+    "adding-gru-UR": (
+        "adding",
+        "UR",
+        {"core": "gru", "layers": 2, "zoneout": [0.0, 0.1], **_OPPOSED},
+    ),
 }
 BACKENDS = ("numpy", "torch")
 

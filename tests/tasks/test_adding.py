@@ -51,7 +51,7 @@ def test_forgetting_starts_every_effective_gate_at_sigmoid_of_6(name):
 
 def test_the_opposed_refine_bias_of_listing_2_halves_the_timescale():
     """Proposition 2 at r = 1 − f; so forgetting uses a neutral refine gate."""
-    listing = mechanism("UR", initial="constant", forget_bias=6.0)
+    listing = mechanism("UR", initial="constant", forget_bias=6.0, refine_bias="opposed")
     main = 1 + np.exp(6)
     refined = main**2 / (2 * main - 1 - 2 * (main - 1) / main)
     steps = initial_timescales(listing, "lstm", 64, seed=0)

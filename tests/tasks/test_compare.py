@@ -8,7 +8,7 @@ import rich.console
 
 from gatecore import Gate
 from gatecore.analysis import figures
-from gatecore.tasks import Config, load_run, train
+from gatecore.tasks import load_run, train
 from gatecore.tasks.cli import compare, progress
 from gatecore.tasks.cli.results import results_table
 from gatecore.tasks.training.atomic_files import RunError
@@ -183,11 +183,12 @@ def test_a_run_that_diverged_has_a_row_and_does_not_stop_the_others(tmp_path):
     assert ["U", "diverged"] in [line.split() for line in recorder.text().splitlines()]
 
 
-def test_the_main_job_is_digits_and_copy_with_standard_u_and_ur():
-    configs = [Config.of(task, mechanism) for task, mechanism in compare.JOB]
+def test_the_main_job_is_bit_reversed_digits_and_copy_with_standard_u_and_ur():
+    configs = compare.job()
     assert {(c.task.name, c.mechanism.name) for c in configs} == {
         (task, name) for task in ("pixels", "copying") for name in ("standard", "U", "UR")
     }
+    assert all(c.task.permute for c in configs if c.task.name == "pixels")
     copy = next(c for c in configs if c.task.name == "copying")
     assert (copy.task.length, copy.hidden_size, copy.batch_size) == (50, 128, 32)
     assert copy.learning_rate == 3e-3

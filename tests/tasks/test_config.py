@@ -103,10 +103,10 @@ def test_an_unknown_preset_is_named():
 
 def test_differences_name_fields_of_every_depth():
     here = Config.of("copying", "UR", length=5)
-    there = Config.of("copying", "UR", seed=3, **{"mechanism.refine_bias": "uniform"})
+    there = Config.of("copying", "UR", seed=3, **{"mechanism.refine_bias": "opposed"})
     assert here.differences(there) == [
         "task.length (50 there, 5 here)",
-        "mechanism.refine_bias (uniform there, opposed here)",
+        "mechanism.refine_bias (opposed there, uniform here)",
         "seed (3 there, 0 here)",
     ]
     assert here.differences(Config.of("copying", "UR", length=5)) == []
