@@ -46,7 +46,7 @@ class Mechanism:
         The gate that modulates the main gate: none; a refine gate (equations 11-12), with the input
         gate tied to 1 − g; or a pair of master gates over inner gates (equations 21-23).
     forget_bias : float
-        The constant bias b.
+        The constant bias b, in [-1000, 1000].
     t_max : "hidden", float or None
         Longest dependency of the chrono bias in steps, above 2; "hidden" is the hidden size, None
         the distribution without T_max.
@@ -78,12 +78,14 @@ class Mechanism:
     downsize: int = 1
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be text, got {type(self.name).__name__}")
         _checks.choice("activation", self.activation, ("sigmoid", "cumax"))
         _checks.choice("initial", self.initial, ("constant", "chrono", "uniform"))
         _checks.choice("auxiliary", self.auxiliary, ("none", "refine", "master"))
         _checks.choice("refine_bias", self.refine_bias, ("neutral", "opposed", "uniform"))
         _checks.integer("downsize", self.downsize)
-        _checks.number("forget_bias", self.forget_bias)
+        _checks.number("forget_bias", self.forget_bias, limit=1000)
         if not (self.t_max is None or (isinstance(self.t_max, str) and self.t_max == "hidden")):
             init.chrono_quantile(0.0, _t_max(self.t_max))
         if self.activation == "cumax" and self.initial != "constant":

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gatecore._checks import choice, integer, number, probability
+from gatecore._checks import LARGEST_SEED, choice, integer, number, probability
 from gatecore._namespace import Array
 from gatecore.algebra import Gate
 from gatecore.backends.common.learner_checks import (
@@ -37,7 +37,7 @@ class Trainable(abc.ABC):
         self, spec: Any, seed: int, betas: tuple[float, float], eps: float, dtype: str
     ) -> None:
         self.spec, self.steps, self._carried = spec, 0, {}
-        self.seed = integer("seed", seed, at_least=0)
+        self.seed = integer("seed", seed, 0, LARGEST_SEED)
         first, second = (probability("betas", beta, below_one=True) for beta in betas)
         self.betas, self.eps = (first, second), number("eps", eps)
         if self.eps <= 0:
@@ -189,12 +189,12 @@ class LearnerBase(Trainable):
         """One step of Adam: the metrics, or None if the parameters have overflowed."""
         if not self._finite():
             return None
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norm
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norms
             metrics, gradients, final = self._gradients(batch, noise, self._carried or None)
-        norm = metrics["gradient_norm"]
-        if np.isfinite(metrics["loss"]) and np.isfinite(norm):
-            self._adam(gradients, self.steps + 1, learning_rate, clip_scale(norm, clip_norm))
-            self._carried.update(final)
+            norm = metrics["gradient_norm"]
+            if np.isfinite(metrics["loss"]) and np.isfinite(norm):
+                self._adam(gradients, self.steps + 1, learning_rate, clip_scale(norm, clip_norm))
+                self._carried.update(final)
         return metrics
 
     def _gates(self, batch: Batch) -> tuple[Array, Array]:

@@ -106,7 +106,8 @@ class Core:
             object.__setattr__(self, "memory", self._filled(_KINDS[self.core]))
         elif self.memory is not None:
             known = ", ".join(MEMORY_CORES)
-            raise ValueError(f"a memory's sizes are for core {known}, not {self.core!r}")
+            sizes = [f"memory_{k}" for k, v in vars(self.memory).items() if v is not None]
+            raise ValueError(f"{', '.join(sizes)} are for core {known}, not {self.core!r}")
         if self._gate_width:
             self.mechanism.validate(self._gate_width)  # type: ignore[union-attr]
 
@@ -117,11 +118,11 @@ class Core:
         sizes = {k: v for k, v in vars(self.memory or Memory()).items() if v is not None}
         for name, value in sizes.items():
             if name not in kind.defaults:
-                raise ValueError(f"memory's {name}={value!r} is none of core={self.core!r}")
+                raise ValueError(f"memory_{name}={value!r} is none of core={self.core!r}")
         sizes = kind.defaults | sizes
         if kind.divisor and self.hidden_size % (parts := sizes[kind.divisor]):
             raise ValueError(
-                f"hidden_size={self.hidden_size} is not divisible by {kind.divisor}={parts}"
+                f"hidden_size={self.hidden_size} is not divisible by memory_{kind.divisor}={parts}"
             )
         return Memory(**sizes)
 

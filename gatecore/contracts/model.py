@@ -266,7 +266,7 @@ class ModelSpec(Loss, Head, Core, Input):
         where the weight is a tied embedding; recurrent layers as
         :meth:`gatecore.cells.Cell.init`. Torch's learner adds those of a core with a memory.
         """
-        rng = np.random.default_rng(_checks.integer("seed", seed, at_least=0))
+        rng = np.random.default_rng(_checks.integer("seed", seed, 0, _checks.LARGEST_SEED))
         params: dict[str, Any] = {}
         if self.input == "embedding":
             params["embedding.weight"] = rng.standard_normal((self.input_size, self.features))

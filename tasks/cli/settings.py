@@ -63,16 +63,16 @@ def read_assignments(
 
 
 def read_value(text: str) -> Any:
-    """A value as JSON where it is (5, 1e-3, true, null, [0.5, 0.05]), else as text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None if text.lower() == "none" else text
+    """A value as JSON (5, true, null, [0.5, 0.05]) or a number (.5, 1_000) where it is, or text."""
+    for read in (json.loads, int, float) if any(map(str.isdigit, text)) else (json.loads,):
+        with contextlib.suppress(ValueError, RecursionError):
+            return read(text)
+    return None if text.lower() == "none" else text
 
 
 def read_values(text: str) -> list[Any]:
     """Values between commas, as JSON, which may have commas within brackets, or else as text."""
     try:
         return json.loads(f"[{text}]")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return [read_value(part.strip()) for part in text.split(",")]

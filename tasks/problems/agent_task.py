@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.environment import Environment, EpisodeBatch
-from gatecore.tasks.problems.base import SampledTask, Stream
+from gatecore.tasks.problems.base import Decay, Positive, SampledTask, Size, Stream, Weight
 
 SETTINGS = {field.name: field for field in dataclasses.fields(AgentSpec) if field.metadata}
 
@@ -47,15 +47,15 @@ class AgentTask(SampledTask):
     shown: ClassVar = "score"
     background: ClassVar = 0.0  # of images
 
-    discount: float = _setting("discount")
-    entropy_cost: float = _setting("entropy_cost")
-    value_cost: float = _setting("value_cost")
-    betas: tuple[float, float] = Field((0.0, 0.95), description="of Adam")
-    unroll: int | None = _setting("unroll")
-    channels: tuple[int, ...] = _setting("channels")
-    features: int = _setting("features")
-    gain: float = _setting("gain")
-    heads: tuple[int, ...] = _setting("heads")
+    discount: Decay = _setting("discount")
+    entropy_cost: Weight = _setting("entropy_cost")
+    value_cost: Weight = _setting("value_cost")
+    betas: tuple[Decay, Decay] = Field((0.0, 0.95), description="of Adam")
+    unroll: Size | None = _setting("unroll")
+    channels: tuple[Size, ...] = _setting("channels")
+    features: Size = _setting("features")
+    gain: Positive = _setting("gain")
+    heads: tuple[Size, ...] = _setting("heads")
 
     @abc.abstractmethod
     def environment(self, size: int) -> Environment:

@@ -4,12 +4,20 @@ import abc
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from gatecore import Batch, Mechanism, ModelSpec
+from gatecore._checks import LARGEST_SEED
 from gatecore.contracts.agent import AgentSpec
 
 Scores = dict[str, float]
@@ -48,6 +56,40 @@ def frequency_scores(splits: Iterable[Pairs], classes: int) -> Scores:
     return {"loss": float(-np.log(likelihood).mean()), "accuracy": float(correct.mean())}
 
 
+# The ranges of settings, which are checked first; others are beside their field.
+Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a layer, a batch, a sequence, a set
+Count = Annotated[int, Field(ge=1, le=10**9)]  # of training steps, of occurrences
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Positive = Annotated[float, Field(gt=0, le=1e38)]  # fits float32
+Weight = Annotated[float, Field(ge=0, le=1e6)]  # of a cost or a reward
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, also within lists and mappings, as Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+    return {k: plain(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def _numeric(annotation: Any) -> bool:
+    """Whether a field takes numbers, or tuples of them, and nothing else but None."""
+    inner = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
+    return all(map(_numeric, inner)) if inner else annotation in (int, float, type(None))
+
+
+def _check_number(value: Any, kind: str) -> None:
+    if isinstance(value, bool):
+        raise ValueError("input should not be true or false")
+    if isinstance(value, str | bytes):
+        raise ValueError(f"input should be a valid {kind}, not text")
+    for entry in value if isinstance(value, list | tuple) else ():
+        _check_number(entry, kind)
+
+
 class Settings(BaseModel):
     """Frozen, validated settings. Unknown names, NaN and infinities are refused."""
 
@@ -55,9 +97,13 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _reject_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        name = str(info.field_name)
-        if isinstance(value, bool) and cls.model_fields[name].annotation is not bool:
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """NumPy's numbers as Python's; text and booleans are none, but where a field reads text."""
+        value, field = plain(value), cls.model_fields[str(info.field_name)]
+        reads_text = any(isinstance(part, BeforeValidator) for part in field.metadata)
+        if not reads_text and _numeric(field.annotation):
+            _check_number(value, "integer" if "int" in str(field.annotation) else "number")
+        elif isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("input should not be true or false")
         return value
 
@@ -136,8 +182,8 @@ class Task(Settings, abc.ABC):
 class SampledTask(Task):
     """A task with data drawn at random: as much as training asks for, and two held-out sets."""
 
-    validation_size: int = Field(256, ge=1, description="sequences in the validation set")
-    test_size: int = Field(1024, ge=1, description="sequences in the test set")
+    validation_size: Size = Field(256, description="sequences in the validation set")
+    test_size: Size = Field(1024, description="sequences in the test set")
 
     @abc.abstractmethod
     def draw(self, stream: Stream, seed: int, index: int, size: int) -> Any:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from gatecore.tasks.environments import scripted_policies
 from gatecore.tasks.environments.maps import FIXED
 from gatecore.tasks.environments.match import Match
 from gatecore.tasks.problems.agent_task import AgentTask
-from gatecore.tasks.problems.base import PERFECT, Scores, Stream
+from gatecore.tasks.problems.base import PERFECT, Count, Scores, Stream, Weight
 
 _EPISODES, _PARALLEL = 2048, 256  # of the scripted policies
 _DISCOUNTS = {1.0: 0.998}  # by the apples' reward, as in Figure 8
@@ -49,13 +49,13 @@ class VisualMatch(AgentTask):
     level: Literal["passive", "active"] = Field(
         "passive", description="passive: the colour is in view; active: it has to be found"
     )
-    apples: float = Field(0.0, ge=0, description="reward of an apple")
-    explore: int = Field(15, ge=1, description="frames of the first phase")
-    distractor: int = Field(90, ge=0, description="frames of the second phase")
-    reward: int = Field(15, ge=1, description="frames of the last phase")
+    apples: Weight = Field(0.0, description="reward of an apple")
+    explore: int = Field(15, ge=1, le=100_000, description="frames of the first phase")
+    distractor: int = Field(90, ge=0, le=100_000, description="frames of the second phase")
+    reward: int = Field(15, ge=1, le=100_000, description="frames of the last phase")
     pads: int = Field(3, ge=2, le=4, description="colours to choose from")
-    wrong: float = Field(0.0, description="reward of a wrong pad")
-    growth: tuple[int, int] | None = Field(
+    wrong: float = Field(0.0, ge=-1e6, le=1e6, description="reward of a wrong pad")
+    growth: tuple[Annotated[int, Field(ge=0, le=10**9)], Count] | None = Field(
         None, description="first and last step of the second phase's growth; null: full length"
     )
     ends_at_choice: bool = Field(False, description="end an episode when a pad is chosen")

@@ -8,7 +8,7 @@ from gatecore.contracts.environment import Environment
 from gatecore.tasks import missing
 from gatecore.tasks.environments import memory_chain, t_maze
 from gatecore.tasks.problems.agent_task import AgentTask
-from gatecore.tasks.problems.base import PERFECT, Scores
+from gatecore.tasks.problems.base import PERFECT, Scores, Size
 
 _SMALL = dict(backend="torch", features=32, heads=(64,), log_every=10, threads=1)
 _MEMORY = dict(_SMALL, discount=0.99, hidden_size=32, batch_size=64, learning_rate=2e-3, steps=400,
@@ -51,7 +51,7 @@ class TMaze(AgentTask):
     title_format: ClassVar = "Passive T-maze, corridor {length}"
     presets: ClassVar = {"quick": _MEMORY}
 
-    length: int = Field(20, ge=1, description="steps from the start to the junction")
+    length: Size = Field(20, description="steps from the start to the junction")
 
     def environment(self, size: int) -> Environment:
         return t_maze.TMaze(size, self.length)

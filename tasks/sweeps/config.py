@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,13 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from gatecore import MECHANISMS, mechanism
 from gatecore._checks import choice
-from gatecore.tasks.problems.base import Settings
+from gatecore.tasks.problems.base import Count, Positive, Seed, Settings
 from gatecore.tasks.training.config import Config, ConfigError, config_errors
 from gatecore.tasks.training.run import load_run, load_same
 from gatecore.tasks.training.run_folder import Folder, RunError, subfolder
 
 LONGEST_NAME = 200  # of a folder, in characters; file systems take 255 bytes
+MOST_TRIALS = 10_000
 _ELSEWHERE = {  # settings of a run, and their keys in a sweep
     "learning_rate": "lr", "seed": "seeds", "mechanism": "mechanisms", "core": "core",
     "backend": "backend", "steps": "steps", "threads": "threads", "preset": "preset",
@@ -40,7 +42,8 @@ def _values(value: Any) -> Any:
 def _seeds(value: Any) -> Any:
     """A list of seeds; from a number n the seeds 0 to n − 1."""
     if isinstance(value, str):
-        value = int(value) if value.strip().isdecimal() else _values(value)
+        alone = value.strip()
+        value = int(alone[:99]) if alone.isdecimal() else _values(value)
     if type(value) is int:
         if not 1 <= value <= 10_000:
             raise ValueError("a number of seeds should be 1 to 10000; a list names them: 0,1,5")
@@ -101,20 +104,18 @@ class SweepConfig(Settings):
     mechanisms: Annotated[
         Literal["all"] | tuple[str, ...], BeforeValidator(_mechanisms), Field(min_length=1)
     ] = "all"
-    lr: Annotated[tuple[float, ...], BeforeValidator(_values)] = ()
-    seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)
-    ] = (0,)
+    lr: Annotated[tuple[Positive, ...], BeforeValidator(_values)] = ()
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
     core: Annotated[tuple[str, ...], BeforeValidator(_values), Field(min_length=1)] = ("lstm",)
     preset: str = "quick"
     backend: str | None = None
-    steps: int | None = Field(None, ge=1)
+    steps: Count | None = None
     set: Annotated[
         dict[str, Annotated[list[Any], Field(min_length=1)]], BeforeValidator(_settings)
     ] = {}  # noqa: RUF012
     out: Annotated[Path, PlainSerializer(str)]
     workers: int | None = Field(None, ge=1, le=1024)
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     dask: str | None = Field(None, min_length=1)
 
     @classmethod
@@ -170,6 +171,8 @@ class SweepConfig(Settings):
             "core": self.core,
             "mechanism": MECHANISMS if self.mechanisms == "all" else self.mechanisms,
         }
+        if (count := math.prod(map(len, axes.values()))) > MOST_TRIALS:
+            raise ConfigError(f"{count:,} combinations are more than {MOST_TRIALS:,}: vary less")
         for values in itertools.product(*axes.values()):
             yield dict(zip(axes, values, strict=True))
 
@@ -188,7 +191,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # of TOML and of Unicode
+    except (ValueError, RecursionError) as error:  # of TOML and of Unicode
         raise ConfigError(f"{path} is no TOML: {error}") from error
 
 

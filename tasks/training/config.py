@@ -16,12 +16,12 @@ from pydantic import (
 
 import gatecore
 from gatecore import Mechanism, ModelSpec, backends
-from gatecore._checks import choice
+from gatecore._checks import choice, show
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.learner import Learner
 from gatecore.contracts.memory import MEMORY_CORES, Memory
 from gatecore.tasks.problems.adding import Adding
-from gatecore.tasks.problems.base import Settings, Task
+from gatecore.tasks.problems.base import Count, Decay, Positive, Seed, Settings, Share, Size, Task
 from gatecore.tasks.problems.copying import Copying
 from gatecore.tasks.problems.forgetting import Forgetting
 from gatecore.tasks.problems.language.task import Language
@@ -57,6 +57,8 @@ def config_errors() -> Iterator[None]:
         raise ConfigError(explain(error)) from error
     except (ImportError, TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
+    except RecursionError as error:
+        raise ConfigError("a setting is nested too deeply") from error
 
 
 def _read_task(value: Any) -> Any:
@@ -110,29 +112,29 @@ class Config(Settings):
     core: Literal["lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"] = "lstm"
     backend: str = "numpy"
     dtype: Literal["float32", "float64"] = "float32"
-    hidden_size: int = Field(ge=1, le=1_000_000, description="units of a recurrent layer")
+    hidden_size: Size = Field(description="units of a recurrent layer")
     layers: int = Field(1, ge=1, le=1000)
-    memory_slots: int | None = Field(None, ge=1, description="of rmc, dnc, rma; null: default")
-    memory_width: int | None = Field(None, ge=1, description="of a dnc, rma slot; null: default")
-    memory_heads: int | None = Field(None, ge=1, description="attention or read; null: default")
+    memory_slots: Size | None = Field(None, description="of rmc, dnc, rma; null: default")
+    memory_width: Size | None = Field(None, description="of a dnc, rma slot; null: default")
+    memory_heads: Size | None = Field(None, description="attention or read; null: default")
     gate_style: Literal["unit", "memory", "none"] | None = Field(
         None, description="of rmc: gates of each unit, of each slot, or none; null: unit"
     )
-    zoneout: tuple[float, float] = Field((0.0, 0.0), description="of the cell and hidden state")
-    dropout: float = Field(0.0, ge=0, lt=1, description="of the head's ReLU layers")
-    learning_rate: float = Field(gt=0, description="of Adam")
+    zoneout: tuple[Share, Share] = Field((0.0, 0.0), description="of the cell and hidden state")
+    dropout: Decay = Field(0.0, description="of the head's ReLU layers")
+    learning_rate: Positive = Field(description="of Adam")
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
     )
-    clip_norm: float | None = Field(1.0, gt=0, description="of the whole gradient; null: none")
-    batch_size: int = Field(ge=1, le=1_000_000)
-    steps: int = Field(ge=1)
-    log_every: int = Field(10, ge=1, description="steps averaged into a line of metrics")
-    evaluate_every: int = Field(ge=1, description="steps between two validations")
-    checkpoint_every: int = Field(ge=1, description="steps between two checkpoints")
-    checkpoint_seconds: float = Field(300.0, gt=0, description="most seconds between them")
-    threads: int | None = Field(None, ge=1, description="of BLAS; null: its default")
-    seed: int = Field(0, ge=0, lt=2**63)
+    clip_norm: Positive | None = Field(1.0, description="of the whole gradient; null: none")
+    batch_size: Size
+    steps: Count
+    log_every: Count = Field(10, description="steps averaged into a line of metrics")
+    evaluate_every: Count = Field(description="steps between two validations")
+    checkpoint_every: Count = Field(description="steps between two checkpoints")
+    checkpoint_seconds: Positive = Field(300.0, description="most seconds between them")
+    threads: int | None = Field(None, ge=1, le=1024, description="of BLAS; null: its default")
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _model_exists(self) -> Self:
@@ -233,7 +235,7 @@ def explain(error: ValidationError) -> str:
         elif not name:
             parts.append(message)
         else:
-            parts.append(f"{name}={detail['input']!r}: {message[0].lower()}{message[1:]}")
+            parts.append(f"{name}={show(detail['input'])}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)
 
 

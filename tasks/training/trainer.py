@@ -27,6 +27,7 @@ from gatecore.tasks.training.atomic_files import (
     WriteError,
     output_folder,
 )
+from gatecore.tasks.training.capacity import memory_errors
 from gatecore.tasks.training.config import Config, explain
 from gatecore.tasks.training.run import Run, load_run, load_same
 from gatecore.tasks.training.run_folder import Folder
@@ -36,7 +37,6 @@ OnStep = Callable[[int, float], None]
 OnMetrics = Callable[[dict[str, Any]], None]
 EXPLOSION = 10.0  # a training loss so many times the untrained model's counts as diverged
 SHARING = ("torch",)  # backends whose processes share each batch
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "resource_exhausted")
 
 
 @dataclasses.dataclass
@@ -125,7 +125,7 @@ def _train(
     former = _former_run(config, folder, resume)
     if former and former.summary:
         return former
-    with _memory_errors(config):
+    with memory_errors(config):
         trainer = _Trainer(config, folder)
         with folder.claimed():
             former = _former_run(config, folder, resume)  # another process may have trained it
@@ -142,21 +142,6 @@ def _former_run(config: Config, folder: Folder, resume: bool) -> Run | None:
         return load_same(folder.path, config)
     folder.check_free()
     return None
-
-
-@contextlib.contextmanager
-def _memory_errors(config: Config) -> Iterator[None]:
-    """Raise a lack of memory as a RunError; torch and JAX report it as a RuntimeError."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        message = str(error).lower()
-        if isinstance(error, RuntimeError) and not any(w in message for w in _OUT_OF_MEMORY):
-            raise
-        sizes = {name: getattr(config, name) for name in ("hidden_size", "layers", "batch_size")}
-        sizes |= config.task.model_dump()
-        listed = ", ".join(f"{name}={value}" for name, value in sizes.items())
-        raise RunError(f"not enough memory: choose smaller sizes than {listed}") from error
 
 
 def _folder_of_process(
@@ -260,7 +245,7 @@ class _Trainer:
     def _log(self) -> None:
         """Record the means over the steps since the last line."""
         recent = self.state.recent
-        means = {name: float(np.mean([m[name] for m in recent])) for name in recent[0]}
+        means = {k: float(np.mean([m.get(k, math.nan) for m in recent])) for k in recent[0]}
         self._record({"step": self.state.step, "split": "train", **means})
         self.state.recent = []
 
@@ -286,7 +271,9 @@ class _Trainer:
         )
 
     def _summary(self, healthy: bool) -> dict[str, Any]:
-        after = self.learner.gates(self.validation[0])
+        finite = healthy or all(np.isfinite(v).all() for v in self.learner.state_dict().values())
+        undefined = Gate(*np.full_like(self.before, np.nan))
+        after = self.learner.gates(self.validation[0]) if finite else undefined
         self.folder.save_gates(before=self.before, after=after)
         test = None
         if healthy:

@@ -108,8 +108,8 @@ def test_the_discount_depends_on_the_apples():
         ({"dropout": 0.5}, "dropout=0.5"),
         ({"core": "lstmm"}, "core='lstmm'"),
         ({"pads": 5}, "pads=5"),
-        ({"unroll": 0}, "unroll must be at least 1, got 0"),
-        ({"discount": 1.0}, "discount must lie in [0, 1), got 1.0"),
+        ({"unroll": 0}, "unroll=0: input should be greater than or equal to 1"),
+        ({"discount": 1.0}, "discount=1.0: input should be less than 1"),
     ],
 )
 def test_invalid_settings_are_refused(settings, message):

@@ -86,7 +86,7 @@ def test_settings_reach_task_run_and_mechanism():
         ("copying", "UM", {"mechanism.downsize": "x"}, "downsize must be an integer.*'x'"),
         ("copying", "C", {"mechanism.t_max": 1.5}, "t_max must be above 2"),
         ("copying", "U", {"hidden_size": 1}, "hidden_size must be at least 2"),
-        ("pixels", "UR", {"zoneout": [2, 0]}, "zoneout.*got 2"),
+        ("pixels", "UR", {"zoneout": [2, 0]}, "zoneout.0=2: .* less than or equal to 1"),
         ("pixels", "UR", {"permute": "perhaps"}, "permute='perhaps': .*boolean"),
     ],
 )  # fmt: skip

@@ -71,12 +71,16 @@ def test_the_paper_preset_has_the_papers_rmc():
     ("core", "changes", "message"),
     [
         ("rmc", {"backend": "numpy"}, "backend='numpy': core='rmc' is torch's: choose the torch"),
-        ("rmc", {"memory_heads": 3}, "hidden_size=8 is not divisible by heads=3"),
+        ("rmc", {"memory_heads": 3}, "hidden_size=8 is not divisible by memory_heads=3"),
         ("rmc", {"gate_style": "units"}, "gate_style='units'"),
         ("dnc", {"gate_style": "unit"}, "gate_style='unit' is none of core='dnc'"),
         ("dnc", {"zoneout": (0.1, 0.1)}, "core='dnc' has none"),
         ("rma", {"layers": 3}, "layers=3 is for core lstm, gru, minimal, not 'rma'"),
-        ("dnc", {"core": "lstm"}, "sizes are for core rmc, dnc, rma, not 'lstm'"),
+        (
+            "dnc",
+            {"core": "lstm"},
+            "memory_slots, memory_width, memory_heads are for core rmc, dnc, rma, not 'lstm'",
+        ),
         ("dnc", {"memory_slots": 0}, "memory_slots=0: input should be greater than or equal to 1"),
     ],
 )

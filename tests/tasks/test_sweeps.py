@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from gatecore import MECHANISMS
@@ -91,7 +92,7 @@ def test_all_leaves_out_mechanisms_that_a_task_cannot_use_with_a_reason():
         ({"mechanisms": "U,U"}, "forgetting-U-seed0 given twice"),
         ({"lr": "1e-3,0.001"}, "forgetting-standard-lr0.001-seed0 given twice"),
         ({"lr": "fast"}, "lr.0='fast': input should be a valid number"),
-        ({"lr": -1}, "learning_rate=-1"),
+        ({"lr": -1}, "lr.0=-1: input should be greater than 0"),
         ({"lr": float("inf")}, "lr.0=inf: input should be a finite number"),
         ({"seeds": 0}, "seeds=0: a number of seeds should be 1 to 10000"),
         ({"seeds": [-1]}, "seeds.0=-1"),
@@ -121,8 +122,30 @@ def test_an_invalid_sweep_is_one_error(settings, message):
 
 
 def test_too_long_names_are_an_error():
+    fields = ("clip_norm", "checkpoint_seconds", "dropout", "mechanism.forget_bias", "zoneout")
+    values = {name: [0.25, 0.12345678901234567] for name in fields}
+    values["zoneout"] = [[0, 0], [0.12345678901234567, 0.12345678901234567]]
     with pytest.raises(ConfigError, match="longer than 200 characters"):
-        names(mechanisms="U", set={"zoneout": [[0, 0], [0, 10.0**-300]], "clip_norm": [1, 10**180]})
+        names(mechanisms="U", lr=[1e-3, 0.0012345678901234567], set=values)
+
+
+def test_more_combinations_than_anyone_trains_are_refused():
+    many = {name: list(range(1, 1001)) for name in ("length", "log_every", "batch_size")}
+    with pytest.raises(ConfigError, match="1,000,000,000 combinations are more than 10,000"):
+        names(mechanisms="U", set=many)
+
+
+def test_numpy_numbers_and_arrays_are_the_values_they_hold():
+    of_numpy = SweepConfig.of(
+        "copying", seeds=np.int64(3), lr=np.array([1e-3, 2e-3]), steps=np.int32(5),
+        set={"hidden_size": np.array([8, 16]), "clip_norm": np.float64(0.5)},
+    )  # fmt: skip
+    plain = SweepConfig.of(
+        "copying", seeds=3, lr=[1e-3, 2e-3], steps=5,
+        set={"hidden_size": [8, 16], "clip_norm": 0.5},
+    )  # fmt: skip
+    assert of_numpy == plain
+    assert SweepConfig.of("copying", seeds=np.arange(3)).seeds == (0, 1, 2)
 
 
 def test_a_toml_file_has_the_same_keys(tmp_path):

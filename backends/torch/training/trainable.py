@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gatecore.backends.common.learner import Trainable
 
+LARGEST_RATE = torch.finfo(torch.float32).max  # beyond it torch raises
+
 
 class TorchTrainable(Trainable):
     """Torch parameters, those with ``requires_grad`` trained by Adam (Kingma & Ba 2015)."""
@@ -38,7 +40,8 @@ class TorchTrainable(Trainable):
     ) -> None:
         """Step number ``count`` of Adam, from 1, on ``scale`` times the gradients."""
         beta1, beta2 = self.betas
-        rate, root = learning_rate / (1 - beta1**count), float((1 - beta2**count) ** 0.5)
+        rate = min(learning_rate / (1 - beta1**count), LARGEST_RATE)
+        root = float((1 - beta2**count) ** 0.5)
         values, first = [self.parameters[name] for name in self._first], list(self._first.values())
         second, each = list(self._second.values()), torch._foreach_mul(list(gradients), scale)
         torch._foreach_lerp_(first, each, 1 - beta1)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
-from gatecore.tasks.problems.base import Scores, Stream, Task, generator
+from gatecore.tasks.problems.base import Count, Scores, Size, Stream, Task, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.language import encoding, ngrams
 from gatecore.tasks.problems.language.encoding import Corpus, Tokens
@@ -66,14 +66,18 @@ class Language(Task):
     path: str | None = Field(None, description="folder with the corpus")
     level: Literal["word", "character"] = "word"
     bptt: int = Field(128, ge=1, le=100_000, description="steps through which gradients flow")
-    min_count: int = Field(1, ge=1, description="rarer symbols become <unk>")
-    vocabulary: int | None = Field(None, ge=3, description="maximum size, with <unk> and <eos>")
-    embedding_size: int | None = Field(None, ge=1, description="null: the hidden size")
+    min_count: Count = Field(1, description="rarer symbols become <unk>")
+    vocabulary: int | None = Field(
+        None, ge=3, le=10**8, description="maximum size, with <unk> and <eos>"
+    )
+    embedding_size: Size | None = Field(None, description="null: the hidden size")
     tied: bool = Field(False, description="share the embedding with the output layer")
-    adaptive: tuple[int, ...] | None = Field(
+    adaptive: tuple[Count, ...] | None = Field(
         None, description="cutoffs of torch's adaptive softmax; null: a full softmax")  # fmt: skip
     content: str = Field("", description="identifies the text; determined from the data")
-    symbols: int = Field(0, ge=0, description="size of the vocabulary; determined from the data")
+    symbols: int = Field(
+        0, ge=0, le=10**9, description="size of the vocabulary; determined from the data"
+    )
 
     @model_validator(mode="after")
     def _identify_text(self) -> Self:

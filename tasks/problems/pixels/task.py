@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
-from gatecore.tasks.problems.base import Scores, Stream, Task, frequency_scores, generator
+from gatecore.tasks.problems.base import Scores, Size, Stream, Task, frequency_scores, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.pixels.image_files import CLASSES, Images, cifar10, mnist
 
@@ -81,8 +81,8 @@ class Pixels(Task):
     data: Literal["digits", "mnist", "cifar10"] = "digits"
     path: str | None = Field(None, description="folder with the files of mnist or cifar10")
     permute: bool = Field(False, description="read the pixels in bit-reversed order")
-    judged: int | None = Field(None, ge=1, description="number of validation and of test images, "
-                               "from the first; null: all")  # fmt: skip
+    judged: Size | None = Field(None, description="number of validation and of test images, "
+                                "from the first; null: all")  # fmt: skip
 
     @model_validator(mode="after")
     def _check_path(self) -> Self:

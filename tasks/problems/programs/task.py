@@ -10,7 +10,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
-from gatecore.tasks.problems.base import GeneratedTask, Scores, Stream, frequency_scores, generator
+from gatecore.tasks.problems.base import (
+    Count,
+    GeneratedTask,
+    Scores,
+    Stream,
+    frequency_scores,
+    generator,
+)
 from gatecore.tasks.problems.programs.grammars import GRAMMARS, Draw, Grammar
 
 PAD = "\0"  # becomes the token -1
@@ -68,8 +75,8 @@ class Programs(GeneratedTask):
     )
     length: int = Field(9, ge=1, le=12, description="digits of a literal")
     nesting: int = Field(4, ge=1, le=10, description="operations of a program")
-    level_steps: int = Field(5000, ge=1, description="training steps at each level of naive and "
-                             "combined curricula")  # fmt: skip
+    level_steps: Count = Field(5000, description="training steps at each level of naive and "
+                               "combined curricula")  # fmt: skip
 
     @model_validator(mode="after")
     def _check_category(self) -> Self:
