@@ -62,7 +62,7 @@ def output_folder(path: Path) -> Iterator[None]:
                        "one") from error  # fmt: skip
 
 
-def replace(path: Path, *data: bytes) -> None:
+def replace(path: Path, *data: bytes | memoryview) -> None:
     """Replace a file atomically by the parts of its content. Raises WriteError."""
     with writing(path), replacing(path) as stream:
         stream.writelines(data)

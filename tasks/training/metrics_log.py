@@ -82,7 +82,9 @@ def read(
 
     With ``unsigned`` a log without any checksum is valid.
     """
-    metrics, marks, check, checked = [], [], _chain(identity, 0), not unsigned
+    metrics: list[dict[str, Any]] = []
+    marks: list[Mark] = []
+    check, checked = _chain(identity, 0), not unsigned
     try:
         with open(descriptor(path), "rb") as stream:
             if os.fstat(stream.fileno()).st_size > _MOST_BYTES:

@@ -1,6 +1,7 @@
 """Text files become tokens: words, articles, vocabulary, cache, errors."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -188,6 +189,74 @@ def test_an_interrupted_encoding_leaves_nothing_and_a_damaged_one_is_repeated(
     assert load(tmp_path).folder == ids.parent
     assert ids.read_bytes() == whole
     assert len(made_folders) == 3
+
+
+def exchanged(data):
+    """Two ids exchanged: the counts stay."""
+    ids = np.frombuffer(data, "<u4").copy()
+    first = int(np.flatnonzero(ids != ids[0])[0])
+    ids[[0, first]] = ids[[first, 0]]
+    return ids.tobytes()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: data * 2,
+                                    lambda data: b"[" * 5000, lambda data: b"NaN",
+                                    lambda data: bytes([data[0] ^ 1]) + data[1:]])  # fmt: skip
+@pytest.mark.parametrize("name", ["corpus.json", "vocabulary.json", "test.ids", "train.starts"])
+def test_a_damaged_cache_is_made_again(name, damage, tmp_path, made_folders):
+    folder = load(write_wiki(tmp_path)).folder
+    whole = {file.name: file.read_bytes() for file in folder.iterdir()}
+    (folder / name).write_bytes(damage(whole[name]))
+    load(tmp_path)
+    assert len(made_folders) == 2
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == whole
+
+
+def test_exchanged_ids_change_no_perplexity(tmp_path, made_folders):
+    folder = load(write_wiki(tmp_path)).folder
+    whole = (folder / "train.ids").read_bytes()
+    (folder / "train.ids").write_bytes(exchanged(whole))
+    corpus = load(tmp_path)
+    assert corpus.splits[Stream.TRAIN].ids.tobytes() == whole
+    assert len(made_folders) == 2
+
+
+def test_the_cache_of_another_text_is_made_again(tmp_path, made_folders):
+    """The files are intact, but of another source."""
+    folder = load(write_wiki(tmp_path)).folder
+    description = json.loads((folder / "corpus.json").read_text())
+    (folder / "corpus.json").write_text(json.dumps({**description, "content": "another"}))
+    load(tmp_path)
+    assert len(made_folders) == 2
+
+
+def test_a_cache_that_is_a_link_is_refused_and_special_files_are_replaced(tmp_path, made_folders):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "precious").write_text("precious")
+    cache = write_wiki(tmp_path / "corpus") / ".gatecore"
+    cache.symlink_to(tmp_path / "outside")
+    assert "found a symbolic link; expected a folder" in error_of(tmp_path / "corpus")
+    cache.unlink()
+    folder = load(tmp_path / "corpus").folder
+    for name in ("corpus.json", "train.ids"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        load(tmp_path / "corpus")
+    lock = folder.with_suffix(".lock")
+    lock.unlink()
+    lock.symlink_to(tmp_path / "outside" / "precious")
+    (folder / "corpus.json").unlink()
+    assert "lock is a symbolic link" in error_of(tmp_path / "corpus")
+    assert (tmp_path / "outside" / "precious").read_text() == "precious"
+    assert len(made_folders) == 3
+
+
+def test_a_text_that_is_no_file_is_refused(tmp_path):
+    write_wiki(tmp_path)
+    (tmp_path / "wiki.test.tokens").unlink()
+    (tmp_path / "wiki.test.tokens").symlink_to("/dev/zero")
+    assert "no test split" in error_of(tmp_path)
 
 
 def test_parallel_processes_encode_once(tmp_path):

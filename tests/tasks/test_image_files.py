@@ -4,6 +4,7 @@ import gzip
 import os
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -221,7 +222,7 @@ PIXELS = np.zeros((2, 3072), np.uint8)
     [
         (python_batch(PIXELS, [1, 2])[:-50], "a pickle that is refused"),
         (b"no pickle", "a pickle that is refused"),
-        (b"", "a pickle that is refused: Ran out of input"),
+        (b"", "a pickle that is refused: pickle exhausted before seeing STOP"),
         (python_batch(PIXELS, [1, 10]), "found the label 10; expected labels in 0..9"),
         (python_batch(PIXELS, [1]), "found 1 labels; expected 2, one per image"),
         (pickle.dumps([1, 2]), "found no array as 'data'"),
@@ -277,6 +278,86 @@ def test_a_pickle_that_calls_a_function_is_refused(function, protocol, tmp_path,
 def test_hand_written_pickles_are_refused(code, tmp_path, rng):
     write_cifar(tmp_path, rng, "python")
     assert "expected" in cifar_refusal(tmp_path, code)
+
+
+def peak_of(function, *arguments):
+    """The message of a DataError, and the most bytes that were allocated for it."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as caught:
+            function(*arguments)
+        return str(caught.value), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x80\x02)" + b"\x85" * 90_000 + b"}" + b"(" + b")" + b"\x85" * 90_000 + b"K\x01u.",
+        b"\x80\x02}(" + b")" + b"\x85" * 90_000 + b"K\x01u.",  # a deep tuple as a key
+        b"\x80\x02cnumpy\ndtype\n(" + b")" + b"\x85" * 90_000 + b"tR.",
+        b"\x80\x02]r\xff\xff\xff\x3f.",  # a memo of 2**30 entries
+        b"\x80\x02j\xff\xff\xff\x3f.",
+        b"\x80\x04\x8e" + b"\xff" * 6 + b"\x00\x00.",  # bytes of 2**48
+        b"\x80\x04\x95" + b"\xff" * 7 + b"\x00.",  # a frame of that size
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",  # an integer of 2**31 bytes
+        b"\x80\x02" + b"N0" * 110_000 + b".",
+        b"\x80\x02" + b"]" * 210_000 + b".",
+        b"\x80\x02" + b"K\x00" * 9 + b"".join(b"\x87q%c" % k for k in range(200)) + b".",
+    ],
+)
+def test_pickles_that_would_crash_or_fill_the_memory_are_refused(code, tmp_path, rng):
+    write_cifar(tmp_path, rng, "python")
+    (tmp_path / "data_batch_1").write_bytes(code)
+    message, peak = peak_of(cifar10, tmp_path)
+    assert "data_batch_1: found " in message
+    assert len(message) < 400
+    assert peak < 200 << 20
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(3_000_000, 28, 28), (2**32 - 1, 2**32 - 1, 0), (0, 2**31, 2**31), (70_000, 28, 28)],
+)
+def test_headers_with_impossible_sizes_take_no_memory(shape, tmp_path):
+    path = tmp_path / "images.gz"
+    header = struct.pack(">4I", 2051, *shape)
+    path.write_bytes(gzip.compress(header + bytes(1 << 12)))
+    message, peak = peak_of(read_idx, path, 2051)
+    assert f"images.gz: found the shape {shape}; expected at most" in message
+    assert peak < 1 << 20
+    plain = tmp_path / "plain"
+    plain.write_bytes(header)
+    os.truncate(plain, 16 + min(shape[0] * shape[1] * shape[2], 1 << 40))
+    if shape[0] != 70_000:
+        message, peak = peak_of(read_idx, plain, 2051)
+        assert peak < 1 << 20
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path, rng):
+    write_cifar(tmp_path, rng, "binary")
+    (tmp_path / "test_batch.bin").unlink()
+    (tmp_path / "test_batch.bin.gz").write_bytes(gzip.compress(bytes(200 << 20), 1))
+    message, peak = peak_of(cifar10, tmp_path)
+    assert "test_batch.bin.gz: found a larger file; expected at most 62,508,576 bytes" in message
+    assert peak < 200 << 20
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "link to a device"])
+def test_a_file_that_is_none_is_refused_at_once(kind, tmp_path):
+    path = tmp_path / "images"
+    os.mkfifo(path) if kind == "FIFO" else path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="images is no regular file"):
+        read_idx(path, 2051)
+
+
+def test_data_may_be_linked_and_compressed_under_any_name(tmp_path, rng):
+    """As download tools store them: a link to a file that is named after its content."""
+    array = rng.integers(0, 256, (2, 28, 28), dtype=np.uint8)
+    (tmp_path / "blob").write_bytes(gzip.compress(idx(array)))
+    (tmp_path / "images").symlink_to(tmp_path / "blob")
+    np.testing.assert_array_equal(read_idx(tmp_path / "images", 2051), array)
 
 
 # --- the task -----------------------------------------------------------------------------------

@@ -241,10 +241,18 @@ def test_baselines_are_cached_beside_the_corpus(tmp_path):
     task = Language(data="files", path=str(write_wiki(tmp_path)))
     scores = task.baselines()
     (cache,) = (tmp_path / ".gatecore").glob("*/baselines.json")
-    assert json.loads(cache.read_text()) == scores == task.baselines()
+    assert json.loads(cache.read_text())["scores"] == scores == task.baselines()
     for values in scores.values():
         assert values["perplexity"] == pytest.approx(math.exp(values["loss"]))
     assert len([p for p in cache.parent.iterdir() if p.name.startswith(".")]) == 0
+    for damaged in (
+        cache.read_text().replace("loss", "gain", 1),
+        "[" * 5000,
+        "{}",
+        '{"scores": 1}',
+    ):
+        cache.write_text(damaged)
+        assert task.baselines() == scores
 
 
 def test_a_batch_has_integer_tokens_and_boolean_resets():

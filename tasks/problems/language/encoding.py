@@ -10,18 +10,20 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError, readable
 from gatecore.tasks.problems.language.text_files import BLOCK, Piece, Source
+from gatecore.tasks.safe_files import descriptor, parse_json, read_bytes
 
+T = TypeVar("T")
 UNKNOWN, END = "<unk>", "<eos>"  # the symbols 0 and 1
-FORMAT = 1  # of the files below; part of their key
+FORMAT = 2  # of the files below; part of their key
 _WORD = re.compile(r"\w+|\n|-+|=+|\*+|#+|~+|\^+|\.+|[^\w\s]")
 _IDS = np.dtype("<u4")
 _NAMES = {stream: stream.name.lower() for stream in Stream}  # of the splits' files
@@ -198,7 +200,7 @@ def load(path: Path, source: Source, level: str, min_count: int, limit: int | No
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             if _read(folder, content) is None:
-                _make(folder, source, numbering(level, source.kind), min_count, limit)
+                _make(folder, source, numbering(level, source.kind), min_count, limit, content)
     corpus = _read(folder, content)
     if corpus is None:
         raise DataError(folder, "damaged files", "what was just written there")
@@ -210,10 +212,15 @@ def fingerprint(path: Path, source: Source) -> str:
     parts = []
     for stream, files in source.files.items():
         for file in files:
-            with readable(file, "a file of the corpus"), open(file, "rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            with readable(file, "a file of the corpus"):
+                digest = _file_digest(file)
             parts.append([int(stream), file.relative_to(path).as_posix(), digest])
     return _digest([source.kind, parts])[:16]
+
+
+def _file_digest(path: Path) -> str:
+    with open(descriptor(path, links=True), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(value: Any) -> str:
@@ -226,18 +233,39 @@ def _writable(folder: Path) -> bool:
 
 
 def _read(folder: Path, content: str) -> Corpus | None:
-    """The corpus of a folder; None if it is absent or incomplete."""
+    """The corpus of a folder; None if it is absent, incomplete or damaged.
+
+    Its files have the digests that corpus.json records beside that of the text.
+    """
+    if folder.is_symlink() or (folder.parent.name == ".gatecore" and folder.parent.is_symlink()):
+        raise DataError(folder, "a symbolic link", "a folder; remove the link")
     try:
-        description, symbols = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-                                for name in ("corpus", "vocabulary"))  # fmt: skip
-        splits = {stream: Tokens(np.memmap(folder / f"{name}.ids", _IDS, "r"),
-                                 np.load(folder / f"{name}.starts.npy"))
-                  for stream, name in _NAMES.items()}  # fmt: skip
-    except (OSError, ValueError):
-        return None
-    if description.get("tokens") != {_NAMES[key]: len(part) for key, part in splits.items()}:
+        description = parse_json(read_bytes(folder / "corpus.json"))
+        digests = description["sha256"]
+        (symbols,) = _verified(folder, "vocabulary.json", digests, lambda f: [parse_json(f.read())])
+        splits = {}
+        for stream, name in _NAMES.items():
+            ids = _verified(folder, f"{name}.ids", digests, lambda f: np.memmap(f, _IDS, "r"))
+            starts = _verified(folder, f"{name}.starts", digests,
+                               lambda f: np.frombuffer(f.read(), np.int64))  # fmt: skip
+            if starts[0] or starts[-1] > len(ids) or np.any(np.diff(starts) <= 0):
+                return None
+            splits[stream] = Tokens(ids, starts)
+        highest = max(int(ids.max()) for part in splits.values() for ids in part.blocks())
+        if description["content"] != content or highest >= len(symbols):
+            return None
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     return Corpus(content, symbols, splits, folder)
+
+
+def _verified(folder: Path, name: str, digests: Mapping[str, str], read: Callable[[Any], T]) -> T:
+    """Read a file of a cache. Raises ValueError if it is not the one that was written."""
+    with open(descriptor(folder / name), "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digests[name]:
+            raise ValueError(f"{name} is damaged")
+        file.seek(0)
+        return read(file)
 
 
 @contextlib.contextmanager
@@ -248,7 +276,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with open(folder.with_suffix(".lock"), "wb") as lock:
+    with open(descriptor(folder.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for remainder in folder.parent.glob(f".{folder.name}.*"):
             shutil.rmtree(remainder, ignore_errors=True)
@@ -256,8 +284,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _make(
-    folder: Path, source: Source, numbers: Numbering, min_count: int, limit: int | None
-) -> None:
+    folder: Path, source: Source, numbers: Numbering, min_count: int, limit: int | None,
+    content: str,
+) -> None:  # fmt: skip
     """Encode a corpus into a temporary folder, then rename that."""
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     temporary.mkdir()
@@ -275,9 +304,10 @@ def _make(
                 names = ", ".join(map(str, source.files[stream][:3]))
                 raise DataError(names, "no text", f"the {_NAMES[stream]} split's text")
         for stream, places in starts.items():
-            np.save(temporary / f"{_NAMES[stream]}.starts.npy", places)
-        description = {"format": FORMAT, "tokens": {_NAMES[s]: n for s, n in tokens.items()}}
+            (temporary / f"{_NAMES[stream]}.starts").write_bytes(places.tobytes())
         (temporary / "vocabulary.json").write_text(json.dumps(symbols), encoding="utf-8")
+        digests = {file.name: _file_digest(file) for file in temporary.iterdir()}
+        description = {"format": FORMAT, "content": content, "sha256": digests}
         (temporary / "corpus.json").write_text(json.dumps(description), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, which `_read` refused
         with contextlib.suppress(OSError):  # where there are no locks another may have been first

@@ -1,9 +1,9 @@
 """Language modelling: predict the next word or character of a text (Appendix D.3)."""
 
+import contextlib
 import functools
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.language import encoding, ngrams
 from gatecore.tasks.problems.language.encoding import Corpus, Tokens
 from gatecore.tasks.problems.language.text_files import find, tenths
+from gatecore.tasks.safe_files import parse_json, read_bytes, replacing
 
 _WIKITEXT103 = {Stream.TRAIN: 103_227_021, Stream.VALIDATION: 217_646, Stream.TEST: 245_569}
 
@@ -200,16 +201,14 @@ def _baselines(task: Language) -> dict[str, Scores]:
     if corpus.folder is None:
         return _count(corpus)
     cache = corpus.folder / "baselines.json"
-    try:
-        return json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        scores = _count(corpus)
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(scores), encoding="utf-8")
-        temporary.replace(cache)
-    except OSError:  # it can be counted again
-        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        stored = parse_json(read_bytes(cache))
+        if stored["sha256"] == encoding._digest(scores := stored["scores"]):
+            return scores
+    scores = _count(corpus)
+    with contextlib.suppress(OSError), replacing(cache) as stream:  # it can be counted again
+        content = {"scores": scores, "sha256": encoding._digest(scores)}
+        stream.write(json.dumps(content).encode())
     return scores
 
 

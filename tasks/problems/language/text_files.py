@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from gatecore.tasks import missing
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError, readable
+from gatecore.tasks.safe_files import descriptor
 
 BLOCK = 1 << 20  # characters read at a time
 _TITLE = re.compile(r"^ ?= (?!= )[^\n]*(?<! =) = *$", re.MULTILINE)
@@ -101,7 +102,10 @@ def tenths(articles: list[Any]) -> dict[Stream, list[Any]]:
 def _blocks(path: Path) -> Iterator[str]:
     """A UTF-8 file's text in blocks that end with a line's end, the last one too."""
     rest, last = "", "\n"
-    with readable(path, "UTF-8 text"), open(path, encoding="utf-8-sig", newline="") as file:
+    with (
+        readable(path, "UTF-8 text"),
+        open(descriptor(path, links=True), encoding="utf-8-sig", newline="") as file,
+    ):
         try:
             while text := file.read(BLOCK):
                 rest += text

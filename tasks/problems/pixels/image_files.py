@@ -2,22 +2,33 @@
 
 import contextlib
 import gzip
-import pickle
+import math
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from gatecore.tasks.problems.data_files import DataError, readable
+from gatecore.tasks.safe_files import descriptor
 
 CLASSES = 10
 _RECORD = 1 + 3 * 1024  # bytes of CIFAR-10's binary version: a label, then red, green, blue planes
-_IDX = {2051: 3, 2049: 1}  # magic number: dimensions, of unsigned bytes
-_UNPICKLING_ERRORS = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError,
-                      KeyError, TypeError, ValueError, OverflowError, MemoryError, RecursionError,
-                      zlib.error)  # fmt: skip
+_IDX = {2051: (3, 1 << 30), 2049: (1, 1 << 24)}  # magic number: dimensions and most bytes
+_GZIP = b"\x1f\x8b"
+_MOST_INFLATED = 1032  # bytes out of one that is compressed
+_UNPICKLING_ERRORS = (AttributeError, IndexError, KeyError, OverflowError, RecursionError,
+                      TypeError, ValueError)  # fmt: skip
+_MOST_OPCODES = 200_000  # of a batch of 20,000 images, with much to spare
+_MOST_BYTES = 20_000 * _RECORD + (1 << 20)  # of a batch; CIFAR-10's have 10,000 images
+_LITERALS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+             "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES",
+             "BINBYTES", "BINBYTES8")  # fmt: skip
+_FUNCTIONS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+              "numpy.dtype", "numpy.ndarray")  # fmt: skip
+_BYTES = object()  # the dtype of a pickled array
 _SUBFOLDERS = ("", "MNIST/raw", "raw", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
@@ -71,42 +82,51 @@ def _find(folder: Path, names: list[str]) -> Path:
 
 def read_idx(path: Path, magic: int) -> np.ndarray:
     """The uint8 array of an IDX file with this magic number (2051: images, 2049: labels)."""
-    size = 4 * (1 + _IDX[magic])
+    dimensions, most = _IDX[magic]
+    size = 4 * (1 + dimensions)
     with _open(path, f"an IDX file with magic number {magic}") as file:
-        header = _read(file, size)
+        header = file.read(size)
         if len(header) < size:
             raise DataError(path, f"{len(header)} bytes", f"a header of {size}")
         number, *shape = (int.from_bytes(header[k : k + 4]) for k in range(0, size, 4))
         if number != magic:
             raise DataError(path, f"the magic number {number}", str(magic))
-        expected = int(np.prod(shape, dtype=object))
-        content = _read(file, expected + 1)
-    if len(content) != expected:
-        count = "more" if len(content) > expected else str(len(content))
+        expected, count = math.prod(shape), os.fstat(file.fileno()).st_size - size
+        if compressed := isinstance(file, gzip.GzipFile):
+            most = min(most, _MOST_INFLATED * (count + size))
+        if compressed or count == expected:
+            if math.prod(max(length, 1) for length in shape) > most:  # NumPy's sizes have a limit
+                raise DataError(path, f"the shape {tuple(shape)}", f"at most {most:,} bytes")
+            content = np.empty(expected, np.uint8)
+            count = 0
+            while part := file.readinto(content.data[count:]):  # type: ignore[attr-defined]
+                count += part
+            count += len(file.read(1))
+    if count != expected:
         needed = f"{expected}, for the shape {tuple(shape)}"
-        raise DataError(path, f"{count} bytes after the header", needed)
-    return np.frombuffer(content, np.uint8).reshape(shape)
+        found = "more" if count > expected else str(count)
+        raise DataError(path, f"{found} bytes after the header", needed)
+    return content.reshape(shape)
 
 
 @contextlib.contextmanager
 def _open(path: Path, expected: str) -> Iterator[BinaryIO]:
     """An open file, decompressed; errors of reading it become :class:`DataError`."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with readable(path, expected), opener(path, "rb") as file:
+    with readable(path, expected), open(descriptor(path, links=True), "rb") as file:
+        zipped = path.suffix == ".gz" or file.peek(2)[:2] == _GZIP
         try:
-            yield file
+            yield gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[misc]
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             detail = str(error).rstrip(".")
             raise DataError(path, f"damaged gzip data ({detail})", "a complete .gz file") from error
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-    """At most ``size`` bytes, in parts: a damaged header may ask for more than memory holds."""
-    parts = []
-    while size and (part := file.read(min(size, 1 << 24))):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+def _read(path: Path, file: BinaryIO) -> bytes:
+    """The content of a batch of CIFAR-10."""
+    content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise DataError(path, "a larger file", f"at most {_MOST_BYTES:,} bytes, as a batch has")
+    return content
 
 
 def _check_labels(images: Path, count: int, labels: Path, classes: np.ndarray) -> None:
@@ -130,7 +150,7 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with _open(path, "a batch of CIFAR-10, binary version") as file:
-        content = _read(file, 1 << 30)
+        content = _read(path, file)
     if not content or len(content) % _RECORD:
         expected = f"a multiple of {_RECORD}: a label and 3072 pixels each"
         raise DataError(path, f"{len(content)} bytes", expected)
@@ -141,11 +161,12 @@ def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _cifar_pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
     expected = "a batch of CIFAR-10, Python version"
     with _open(path, expected) as file:
-        try:
-            batch = _Unpickler(file).load()
-        except _UNPICKLING_ERRORS as error:
-            detail = str(error) or type(error).__name__
-            raise DataError(path, f"a pickle that is refused: {detail}", expected) from error
+        content = _read(path, file)
+    try:
+        batch = _unpickled(content)
+    except _UNPICKLING_ERRORS as error:
+        detail = str(error) or type(error).__name__
+        raise DataError(path, f"a pickle that is refused: {detail}", expected) from error
     entries = batch if isinstance(batch, dict) else {}
     array, labels = entries.get(b"data"), entries.get(b"labels")
     pixels = array.values if isinstance(array, _Array) else None
@@ -159,51 +180,102 @@ def _cifar_pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.array(labels, np.int64)
 
 
+class _Function(NamedTuple):
+    name: str
+
+
 class _Array:
-    """Stand-in for a pickled NumPy array; it accepts bytes and a shape, and nothing else."""
+    """A pickled NumPy array, which may hold bytes alone."""
 
-    def __init__(self) -> None:
-        self.values: np.ndarray | None = None
+    values: np.ndarray | None = None
 
-    def __setstate__(self, state: Any) -> None:
+    def build(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, content = state
-        if not isinstance(dtype, _Dtype) or fortran or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array of other things than bytes")
+        if dtype is not _BYTES or fortran or not isinstance(content, bytes):
+            raise ValueError("an array of other things than bytes")
         self.values = np.frombuffer(content, np.uint8).reshape(shape)
 
 
-class _Dtype:
-    """Stand-in for the dtype of bytes; it ignores the byte order and the like."""
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, strings, numbers and arrays of bytes, and refuses the rest."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="bytes")
-        self._stand_ins = _stand_ins()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._stand_ins:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self._stand_ins[module, name]
-
-
-def _stand_ins() -> dict[tuple[str, str], Callable[..., Any]]:
-    """Functions, of which a pickle makes no instances; new for each, as it can set attributes."""
-
-    def array(*arguments: Any) -> _Array:
+def _called(name: str, arguments: tuple[Any, ...]) -> Any:
+    """The array or dtype that a pickle makes by calling a function of NumPy."""
+    if name == "numpy.ndarray":
+        raise ValueError("it calls numpy.ndarray")
+    if name != "numpy.dtype":
         return _Array()
+    if arguments[0] not in (b"u1", "u1", b"|u1", "|u1"):
+        raise ValueError(f"an array of dtype {arguments[0]!r:.20}, not of bytes")
+    return _BYTES
 
-    def dtype(name: Any = None, *arguments: Any) -> _Dtype:
-        if name not in (b"u1", "u1", b"|u1", "|u1"):
-            raise pickle.UnpicklingError(f"an array of dtype {name!r}, not of bytes")
-        return _Dtype()
 
-    def ndarray(*arguments: Any) -> None:
-        raise pickle.UnpicklingError("it calls numpy.ndarray")
+def _unpickled(content: bytes) -> Any:
+    """The dictionary, list, tuple, text, number or array of bytes that a pickle describes.
 
-    arrays = {(f"numpy.{core}.multiarray", "_reconstruct"): array for core in ("core", "_core")}
-    return {**arrays, ("numpy", "dtype"): dtype, ("numpy", "ndarray"): ndarray}
+    Its opcodes are read one by one; nothing else is built, and nothing called, imported or hashed
+    but text. Raises one of ``_UNPICKLING_ERRORS`` about any other pickle.
+    """
+    import pickletools
+
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+
+    def popped(start: int) -> list[Any]:
+        values = stack[start:]
+        del stack[start:]
+        return values
+
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if number > _MOST_OPCODES:
+            raise ValueError(f"it has more than {_MOST_OPCODES:,} opcodes")
+        match opcode.name:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                marks.append(len(stack))
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                stack.append({"D": {}, "L": [], "T": ()}[opcode.name[6]])
+            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # of Python 2
+                stack.append(str(argument).encode("latin-1"))
+            case name if name in _LITERALS:
+                stack.append(argument)
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(popped(len(stack) - int(opcode.name[-1]))))
+            case "TUPLE":
+                stack.append(tuple(popped(marks.pop())))
+            case "LIST":
+                stack.append(popped(marks.pop()))
+            case "APPEND" | "APPENDS":
+                values = popped(len(stack) - 1 if opcode.name == "APPEND" else marks.pop())
+                list.extend(stack[-1], values)
+            case "DICT" | "SETITEM" | "SETITEMS":
+                values = popped(len(stack) - 2 if opcode.name == "SETITEM" else marks.pop())
+                if opcode.name == "DICT":
+                    stack.append({})
+                if not all(isinstance(key, bytes | str) for key in values[::2]):
+                    raise ValueError("a dictionary with other keys than text")
+                dict.update(stack[-1], zip(values[::2], values[1::2], strict=True))
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL" | "INST" | "STACK_GLOBAL":
+                names = popped(len(stack) - 2) if argument is None else argument.split(" ")
+                if (name := ".".join(names)) not in _FUNCTIONS or opcode.name == "INST":
+                    raise ValueError(f"it asks for {name}")
+                stack.append(_Function(name))
+            case "REDUCE":
+                function, arguments = popped(len(stack) - 2)
+                if not isinstance(function, _Function):
+                    raise ValueError("it calls a value")
+                stack.append(_called(function.name, arguments))
+            case "BUILD":
+                state = stack.pop()
+                if stack[-1] is not _BYTES:  # which ignores its byte order and the like
+                    stack[-1].build(state)
+            case name:
+                raise ValueError(f"it has the opcode {name}")
+    return stack[-1]
