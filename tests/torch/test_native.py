@@ -1,4 +1,4 @@
-"""The sequence operation by the native library: it equals the plain path."""
+"""The native implementation of the sequence operator: it equals stepping."""
 
 import weakref
 
@@ -34,39 +34,39 @@ def leaves(core, gating, rng):
 
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", CORES)
-def test_outputs_and_gradients_are_those_of_the_plain_path(core, gating, rng):
+def test_outputs_and_gradients_equal_those_of_stepping(core, gating, rng):
     params, x, (h, c) = leaves(core, GATINGS[gating], rng)
     draws = torch.tensor((rng.random((T, B, H)) < 0.3).astype(np.float32))
     keywords = {"resets": torch.tensor(rng.random((T, B)) < 0.2)}
     keywords |= {"zoneout": (0.1, draws), "return_cells": True} if core == "lstm" else {}
-    found = []
+    results = []
     for impl in ("native", "plain"):
         state = (h, c) if core == "lstm" else h
         result = getattr(adapter, core)(params, x, state, GATINGS[gating], impl=impl, **keywords)
         parts = flat(result)
         sources = [*params.values(), x, *flat(state)]
         loss = sum((part.sin() * (1 + k)).sum() for k, part in enumerate(parts))
-        found.append([*parts, *torch.autograd.grad(loss, sources)])
-    for mine, its in zip(*found, strict=True):
-        torch.testing.assert_close(mine, its, rtol=2e-5, atol=2e-5)
+        results.append([*parts, *torch.autograd.grad(loss, sources)])
+    for native, stepping in zip(*results, strict=True):
+        torch.testing.assert_close(native, stepping, rtol=2e-5, atol=2e-5)
 
 
 def flat(nest):
     return [leaf for part in nest for leaf in flat(part)] if isinstance(nest, tuple) else [nest]
 
 
-def test_it_is_registered_as_torch_asks():
-    *given, _, keep = arguments("lstm", "UR", True)
+def test_the_operator_passes_opcheck():
+    *values, _, save = arguments("lstm", "UR", True)
     single = [
         a.detach().float().requires_grad_()
         if isinstance(a, torch.Tensor) and a.requires_grad
         else a
-        for a in given
+        for a in values
     ]
-    torch.library.opcheck(sequence, (*single, "native", keep))
+    torch.library.opcheck(sequence, (*single, "native", save))
 
 
-def test_it_is_taken_in_float32_and_the_reference_in_float64():
+def test_auto_is_native_in_float32_and_reference_in_float64():
     x = torch.randn(5, 2, 3)
     for dtype, impl in ((torch.float32, "native"), (torch.float64, "reference")):
         layer = adapter.LSTM(3, 4, dtype=dtype)
@@ -76,7 +76,7 @@ def test_it_is_taken_in_float32_and_the_reference_in_float64():
         adapter.LSTM(3, 4, dtype=torch.float64, impl="native")(x.double())
 
 
-def test_without_gradients_nothing_is_saved_and_the_result_is_equal():
+def test_results_without_gradients_are_equal():
     layer, x = adapter.LSTM(3, 40, num_layers=2), torch.randn(9, 4, 3)
     output, (h, c) = layer(x)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_without_gradients_nothing_is_saved_and_the_result_is_equal():
     assert all(map(torch.equal, (output, h, c), (again, h2, c2)))
 
 
-def test_the_second_derivative_goes_through_the_plain_path():
+def test_second_derivatives_equal_those_of_stepping():
     layer, x = adapter.GRU(2, 3), torch.randn(4, 2, 2, requires_grad=True)
     second = []
     for layer.impl in ("native", "plain"):
@@ -93,29 +93,29 @@ def test_the_second_derivative_goes_through_the_plain_path():
     torch.testing.assert_close(*second, rtol=1e-4, atol=1e-5)
 
 
-def test_strided_tensors_are_read_rightly():
+def test_strided_tensors_give_the_results_of_stepping():
     layer = adapter.LSTM(3, 8, batch_first=True)
     x = torch.randn(4, 6, 6)[..., ::2]
-    found = []
+    results = []
     for layer.impl in ("native", "plain"):
         output = layer(x)[0]
         gradients = torch.autograd.grad(output[:, ::2].pow(2).sum(), [*layer.parameters()][:2])
-        found.append([output, *gradients])
-    for mine, its in zip(*found, strict=True):
-        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
+        results.append([output, *gradients])
+    for native, stepping in zip(*results, strict=True):
+        torch.testing.assert_close(native, stepping, rtol=1e-5, atol=1e-5)
 
 
-def test_equal_numbers_of_threads_give_equal_bits_and_others_almost():
+def test_results_depend_on_the_number_of_threads_only_by_rounding():
     layer, x, threads = adapter.LSTM(3, 24), torch.randn(9, 13, 3), torch.get_num_threads()
-    found = []
+    results = []
     try:
         for count in (1, 2, 2):
             torch.set_num_threads(count)
             output = layer(x)[0]
-            found.append([output, *torch.autograd.grad(output.sum(), layer.weight_hh_l0)])
+            results.append([output, *torch.autograd.grad(output.sum(), layer.weight_hh_l0)])
     finally:
         torch.set_num_threads(threads)
-    one, two, again = found
+    one, two, again = results
     assert all(map(torch.equal, two, again))
     assert torch.equal(one[0], two[0])
     torch.testing.assert_close(one[1], two[1], rtol=1e-5, atol=1e-5)
@@ -129,7 +129,7 @@ def default_dtype():
 
 
 @pytest.mark.parametrize("layer", [adapter.LSTM, adapter.GRU])
-def test_results_do_not_depend_on_what_torch_makes_by_default(layer, default_dtype):
+def test_results_do_not_depend_on_the_default_dtype_and_device(layer, default_dtype):
     layer, x = layer(3, 8, dtype=torch.float32), torch.randn(5, 2, 3)
 
     def computed():
@@ -139,29 +139,29 @@ def test_results_do_not_depend_on_what_torch_makes_by_default(layer, default_dty
     expected = computed()
     default_dtype(torch.float64)
     with torch.device("meta"):
-        found = computed()
+        results = computed()
     assert layer.last_impl == "native"
-    for mine, its in zip(found, expected, strict=True):
-        assert mine.dtype == torch.float32
-        assert torch.equal(mine, its)
+    for value, before in zip(results, expected, strict=True):
+        assert value.dtype == torch.float32
+        assert torch.equal(value, before)
 
 
 @pytest.mark.parametrize("name", ["weight_hh", "x", "resets", "draws", "h", "bias_hh"])
-def test_a_backward_is_refused_when_what_it_reads_was_changed(name, rng):
+def test_a_backward_pass_raises_after_in_place_changes_of_its_inputs(name, rng):
     params, x, (h, c) = leaves("lstm", "UR", rng)
     params["bias_hh"] = torch.zeros_like(params["bias"])
-    given = {**params, "x": x, "h": h, "resets": torch.zeros(T, B, dtype=torch.bool)}
-    given["draws"] = torch.zeros(T, B, H)
+    tensors = {**params, "x": x, "h": h, "resets": torch.zeros(T, B, dtype=torch.bool)}
+    tensors["draws"] = torch.zeros(T, B, H)
     cell = CORES["lstm"](X, H, "UR")
-    zoneout = (given["draws"], 0.1)
-    done = run(cell, params, x, (h, c), given["resets"], zoneout, impl="native")
+    zoneout = (tensors["draws"], 0.1)
+    result = run(cell, params, x, (h, c), tensors["resets"], zoneout, impl="native")
     with torch.no_grad():
-        given[name].fill_(1)
+        tensors[name].fill_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        done.outputs[0].sum().backward()
+        result.outputs[0].sum().backward()
 
 
-def test_an_input_lives_no_longer_than_the_backward_that_reads_it():
+def test_an_input_is_freed_after_the_backward_pass():
     layer, x = adapter.LSTM(3, 8), torch.randn(5, 2, 3)
     alive = weakref.ref(x)
     output = layer(x)[0]
@@ -173,34 +173,34 @@ def test_an_input_lives_no_longer_than_the_backward_that_reads_it():
 
 @pytest.mark.parametrize("two_biases", [False, True])
 @pytest.mark.parametrize("core", ["LSTM", "GRU", "Minimal"])
-def test_both_biases_get_the_plain_paths_gradients(core, two_biases):
+def test_gradients_of_both_biases_equal_those_of_stepping(core, two_biases):
     layer = getattr(adapter, core)(3, 8, two_biases=two_biases)
     torch.nn.init.normal_(layer.bias_hh_l0)
-    x, found = torch.randn(5, 2, 3), []
+    x, results = torch.randn(5, 2, 3), []
     for layer.impl in ("native", "plain"):
         layer.zero_grad()
         output, last = layer(x)
         (output.sin().sum() + flat(last)[-1].sum()).backward()
-        found.append([output, *(p.grad for p in layer.parameters() if p.requires_grad)])
-    assert len(found[0]) == (5 if two_biases or core == "GRU" else 4)
-    for mine, its in zip(*found, strict=True):
-        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
+        results.append([output, *(p.grad for p in layer.parameters() if p.requires_grad)])
+    assert len(results[0]) == (5 if two_biases or core == "GRU" else 4)
+    for native, stepping in zip(*results, strict=True):
+        torch.testing.assert_close(native, stepping, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("core", ["LSTM", "GRU"])
-def test_an_empty_batch_has_empty_results_and_no_gradient_as_torchs(core):
-    found = []
-    own = getattr(adapter, core)(3, 8, mechanism="standard")
-    for layer in (own, getattr(torch.nn, core)(3, 8)):
+def test_an_empty_batch_gives_the_results_of_torch(core):
+    results = []
+    gated = getattr(adapter, core)(3, 8, mechanism="standard")
+    for layer in (gated, getattr(torch.nn, core)(3, 8)):
         x = torch.randn(5, 0, 3, requires_grad=True)
         output, last = layer(x)
         output.sum().backward()
         gradients = [layer.weight_ih_l0.grad, layer.weight_hh_l0.grad, layer.bias_ih_l0.grad]
-        found.append([output, *flat(last), x.grad, *gradients])
-    assert all(map(torch.equal, *found))
+        results.append([output, *flat(last), x.grad, *gradients])
+    assert all(map(torch.equal, *results))
 
 
-def test_activations_may_be_computed_again_for_the_backward():
+def test_activation_checkpointing_gives_equal_gradients():
     layer, x = adapter.LSTM(3, 8, num_layers=2), torch.randn(5, 2, 3, requires_grad=True)
     sources = [x, *(p for p in layer.parameters() if p.requires_grad)]
     again = checkpoint(lambda x: layer(x)[0], x, use_reentrant=False)

@@ -1,4 +1,4 @@
-"""The whole sequence as one operation: differentiable twice, its results the caller's."""
+"""The operators of a sequence: derivatives of any order, ownership of results, choice of one."""
 
 import pytest
 
@@ -8,19 +8,14 @@ from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 from gatecore import cells, mechanism  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
-from gatecore.backends.torch import (  # noqa: E402
-    GRU,
-    LSTM,
-    lstm,
-    release,
-)
+from gatecore.backends.torch import GRU, LSTM, lstm, release  # noqa: E402
 from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
 from gatecore.backends.torch.sequence.signature import signature  # noqa: E402
 
 T, B, X, H = 4, 2, 3, 4
 
 
-def arguments(core, name, cells_wanted=False, zoneout=(0.0, 0.0)):
+def arguments(core, name, return_cells=False, zoneout=(0.0, 0.0)):
     torch.manual_seed(1)
     chosen = mechanism(name)
     cell = cells.CELLS[core](X, H, chosen)
@@ -32,31 +27,31 @@ def arguments(core, name, cells_wanted=False, zoneout=(0.0, 0.0)):
     resets = torch.rand(T, B) < 0.2
     return (
         signature(core, chosen), x, p["weight_ih"], p["weight_hh"], p["bias"], p.get("bias_n"),
-        h, c if core == "lstm" else None, resets, None, None, *zoneout, cells_wanted,
+        h, c if core == "lstm" else None, resets, None, None, *zoneout, return_cells,
         "reference", True,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("core", "name"), [("lstm", "UR"), ("gru", "OM"), ("minimal", "OR")])
-def test_it_is_registered_as_torch_asks(core, name):
+def test_the_operator_passes_opcheck(core, name):
     torch.library.opcheck(sequence, arguments(core, name, core == "lstm"))
 
 
 @pytest.mark.parametrize(
     ("core", "name"), [("lstm", "standard"), ("lstm", "OM"), ("gru", "UR"), ("minimal", "UM")]
 )
-def test_first_and_second_derivatives(core, name):
-    given = arguments(core, name, core == "lstm", (0.1, 0.2))
-    places = [k for k, a in enumerate(given) if isinstance(a, torch.Tensor) and a.requires_grad]
+def test_first_and_second_derivatives_equal_finite_differences(core, name):
+    values = arguments(core, name, core == "lstm", (0.1, 0.2))
+    places = [k for k, a in enumerate(values) if isinstance(a, torch.Tensor) and a.requires_grad]
     count = 4 if core == "lstm" else 2
 
     def function(*leaves):
-        filled = list(given)
+        filled = list(values)
         for place, leaf in zip(places, leaves, strict=True):
             filled[place] = leaf
         return tuple(sequence(*filled)[:count])
 
-    leaves = tuple(given[k] for k in places)
+    leaves = tuple(values[k] for k in places)
     assert gradcheck(function, leaves)
     assert gradgradcheck(function, leaves)
 
@@ -72,21 +67,21 @@ def test_third_derivatives_exist():
     assert value.isfinite()
 
 
-def test_what_a_call_returned_is_not_written_again():
+def test_results_are_not_overwritten_by_later_calls():
     layer, x = LSTM(3, 8), torch.randn(5, 2, 3)
     first, (h, c) = layer(x)
     copies = [t.detach().clone() for t in (first, h, c)]
     second, _ = layer(2 * x)
     second.sum().backward()
     layer(3 * x)
-    assert all(torch.equal(t, kept) for t, kept in zip((first, h, c), copies, strict=True))
+    assert all(torch.equal(t, copy) for t, copy in zip((first, h, c), copies, strict=True))
     before = layer.weight_hh_l0.grad.clone()
     first.sum().backward()
     assert not torch.equal(before, layer.weight_hh_l0.grad)
     release()
 
 
-def test_two_forwards_may_live_before_their_backwards():
+def test_several_forward_passes_may_precede_their_backward_passes():
     layer, x = LSTM(3, 8, dtype=torch.float64), torch.randn(2, 5, 2, 3, dtype=torch.float64)
     alone = [torch.autograd.grad(layer(part)[0].sum(), layer.weight_hh_l0)[0] for part in x]
     outputs = [layer(part)[0] for part in x]
@@ -94,7 +89,7 @@ def test_two_forwards_may_live_before_their_backwards():
         assert torch.equal(torch.autograd.grad(output.sum(), layer.weight_hh_l0)[0], expected)
 
 
-def test_a_backward_can_be_repeated():
+def test_a_backward_pass_can_be_repeated():
     layer, x = LSTM(3, 8), torch.randn(5, 2, 3)
     output = layer(x)[0].sum()
     again = [torch.autograd.grad(output, layer.weight_hh_l0, retain_graph=True)[0] for _ in "12"]
@@ -102,15 +97,15 @@ def test_a_backward_can_be_repeated():
 
 
 @pytest.mark.parametrize(
-    ("path", "dtype", "keywords", "message"),
+    ("impl", "dtype", "keywords", "message"),
     [
         ("graph", torch.float32, {}, "needs tensors on cuda"),
         ("fused", torch.float32, {}, "needs tensors on cuda"),
         ("reference", torch.float32, {"proj_size": 2}, "no projection"),
     ],
 )
-def test_a_path_that_cannot_be_taken_raises(path, dtype, keywords, message):
-    layer = LSTM(3, 4, impl=path, dtype=dtype, **keywords)
+def test_an_unavailable_implementation_raises_value_error(impl, dtype, keywords, message):
+    layer = LSTM(3, 4, impl=impl, dtype=dtype, **keywords)
     with pytest.raises(ValueError, match=message):
         layer(torch.randn(5, 2, 3, dtype=dtype))
 
@@ -128,44 +123,44 @@ def test_a_path_that_cannot_be_taken_raises(path, dtype, keywords, message):
         (8, "resets", lambda r: r[1:]),
     ],
 )
-def test_the_library_is_not_given_memory_of_another_shape_or_type(place, name, change):
-    """By the registered operation itself, where no layer has checked what it gets."""
-    given = [a.float() if getattr(a, "is_floating_point", bool)() else a
+def test_the_native_operator_refuses_tensors_of_another_shape_or_dtype(place, name, change):
+    """Called directly: no layer has checked its arguments."""
+    values = [a.float() if getattr(a, "is_floating_point", bool)() else a
              for a in arguments("gru", "UR")]  # fmt: skip
-    given[14] = "native"
-    assert sequence(*given)[0].isfinite().all()
-    given[place] = change(given[place])
+    values[14] = "native"
+    assert sequence(*values)[0].isfinite().all()
+    values[place] = change(values[place])
     with pytest.raises(ValueError, match=f"^{name} must be torch"):
-        sequence(*given)
+        sequence(*values)
 
 
-def test_an_unknown_path_is_refused_at_once():
+def test_an_unknown_implementation_raises_in_the_constructor():
     with pytest.raises(ValueError, match="did you mean 'reference'"):
         LSTM(3, 4, impl="refrence")
 
 
-def test_transformations_take_the_plain_path_and_nothing_else():
+def test_the_operators_implementations_do_not_support_torch_func():
     layer = LSTM(3, 4, impl="reference")
     with pytest.raises(ValueError, match=r"torch\.func is active"):
         torch.func.vmap(lambda x: layer(x)[0])(torch.randn(2, 5, 1, 3))
 
 
-def test_all_paths_agree(rng):
+def test_implementations_agree(rng):
     params = {k: torch.tensor(v) for k, v in cells.LSTM(X, H).init(0).items()}
     x = torch.tensor(rng.standard_normal((T, B, X)))
     resets = torch.tensor(rng.random((T, B)) < 0.3)
-    kept = torch.tensor((rng.random((T, B, H)) < 0.3).astype(float))
-    explicit, *others = (
-        lstm(params, x, resets=resets, zoneout=(kept, 0.2), impl=path)[0]
-        for path in ("reference", "plain", "scan")
+    mask = torch.tensor((rng.random((T, B, H)) < 0.3).astype(float))
+    reference, *others = (
+        lstm(params, x, resets=resets, zoneout=(mask, 0.2), impl=impl)[0]
+        for impl in ("reference", "plain", "scan")
     )
     for other in others:
-        torch.testing.assert_close(explicit, other, rtol=0, atol=1e-13)
+        torch.testing.assert_close(reference, other, rtol=0, atol=1e-13)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_graphs_on_cuda_equal_the_plain_path():
+def test_cuda_graphs_equal_stepping():
     layer = LSTM(3, 8, dtype=torch.float64, device="cuda")
     x = torch.randn(6, 2, 3, dtype=torch.float64, device="cuda")
     results = []
@@ -181,11 +176,11 @@ def test_graphs_on_cuda_equal_the_plain_path():
 
 
 @pytest.mark.parametrize("mechanism", ["UR", "OM"])
-def test_packed_products_of_large_layers_are_right(mechanism):
+def test_packed_products_of_large_layers_equal_stepping(mechanism):
     layer, x = LSTM(3, 384, mechanism=mechanism), torch.randn(4, 5, 3)
-    found = []
+    results = []
     for layer.impl in ("reference", "plain"):
         output = layer(x)[0]
-        found.append([output, *torch.autograd.grad(output.pow(2).sum(), layer.weight_hh_l0)])
-    for mine, its in zip(*found, strict=True):
-        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+        results.append([output, *torch.autograd.grad(output.pow(2).sum(), layer.weight_hh_l0)])
+    for reference, stepping in zip(*results, strict=True):
+        torch.testing.assert_close(reference, stepping, rtol=1e-4, atol=1e-5)
