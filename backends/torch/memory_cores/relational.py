@@ -135,9 +135,10 @@ class RelationalMemory(Stateful, MemoryCore):
     def _project(self, weights: Any, x: Tensor) -> tuple[Tensor, ...]:
         """The input as a row of the memory, its projection in the first block, and in the gates."""
         row = self.input(x).unsqueeze(2)
-        no_gates = self.gate_style == "none"
-        gates = () if no_gates else (functional.linear(row, self.weight_input),)
-        return row, self.blocks[0].project(row), *gates
+        projected = (row, self.blocks[0].project(row))
+        if self.gate_style == "none":
+            return projected
+        return (*projected, functional.linear(row, self.weight_input))
 
     def _step(
         self, weights: Any, inputs: tuple[Tensor, ...], memory: Tensor
