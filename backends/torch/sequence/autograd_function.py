@@ -44,8 +44,7 @@ class _Sequence(torch.autograd.Function):
         tensors, wrt_x = ctx.saved_tensors, ctx.needs_input_grad[2]
         call, saved = Call(ctx.cell, tensors[0], *ctx.rest), tensors[ctx.num_tensors :]
         cotangents = grads[: call.num_outputs], grads[call.num_outputs :]
-        # a derivative of this one may be wanted: then the operator, which has one
-        if torch.is_grad_enabled() or custom_op.needs_operator(call.x):
+        if custom_op.needs_stepping(grads) or custom_op.needs_operator(call.x):
             gradients = _by_operator(call, ctx.implementation.name, saved, *cotangents, wrt_x)
         else:
             gradients = ctx.implementation.backward(call, saved, *cotangents, wrt_x)

@@ -64,8 +64,10 @@ class CudaGraphs(OperatorImplementation):
         def backward(buffers: list[Tensor]) -> list[Tensor]:
             rest = iter(buffers[count:])
             d = [next(rest) if there else None for there in present]
-            call_ = call.with_tensors(buffers[:count])
-            return PLAIN.backward(call_, [], d[:split], d[split:], wrt_x)
+            leaves = (b.detach().requires_grad_(b.is_floating_point()) for b in buffers[:count])
+            call_ = call.with_tensors(leaves)
+            gradients = PLAIN.backward(call_, [], d[:split], d[split:], wrt_x)
+            return [gradient.contiguous().clone() for gradient in gradients]
 
         tensors += [d for d in cotangents if d is not None]
         return _run(("backward", *present, wrt_x), call, tensors, backward)

@@ -2,10 +2,11 @@
 
 The first returns the hidden states of all steps, the cell states of all steps where they are asked
 for, the last states, and the saved tensors; the last states have a leading axis of length 1, as
-those of torch's layers. The second has a derivative itself, by stepping: gradients of any order
-exist. ``impl`` names the implementation that runs both.
+those of torch's layers. ``impl`` names the implementation that runs both. Where the gradients shall
+have a derivative, or come in batches, stepping computes them: gradients of any order exist.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from gatecore.backends.torch.sequence import dispatch, stepping
 from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import active_transform
 from gatecore.backends.torch.sequence.operator_fields import (
     BACKWARD,
     FORWARD,
+    STATES,
     Values,
     by_name,
     differentiable,
@@ -34,6 +37,13 @@ def needs_operator(x: Any) -> bool:
     return tracing or torch._C._len_torch_dispatch_stack() > 0 or type(x) is not Tensor
 
 
+def needs_stepping(gradients: Iterable[Tensor | None]) -> bool:
+    """Whether a backward pass shall be differentiable itself, or its cotangents are batched."""
+    batched = torch._C._functorch.is_legacy_batchedtensor  # by is_grads_batched
+    transformed = torch.is_grad_enabled() or active_transform() is not None
+    return transformed or any(d is not None and batched(d) for d in gradients)
+
+
 def run(call: Call, impl: str) -> list[Tensor]:
     """Outputs and last states of a complete call, by the operator."""
     values = {**pack(call, impl), "save_for_backward": call.requires_grad}
@@ -44,7 +54,11 @@ def run_backward(
     call: Call, impl: str, saved: list[Tensor], d_outputs: Gradients, d_states: Gradients,
     wrt_x: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Gradients of a complete call by name, by the operator."""
+    """Gradients of a complete call by name, by the operator or by stepping."""
+    if needs_stepping([*d_outputs, *d_states]):
+        gradients = stepping.PLAIN.backward(call, [], d_outputs, d_states, wrt_x)
+        names = [*(["x"] if wrt_x else []), *call.params, *STATES]
+        return dict(zip(names, gradients, strict=False))
     values = {**pack(call, impl), "saved": saved, "wrt_x": wrt_x}
     values |= zip(("d_output", "d_output_cell"), d_outputs, strict=False)
     values |= zip(("d_hidden", "d_cell"), d_states, strict=False)
@@ -95,17 +109,14 @@ def _backward(ctx: Any, grads: Gradients) -> tuple[Any, ...]:
 sequence.register_autograd(_backward, setup_context=_setup_forward)
 
 
-def _cotangents(call: Call, values: Values) -> tuple[Gradients, Gradients]:
-    d_outputs = [values["d_output"], values["d_output_cell"]][: call.num_outputs]
-    return d_outputs, [values["d_hidden"], values["d_cell"]][: len(call.states)]
-
-
 def _run_backward(*arguments: Any) -> list[Tensor]:
     """Gradients of x (empty unless ``wrt_x``), the parameters and the initial states."""
     values = by_name(BACKWARD, arguments)
     call, wrt_x = unpack(values), values["wrt_x"]
+    d_outputs = [values["d_output"], values["d_output_cell"]][: call.num_outputs]
+    d_states = [values["d_hidden"], values["d_cell"]][: len(call.states)]
     implementation = dispatch.named(values["impl"])
-    gradients = implementation.backward(call, values["saved"], *_cotangents(call, values), wrt_x)
+    gradients = implementation.backward(call, values["saved"], d_outputs, d_states, wrt_x)
     return gradients if wrt_x else [call.x.new_empty(0), *gradients]
 
 
@@ -122,33 +133,6 @@ def _(*arguments: Any) -> list[Tensor]:
     return [first, *(source.new_empty(source.shape) for source in others)]
 
 
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    values = by_name(BACKWARD, inputs)
-    ctx.num_saved = len(values.pop("saved"))
-    _save(ctx, values, [])
-
-
-def _double_backward(ctx: Any, grads: Gradients) -> tuple[Any, ...]:
-    """The derivative of the backward pass, by stepping."""
-    create_graph, (values, _) = torch.is_grad_enabled(), _saved(ctx)
-    with torch.enable_grad():
-        values = {name: _leaf(value, create_graph) for name, value in values.items()}
-        call, wrt_x = unpack(values), values["wrt_x"]
-        d_outputs, d_states = _cotangents(call, values)
-        first = stepping.vjp(
-            stepping.PLAIN.forward(call), [*d_outputs, *d_states], call.sources(wrt_x),
-            create_graph=True,
-        )  # fmt: skip
-        names = differentiable(BACKWARD, values)
-        sources = [values[name] for name in names]
-        second = stepping.vjp(first, grads if wrt_x else grads[1:], sources, create_graph)
-    gradients: Values = dict(zip(names, second, strict=True))
-    return in_order(BACKWARD, {**gradients, "saved": [None] * ctx.num_saved})
-
-
-sequence_backward.register_autograd(_double_backward, setup_context=_setup_backward)
-
-
 def _save(ctx: Any, values: Values, saved: list[Tensor]) -> None:
     """Keep an operator's arguments for its derivative, and its saved tensors."""
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
@@ -161,12 +145,3 @@ def _saved(ctx: Any) -> tuple[Values, list[Tensor]]:
     """The arguments by name, and the saved tensors."""
     tensors = dict(zip(ctx.names, ctx.saved_tensors, strict=False))
     return {**ctx.others, **tensors}, list(ctx.saved_tensors[len(tensors) :])
-
-
-def _leaf(value: Any, create_graph: bool) -> Any:
-    """A tensor that requires a gradient, with its own history where that is wanted."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return value
-    if create_graph and value.requires_grad:
-        return value.view_as(value)
-    return value.detach().requires_grad_()

@@ -15,6 +15,17 @@ Gradients = Sequence[Tensor | None]
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
+def active_transform() -> str | None:
+    """The transformation under which the operator has no rule; None outside of one."""
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "a transformation of torch.func is active"
+    return "forward-mode differentiation is active" if forward_ad._current_level >= 0 else None
+
+
+# evaluated while torch.compile traces, which guards on what it reads
+active_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class OperatorImplementation(abc.ABC):
     """An implementation of ``gatecore::sequence``, for one kind of device."""
 
@@ -25,20 +36,16 @@ class OperatorImplementation(abc.ABC):
 
     def unsupported(self, call: Call) -> str | None:
         """Why the operator cannot run ``call`` this way; None if it can."""
-        x, compiling = call.x, torch.compiler.is_compiling()
+        x = call.x
         if x.device.type != self.device:
             return f"it needs tensors on {self.device}, the input is on {x.device.type}"
         if x.dtype not in DTYPES:
             return f"it computes in float32 or float64, not {x.dtype}"
         if "weight_hr" in call.params:
             return "it has no projection of the hidden state (proj_size)"
-        if compiling and not self.traceable:
+        if not self.traceable and torch.compiler.is_compiling():
             return "torch.compile is tracing"
-        if not compiling and torch._C._functorch.maybe_current_level() is not None:
-            return "a transformation of torch.func is active"
-        if not compiling and forward_ad._current_level >= 0:
-            return "forward-mode differentiation is active"
-        return self._unsupported(call)
+        return active_transform() or self._unsupported(call)
 
     @abc.abstractmethod
     def _unsupported(self, call: Call) -> str | None:

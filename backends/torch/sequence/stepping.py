@@ -40,32 +40,28 @@ class Stepping:
         d_states: Sequence[Tensor | None],
         wrt_x: bool,
     ) -> list[Tensor]:
-        """Gradients of the call's sources; the forward pass runs again."""
+        """Gradients of the call's sources, differentiable where gradients are enabled.
+
+        The forward pass runs again. Sources that require no gradient get zeros.
+        """
+        create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            call = call.with_tensors(tensor.detach() for tensor in call.tensors())
-            sources = [source.requires_grad_() for source in call.sources(wrt_x)]
-            gradients = vjp(self.forward(call), [*d_outputs, *d_states], sources)
-        return [g.contiguous().clone() for g in gradients]
+            # views: the gradients end here, and torch.func forbids to make leaves
+            call = call.with_tensors(t.view_as(t) for t in call.tensors())
+            results, sources = self.forward(call), call.sources(wrt_x)
+            pairs = zip(results, [*d_outputs, *d_states], strict=True)
+            present = [(r, d) for r, d in pairs if d is not None]
+            present = present or [(results[0], torch.zeros_like(results[0]))]
+            outputs, cotangents = zip(*present, strict=True)
+            gradients = iter(torch.autograd.grad(
+                outputs, [s for s in sources if s.requires_grad], cotangents,
+                create_graph=create_graph, materialize_grads=True,
+            ))  # fmt: skip
+        return [next(gradients) if s.requires_grad else torch.zeros_like(s) for s in sources]
 
     def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
         """None are saved."""
         return []
-
-
-def vjp(
-    results: Sequence[Tensor],
-    cotangents: Sequence[Tensor | None],
-    sources: Sequence[Tensor],
-    create_graph: bool = False,
-) -> list[Tensor]:
-    """Gradients of ``sources``, zeros where there is none."""
-    pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None]
-    if not pairs:
-        return [torch.zeros_like(source) for source in sources]
-    outputs, grad_outputs = zip(*pairs, strict=True)
-    return list(torch.autograd.grad(
-        outputs, sources, grad_outputs, create_graph=create_graph, materialize_grads=True
-    ))  # fmt: skip
 
 
 def loop(call: Call) -> tuple[States, States]:
