@@ -33,6 +33,8 @@ _GATE_SLOTS = ("forget", "input", "refine", *_MASTER_SLOTS)
 class Mechanism:
     """How the forget and input gates of a recurrent cell are formed and initialised.
 
+    ValueError or TypeError for a field out of range, or fields that contradict each other.
+
     Parameters
     ----------
     name : str
@@ -56,11 +58,6 @@ class Mechanism:
         (Section 2.4). The three start with different timescales.
     downsize : int
         C: a master gate serves C consecutive units; must divide the hidden size.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A field out of range, or fields that contradict each other.
 
     Examples
     --------

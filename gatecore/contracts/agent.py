@@ -16,6 +16,8 @@ def _setting(default: Any, description: str) -> Any:
 class AgentSpec(Core):
     """An advantage actor-critic agent with a recurrent core (Mnih et al. 2016, synchronous).
 
+    ValueError or TypeError names a wrong field, what came, and what was expected.
+
     Parameters
     ----------
     shape : tuple of int
@@ -49,11 +51,6 @@ class AgentSpec(Core):
     unroll : int, optional
         Steps between two updates, through which gradients flow; episodes go on. Default: the
         episodes of a batch are played to their end.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the field, what came, and what was expected.
 
     Examples
     --------

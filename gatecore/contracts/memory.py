@@ -14,29 +14,14 @@ RMA_LAYERS = 2  # of its controller
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Sizes of a core's memory; None stands for the core's default.
+    """Sizes of a core's memory; None stands for the core's default, named here.
 
-    Parameters
-    ----------
-    slots : int, optional
-        Rows of the memory. "rmc": 4, "dnc": 16, "rma": 1000.
-    width : int, optional
-        Width of a row. "dnc": 16, "rma": 200; "rmc" has rows of the hidden size.
-    heads : int, optional
-        "rmc": heads of the attention, which divide the hidden size, 4. Reads at each step of
-        "dnc": 4, and of "rma": 3.
-    gate_style : {"unit", "memory", "none"}, optional
-        Of "rmc" alone: "unit".
-    blocks : int, optional
-        Of "rmc" alone: 1.
+    ``slots`` are the rows of the memory ("rmc": 4, "dnc": 16, "rma": 1000), ``width`` that of a row
+    ("dnc": 16, "rma": 200; "rmc" has rows of the hidden size). ``heads`` are reads at each step
+    ("dnc": 4, "rma": 3), for "rmc" those of the attention, which divide the hidden size (4). Of
+    "rmc" alone are ``gate_style``, "unit" (default), "memory" or "none", and ``blocks`` (1).
+    ValueError or TypeError names the size, what came, and what was expected.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the size, what came, and what was expected.
-
-    Examples
-    --------
     >>> Core(core="dnc", hidden_size=64, memory=Memory(slots=32)).memory
     Memory(slots=32, width=16, heads=4, gate_style=None, blocks=None)
     """

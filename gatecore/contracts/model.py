@@ -102,6 +102,8 @@ class Loss:
 class ModelSpec(Loss, Head, Core, Input):
     """Input, recurrent layers, head and loss: a model that every backend can build.
 
+    ValueError or TypeError names a wrong field, what came, and what was expected.
+
     Parameters
     ----------
     input : {"one_hot", "embedding", "dense"}
@@ -139,11 +141,6 @@ class ModelSpec(Loss, Head, Core, Input):
         In place of an output layer ``torch.nn.AdaptiveLogSoftmaxWithLoss`` (Grave et al. 2017),
         with clusters that end at these classes, most frequent first. It needs the torch backend,
         and no accuracy is measured.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the field, what came, and what was expected.
 
     Examples
     --------
@@ -185,10 +182,9 @@ class ModelSpec(Loss, Head, Core, Input):
     def _check_tied(self) -> None:
         if self.input != "embedding":
             raise ValueError(f"tied is for input='embedding', not {self.input!r}")
-        for name, size, needed in (
-            ("output_size", self.output_size, self.input_size),
-            ("embedding_size", self.features, self.last_width),
-        ):
+        sizes = {"output_size": (self.output_size, self.input_size),
+                 "embedding_size": (self.features, self.last_width)}  # fmt: skip
+        for name, (size, needed) in sizes.items():
             if size != needed:
                 raise ValueError(f"tied needs {name}={needed} for one shared matrix, got {size}")
 
@@ -272,13 +268,14 @@ class ModelSpec(Loss, Head, Core, Input):
             params["embedding.weight"] = rng.standard_normal((self.input_size, self.features))
         for k, cell in enumerate(self.cells()):
             params |= {f"layers.{k}.{name}": value for name, value in cell.init(rng).items()}
-        for (weight, bias), (inputs, outputs) in zip(
-            self.head_names(), self.head_widths(), strict=True
-        ):
-            bound = inputs**-0.5
-            params[weight] = rng.uniform(-bound, bound, (outputs, inputs))
-            params[bias] = rng.uniform(-bound, bound, outputs)
+
+        def uniform(inputs: int, *shape: int) -> np.ndarray:
+            return rng.uniform(-(inputs**-0.5), inputs**-0.5, shape)
+
+        layers = zip(self.head_names(), self.head_widths(), strict=True)
+        for (weight, bias), (inputs, outputs) in layers:
+            params[weight] = uniform(inputs, outputs, inputs)
+            params[bias] = uniform(inputs, outputs)
         for name, (outputs, inputs) in self.adaptive_shapes().items():
-            bound = inputs**-0.5
-            params[f"adaptive.{name}"] = rng.uniform(-bound, bound, (outputs, inputs))
+            params[f"adaptive.{name}"] = uniform(inputs, outputs, inputs)
         return params
