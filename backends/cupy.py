@@ -43,21 +43,13 @@ def lstm(
 ) -> Results:
     """An LSTM over a whole sequence, and its pullback: as ``gatecore.backends.numpy.lstm``.
 
-    Parameters
-    ----------
-    kernels : {"auto", "fused", "none"}
-        The fused kernels, array operations ("none"), or the kernels wherever they support the call.
-        ``pullback.impl`` is the name of the implementation that ran, "fused" or "reference".
-
-    Raises
-    ------
-    ValueError, TypeError
-        As the NumPy backend; ValueError if ``kernels="fused"`` does not support the call.
+    ``kernels`` is "fused", "none" for array operations, or "auto": the kernels wherever they
+    support the call. ``pullback.impl`` is the name of the implementation that ran, "fused" or
+    "reference". Errors are those of the NumPy backend, and ValueError if ``kernels="fused"`` does
+    not support the call.
     """
-    return _run(
-        "lstm", params, x, state, mechanism, kernels, resets=resets, zoneout=zoneout,
-        return_cells=return_cells,
-    )  # fmt: skip
+    options = {"resets": resets, "zoneout": zoneout, "return_cells": return_cells}
+    return _run("lstm", params, x, state, mechanism, kernels, **options)
 
 
 def _hidden_state_layer(core: str) -> Callable[..., Results]:
@@ -76,9 +68,7 @@ def _hidden_state_layer(core: str) -> Callable[..., Results]:
         return _run(core, params, x, state, mechanism, kernels, resets=resets, zoneout=zoneout)
 
     layer.__name__ = layer.__qualname__ = core
-    layer.__doc__ = (
-        f"""As ``gatecore.backends.numpy.{core}``, with ``kernels`` as in :func:`lstm`."""
-    )
+    layer.__doc__ = f"As ``gatecore.backends.numpy.{core}``, with ``kernels`` as in :func:`lstm`."
     return layer
 
 

@@ -23,20 +23,9 @@ _MODULES = {
 }
 
 __all__ = [
-    "GRUCell",
-    "GateUnit",
-    "LSTMCell",
-    "Learner",
-    "MinimalCell",
-    "gru",
-    "implementation",
-    "init",
-    "lstm",
-    "minimal",
-    "minimal_parallel",
-    "native_call",
-    "unsupported",
-]
+    "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinimalCell", "gru", "implementation", "init",
+    "lstm", "minimal", "minimal_parallel", "native_call", "unsupported",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

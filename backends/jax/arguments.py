@@ -31,14 +31,9 @@ def widened(dtype: Any) -> Any:
 
 
 def checked(
-    core: str,
-    params: Mapping[str, Array],
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    resets: Array | None = None,
-    zoneout: Any = None,
-) -> tuple[Cell, Arguments]:
+    core: str, params: Mapping[str, Array], x: Array, state: Any = None,
+    mechanism: str | Mechanism = "UR", resets: Array | None = None, zoneout: Any = None,
+) -> tuple[Cell, Arguments]:  # fmt: skip
     """The cell of one layer, and its arguments as implementations take them."""
     x = jnp.asarray(x)
     params = {name: jnp.asarray(value) for name, value in params.items()}
@@ -53,8 +48,9 @@ def checked(
     wide, steps = widened(x.dtype), x.shape[:2]
     params = {k: v if k.startswith("weight") else v.astype(wide) for k, v in params.items()}
     initial = _initial(cell, state, x.shape[1], wide)
-    zoneout = _zoneout(cell, zoneout, steps, wide)
-    return cell, Arguments(params, initial, x, resets_of(resets, steps), zoneout)
+    masks = zoneout_parts(cell, zoneout)
+    masks = masks and tuple(_mask(part, (*steps, cell.hidden_size), wide) for part in masks)
+    return cell, Arguments(params, initial, x, resets_of(resets, steps), masks)
 
 
 def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:
@@ -67,10 +63,9 @@ def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:
 
 def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
     """The parts of the initial state; zeros where it, or a part, is None."""
-    shape, empty = (batch, cell.hidden_size), [None] * len(cell.state_names)
+    shape = batch, cell.hidden_size
     parts = [
-        jnp.zeros(shape, dtype) if part is None else jnp.asarray(part)
-        for part in (empty if state is None else cell.parts(state))
+        jnp.zeros(shape, dtype) if part is None else jnp.asarray(part) for part in cell.parts(state)
     ]
     return tuple(
         check_array("state", part.astype(widened(part.dtype)), shape, dtype, "(batch, hidden)")
@@ -78,13 +73,8 @@ def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
     )
 
 
-def _zoneout(cell: Cell, zoneout: Any, steps: tuple[int, ...], dtype: Any) -> Any:
-    """Zoneout of each part of the state, as (time, batch, hidden) or (time, 1, 1)."""
-    parts = zoneout_parts(cell, zoneout)
-    return parts and tuple(_mask(part, (*steps, cell.hidden_size), dtype) for part in parts)
-
-
 def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zoneout of a part of the state, as (time, batch, hidden) or (time, 1, 1)."""
     if isinstance(zoneout, int | float):
         _checks.probability("zoneout", zoneout)
     mask = jax.lax.stop_gradient(jnp.asarray(zoneout, dtype))

@@ -25,19 +25,12 @@ class Call(NamedTuple):
 class Implementation:
     """One way to run a layer over a whole sequence, forward and backward.
 
-    Parameters
-    ----------
-    name : str
-        The value of ``impl=`` that requests it.
-    unsupported : callable
-        Returns why it cannot run a :class:`Call`, or None.
-    forward : callable
-        ``forward(cell, num_outputs, saves, arguments)`` returns the first ``num_outputs`` parts of
-        the states after each step, the final state, and if ``saves`` what ``backward`` reads.
-    backward : callable
-        ``backward(cell, num_outputs, wrt_x, arguments, saved, cotangents)`` returns the cotangents
-        of the parameters, of the initial state, and of x, from those of the outputs and of the
-        final state. That of x may be zero unless ``wrt_x``.
+    ``unsupported`` returns why it cannot run a :class:`Call`, or None. ``forward(cell, num_outputs,
+    saves, arguments)`` returns the first ``num_outputs`` parts of the states after each step, the
+    final state, and if ``saves`` what ``backward`` reads. ``backward(cell, num_outputs, wrt_x,
+    arguments, saved, cotangents)`` returns the cotangents of the parameters, of the initial state,
+    and of x, from those of the outputs and of the final state. That of x may be zero unless
+    ``wrt_x``.
     """
 
     name: str
@@ -71,10 +64,8 @@ def _run_backward(
     cotangents = jax.tree.map(
         lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, cotangents
     )
-    d_arguments = implementation.backward(
-        cell, num_outputs, wrt_x is not None, arguments, saved, cotangents
-    )
-    return (Arguments(*d_arguments),)
+    backward = functools.partial(implementation.backward, cell, num_outputs, wrt_x is not None)
+    return (Arguments(*backward(arguments, saved, cotangents)),)
 
 
 run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)

@@ -7,14 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gatecore.backends.common.learner import (
-    LearnerBase,
-    Noise,
-    carried_states,
-    layer_parameters,
-    layer_states,
-    single,
-)
+from gatecore.backends.common import learner as common
+from gatecore.backends.common.learner import Noise, single
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import scan, sequence
 from gatecore.backends.jax.arguments import checked
@@ -25,12 +19,13 @@ Arrays = dict[str, Array]
 _CONFIG: Any = jax.config  # its options are attributes that type checkers do not see
 
 
-class Learner(LearnerBase):
+class Learner(common.LearnerBase):
     """Trains a ``ModelSpec`` with optax's Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     Equal seeds give the initial weights and the noise of the NumPy learner, and so its first
     losses; states interchange. A step is compiled once for each shape of batch. Products are
-    float32 throughout, unless JAX's ``jax_default_matmul_precision`` says otherwise.
+    float32 throughout, unless JAX's ``jax_default_matmul_precision`` says otherwise. ValueError or
+    TypeError for a setting out of its range, and for a model or an ``impl`` that is not supported.
 
     Parameters
     ----------
@@ -43,11 +38,6 @@ class Learner(LearnerBase):
         The latter needs JAX's ``jax_enable_x64``.
     impl : {"auto", "native", "reference"}
         The implementation of the layers, as :func:`lstm` takes it; :meth:`gates` uses the scan.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A setting out of its range; a model or an ``impl`` that is not supported.
 
     Examples
     --------
@@ -151,17 +141,12 @@ class Learner(LearnerBase):
         self, parameters: Arrays, batch: dict[str, Any], carried: Arrays | None
     ) -> tuple[Array, tuple[dict[str, Array], Arrays]]:
         """The loss; the metrics with their count of scored elements, and the carried state."""
-        x = self._features(parameters, batch)
+        x, initial = self._features(parameters, batch), common.layer_states(self.spec, carried)
         x, states = getattr(sequence, self.spec.core)(
-            self._layers(parameters),
-            x,
-            layer_states(self.spec, carried),
-            self.spec.mechanism,
-            resets=batch["resets"],
-            zoneout=batch["zoneout"],
-            impl=self.impl,
-        )
-        final = carried_states(self.spec, states)
+            self._layers(parameters), x, initial, self.spec.mechanism,
+            resets=batch["resets"], zoneout=batch["zoneout"], impl=self.impl,
+        )  # fmt: skip
+        final = common.carried_states(self.spec, states)
         x = x if self.spec.read is None else x[-self.spec.read :]
         predicted, targets = self._head(parameters, x, batch["dropout"]), batch["targets"]
         if self.spec.loss == "squared_error":
@@ -186,7 +171,7 @@ class Learner(LearnerBase):
         return parameters["embedding.weight"][batch["inputs"]]
 
     def _layers(self, parameters: Arrays) -> list[Arrays]:
-        return [layer_parameters(parameters, k) for k in range(self.spec.layers)]
+        return [common.layer_parameters(parameters, k) for k in range(self.spec.layers)]
 
     def _head(self, parameters: Arrays, x: Array, mask: list[Array]) -> Array:
         """ReLU layers with dropout, and the output layer."""

@@ -27,7 +27,8 @@ class RecurrentCell(nnx.RNNCellBase):
     """The base of the three cells, with flax's constructor keywords and ``mechanism``.
 
     The parameters are packed as everywhere in gatecore: ``weight_ih`` (rows, input), ``weight_hh``
-    (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,).
+    (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,). ValueError for another
+    ``gate_fn`` or ``activation_fn``, and for sizes that the mechanism refuses.
 
     Parameters
     ----------
@@ -44,11 +45,6 @@ class RecurrentCell(nnx.RNNCellBase):
     carry_init : initializer, optional
     promote_dtype, keep_rngs, rngs, kernel_metadata, recurrent_kernel_metadata, bias_metadata
         As flax's cells have them.
-
-    Raises
-    ------
-    ValueError
-        Another ``gate_fn`` or ``activation_fn``; sizes that the mechanism refuses.
     """
 
     core: str
@@ -87,11 +83,10 @@ class RecurrentCell(nnx.RNNCellBase):
         ):
             value = _weight(cell, rngs.params(), width, initializer, param_dtype)
             setattr(self, name, nnx.Param(value, **metadata))
-        bias = (
-            biases(cell, rngs.params(), param_dtype)
-            if bias_init is None
-            else bias_init(rngs.params(), (cell.rows,), param_dtype)
-        )
+        if bias_init is None:
+            bias = biases(cell, rngs.params(), param_dtype)
+        else:
+            bias = bias_init(rngs.params(), (cell.rows,), param_dtype)
         self.bias = nnx.Param(bias, **bias_metadata)
         if "bias_n" in cell.parameter_shapes():
             self.bias_n = nnx.Param(jnp.zeros(hidden_features, param_dtype), **bias_metadata)
@@ -125,12 +120,8 @@ class RecurrentCell(nnx.RNNCellBase):
     ) -> Any:
         """The initial carry: zeros, or drawn by ``carry_init``; each part (..., hidden).
 
-        It is float32 at least.
-
-        Raises
-        ------
-        ValueError
-            ``carry_init`` is used without ``rngs`` here and without ``keep_rngs=True``.
+        It is float32 at least. ValueError if ``carry_init`` is used without ``rngs`` here and
+        without ``keep_rngs=True``.
         """
         shape = (*input_shape[:-1], self.hidden_features)
         dtype, names = widened(self.param_dtype), self._cell.state_names
@@ -146,10 +137,7 @@ class RecurrentCell(nnx.RNNCellBase):
             )
         return self._cell.state([carry_init(stream(), shape, dtype) for _ in names])
 
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of the inputs' axes that are not batch axes: 1."""
-        return 1
+    num_feature_axes = 1  # of the inputs, the axes that are not batch axes
 
     @property
     def _cell(self) -> Cell:
@@ -202,28 +190,10 @@ class GateUnit(nnx.Module):
 
     For highway layers, gated linear units, attention, mixtures of experts. Called with logits
     (..., features) it returns a :class:`gatecore.Gate`: ``value`` and ``complement`` in [0, 1],
-    (..., size), float32 at least.
+    (..., size), float32 at least. ``features`` is the number of logits: "UR" needs two for each
+    gate (forget, refine), "standard" one. ValueError for a size that the mechanism refuses, and for
+    logits with another number of entries; ``param_dtype`` is the type of the biases.
 
-    Parameters
-    ----------
-    size : int
-    mechanism : str or Mechanism
-        "UR" needs two logits for each gate (forget, refine), "standard" one.
-    param_dtype : of the biases
-    rngs : nnx.Rngs
-
-    Attributes
-    ----------
-    features : int
-        The number of logits.
-
-    Raises
-    ------
-    ValueError
-        A size that the mechanism refuses; logits with another number of entries than ``features``.
-
-    Examples
-    --------
     >>> unit = GateUnit(8, "UR", rngs=nnx.Rngs(0))
     >>> logits = jnp.zeros((3, unit.features), jnp.float32)
     >>> carry, transform = unit(logits)  # a highway layer's two gates
@@ -232,13 +202,9 @@ class GateUnit(nnx.Module):
     """
 
     def __init__(
-        self,
-        size: int,
-        mechanism: str | Mechanism = "UR",
-        *,
-        param_dtype: Any = jnp.float32,
+        self, size: int, mechanism: str | Mechanism = "UR", *, param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.size, self.mechanism = size, _mechanism(mechanism)
         cell = Minimal(1, size, self.mechanism)  # its input gate is not a slot
         initial = cell.split(biases(cell, rngs.params(), param_dtype))

@@ -37,14 +37,8 @@ def native_call() -> str:
 
     XLA calls it directly ("ffi") if JAX was installed when gatecore was; else, or where the
     environment variable GATECORE_JAX_CALL is "callback" when a function is traced, through Python.
+    RuntimeError if the library cannot be used here; :func:`implementation` is then "reference".
 
-    Raises
-    ------
-    RuntimeError
-        The library cannot be used here; :func:`implementation` is then "reference".
-
-    Examples
-    --------
     >>> from gatecore.backends.jax import implementation
     >>> implementation(np.float32) == "reference" or native_call() in ("ffi", "callback")
     True
@@ -194,19 +188,11 @@ class Callback:
 
     JAX compiles equal ones once. ``jax.pure_callback`` would not do: it copies large arguments on
     a thread of XLA's, and never ends where all of those run steps.
-
-    Parameters
-    ----------
-    call : LayerCall
-    backward : bool
-        Whether it makes the library's backward call.
-    fields : tuple of str
-        The fields of the arguments' buffers, then those of the results'.
     """
 
     call: LayerCall
-    backward: bool
-    fields: tuple[str, ...]
+    backward: bool  # whether it makes the library's backward call
+    fields: tuple[str, ...]  # of the arguments' buffers, then of the results'
 
     def __call__(self, context: object, results: Sequence[Any], *arguments: Any) -> None:
         buffers = map(np.asarray, (*arguments, *results))

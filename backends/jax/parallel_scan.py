@@ -29,7 +29,7 @@ def minimal_parallel(
 
     A step is then h' = g·h + ḡ·u with g and u known beforehand, and two steps compose to one of the
     same form: the gates by ``both``, with their complements. For accelerators; on a few cores
-    :func:`minimal` is faster.
+    :func:`minimal` is faster. ValueError for other parameters, or shapes that do not fit.
 
     Parameters
     ----------
@@ -45,11 +45,6 @@ def minimal_parallel(
     -------
     output : array (time, batch, hidden), of the type of x
     state : h (batch, hidden), float32 at least
-
-    Raises
-    ------
-    ValueError
-        Other parameters than these two, or shapes that do not fit.
 
     Examples
     --------
@@ -71,11 +66,9 @@ def minimal_parallel(
             jnp.where(reset, jnp.zeros_like(forget.value), forget.value),
             jnp.where(reset, jnp.ones_like(forget.value), forget.complement),
         )
-    through, written = lax.associative_scan(_compose, (forget, write))
-    if state is None:
-        hidden = written
-    else:
-        hidden = update(state.astype(written.dtype)[None], written, through, Gate(1.0, 0.0))
+    through, hidden = lax.associative_scan(_compose, (forget, write))
+    if state is not None:
+        hidden = update(state.astype(hidden.dtype)[None], hidden, through, Gate(1.0, 0.0))
     return hidden.astype(x.dtype), hidden[-1]
 
 

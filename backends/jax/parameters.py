@@ -24,29 +24,11 @@ def init(
 ) -> dict[str, Array]:
     """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
 
-    Can be traced and mapped over keys. NumPy draws the biases, by :mod:`gatecore.init`.
+    A dict of ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for a
+    GRU ``bias_n`` (hidden,). Can be traced and mapped over keys. NumPy draws the biases, by
+    :mod:`gatecore.init`. ValueError or TypeError for an unknown core or mechanism, or a size that
+    is not positive or that the mechanism refuses.
 
-    Parameters
-    ----------
-    key : a key of ``jax.random``
-    input_size, hidden_size : int
-    mechanism : str or Mechanism
-    core : {"lstm", "gru", "minimal"}
-    dtype : of the parameters
-
-    Returns
-    -------
-    dict of arrays
-        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for a GRU
-        ``bias_n`` (hidden,).
-
-    Raises
-    ------
-    ValueError, TypeError
-        An unknown core or mechanism, or a size that is not positive or that the mechanism refuses.
-
-    Examples
-    --------
     >>> import jax
     >>> {k: v.shape for k, v in init(jax.random.key(0), 3, 8, "UR").items()}
     {'weight_ih': (32, 3), 'weight_hh': (32, 8), 'bias': (32,)}

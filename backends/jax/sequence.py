@@ -100,34 +100,12 @@ def gru(
 ) -> tuple[Array, Any]:
     """Apply a GRU with any gate mechanism to a whole sequence (Cho et al. 2014).
 
-    n = tanh(Wx + b + q∘(Uh + b_n)) and h' = h + (1 − g)(n − h): the update gate is the mechanism's
-    forget gate g, and the reset gate q comes after the product, as in torch and cuDNN.
+    n = tanh(Wx + b + q∘(Uh + b_n)) and h' = g·h + (1 − g)·n, where g ≥ ½ as h + (1 − g)(n − h): the
+    update gate is the mechanism's forget gate g, and the reset gate q comes after the product, as
+    in torch and cuDNN. Arguments, results and errors are those of :func:`lstm`, but that ``params``
+    also has ``bias_n`` (hidden,), the state is h (batch, hidden), and zoneout one probability or
+    mask (time, batch, hidden).
 
-    Parameters
-    ----------
-    params : mapping of arrays, or a list of them for stacked layers
-        As for :func:`lstm`, and ``bias_n`` (hidden,).
-    x : array (time, batch, input), floating
-    state : h (batch, hidden), optional
-        Initial state, default zeros; a list for stacked layers.
-    zoneout : float or array (time, batch, hidden), optional
-        As for :func:`lstm`, of the state h; a list for stacked layers.
-    mechanism, resets, autodiff, impl
-        As for :func:`lstm`.
-
-    Returns
-    -------
-    output : array (time, batch, hidden), of the type of x
-    state : h (batch, hidden)
-        After the last step, float32 at least.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`lstm`.
-
-    Examples
-    --------
     >>> import jax.numpy as jnp
     >>> from gatecore.backends.jax import init
     >>> params = init(jax.random.key(0), 3, 8, core="gru")
@@ -151,8 +129,9 @@ def minimal(
 ) -> tuple[Array, Any]:
     """Apply the minimal gated cell with any gate mechanism to a whole sequence (footnote 4; JANET).
 
-    h' = h + (1 − g)(tanh(Wx + Uh + b) − h), with the mechanism's forget gate g. The parameters,
-    results and errors are those of :func:`gru`, but for ``bias_n``, which this cell does not have.
+    With u = tanh(Wx + Uh + b) and the mechanism's forget gate g, h' = g·h + (1 − g)·u, where g ≥ ½
+    as h + (1 − g)(u − h). Arguments, results and errors are those of :func:`gru`, but for
+    ``bias_n``, which this cell does not have.
 
     >>> import jax.numpy as jnp
     >>> from gatecore.backends.jax import init
@@ -173,22 +152,11 @@ def implementation(
 ) -> str:
     """Name of the implementation that runs a sequence: "native" or "reference".
 
-    Parameters
-    ----------
-    dtype : of x and the weights
-    sizes : (time, batch, input, hidden), optional
-        Where :func:`native_call` is "callback", "auto" leaves short sequences to the scan; default
-        a long one.
-    autodiff, impl
-        As for :func:`lstm`.
+    ``dtype`` is that of x and the weights; ``autodiff`` and ``impl`` are as for :func:`lstm`. Where
+    :func:`native_call` is "callback", "auto" leaves short sequences to the scan: ``sizes`` are
+    (time, batch, input, hidden), by default of a long one. ValueError for an unknown ``impl``, or
+    one that does not support the call, with the reason.
 
-    Raises
-    ------
-    ValueError
-        An unknown ``impl``, or one that does not support the call, with the reason.
-
-    Examples
-    --------
     >>> implementation(np.float32, impl="reference")
     'reference'
     >>> implementation(np.float64)  # the library computes in float32
@@ -205,17 +173,9 @@ def choose(impl: str, call: Call) -> Implementation:
 
 
 def _run(
-    core: str,
-    params: Any,
-    x: Array,
-    state: Any,
-    mechanism: str | Mechanism,
-    resets: Array | None,
-    zoneout: Any,
-    autodiff: bool,
-    impl: str,
-    return_cells: bool = False,
-) -> tuple[Any, Any]:
+    core: str, params: Any, x: Array, state: Any, mechanism: str | Mechanism, resets: Array | None,
+    zoneout: Any, autodiff: bool, impl: str, return_cells: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
     stacked = not isinstance(params, Mapping)
     layers = layers_of(params if stacked else [params])
     states, zoneouts = (
