@@ -9,19 +9,10 @@ _NAMES = ("numpy", "cupy", "torch", "jax")
 
 
 def load(name: str) -> ModuleType:
-    """The backend of that name, imported now.
+    """The backend of that name, "numpy", "cupy", "torch" or "jax", imported now.
 
-    Parameters
-    ----------
-    name : str
-        "numpy", "cupy", "torch" or "jax".
-
-    Raises
-    ------
-    ValueError
-        Unknown name; the nearest ones are offered.
-    ImportError
-        The backend's framework, or the GPU it needs, is missing.
+    ValueError for an unknown name, which offers the nearest ones; ImportError where the backend's
+    framework, or the GPU it needs, is missing.
     """
     return importlib.import_module(f"gatecore.backends.{_checks.choice('backend', name, _NAMES)}")
 

@@ -7,17 +7,11 @@ import numpy as np
 
 
 class BufferPool:
-    """A pool of flat buffers by dtype and size.
+    """A pool of flat buffers of an array namespace by dtype and size.
 
     An acquired buffer is used by nobody else until it is released; so several pullbacks can be
-    alive at once.
-
-    Parameters
-    ----------
-    xp : array namespace
-    capacity : int
-        The most bytes of released buffers that the pool keeps. Beyond, it frees those of the sizes
-        released least recently.
+    alive at once. Of released buffers it keeps at most ``capacity`` bytes: beyond, it frees those
+    of the sizes released least recently.
     """
 
     def __init__(self, xp: Any, capacity: int = 1 << 31) -> None:

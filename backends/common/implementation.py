@@ -11,15 +11,11 @@ class Implementation(Protocol):
 
     A backend lists its implementations in one tuple, in order of preference. What ``call`` is, and
     what ``forward`` and ``backward`` take, is for the backend to say.
-
-    Attributes
-    ----------
-    name : str
-        The value of ``impl=`` that requests it, and what is reported after it ran.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The value of ``impl=`` that requests it, and what is reported after it ran."""
 
     def unsupported(self, call: Any, /) -> str | None:
         """Why it cannot run ``call``, as in "it computes in float32, not float64"; else None."""
@@ -35,32 +31,15 @@ Chosen = TypeVar("Chosen", bound=Implementation)
 
 
 def checked(implementations: Sequence[Implementation], impl: str) -> str:
-    """``impl`` if it is "auto" or the name of an implementation.
-
-    Raises
-    ------
-    ValueError
-        It is neither; the message offers the nearest names.
-    """
+    """``impl`` if it is "auto" or the name of an implementation; else ValueError."""
     return _checks.choice("impl", impl, ("auto", *(one.name for one in implementations)))
 
 
 def choose(implementations: Sequence[Chosen], impl: str, call: Any) -> Chosen:
-    """The implementation that runs ``call``.
+    """The implementation that runs ``call``: for "auto" the first that supports it, else by name.
 
-    Parameters
-    ----------
-    implementations : sequence of Implementation
-        In order of preference. At least one supports every call.
-    impl : str
-        "auto" for the first that supports the call, or a name.
-    call
-        What the implementations' ``unsupported`` takes.
-
-    Raises
-    ------
-    ValueError
-        The name is unknown, or that implementation does not support the call.
+    They are in order of preference, and at least one supports every call. ValueError if the name is
+    unknown, or if that implementation does not support the call.
     """
     if impl == "auto":
         for one in implementations:  # quicker than a generator: it counts in a short sequence

@@ -19,10 +19,7 @@ _PLAIN = ("output", "reset")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Columns of the (batch, width) arrays of a step, and the rows of the packed weights for them.
-
-    The fields from ``core`` to ``tied`` are the cell's.
-    """
+    """Columns of a step's arrays (batch, width), and the rows of the packed weights for them."""
 
     cell: Cell
     core: str

@@ -9,12 +9,7 @@ import numpy as np
 from gatecore._checks import LARGEST_SEED, choice, integer, number, probability
 from gatecore._namespace import Array
 from gatecore.algebra import Gate
-from gatecore.backends.common.learner_checks import (
-    check_batch,
-    check_inputs,
-    check_settings,
-    check_state,
-)
+from gatecore.backends.common import learner_checks as checks
 from gatecore.contracts.model import Batch, ModelSpec
 
 Metrics = dict[str, float]
@@ -63,12 +58,9 @@ class Trainable(abc.ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned, after checking all of it.
 
-        Raises
-        ------
-        ValueError
-            An entry missing, unknown, or of another shape or dtype.
+        ValueError if an entry is missing, unknown, or of another shape or dtype.
         """
-        check_state(self.state_dict(), state)
+        checks.check_state(self.state_dict(), state)
         self._load(state)
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -104,9 +96,6 @@ class LearnerBase(Trainable):
     Equal seeds give equal initial weights on every backend. Zoneout and dropout depend on nothing
     but the seed and the number of the step, so the state that resumes a run is the parameters,
     Adam's moments, that number, and the hidden state of a model that carries it.
-
-    A backend defines ``_build``, ``_measure``, ``_forget_gates``, and either ``_finite``,
-    ``_gradients`` and ``_adam`` or the whole of ``_train``.
     """
 
     def __init__(
@@ -126,30 +115,15 @@ class LearnerBase(Trainable):
     def step(
         self, batch: Batch, *, learning_rate: float, clip_norm: float | None = None
     ) -> Metrics:
-        """One step of Adam on one batch.
+        """One step of Adam on one batch, with the gradient's global norm clipped to ``clip_norm``.
 
-        Parameters
-        ----------
-        batch : Batch
-        learning_rate : float
-            At least 0.
-        clip_norm : float, optional
-            The gradient's global norm is clipped to it. Default: no clipping.
-
-        Returns
-        -------
-        dict
-            ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
-            before clipping. If loss or norm is not finite, the parameters stay as they were; if
-            the parameters themselves have overflowed, both are NaN.
-
-        Raises
-        ------
-        ValueError, TypeError
-            A batch that does not fit the model, or a setting out of its range.
+        Returns ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
+        before clipping. If loss or norm is not finite, the parameters stay as they were; if the
+        parameters themselves have overflowed, both are NaN. ValueError or TypeError for a batch
+        that does not fit the model, or a setting out of its range.
         """
-        check_settings(learning_rate, clip_norm)
-        batch = check_batch(self.spec, batch, self.spec.streams)
+        checks.check_settings(learning_rate, clip_norm)
+        batch = checks.check_batch(self.spec, batch, self.spec.streams)
         noise = draw(self.spec, batch, np.random.default_rng([self.seed, self.steps]))
         metrics = self._train(batch, noise, learning_rate, clip_norm)
         if metrics is None:
@@ -161,16 +135,12 @@ class LearnerBase(Trainable):
         """Means over all batches' scored elements; no dropout, zoneout in expectation.
 
         A model that carries its state starts from zeros, and does so from batch to batch.
-
-        Raises
-        ------
-        ValueError, TypeError
-            No scored element, or a batch that does not fit the model.
+        ValueError or TypeError for no scored element, or a batch that does not fit the model.
         """
         totals: dict[str, float] = {}
         total_count, carried, streams = 0.0, None, None
         for batch in batches:
-            batch = check_batch(self.spec, batch, streams)
+            batch = checks.check_batch(self.spec, batch, streams)
             with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the loss
                 metrics, final = self._measure(batch, draw(self.spec, batch), carried)
             if self.spec.streams:
@@ -183,22 +153,8 @@ class LearnerBase(Trainable):
             raise ValueError("batches must hold at least one scored element")
         return {name: total / total_count for name, total in totals.items()}
 
-    def _train(
-        self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None
-    ) -> Metrics | None:
-        """One step of Adam: the metrics, or None if the parameters have overflowed."""
-        if not self._finite():
-            return None
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norms
-            metrics, gradients, final = self._gradients(batch, noise, self._carried or None)
-            norm = metrics["gradient_norm"]
-            if np.isfinite(metrics["loss"]) and np.isfinite(norm):
-                self._adam(gradients, self.steps + 1, learning_rate, clip_scale(norm, clip_norm))
-                self._carried.update(final)
-        return metrics
-
     def _gates(self, batch: Batch) -> tuple[Array, Array]:
-        check_inputs(self.spec, np.asarray(batch.inputs))
+        checks.check_inputs(self.spec, np.asarray(batch.inputs))
         return self._forget_gates(batch, draw(self.spec, batch))
 
     @abc.abstractmethod
@@ -215,19 +171,42 @@ class LearnerBase(Trainable):
     def _forget_gates(self, batch: Batch, noise: "Noise") -> tuple[Array, Array]:
         """Both sides of the effective forget gates, averaged over time and batch."""
 
+    @abc.abstractmethod
+    def _train(
+        self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None
+    ) -> Metrics | None:
+        """One step of Adam: the metrics, or None if the parameters have overflowed."""
+
+
+class GradientLearner(LearnerBase):
+    """A learner that computes the gradients first, and then steps."""
+
+    def _train(
+        self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None
+    ) -> Metrics | None:
+        if not self._finite():
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norms
+            metrics, gradients, final = self._gradients(batch, noise, self._carried or None)
+            norm = metrics["gradient_norm"]
+            if np.isfinite(metrics["loss"]) and np.isfinite(norm):
+                self._adam(gradients, self.steps + 1, learning_rate, clip_scale(norm, clip_norm))
+                self._carried.update(final)
+        return metrics
+
+    @abc.abstractmethod
     def _finite(self) -> bool:
         """Whether all parameters are finite."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _gradients(
         self, batch: Batch, noise: "Noise", carried: Named | None
     ) -> tuple[Metrics, Any, Named]:
         """Metrics with the gradient's norm, all gradients, and the carried state afterwards."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _adam(self, gradients: Any, count: int, learning_rate: float, scale: float) -> None:
         """Step number ``count`` of Adam, from 1, on ``scale`` times the gradients."""
-        raise NotImplementedError
 
 
 class Noise(NamedTuple):
@@ -266,9 +245,8 @@ def layer_states(spec: ModelSpec, carried: Mapping[str, Array] | None) -> list[A
     """The carried state as whole-sequence layers take it: (h, c) or h of each layer."""
     if carried is None:
         return None
-    return [
-        single([carried[f"{k}.{name}"] for name in spec.state_names]) for k in range(spec.layers)
-    ]
+    names = [[f"{k}.{name}" for name in spec.state_names] for k in range(spec.layers)]
+    return [single(carried[name] for name in layer) for layer in names]
 
 
 def layer_parameters(parameters: Mapping[str, Array], k: int) -> Named:

@@ -46,10 +46,7 @@ def per_layer(name: str, value: Any, count: int, kinds: Any = list) -> Sequence[
 def cell_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> cells.Cell:
     """The cell whose parameters have the names and shapes of ``params``, for inputs x.
 
-    Raises
-    ------
-    ValueError, TypeError
-        x or a parameter is not an array of the shape that the cell requires.
+    ValueError or TypeError unless these are arrays of the shapes that the cell requires.
     """
     for name, value in {"x": x, **{f"params[{k!r}]": v for k, v in params.items()}}.items():
         _check_is_array(name, value)

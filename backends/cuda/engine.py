@@ -26,11 +26,7 @@ class FusedLayer(Layer):
 class KernelEngine(Engine):
     """The arrays and implementations of a GPU: the fused kernels, and array operations.
 
-    Parameters
-    ----------
-    launcher : Launcher
-    device_unsupported : str, optional
-        Why the kernels cannot run on this device at all.
+    ``device_unsupported`` is the reason why the kernels cannot run on this device at all, or None.
     """
 
     def __init__(self, launcher: Launcher, device_unsupported: str | None = None) -> None:

@@ -38,23 +38,11 @@ def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any, device: int = 0)
     return engine.device_unsupported or support.unsupported(cell, steps, dtype)
 
 
-reason = unsupported  # its former name
-
-
 @contextlib.contextmanager
 def on_stream(stream: int, device: int) -> Iterator[KernelEngine]:
-    """An engine of manual BPTT that works on a stream of a GPU.
+    """An engine of manual BPTT that works on a stream of a GPU; ImportError without CuPy or a GPU.
 
-    Parameters
-    ----------
-    stream : int
-        A ``cudaStream_t`` as a number; 0 is the default stream.
-    device : int
-
-    Raises
-    ------
-    ImportError
-        Without CuPy or a GPU.
+    ``stream`` is a ``cudaStream_t`` as a number; 0 is the default stream.
     """
     cupy = launch.launcher().xp
     selected = cupy.cuda.ExternalStream(stream, device) if stream else cupy.cuda.Stream.null

@@ -24,19 +24,10 @@ RECORD = np.dtype([(n, np.float64 if n in PROBABILITIES else np.int64) for n in 
 
 
 def record_of(layout: Layout, steps: tuple[int, int], pointer: Any, **fields: Any) -> np.ndarray:
-    """The arguments (1,) for a sequence of (time, batch) steps.
+    """The arguments (1,) for a sequence of (time, batch) steps: arrays by their ``pointer``.
 
-    Parameters
-    ----------
-    pointer : callable
-        The address of an array.
-    **fields
-        Arrays and probabilities by name; others are null and 0.
-
-    Raises
-    ------
-    ValueError
-        An array is not contiguous.
+    ``fields`` are arrays and probabilities by name; others are null and 0. ValueError if an array
+    is not contiguous.
     """
     sizes = (
         *steps, layout.hidden_size, layout.width, layout.ordered_width,

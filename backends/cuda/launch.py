@@ -25,13 +25,7 @@ _MAX_SHAPES = 32  # whose graphs are kept; the least recently used goes first
 
 
 def require() -> Any:
-    """CuPy, with a GPU and the CUDA libraries that the backend uses.
-
-    Raises
-    ------
-    ImportError
-        One of them is missing; the message says what to do.
-    """
+    """CuPy, with a GPU and the CUDA libraries that the backend uses; else ImportError."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
@@ -117,9 +111,8 @@ def _launch(kernel: Any, shape: support.Geometry, arguments: Array, t: int) -> N
 @functools.cache
 def _compiled(cupy: Any, names: tuple[str, str], device: int) -> list[Any]:
     """The kernels of these names, for the current ``device``; CuPy keeps them on disk too."""
-    module = cupy.RawModule(
-        code=source.text(), options=source.OPTIONS, name_expressions=list(names)
-    )
+    options = {"options": source.OPTIONS, "name_expressions": list(names)}
+    module = cupy.RawModule(code=source.text(), **options)
     return [module.get_function(name) for name in names]
 
 

@@ -104,13 +104,9 @@ class KernelSteps:
         return outputs
 
     def scan_backward(
-        self,
-        engine: Any,
-        weights: Array,
-        factors: Array | None,
-        d_logits: Array,
+        self, engine: Any, weights: Array, factors: Array | None, d_logits: Array,
         d_outputs: Sequence[Array | None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """From the last states' ``cotangents`` to the first ones', in place, and ``d_logits``."""
         xp = self.xp
         outputs = by_state("d_output", map(self._contiguous, d_outputs))

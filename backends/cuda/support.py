@@ -45,9 +45,6 @@ def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     return next((_outside(n, v) for n, v in sizes if _outside(n, v)), None)
 
 
-reason = unsupported  # its former name
-
-
 def device_unsupported(compute_capability: int) -> str | None:
     """Why the kernels can't run on a GPU of this compute capability (90 for 9.0)."""
     return _outside("compute_capability", compute_capability)

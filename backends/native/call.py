@@ -80,18 +80,10 @@ class ArgumentsStruct(ctypes.Structure):
 class LayerCall:
     """A layer of a cell over (time, batch) steps: the shapes of its buffers, and its two calls.
 
-    Parameters
-    ----------
-    cell : Cell
-    time, batch : int
-    threads : int
-        At most so many.
-    saves : bool
-        Whether a backward call may follow; without, memory does not grow with the sequence.
-    instruction_set : str, optional
-        One of ``library.INSTRUCTION_SETS``; default the widest that the processor has.
-    split : {"auto", "batch", "columns"}
-        How threads divide a step.
+    It runs on at most so many ``threads``, which divide a step by "batch", "columns" or "auto"
+    (``split``). ``saves`` says whether a backward call may follow; without, memory does not grow
+    with the sequence. ``instruction_set`` is one of ``library.INSTRUCTION_SETS``, by default the
+    widest that the processor has.
     """
 
     cell: Cell
@@ -166,10 +158,7 @@ class LayerCall:
     def forward(self, **fields: int | float | None) -> None:
         """Run the forward call on these addresses and zoneout probabilities.
 
-        Raises
-        ------
-        RuntimeError
-            The library refuses the call, with the reason.
+        RuntimeError if the library refuses the call, with the reason.
         """
         self.run("gatecore_run_forward", **fields)
 
@@ -215,13 +204,9 @@ layer_call = functools.lru_cache(maxsize=256)(LayerCall)  # asks the library for
 def _kinds(layout: Layout) -> dict[str, int]:
     """The fields of the struct that say what is computed, and the first column of each slot."""
     mechanism, columns = layout.mechanism, layout.columns
-    kinds = {
-        "core": layout.core,
-        "auxiliary": mechanism.auxiliary,
-        "activation": mechanism.activation,
-    }
+    kinds = layout.core, mechanism.auxiliary, mechanism.activation
     return {
-        **{name: _KINDS[name].index(kind) for name, kind in kinds.items()},
+        **{name: _KINDS[name].index(kind) for name, kind in zip(_KINDS, kinds, strict=True)},
         "downsize": mechanism.downsize if mechanism.auxiliary == "master" else 1,
         **{slot: columns[slot].start if slot in columns else -1 for slot in _SLOTS},
     }

@@ -20,18 +20,11 @@ States = Sequence[Array | None]
 
 
 class NativeLayer:
-    """The native library's counterpart of ``numpy.bptt.Layer``.
+    """The native library's counterpart of ``numpy.bptt.Layer``, with its arguments.
 
-    Parameters
-    ----------
-    call : numpy.bptt.Call
-        Arrays in C order are not copied. Unless it saves for a backward pass, memory does not grow
-        with the sequence.
-    acquire : callable
-        As of ``numpy.bptt.Layer``.
-    **options
-        ``threads``, ``instruction_set`` and ``split`` of :func:`call.layer_call`; the engine says
-        how many threads by default.
+    Arrays in C order are not copied. Unless the call saves for a backward pass, memory does not
+    grow with the sequence. The options are ``threads`` (by default the engine's),
+    ``instruction_set`` and ``split`` of :func:`call.layer_call`.
     """
 
     name = "native"
@@ -79,10 +72,7 @@ class NativeLayer:
     def backward(
         self, d_outputs: States, d_states: States, scratch: Array, wrt_x: bool = True
     ) -> tuple[dict[str, Array], Array | None, tuple[Array, ...]]:
-        """Cotangents of the parameters, of x (or None), and of the parts of the initial state.
-
-        ``scratch`` has the shape :meth:`scratch_shape`.
-        """
+        """Cotangents of the parameters, of x (or None), and of the parts of the initial state."""
         d_outputs, d_states = self.call.cotangents(d_outputs, d_states)
         read = by_state("d_output", d_outputs) | by_state("d_final", d_states)
         results = _empty(self.layer_call.backward_shapes(wrt_x))

@@ -23,22 +23,13 @@ def unsupported(dtype: str = "float32") -> str | None:
     return _loaded()[1]
 
 
-missing = unsupported  # its former name
-
-
 def available() -> bool:
     """Whether the library can be used here."""
     return unsupported() is None
 
 
 def library() -> Any:
-    """The loaded library.
-
-    Raises
-    ------
-    RuntimeError
-        If it is missing.
-    """
+    """The loaded library; RuntimeError if it is missing."""
     loaded, reason = _loaded()
     if loaded is None:
         raise RuntimeError(f"gatecore's native CPU library cannot be used: {reason}")
@@ -64,13 +55,10 @@ def _loaded() -> tuple[Any, str | None]:
         return None, f"{files[-1].name} cannot be loaded: {error}"
     if version != _VERSION:
         return None, f"{files[-1].name} is of another version of gatecore; install it again"
-    for name, arguments in (
-        ("gatecore_stride", [_pointer]),
-        ("gatecore_forward_scratch", [_pointer]),
-        ("gatecore_backward_scratch", [_pointer, ctypes.c_int32]),
-    ):
+    for name in ("gatecore_stride", "gatecore_forward_scratch", "gatecore_backward_scratch"):
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, ctypes.c_size_t
+        function.argtypes, function.restype = [_pointer], ctypes.c_size_t
+    loaded.gatecore_backward_scratch.argtypes = [_pointer, ctypes.c_int32]
     loaded.gatecore_use_openmp.argtypes = [_pointer, _pointer]
     return loaded, None
 

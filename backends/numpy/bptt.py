@@ -36,22 +36,13 @@ Gradients = tuple[dict[str, Array], Array | None, tuple[Array, ...]]
 class Engine:
     """An array namespace with its buffer pool, matrix products and implementations.
 
-    Parameters
-    ----------
-    xp : array namespace
-        With ``out=`` in its functions, as NumPy and CuPy have.
-    implementations : classes, optional
-        Implementations in order of preference, with the interface of :class:`Layer`, which is the
-        only one by default.
-    threads : callable, optional
-        Returns the number of threads that the native library may use.
+    The functions of ``xp`` take ``out=``, as NumPy's and CuPy's. ``implementations`` are classes in
+    order of preference, with the interface of :class:`Layer`, the only one by default. ``threads``
+    returns the number of threads that the native library may use.
     """
 
     def __init__(
-        self,
-        xp: Any,
-        implementations: Sequence[Any] | None = None,
-        threads: Callable[[], int] | None = None,
+        self, xp: Any, implementations: Sequence[Any] = (), threads: Callable[[], int] | None = None
     ) -> None:
         self.xp, self.pool, self.threads = xp, BufferPool(xp), threads
         self.implementations = implementations or (Layer,)
@@ -72,32 +63,17 @@ class Engine:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The arguments of one layer over one sequence, but for its input and initial state.
-
-    Parameters
-    ----------
-    engine : Engine
-    cell : Cell
-    params : mapping of arrays, as ``Cell.init`` returns them
-    steps : (time, batch)
-    dtype : of all arrays
-    resets : bool array (time, batch), optional
-    zoneout : tuple, optional
-        Probabilities or masks (time, batch, hidden) in the order cell, hidden.
-    return_cells : bool
-    save_for_backward : bool
-        Whether a backward pass may follow.
-    """
+    """The arguments of one layer over one sequence, but for its input and initial state."""
 
     engine: Engine
     cell: Cell
-    params: Mapping[str, Array]
-    steps: tuple[int, int]
-    dtype: Any
-    resets: Array | None = None
-    zoneout: tuple[Any, ...] | None = None
+    params: Mapping[str, Array]  # as ``Cell.init`` returns them
+    steps: tuple[int, int]  # (time, batch)
+    dtype: Any  # of all arrays
+    resets: Array | None = None  # bool (time, batch)
+    zoneout: tuple[Any, ...] | None = None  # probabilities or masks (time, batch, hidden): cell, h
     return_cells: bool = False
-    save_for_backward: bool = True
+    save_for_backward: bool = True  # whether a backward pass may follow
 
     def __post_init__(self) -> None:
         zoneout = check_zoneout(self.cell, self.zoneout, self.steps, self.dtype)
@@ -127,19 +103,10 @@ class Call:
 
 
 def run(
-    engine: Engine,
-    core: str,
-    params: Any,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    return_cells: bool = False,
-    impl: str = "auto",
-    save_for_backward: bool = True,
-) -> tuple[Any, Any, Any]:
+    engine: Engine, core: str, params: Any, x: Array, state: Any = None,
+    mechanism: str | Mechanism = "UR", *, resets: Array | None = None, zoneout: Any = None,
+    return_cells: bool = False, impl: str = "auto", save_for_backward: bool = True,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """One layer, or a stack of layers where ``params`` is a sequence of mappings.
 
     The third result is the derivative, a ``Pullback`` or a ``Stack`` of them; without
@@ -170,14 +137,10 @@ def run(
 class Layer:
     """The reference implementation: one layer over one sequence by array operations.
 
-    Parameters
-    ----------
-    call : Call
-    acquire : callable
-        ``acquire(width, steps=True, extra=0)``: an array (time + extra, batch, width) that is saved
-        for the pullback, or (batch, width) of scratch. It is called in the same order for equal
-        calls and nothing is read before it is written, so a backward pass can make the layer again
-        from saved arrays.
+    ``acquire(width, steps=True, extra=0)`` is an array (time + extra, batch, width) that is saved
+    for the pullback, or (batch, width) of scratch. It is called in the same order for equal calls
+    and nothing is read before it is written, so a backward pass can make the layer again from saved
+    arrays.
     """
 
     name = "reference"
@@ -206,12 +169,10 @@ class Layer:
     def forward(self, x: Array, initial: States) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """The outputs of all steps from x (time, batch, input), and the parts of the last state."""
         self._project(x)
-        parts = self.call.states("state", initial)
+        parts, count = self.call.states("state", initial), 1 + self.call.return_cells
         for states, part in zip(self.steps.states, parts, strict=True):
             states[0] = 0 if part is None else part
-        outputs = self.steps.scan(
-            self.engine, self.state_weights, self.factors, 2 if self.call.return_cells else 1
-        )
+        outputs = self.steps.scan(self.engine, self.state_weights, self.factors, count)
         return outputs, tuple(states[-1].copy() for states in self.steps.states)
 
     def _project(self, x: Array) -> None:

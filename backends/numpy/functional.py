@@ -111,8 +111,6 @@ gru = _hidden_state_layer(
     As :func:`lstm`, except that the state is h (batch, hidden), ``params`` also has ``bias_n``
     (hidden,), and zoneout is one probability or mask.
 
-    Examples
-    --------
     >>> from gatecore.cells import GRU
     >>> output, h, pullback = gru(GRU(3, 8).init(rng=0), np.ones((5, 2, 3)))
     >>> h.shape
@@ -123,11 +121,8 @@ minimal = _hidden_state_layer(
     "minimal",
     """The minimal gated cell over a whole sequence (footnote 4), and its pullback.
 
-    As :func:`lstm`, except that the state is h (batch, hidden), and zoneout is one probability or
-    mask.
+    As :func:`lstm`, but the state is h (batch, hidden), and zoneout one probability or mask.
 
-    Examples
-    --------
     >>> from gatecore.cells import Minimal
     >>> output, h, pullback = minimal(Minimal(3, 8).init(rng=0), np.ones((5, 2, 3)))
     >>> pullback.gates().value.shape
@@ -145,6 +140,9 @@ def release() -> None:
 class Learner(ExplicitLearner):
     """Trains a ``ModelSpec`` in NumPy: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
+    ValueError or TypeError for a setting out of its range, and for a model or an ``impl`` that is
+    not supported.
+
     Parameters
     ----------
     spec : ModelSpec
@@ -155,11 +153,6 @@ class Learner(ExplicitLearner):
     dtype : {"float32", "float64"}
     impl : {"auto", "native", "reference"}
         The implementation of the layers, as :func:`lstm` takes it.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A setting out of its range; a model or an ``impl`` that is not supported.
     """
 
     def __init__(self, spec: ModelSpec, **settings: Any) -> None:

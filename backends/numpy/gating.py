@@ -18,26 +18,21 @@ Sides = tuple[Array, Array]
 class Gating:
     """Activates the logits of one step and forms the effective gates.
 
-    Parameters
-    ----------
-    xp : array namespace
-    layout : Layout
-    logits : array (time, batch, layout.width)
-        Overwritten by the activations.
-    acquire : callable
-        ``acquire(width, steps=True)``: an array (time, batch, width), or (batch, width) of scratch.
-
-    Attributes
-    ----------
-    forget_complement, input : array (time, batch, hidden)
-        1 − f̂ and î, of the effective gates: one array where they are tied.
+    Activations overwrite ``logits`` (time, batch, layout.width). ``acquire(width, steps=True)`` is
+    an array (time, batch, width), or (batch, width) of scratch. ``forget_complement`` and ``input``
+    (time, batch, hidden) are 1 − f̂ and î, of the effective gates: one array where they are tied.
     """
 
     def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire) -> None:
         self.xp, self.layout, self.logits = xp, layout, logits
         self.limit = -87.0 if logits.dtype.itemsize == 4 else -708.0  # exp(-limit) is finite
         self.complements = acquire(layout.complement_width)
-        self.softmax = self._softmaxes(acquire(layout.ordered_width)) if layout.ordered else {}
+        self.softmax: dict[str, Array] = {}
+        if layout.ordered:  # the ordered slots' columns are the last ones, in order
+            weights, first = acquire(layout.ordered_width), layout.columns[layout.ordered[0]].start
+            for slot in layout.ordered:
+                part = layout.columns[slot]
+                self.softmax[slot] = weights[..., part.start - first : part.stop - first]
         self.exponential = acquire(layout.sigmoids.stop - layout.sigmoids.start, steps=False)
         self.scratch = [acquire(layout.hidden_size, steps=False) for _ in range(4)]
         self.peak = acquire(1, steps=False)
@@ -48,12 +43,6 @@ class Gating:
         self.sigmoids = logits[..., layout.sigmoids]
         self.paired = self.sigmoids[..., : layout.paired]
         self._acquire_effective(acquire)
-
-    def _softmaxes(self, weights: Array) -> dict[str, Array]:
-        """The softmax of each ordered slot; the slots' columns are the last ones, in order."""
-        first = self.layout.columns[self.layout.ordered[0]].start
-        parts = {s: self.layout.columns[s] for s in self.layout.ordered}
-        return {s: weights[..., p.start - first : p.stop - first] for s, p in parts.items()}
 
     def _acquire_effective(self, acquire: Acquire) -> None:
         mechanism, hidden = self.layout.mechanism, self.layout.hidden_size
@@ -82,12 +71,10 @@ class Gating:
     def _at(sides: Sides, t: int) -> Sides:
         return sides[0][t], sides[1][t]
 
-    # forward
-
     def activate(self, t: int) -> Array:
         """Logits to activations and effective gates; returns the effective forget gate's value.
 
-        The next step may overwrite that array (batch, hidden).
+        That is an array (batch, hidden) which the next step may overwrite.
         """
         self._sigmoid(t)
         for slot in self.layout.ordered:
@@ -158,8 +145,6 @@ class Gating:
         xp.multiply(inner, other[0], out=out)
         xp.add(out, other[1], out=out)
         xp.multiply(out, master, out=out)
-
-    # backward
 
     def backward(self, t: int, forget: Array, input: Array, out: Array) -> None:
         """Cotangents of the logits of all gate slots, into ``out`` (batch, layout.width).

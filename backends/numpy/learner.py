@@ -5,25 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from gatecore.backends.common import learner as common
 from gatecore.backends.common.implementation import choose
-from gatecore.backends.common.learner import (
-    LearnerBase,
-    Noise,
-    carried_states,
-    layer_parameters,
-    layer_states,
-    single,
-)
+from gatecore.backends.common.learner import Noise, layer_parameters, layer_states, single
 from gatecore.backends.common.learner_checks import check_model
+from gatecore.backends.numpy import feedforward
 from gatecore.backends.numpy.bptt import Call, Engine, run
-from gatecore.backends.numpy.feedforward import LOSSES, embedding, linear, one_hot, relu_dropout
 from gatecore.contracts.model import Batch, ModelSpec
 
 Array = Any
 Arrays = dict[str, Array]
 
 
-class ExplicitLearner(LearnerBase):
+class ExplicitLearner(common.GradientLearner):
     """Trains a ``ModelSpec`` by manual backpropagation through time on an engine's arrays."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, **settings: Any) -> None:
@@ -91,9 +85,10 @@ class ExplicitLearner(LearnerBase):
         output, final, pull_core = self._recur(x, batch, noise, carried, save_for_backward)
         read = output if spec.read is None else output[-spec.read :]
         predicted, pull_head = self._head(read, noise)
-        metrics, d_predicted = LOSSES[spec.loss](xp, predicted, xp.asarray(batch.targets))
+        loss = feedforward.LOSSES[spec.loss]
+        metrics, d_predicted = loss(xp, predicted, xp.asarray(batch.targets))
         pulls = (pull_input, pull_core, pull_head, output.shape)
-        return metrics, d_predicted, pulls, carried_states(spec, final)
+        return metrics, d_predicted, pulls, common.carried_states(spec, final)
 
     def _features(self, batch: Batch) -> tuple[Array, Any]:
         """The first layer's input, and the embedding's pullback."""
@@ -102,42 +97,37 @@ class ExplicitLearner(LearnerBase):
         if spec.input == "dense":
             return xp.asarray(inputs, dtype=self.dtype), None
         if spec.input == "one_hot":
-            return one_hot(xp, inputs, spec.input_size, self.dtype), None
-        return embedding(xp, self.parameters["embedding.weight"], inputs)
+            return feedforward.one_hot(xp, inputs, spec.input_size, self.dtype), None
+        return feedforward.embedding(xp, self.parameters["embedding.weight"], inputs)
 
     def _recur(
-        self,
-        x: Array,
-        batch: Batch,
-        noise: Noise,
-        carried: Arrays | None = None,
+        self, x: Array, batch: Batch, noise: Noise, carried: Arrays | None = None,
         save_for_backward: bool = True,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Outputs and last states of the layers, and their pullback."""
         spec, xp = self.spec, self.engine.xp
+
+        def amount(value: Any) -> Any:  # a probability as it is, draws in the learner's dtype
+            return xp.asarray(value, dtype=self.dtype) if isinstance(value, np.ndarray) else value
+
         layers = [layer_parameters(self.parameters, k) for k in range(spec.layers)]
-        zoneout = [p and single(self._amount(a) for a in p) for p in noise.zoneout]
+        zoneout = [p and single(map(amount, p)) for p in noise.zoneout]
         resets = None if batch.resets is None else xp.asarray(batch.resets)
         return run(
             self.engine, spec.core, layers, x, layer_states(spec, carried), spec.mechanism,
             resets=resets, zoneout=zoneout, impl=self.impl, save_for_backward=save_for_backward,
         )  # fmt: skip
 
-    def _amount(self, amount: Any) -> Any:
-        """A probability as it is, draws in the learner's dtype."""
-        if not isinstance(amount, np.ndarray):
-            return amount
-        return self.engine.xp.asarray(amount, dtype=self.dtype)
-
     def _head(self, x: Array, noise: Noise) -> tuple[Array, Any]:
         """ReLU layers and the output layer; the pullback returns (gradients, d_x)."""
         xp, pulls, names = self.engine.xp, [], self.spec.head_names()
         for k, (weight, bias) in enumerate(names):
-            x, pull_linear = linear(xp, self.parameters[weight], self.parameters[bias], x)
+            arrays = self.parameters[weight], self.parameters[bias]
+            x, pull_linear = feedforward.linear(xp, *arrays, x)
             pull_relu = None
             if k < len(self.spec.head):
                 mask = noise.dropout[k] if noise.dropout else None
-                x, pull_relu = relu_dropout(xp, x, self.spec.dropout, mask)
+                x, pull_relu = feedforward.relu_dropout(xp, x, self.spec.dropout, mask)
             pulls.append((k, pull_linear, pull_relu))
 
         def pullback(d_out: Array) -> tuple[Arrays, Array]:

@@ -5,6 +5,7 @@ state before step t; backward, ``cotangents`` (batch, hidden) are those of the s
 and become those of the state before it.
 """
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,19 +17,12 @@ from gatecore.cells import STATE_CANDIDATE
 Array = Any
 
 
-class Steps:
+class Steps(abc.ABC):
     """Base of the cells' time loops.
 
-    Parameters
-    ----------
-    xp : array namespace
-    layout : Layout
-    logits : array (time, batch, layout.width)
-        The projected input; overwritten by activations.
-    acquire : callable
-        As :class:`gatecore.backends.numpy.bptt.Layer` takes it.
-    zoneout : tuple, optional
-        Probabilities or masks (time, batch, hidden) in the order cell, hidden.
+    ``logits`` (time, batch, layout.width) are the projected input, overwritten by activations;
+    ``acquire`` is that of ``bptt.Layer``; ``zoneout`` has probabilities or masks (time, batch,
+    hidden) in the order cell, hidden.
     """
 
     bias: Array  # the GRU's b_n (hidden,)
@@ -82,13 +76,9 @@ class Steps:
         return outputs
 
     def scan_backward(
-        self,
-        engine: Any,
-        weights: Array,
-        factors: Array | None,
-        d_logits: Array,
+        self, engine: Any, weights: Array, factors: Array | None, d_logits: Array,
         d_outputs: Sequence[Array | None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """From the last state's ``cotangents`` to the first one's, in place, and ``d_logits``.
 
         ``d_outputs`` are the cotangents of what :meth:`scan` returned.
@@ -110,16 +100,13 @@ class Steps:
             xp.add(self.d_hidden, multiply(window[t]), out=self.d_hidden)
             self._reset(resets, t, cotangents)
 
+    @abc.abstractmethod
     def _forward(self, t: int, recurrent: Array) -> None:
         """From ``states[t]`` and its product with the weights (batch, rows) to the next states."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _backward(self, t: int, d_logits: Array) -> None:
-        """From the cotangents of the next states to those of the step's logits and old states.
-
-        The path through the recurrent weights is left to the caller.
-        """
-        raise NotImplementedError
+        """From the next states' cotangents to the logits' and, weights apart, the old states'."""
 
     def _reset(self, resets: list[Array | None], t: int, arrays: Sequence[Array]) -> None:
         if resets and resets[t] is not None:

@@ -23,20 +23,17 @@ struct Block {
 #endif
 };
 
-template <typename T>
-struct Sum {
+template <typename T> struct Sum {
     GATECORE_FUNCTION static T none() { return 0; }
     GATECORE_FUNCTION static T join(T a, T b) { return a + b; }
 };
 
-template <typename T>
-struct Largest {
+template <typename T> struct Largest {
     GATECORE_FUNCTION static T none() { return static_cast<T>(-1e30); }
     GATECORE_FUNCTION static T join(T a, T b) { return a < b ? b : a; }
 };
 
-template <typename T>
-struct Scan {
+template <typename T> struct Scan {
     T before;  // of the threads that come before this one
     T total;   // of all of them
 };

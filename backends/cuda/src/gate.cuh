@@ -13,8 +13,7 @@
 namespace gatecore {
 
 // A NaN stays one.
-template <typename T>
-GATECORE_FUNCTION T clamped(T x, T limit) {
+template <typename T> GATECORE_FUNCTION T clamped(T x, T limit) {
     return x > limit ? limit : x < -limit ? -limit : x;
 }
 
@@ -24,13 +23,9 @@ GATECORE_FUNCTION double exponential(double x) { return exp(clamped(x, 708.0)); 
 GATECORE_FUNCTION float tangent(float x) { return tanhf(x); }
 GATECORE_FUNCTION double tangent(double x) { return tanh(x); }
 
-template <typename T>
-GATECORE_FUNCTION T reciprocal(T x) {
-    return 1 / x;
-}
+template <typename T> GATECORE_FUNCTION T reciprocal(T x) { return 1 / x; }
 
-template <typename T>
-GATECORE_FUNCTION T select(T gate, T small, T large) {
+template <typename T> GATECORE_FUNCTION T select(T gate, T small, T large) {
     return gate < static_cast<T>(0.5) ? small : large;
 }
 

@@ -5,8 +5,7 @@
 
 namespace gatecore {
 
-template <typename T>
-struct Sequence {
+template <typename T> struct Sequence {
     // sizes
     long long time;
     long long batch;

@@ -13,7 +13,6 @@ namespace ISA {
 enum { NV = VL == 16 ? 4 : 2, MR = VL == 16 ? 7 : 6, PANEL = NV * VL };
 enum { INNER = 512 };  // rows of a panel that one pass takes: the left operand stays in the L1 cache
 
-
 // A matrix (depth, columns), packed panel by panel: [panel][depth][vectors of it][lane]. The last
 // panel holds as many vectors as it needs; lanes beyond the columns are 0.
 struct Packed {

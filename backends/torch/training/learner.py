@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from gatecore.backends.common.learner import LearnerBase, Noise
+from gatecore.backends.common.learner import GradientLearner, Noise
 from gatecore.backends.torch.training import distributed
 from gatecore.backends.torch.training.backbone import backbone, leaves, shaped
 from gatecore.backends.torch.training.trainable import TorchTrainable, norm
@@ -18,7 +18,7 @@ from gatecore.contracts.model import Batch, ModelSpec
 Tensors = dict[str, Tensor]
 
 
-class Learner(TorchTrainable, LearnerBase):
+class Learner(TorchTrainable, GradientLearner):
     """Trains a ``ModelSpec`` with Adam: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
     Equal seeds give the initial weights and the noise of the NumPy learner, and so its first
