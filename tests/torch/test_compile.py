@@ -55,9 +55,8 @@ def test_a_compiled_cell():
 
 def opened(layer):
     """The layer exported with time and batch left open."""
-    time, batch = torch.export.Dim("time", min=2), torch.export.Dim("batch", min=2)
-    shapes = ({0: time, 1: batch},)
-    return torch.export.export(layer.eval(), (torch.randn(5, 2, 3),), dynamic_shapes=shapes)
+    open_sizes = dict(enumerate(torch.export.Dim(name, min=2) for name in ("first", "second")))
+    return torch.export.export(layer.eval(), (torch.randn(5, 2, 3),), dynamic_shapes=(open_sizes,))
 
 
 @ITS_OWN
@@ -78,10 +77,11 @@ def test_exported_for_any_time_and_batch(make):
     not all(importlib.util.find_spec(n) for n in ("onnx", "onnxscript", "onnxruntime")),
     reason="onnx, onnxscript or onnxruntime is not installed",
 )
-def test_onnx_runs_another_length(tmp_path):
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_onnx_runs_another_length(tmp_path, batch_first):
     import onnxruntime
 
-    layer, x = LSTM(3, 4), torch.randn(9, 4, 3)
+    layer, x = LSTM(3, 4, batch_first=batch_first), torch.randn(9, 4, 3)
     path = tmp_path / "layer.onnx"
     torch.onnx.export(opened(layer), dynamo=True, verbose=False).save(path)
     session = onnxruntime.InferenceSession(path)

@@ -198,6 +198,26 @@ def test_layers_on_the_meta_device_are_loaded_tensor_by_tensor():
     LSTM(3, 4).load_state_dict(layer.state_dict())
 
 
+def test_parameters_alone_may_be_on_the_meta_device(monkeypatch):
+    # accelerate.init_empty_weights does this, and dispatches buffers with their values
+    def register(module, name, parameter):
+        module._parameters[name] = nn.Parameter(parameter.to("meta"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Module, "register_parameter", register)
+        layer = LSTM(3, 4)
+    assert layer.weight_ih_l0.is_meta
+    assert torch.equal(layer.mechanism_code, LSTM(3, 4).mechanism_code)
+
+
+def test_a_code_that_another_library_left_undefined_is_saved_as_it_is_meant():
+    layer = LSTM(3, 4)
+    layer.mechanism_code = torch.full_like(layer.mechanism_code, -4e13)
+    state = layer.state_dict()
+    assert torch.equal(state["mechanism_code"], LSTM(3, 4).mechanism_code)
+    LSTM(3, 4).load_state_dict(state)
+
+
 @pytest.mark.parametrize("name", ["standard", "UR"])
 def test_a_hook_renames_keys_before_the_check(name):
     def rename(module, state, prefix, *rest):

@@ -10,6 +10,7 @@ import json
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -76,17 +77,27 @@ class Stateful(nn.Module):
     def _record_mechanism(self) -> None:
         """Set the buffer that records the mechanism, in the parameters' dtype and device."""
         if not torch_compatible(self.core, self.mechanism):
-            code = encode(signature(self.core, self.mechanism))
-            self.register_buffer(KEY, next(self.parameters()).detach().new_tensor(code))
+            like = next(self.parameters())
+            # accelerate puts parameters alone on the meta device, and expects values in buffers
+            device = None if like.is_meta else like.device
+            code = torch.tensor(self._code(), dtype=like.dtype, device=device)
+            self.register_buffer(KEY, code)
+
+    def _code(self) -> list[float]:
+        return encode(signature(self.core, self.mechanism))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        code = self._buffers.get(KEY)
+        empty = next(self.parameters()).is_meta
         super()._apply(fn, recurse)
-        if code is not None and code.is_meta:  # to_empty leaves the values undefined
+        if empty:  # to_empty leaves the values undefined
             self._record_mechanism()
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        code = self._buffers.get(KEY)
+        # libraries that load tensor by tensor may have put anything there
+        if code is not None and has_values(code) and code.tolist() != self._code():
+            self._record_mechanism()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1], {})
         metadata["mechanism"] = self.mechanism.name
@@ -121,7 +132,7 @@ class Stateful(nn.Module):
         if code is not None or record is not None or like is not None:
             self._check_signature(_decoded(code, record), metadata.get("mechanism"))
         if KEY in self._buffers and like is not None:
-            state[prefix + KEY] = like.new_tensor(encode(signature(self.core, self.mechanism)))
+            state[prefix + KEY] = like.new_tensor(self._code())
         return state
 
     def _check_signature(self, recorded: str | None, saved: str | None) -> None:

@@ -78,13 +78,16 @@ def scan(call: Call) -> tuple[States, States]:
     """The same by torch's scan, which leaves the number of steps open when it is traced."""
     cell, params, resets, zoneout = call.cell, call.params, call.resets, call.zoneout or ()
     masks = {k: z for k, z in enumerate(zoneout) if isinstance(z, Tensor)}
+    batch = call.x.shape[1]
     xs = [cell.project(params, call.x), *([] if resets is None else [resets]), *masks.values()]
 
     def step(states: list[Tensor], now: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         reset = None if resets is None else now[1]
         at_step = dict(zip(masks, now[len(now) - len(masks) :], strict=True))
         amounts = tuple(at_step.get(k, z) for k, z in enumerate(zoneout)) or None
-        new = advance(cell, params, now[0], tuple(states), reset, amounts)
+        # the size names an open batch in the step, as AOTInductor needs
+        projected = now[0].expand(batch, -1)
+        new = advance(cell, params, projected, tuple(states), reset, amounts)
         return list(new), [s.clone() for s in new]  # scan forbids results that are one tensor
 
     from torch._higher_order_ops.scan import scan as torch_scan
