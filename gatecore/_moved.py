@@ -26,7 +26,7 @@ _TABLE = (  # former package, present package, modules: the name that stays, or 
     ("tasks", "tasks.sweeps", "sweeper=scheduler workers"),
     ("tasks", "tasks.reports", "report results=aggregate seeds=paired_statistics"),
     ("tasks", "tasks", "compare=cli.compare worlds=environments"),
-    ("tasks.cli", "tasks.cli", "errors=settings report=analysis"),
+    ("tasks.cli", "tasks.cli", "errors=settings report=analysis progress=results"),
     ("tasks.environments", "tasks.environments", "colours=maps"),
     ("tasks.worlds", "tasks.environments", "cartpole chain=memory_chain gym maps match"),
     ("tasks.worlds", "tasks.environments", "maze=t_maze pictures=animation saving=base"),

@@ -12,8 +12,7 @@ from typing import Any
 import click
 import rich.console
 
-from gatecore.tasks.cli.progress import label, train_with_progress
-from gatecore.tasks.cli.results import by_task, results_table
+from gatecore.tasks.cli.results import by_task, label, results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, reported_errors
 from gatecore.tasks.reports import report
 from gatecore.tasks.safe_files import replacing
@@ -42,16 +41,9 @@ def compare(
     Finished runs are reused and interrupted ones continued, so the same call resumes a comparison.
     The last line names the report (:mod:`gatecore.tasks.reports.report`) of all runs in ``out``.
 
-    Raises
-    ------
-    ConfigError
-        Two configurations would share a folder.
-    RunError
-        A folder holds a run of another configuration, or cannot be written; ``out`` is a run's
-        folder, or holds a picture but none of these runs, or a page that is no report. Nothing
-        has been trained.
-    Interrupted
-        After SIGINT or SIGTERM.
+    Raises ConfigError if two configurations would share a folder; RunError, before any training, if
+    a folder holds a run of another configuration or cannot be written, or ``out`` is a run's folder
+    or holds other files of the names to write; and Interrupted after SIGINT or SIGTERM.
     """
     _check(configs, out)
     runs = []

@@ -46,10 +46,7 @@ def reported_errors() -> Iterator[None]:
 def read_assignments(
     texts: Iterable[str], options: Mapping[str, Any], *, several: bool = False
 ) -> dict[str, Any]:
-    """The options that are not None, and the values of KEY=VALUE texts, by key.
-
-    Raises ConfigError for a text of another form, and for a key that occurs twice.
-    """
+    """The options that are not None, and the values of KEY=VALUE texts; ConfigError for others."""
     settings = {name: value for name, value in options.items() if value is not None}
     for text in texts:
         key, separator, value = text.partition("=")

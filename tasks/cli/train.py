@@ -9,8 +9,7 @@ import click
 import rich.console
 
 from gatecore.tasks.cli.compare import compare
-from gatecore.tasks.cli.progress import train_with_progress
-from gatecore.tasks.cli.results import results_table
+from gatecore.tasks.cli.results import results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, read_assignments, reported_errors
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
 
@@ -61,10 +60,7 @@ def train(
 
 
 def _further(task: str, words: Sequence[str]) -> Iterator[str]:
-    """Options named as settings of the task or the run, as KEY=VALUE; a lone ``--permute`` is true.
-
-    Raises click's error for any other option.
-    """
+    """Options named as settings, as KEY=VALUE (a lone ``--permute`` is true), or click's error."""
     of_task = TASKS[task].model_fields if task in TASKS else ()  # Config.of reports another task
     known = [*of_task, *(name for name in Config.model_fields if name not in ELSEWHERE)]
     rest = list(words)

@@ -2,18 +2,12 @@
 
 
 def register() -> None:
-    """Register ``gatecore/PassiveMatch-v0`` and ``gatecore/ActiveMatch-v0`` with gymnasium.
-
-    Importing :mod:`gatecore.tasks.environments.gym` does it.
-    """
+    """Register PassiveMatch-v0 and ActiveMatch-v0 with gymnasium, as importing ``.gym`` does."""
     import gymnasium
 
+    single = f"{__name__}.gym:MatchEnv"
+    vector = f"{__name__}.gym:MatchVectorEnv"
     for level in ("passive", "active"):
-        name = f"gatecore/{level.capitalize()}Match-v0"
+        name, settings = f"gatecore/{level.capitalize()}Match-v0", {"level": level}
         if name not in gymnasium.registry:
-            gymnasium.register(
-                name,
-                entry_point="gatecore.tasks.environments.gym:MatchEnv",
-                vector_entry_point="gatecore.tasks.environments.gym:MatchVectorEnv",
-                kwargs={"level": level},
-            )
+            gymnasium.register(name, single, vector_entry_point=vector, kwargs=settings)

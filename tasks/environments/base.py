@@ -42,10 +42,7 @@ class ArrayEnvironment(environment.Environment):
     def step(self, actions: Array) -> StepResult:
         """Take actions (size,), integers in 0..actions-1; replace episodes that end by new ones.
 
-        Raises
-        ------
-        TypeError, ValueError
-            Actions of another dtype or shape, or out of range.
+        Raises TypeError or ValueError for actions of another dtype or shape, or out of range.
         """
         reward, ended, score = self.advance(actions)
         self.renew(np.flatnonzero(ended))
@@ -71,12 +68,8 @@ class ArrayEnvironment(environment.Environment):
     def load_state_dict(self, state: Mapping[str, Any]) -> Array:
         """Continue from what :meth:`state_dict` returned; return the current observations.
 
-        The generator passed to :meth:`reset` is not changed: a new one continues.
-
-        Raises
-        ------
-        ValueError
-            A missing or unknown entry, or one of another shape or dtype.
+        The generator passed to :meth:`reset` is not changed: a new one continues. Raises ValueError
+        for a missing or unknown entry, or one of another shape or dtype.
         """
         expected = self.state_dict()
         if different := sorted(set(expected) ^ set(state)):

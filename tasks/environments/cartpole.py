@@ -13,10 +13,8 @@ _OBSERVED = (0, 2)  # position and angle, of position, velocity, angle, angular 
 
 def _delegated(name: str) -> Any:
     """An attribute of gymnasium's environment."""
-    return property(
-        lambda self: getattr(self._physics, name),
-        lambda self, value: setattr(self._physics, name, value),
-    )
+    return property(lambda self: getattr(self._physics, name),
+                    lambda self, value: setattr(self._physics, name, value))  # fmt: skip
 
 
 class CartPole(ArrayEnvironment):

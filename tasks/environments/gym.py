@@ -46,8 +46,8 @@ class _Rendered:
 class MatchEnv(_Rendered, gymnasium.Env):
     """One episode of :class:`gatecore.tasks.environments.match.Match`.
 
-    The last frame terminates an episode; nothing is truncated. ``info["score"]`` is the step's
-    contribution to the score.
+    The last frame terminates an episode; nothing is truncated; ``step`` after it raises
+    RuntimeError. ``info["score"]`` is the step's contribution to the score.
 
     Parameters
     ----------
@@ -57,11 +57,6 @@ class MatchEnv(_Rendered, gymnasium.Env):
         Pixels per cell, at least 1.
     **settings
         Match's parameters other than size.
-
-    Raises
-    ------
-    RuntimeError
-        From ``step`` after the end of an episode.
 
     Examples
     --------
@@ -74,8 +69,7 @@ class MatchEnv(_Rendered, gymnasium.Env):
     metadata = _METADATA
 
     def __init__(self, render_mode: str | None = None, scale: int = 16, **settings: Any) -> None:
-        spaces = self._make(1, render_mode, scale, settings)
-        self.observation_space, self.action_space = spaces
+        self.observation_space, self.action_space = self._make(1, render_mode, scale, settings)
         self._over = True
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> Reset:

@@ -85,17 +85,8 @@ def _bordered(rows: Sequence[str]) -> np.ndarray:
     return np.pad(np.array([list(row) for row in rows]), MARGIN, constant_values=" ").ravel()
 
 
-def inner(boards: np.ndarray) -> np.ndarray:
-    """Maps (..., HEIGHT, WIDTH) without the margin, of boards (..., CELLS)."""
-    grid = boards.reshape(*boards.shape[:-1], -1, STRIDE)
-    return grid[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-
-
 def first_actions(free: np.ndarray, goal: int) -> np.ndarray:
-    """The first action of a shortest path from each cell to ``goal``, int64 (CELLS,).
-
-    It is 0 at the goal and where there is no path; ``free`` (CELLS,) are the cells of paths.
-    """
+    """First actions, or 0, of shortest paths over ``free`` cells to ``goal``: int64 (CELLS,)."""
     actions, reached, queue = np.zeros(CELLS, int), {goal}, deque([goal])
     while queue:
         cell = queue.popleft()
@@ -109,11 +100,7 @@ def first_actions(free: np.ndarray, goal: int) -> np.ndarray:
 
 
 def resolve(colours: str | Sequence[tuple[int, int, int]] | None, pads: int) -> np.ndarray:
-    """The colours that ``pads`` pads are drawn from, uint8 (colours, 3); see :class:`Match`.
-
-    ValueError for an unknown name; for triples that are not integers 0..255, occur twice or are in
-    ``FIXED``; and for fewer colours than pads.
-    """
+    """The colours that ``pads`` pads are drawn from, uint8 (colours, 3); see :class:`Match`."""
     if colours is None:
         colours = "primary" if pads <= len(NAMED["primary"]) else "palette"
     if isinstance(colours, str):

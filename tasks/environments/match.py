@@ -8,7 +8,7 @@ import numpy as np
 from gatecore import _checks
 from gatecore.tasks.environments import maps
 from gatecore.tasks.environments.base import ArrayEnvironment, distinct_draws
-from gatecore.tasks.environments.maps import APPLE, CELLS, FLOOR, PADS, PLAYER, VIEW, WALL
+from gatecore.tasks.environments.maps import APPLE, CELLS, FLOOR, MARGIN, PADS, PLAYER, VIEW, WALL
 
 EXPLORE, DISTRACTOR, REWARD = range(3)
 
@@ -171,7 +171,7 @@ class Match(ArrayEnvironment):
         """The contents of a map's cells, with the player: (HEIGHT, WIDTH)."""
         contents = self.board[episode].copy()
         contents[self.position[episode]] = PLAYER
-        return maps.inner(contents)
+        return contents.reshape(-1, maps.STRIDE)[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     def _walk(self, actions: np.ndarray) -> np.ndarray:
         """Move the players; return the contents of their cells."""

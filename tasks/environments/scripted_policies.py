@@ -62,14 +62,9 @@ def play(
         A policy: it takes the environment, and returns a function of a generator that returns
         actions (size,) for the current state.
     episodes : int
-        At least 1.
+        At least 1; TypeError or ValueError otherwise.
     rng : numpy.random.Generator or int
         The source of the environment's and the policy's random numbers.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``episodes`` that is not an integer, or below 1.
 
     Examples
     --------

@@ -43,9 +43,8 @@ class Adding(GeneratedTask):
     length: int = Field(2000, ge=2, le=1_000_000, description="N, the steps of a sequence")
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(
-            input="dense", input_size=2, output_size=1, read=1, loss="squared_error", **model
-        )
+        return ModelSpec(input="dense", input_size=2, output_size=1, read=1, loss="squared_error",
+                         **model)  # fmt: skip
 
     def sample(self, rng: np.random.Generator, size: int) -> Batch:
         """Inputs (N, size, 2), float32: values and markers; targets (1, size, 1)."""

@@ -36,11 +36,7 @@ class AgentTask(SampledTask):
     episode depends on the actions.
 
     A subclass defines ``name``, ``presets``, ``title``, :meth:`environment` and ``baselines``.
-
-    Raises
-    ------
-    ValueError
-        From :meth:`spec`, for zoneout or dropout, which an agent does not have.
+    :meth:`spec` raises ValueError for zoneout or dropout, which an agent does not have.
     """
 
     score: ClassVar = "score"
@@ -73,9 +69,8 @@ class AgentTask(SampledTask):
     def learner(
         self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int
     ) -> Any:
-        rollout = None
-        if self.unroll is not None:
-            rollout = EpisodeBatch(self.environment(batch_size), (seed, 3))
+        truncated = self.unroll is not None
+        rollout = EpisodeBatch(self.environment(batch_size), (seed, 3)) if truncated else None
         return backend.Agent(spec, rollout, seed=seed, dtype=dtype, betas=self.betas)
 
     def draw(self, stream: Stream, seed: int, index: int, size: int) -> EpisodeBatch:

@@ -194,10 +194,8 @@ class SampledTask(Task):
 
     def held_out(self, stream: Stream, seed: int, size: int) -> list[Any]:
         total = self.test_size if stream is Stream.TEST else self.validation_size
-        return [
-            self.draw(stream, seed, k, min(size, total - start))
-            for k, start in enumerate(range(0, total, size))
-        ]
+        sizes = [min(size, total - start) for start in range(0, total, size)]
+        return [self.draw(stream, seed, index, count) for index, count in enumerate(sizes)]
 
 
 class GeneratedTask(SampledTask):

@@ -1,4 +1,4 @@
-"""Errors about data files: the file's name, what was found, and what was expected."""
+"""Errors about data files: the file's name, its defect, and the expected content."""
 
 import contextlib
 from collections.abc import Iterator

@@ -36,8 +36,7 @@ class Forgetting(Adding):
     name: ClassVar = "forgetting"
     title_format: ClassVar = "Forgetting, N={length}, gates from σ({forget_bias:g})"
     presets: ClassVar = {
-        "quick": dict(length=100, hidden_size=64, batch_size=32, learning_rate=1e-3, steps=2000,
-                      evaluate_every=100, checkpoint_every=500, threads=1),
+        "quick": dict(Adding.presets["quick"], learning_rate=1e-3),
         "paper": dict(length=500, hidden_size=64, batch_size=32, learning_rate=1e-4, steps=10_000,
                       evaluate_every=200, checkpoint_every=500),
     }  # fmt: skip
@@ -48,11 +47,8 @@ class Forgetting(Adding):
     def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:
         if mechanism.activation != "sigmoid" or mechanism.auxiliary == "master":
             kind = "master" if mechanism.auxiliary == "master" else "cumax"
-            raise ValueError(
-                f"mechanism {mechanism.name!r} cannot run forgetting: no constant bias brings its "
-                f"{kind} gates to σ({self.forget_bias:g}); choose standard or R (C and U start "
-                "as standard here, CR and UR as R)"
-            )
-        return {
-            "initial": "constant", "forget_bias": self.forget_bias, "refine_bias": "neutral",
-        }  # fmt: skip
+            raise ValueError(f"mechanism {mechanism.name!r} cannot run forgetting: no constant "
+                             f"bias brings its {kind} gates to σ({self.forget_bias:g}); choose "
+                             "standard or R (C and U start as standard here, CR and UR as "
+                             "R)")  # fmt: skip
+        return dict(initial="constant", forget_bias=self.forget_bias, refine_bias="neutral")

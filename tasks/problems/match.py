@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gatecore.tasks.environments import scripted_policies
+from gatecore.tasks.environments import scripted_policies as scripted
 from gatecore.tasks.environments.maps import FIXED
 from gatecore.tasks.environments.match import Match
 from gatecore.tasks.problems.agent_task import AgentTask
@@ -46,9 +46,8 @@ class VisualMatch(AgentTask):
                       steps=100_000, evaluate_every=500, checkpoint_every=500),
     }  # fmt: skip
 
-    level: Literal["passive", "active"] = Field(
-        "passive", description="passive: the colour is in view; active: it has to be found"
-    )
+    level: Literal["passive", "active"] = Field("passive", description="passive: the colour is in "
+                                                "view; active: it has to be found")  # fmt: skip
     apples: Weight = Field(0.0, description="reward of an apple")
     explore: int = Field(15, ge=1, le=100_000, description="frames of the first phase")
     distractor: int = Field(90, ge=0, le=100_000, description="frames of the second phase")
@@ -107,14 +106,8 @@ class VisualMatch(AgentTask):
 
 @functools.lru_cache(maxsize=16)
 def _baselines(task: VisualMatch) -> dict[str, Scores]:
+    policies = {"random walk": scripted.random_walk, "always choosing": scripted.always_choosing,
+                PERFECT: scripted.perfect}  # fmt: skip
     environment = task.environment(_PARALLEL)
-    policies = {
-        "random walk": scripted_policies.random_walk,
-        "always choosing": scripted_policies.always_choosing,
-        PERFECT: scripted_policies.perfect,
-    }
-    scores = {
-        name: scripted_policies.play(environment, policy, _EPISODES, rng=0)
-        for name, policy in policies.items()
-    }
+    scores = {k: scripted.play(environment, v, _EPISODES, rng=0) for k, v in policies.items()}
     return {name: {"score": float(values.mean(dtype=float))} for name, values in scores.items()}

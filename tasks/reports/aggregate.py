@@ -15,11 +15,7 @@ from gatecore.tasks.reports.trial import Score, Trial
 class Variant:
     """The runs of one kind of gates within a group, of all learning rates and seeds.
 
-    Parameters
-    ----------
-    label : str
-        The mechanism's name, with the fields that tell it from others of that name.
-    trials : tuple of Trial
+    Its ``label`` is the mechanism's name, with the fields that tell it from others of that name.
     """
 
     label: str
@@ -93,18 +89,10 @@ class Variant:
 class Group:
     """Runs that differ in gates, learning rate and seed alone.
 
-    Parameters
-    ----------
-    title : str
-        The task's, with its most important settings.
-    settings : mapping
-        All settings that the runs share, by dotted names.
-    differing : mapping
-        Those of them by which groups of one title differ.
-    variants : tuple of Variant
-        One for each kind of gates.
-    baselines : mapping of name to scores
-        The memoryless baselines.
+    ``title`` is the task's, with its most important settings; ``settings`` maps the dotted names of
+    all settings that the runs share to their values, and ``differing`` has those by which groups of
+    one title differ; ``variants`` has a :class:`.Variant` for each kind of gates, and ``baselines``
+    the scores of each memoryless baseline by its name.
     """
 
     title: str
@@ -156,16 +144,7 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All results of a folder.
-
-    Parameters
-    ----------
-    name : str
-        The folder's.
-    groups : tuple of Group
-    notes : tuple of Note
-        Folders that were left out.
-    """
+    """All results of a folder of this ``name``; ``notes`` are about folders that were left out."""
 
     name: str
     groups: tuple[Group, ...]
@@ -178,12 +157,10 @@ class Report:
 
     def environments(self) -> dict[str, list[str]]:
         """The software and hardware, each with its values over all runs."""
-        values: dict[str, list[str]] = {}
-        for trial in self.trials:
-            for key, value in trial.run.environment.items():
-                if (text := _text(value)) not in values.setdefault(str(key), []):
-                    values[str(key)].append(text)
-        return values
+        values: dict[str, dict[str, None]] = {}  # of each key, its distinct values in order
+        for key, value in (item for trial in self.trials for item in trial.run.environment.items()):
+            values.setdefault(str(key), {})[_text(value)] = None
+        return {key: list(texts) for key, texts in values.items()}
 
 
 def median(values: Iterable[float | None]) -> float | None:

@@ -21,18 +21,10 @@ VARIED = ("seed", "learning_rate")  # within a group, with all of the mechanism'
 
 
 def read(folder: str | os.PathLike[str]) -> Report:
-    """Read all runs below a folder.
+    """Read all runs below a folder, except in hidden folders; it may be a run's folder itself.
 
-    Parameters
-    ----------
-    folder : path
-        Searched recursively, except hidden folders; it may be a run's folder itself.
-
-    Returns
-    -------
-    Report
-        Its ``groups`` hold runs that differ in gates, learning rate and seed alone, its ``notes``
-        the folders that could not be read or contradict themselves, with the reason.
+    The ``groups`` of the :class:`.Report` hold runs that differ in gates, learning rate and seed
+    alone, its ``notes`` the folders that could not be read or contradict themselves, with a reason.
 
     Raises
     ------

@@ -95,9 +95,8 @@ def _test(trial: Trial) -> str:
 
 def _accuracy(variant: Variant) -> float | None:
     """The median test accuracy, if that is not the score."""
-    if variant.score.name == "accuracy":
-        return None
-    return median(trial.tested.get("accuracy") for trial in variant.chosen)
+    accuracies = (trial.tested.get("accuracy") for trial in variant.chosen)
+    return None if variant.score.name == "accuracy" else median(accuracies)
 
 
 def _metric(value: float | None, name: str) -> str:

@@ -14,18 +14,10 @@ ENOUGH = 6  # seeds: with fewer, all signs agree by chance in more than 5 % of e
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The scores of one set of runs less those of another, on their common seeds.
+    """The scores of one set of runs less those of another, on their common ``seeds``.
 
-    Parameters
-    ----------
-    seeds : tuple of int
-        The common seeds.
-    mean : float
-        The mean difference, in units of the score.
-    low, high : float
-        Its 95 % bootstrap interval.
-    chance : float
-        The p-value of the exact sign-flip test, in [2^(1 − seeds), 1].
+    ``mean`` is the mean difference in units of the score, ``low`` and ``high`` its 95 % bootstrap
+    interval, and ``chance`` the p-value of the exact sign-flip test, in [2^(1 − seeds), 1].
     """
 
     seeds: tuple[int, ...]
@@ -46,21 +38,12 @@ class Difference:
 
 
 def compare(scores: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
-    """The difference of two sets of runs.
+    """The difference of two sets of runs, mappings of seed to score; None without a common seed.
 
     The interval is the percentile bootstrap of the mean paired difference, 9999 resamples of the
     seeds. With three seeds it reaches from the smallest to the largest difference, since a
     resample is three times the smallest in 1 of 27 cases. So it excludes 0 when all three agree in
     sign, which happens by chance in 1 of 4 experiments.
-
-    Parameters
-    ----------
-    scores, others : mapping of seed to score
-
-    Returns
-    -------
-    Difference or None
-        None without a common seed.
 
     Examples
     --------

@@ -101,8 +101,7 @@ def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         assert isinstance(figure, Figure)
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
+    text = "<svg" + stream.getvalue().partition("<svg")[2]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", text)

@@ -1,7 +1,4 @@
-"""The paper's results: Tables 2 and 3, and the perplexities of Table 6a.
-
-Values are strings as printed, with an asterisk for each of the three seeds that diverged.
-"""
+"""The paper's Tables 2, 3 and 6a as printed, with an asterisk for each of 3 diverged seeds."""
 
 import dataclasses
 from collections.abc import Mapping

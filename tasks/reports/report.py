@@ -16,18 +16,9 @@ _MARK = b'<meta name="generator" content="gatecore '
 
 
 def write(report: Report, out: str | os.PathLike[str]) -> Path:
-    """Write report.html, results.json and results.csv.
+    """Write report.html, results.json and results.csv to the folder ``out``, made if missing.
 
-    Parameters
-    ----------
-    report : Report
-    out : path
-        A folder; made if it does not exist.
-
-    Returns
-    -------
-    Path
-        The page's. Equal runs give an equal page, byte for byte.
+    Return the page's path. Equal runs give an equal page, byte for byte.
 
     Raises
     ------
@@ -44,8 +35,7 @@ def write(report: Report, out: str | os.PathLike[str]) -> Path:
     """
     from gatecore.tasks.reports.html import render  # matplotlib and Jinja take a second to load
 
-    out = Path(out)
-    check_free(out)
+    check_free(out := Path(out))
     with output_folder(out):
         out.mkdir(parents=True, exist_ok=True)
     texts = {TABLE: table(report), DATA: data(report), PAGE: render(report)}

@@ -147,7 +147,7 @@ def test_ctrl_c_outside_the_loop_exits_with_130(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gatecore.tasks.cli.progress.train", interrupt)
+    monkeypatch.setattr("gatecore.tasks.cli.results.train", interrupt)
     result = run("train", "copying", "--out", "never")
     assert (result.exit_code, "Traceback" in result.output) == (130, False)
     assert result.output == "Stopped.\n"

@@ -9,7 +9,7 @@ import rich.console
 from gatecore import Gate
 from gatecore.analysis import figures
 from gatecore.tasks import load_run, train
-from gatecore.tasks.cli import compare, progress
+from gatecore.tasks.cli import compare, results
 from gatecore.tasks.cli.results import results_table
 from gatecore.tasks.training.atomic_files import RunError
 from gatecore.tasks.training.config import ConfigError
@@ -108,7 +108,7 @@ def test_an_interrupted_job_continues(done, tmp_path, monkeypatch):
 
         return train(config, folder, on_step=watch, **settings)
 
-    monkeypatch.setattr(progress, "train", stop_the_second)
+    monkeypatch.setattr(results, "train", stop_the_second)
     with pytest.raises(Interrupted, match="stopped at step 7 of 12"):
         compare.compare(job(), tmp_path, Recorder().console)
     again = compare.compare(job(), tmp_path, Recorder().console)
@@ -125,7 +125,7 @@ def test_a_folder_with_runs_of_another_config_is_an_error_and_unchanged(done):
 
 
 def never_trained(monkeypatch):
-    monkeypatch.setattr(progress, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(results, "train", lambda *_, **__: pytest.fail("it trained"))
 
 
 def test_a_run_of_another_config_is_an_error_before_training(done, tmp_path, monkeypatch):

@@ -201,8 +201,7 @@ def load(path: Path, source: Source, level: str, min_count: int, limit: int | No
         with _locked(folder):
             if _read(folder, content) is None:
                 _make(folder, source, numbering(level, source.kind), min_count, limit, content)
-    corpus = _read(folder, content)
-    if corpus is None:
+    if (corpus := _read(folder, content)) is None:
         raise DataError(folder, "damaged files", "what was just written there")
     return corpus
 

@@ -63,7 +63,10 @@ def find(path: Path) -> Source:
         nested = (file for folder in entries for file in sorted(folder.rglob("*.txt")))
         candidates = list(nested) if "/" in layout else entries
         if files := _match(path, candidates, pattern):
-            _check_complete(path, layout, files)
+            for stream in (stream for stream in Stream if stream not in files):
+                present = ", ".join(file.name for some in files.values() for file in some[:2])
+                expected = " or ".join(layout.replace("{}", name) for name in _SPLITS[stream])
+                raise DataError(path, f"{present}, but no {stream.name.lower()} split", expected)
             return Source(kind, files)
     texts = sorted(path.rglob("*.txt"))
     if len(texts) < 10:
@@ -79,15 +82,6 @@ def _match(path: Path, candidates: list[Path], pattern: str) -> dict[Stream, lis
         files = [f for f in candidates if form.fullmatch(f.relative_to(path).as_posix())]
         splits[stream] = [file for file in files if file.is_file()]
     return {stream: files for stream, files in splits.items() if files}
-
-
-def _check_complete(path: Path, layout: str, files: Mapping[Stream, list[Path]]) -> None:
-    """Raise DataError for a split without files."""
-    for stream, names in _SPLITS.items():
-        if stream not in files:
-            present = ", ".join(file.name for some in files.values() for file in some[:2])
-            expected = " or ".join(layout.replace("{}", name) for name in names)
-            raise DataError(path, f"{present}, but no {stream.name.lower()} split", expected)
 
 
 def tenths(articles: list[Any]) -> dict[Stream, list[Any]]:
@@ -109,7 +103,10 @@ def _blocks(path: Path) -> Iterator[str]:
         try:
             while text := file.read(BLOCK):
                 rest += text
-                if end := _last_break(rest):
+                end = rest.rfind("\n") + 1
+                if not end and len(rest) >= BLOCK:  # a line longer than a block: cut at a space
+                    end = rest.rfind(" ") + 1 or len(rest) - 1
+                if end:
                     yield rest[:end].replace("\r\n", "\n")
                     rest, last = rest[end:], rest[end - 1]
         except UnicodeDecodeError as error:
@@ -119,14 +116,6 @@ def _blocks(path: Path) -> Iterator[str]:
             raise DataError(path, f"{byte}, which is not UTF-8", "UTF-8 text") from error
     if not (rest or last).endswith("\n"):
         yield rest + "\n"
-
-
-def _last_break(text: str) -> int:
-    """Where to cut: after the last line's end; within a line longer than a block, at a space."""
-    end = text.rfind("\n") + 1
-    if end or len(text) < BLOCK:
-        return end
-    return text.rfind(" ") + 1 or len(text) - 1
 
 
 def _articles(texts: Iterable[str]) -> Iterator[Piece]:
@@ -142,7 +131,6 @@ def _articles(texts: Iterable[str]) -> Iterator[Piece]:
 def _rows(path: Path) -> Iterator[str]:
     """The lines of a parquet file's column ``text``, some rows at a time."""
     try:
-        import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise missing(error, "language") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import math
 import os
 import zlib
@@ -72,11 +73,9 @@ def cifar10(folder: Path) -> tuple[Images, Images]:
 
 def _find(folder: Path, names: list[str]) -> Path:
     """The first existing file, plain or compressed, in ``folder`` or a usual subfolder."""
-    for subfolder in _SUBFOLDERS:
-        for name in names:
-            for path in (folder / subfolder / name, folder / subfolder / f"{name}.gz"):
-                if path.is_file():
-                    return path
+    for subfolder, name, suffix in itertools.product(_SUBFOLDERS, names, ("", ".gz")):
+        if (path := folder / subfolder / f"{name}{suffix}").is_file():
+            return path
     raise DataError(folder, f"no {names[0]}", f"a file {' or '.join(names)}, plain or .gz")
 
 

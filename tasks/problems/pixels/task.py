@@ -53,12 +53,8 @@ class Pixels(Task):
     does not state, and we infer: the class is read from the last step only, through the ReLU layer
     of 256; p is a gather; clipping by the gradient's global norm. Ours are ``quick``, the digits
     and their split (14:3:3 of each class), the validation set (the last sixth of MNIST's training
-    images, the last tenth of CIFAR-10's), and that a batch may straddle two epochs.
-
-    Raises
-    ------
-    DataError
-        When data are first read: a file is missing or damaged.
+    images, the last tenth of CIFAR-10's), and that a batch may straddle two epochs. A missing or
+    damaged file raises DataError when data are first read.
 
     Examples
     --------
@@ -94,9 +90,8 @@ class Pixels(Task):
         """The preset's values; sizes and steps depend on the data, the zoneout on the core."""
         values = dict(cls.presets[name])
         data = settings.get("data", "digits")
-        if data not in _DATASETS:
+        if (dataset := _DATASETS.get(data)) is None:
             return values  # the task refuses it
-        dataset = _DATASETS[data]
         if name.startswith("table3"):
             values["hidden_size"] = dataset.hidden_size
         if name == "table3-zoneout":
@@ -135,14 +130,14 @@ class Pixels(Task):
         return Images(*(part[:count] for part in images))
 
     def baselines(self) -> dict[str, Scores]:
-        """Class frequencies, and class frequencies given the last pixel."""
+        """Class frequencies, and those given the last pixel, in 17 levels a channel."""
         train, test = self.images(Stream.TRAIN), self.images(Stream.TEST)
-        pixels = [_levels(part.pixels[:, -1]) for part in (train, test)]
+        levels = [np.round(16 * _scaled(part.pixels[:, -1])).astype(int) for part in (train, test)]
+        pixels = [level @ 17 ** np.arange(level.shape[1]) for level in levels]  # one integer each
         labels = train.labels, test.labels
-        return {
-            name: frequency_scores(zip([k * p for p in pixels], labels, strict=True), CLASSES)
-            for k, name in enumerate(("most frequent class", "last pixel alone"))
-        }
+        contexts = {"most frequent class": [0 * p for p in pixels], "last pixel alone": pixels}
+        return {name: frequency_scores(zip(parts, labels, strict=True), CLASSES)
+                for name, parts in contexts.items()}  # fmt: skip
 
 
 def bit_reversal(n: int) -> np.ndarray:
@@ -170,12 +165,6 @@ def _batch(images: Images, chosen: np.ndarray | slice) -> Batch:
 
 def _scaled(pixels: np.ndarray) -> np.ndarray:
     return pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
-
-
-def _levels(pixels: np.ndarray) -> np.ndarray:
-    """Brightness of pixels (images, channels), in 17 levels a channel, as one integer each."""
-    levels = np.round(16 * _scaled(pixels)).astype(int)
-    return levels @ 17 ** np.arange(levels.shape[1])
 
 
 @functools.lru_cache(maxsize=4)

@@ -25,10 +25,8 @@ class Grammar(NamedTuple):
     forced: bool  # teacher forcing: whether the model reads the target while it answers
 
 
-# --- santoro: literals of equal length, and forms of one expression ------------------------------
-
-
 def _santoro(draw: Draw, operations: Operations, length: int, nesting: int) -> tuple[str, str]:
+    """One expression with literals of equal length."""
     lowest = 10 ** (length - 1)
 
     def literal() -> int:
@@ -66,11 +64,8 @@ def _repeat(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Te
     return value + times * other, f"x={text}for[{times}]x+={other}"
 
 
-# --- zaremba: statements, variables, and an expression to print ----------------------------------
-
-
 class _Script:
-    """A program under construction: its lines, the unused variables, and the last result."""
+    """A program of zaremba under construction: its statements, unused variables, last result."""
 
     def __init__(self, draw: Draw, length: int) -> None:
         self.draw, self.largest, self.few = draw, 10**length, 4 * length
@@ -146,24 +141,16 @@ def _if(script: _Script) -> Term:
 
 GRAMMARS = {
     "santoro": Grammar(
-        symbols="0123456789+-*=()[]<>xefilors",
-        answers="0123456789",
-        categories={
-            "addition": (_add,),
-            "control": (_choose, _repeat),
-            "program": (_add, _subtract, _multiply, _choose, _repeat),
-        },
-        program=_santoro,
-        longest=lambda length, nesting: length + 1,
-        forced=False,
+        symbols="0123456789+-*=()[]<>xefilors", answers="0123456789",
+        categories={"addition": (_add,), "control": (_choose, _repeat),
+                    "program": (_add, _subtract, _multiply, _choose, _repeat)},
+        program=_santoro, longest=lambda length, nesting: length + 1, forced=False,
     ),
     "zaremba": Grammar(
-        symbols="0123456789+-*=()<>:;#@ abcdefghijlnoprstx",
-        answers="0123456789-.",
+        symbols="0123456789+-*=()<>:;#@ abcdefghijlnoprstx", answers="0123456789-.",
         categories={"program": (_pair, _small_product, _same, _variable, _loop, _if)},
-        program=_zaremba,
+        program=_zaremba, forced=True,
         # an operation multiplies its largest operand by at most 4·length + 1; sign and end mark
         longest=lambda length, nesting: len(str(10**length * (4 * length + 1) ** nesting)) + 2,
-        forced=True,
     ),
-}
+}  # fmt: skip
