@@ -17,6 +17,7 @@ _TABLE = (  # former package, present package, modules: the name that stays, or 
     ("backends.torch.nn", "backends.torch.nn", "subclass=convert"),
     ("backends.torch.rl", "backends.torch.rl", "reconstruction=actor_critic"),
     ("backends.torch.rl", "backends.torch.rl", "truncated_rollout=rollout"),
+    ("backends.torch.sequence", "backends.torch.sequence", "signature=call"),
     ("tasks", "tasks.problems", "adding copying forgetting match task=base agents=agent_task"),
     ("tasks", "tasks.problems", "games=small_agent_tasks data=data_files"),
     ("tasks", "tasks.problems.pixels", "pixels=task images=image_files"),

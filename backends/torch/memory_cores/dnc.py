@@ -147,7 +147,7 @@ class DNC(MemoryCore):
         """The reads (batch, R, W), and the memory's next state."""
         parts = self.interface(hidden).split(self._sizes, -1)
         read_keys, read_strengths, write_key, write_strength, vector, *gates, modes = parts
-        erase, free, allocation, writing = (part.sigmoid() for part in gates)
+        erase, free, allocation, writing = map(torch.sigmoid, gates)
         usage = usage + (1 - usage) * write_weights.detach()
         usage = usage * (1 - free.unsqueeze(-1) * read_weights).prod(1)
         by_content = content(memory, write_key.unsqueeze(1), write_strength).squeeze(1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gatecore import _checks, mechanisms
 from gatecore.backends.torch.nn.checkpoint import Stateful
-from gatecore.backends.torch.nn.parameters import initialise, merge_biases, shapes
+from gatecore.backends.torch.nn.parameters import initialise, merge_biases
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
@@ -30,9 +30,13 @@ class RecurrentModule(Stateful, Generic[State]):
         self, cell: Cell, bias: bool, proj_size: int = 0, suffix: str = "", **factory: Any
     ) -> None:
         """Add a cell and its parameters, uninitialized."""
+        rows, width = cell.rows, cell.hidden_size
+        shapes = {"weight_ih": (rows, cell.input_size), "weight_hh": (rows, proj_size or width)}
+        biases = {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
+        projection = {"weight_hr": (proj_size, width)} if proj_size else {}
         self._cells.append(cell)
         self._names.append({})
-        for name, shape in shapes(cell, bias, proj_size).items():
+        for name, shape in {**shapes, **biases, **projection}.items():  # in torch's order
             self._names[-1][name] = full_name = name + suffix
             value = torch.empty(shape, **factory)
             if name == "bias_hh" and not (self.two_biases or "bias_n" in cell.parameter_shapes()):

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from gatecore import mechanisms
-from gatecore.backends.torch.sequence.signature import TORCH_SIGNATURES, signature
+from gatecore.backends.torch.sequence.call import TORCH_SIGNATURES, signature
 from gatecore.mechanisms import MECHANISMS, Mechanism
 
 KEY = "mechanism_code"

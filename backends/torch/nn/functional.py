@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gatecore import mechanisms
 from gatecore.backends.torch.sequence import dispatch
+from gatecore.backends.torch.sequence.call import cell_of, signature
 from gatecore.backends.torch.sequence.run import run
-from gatecore.backends.torch.sequence.signature import cell_of, signature
 from gatecore.mechanisms import Mechanism
 
 Params = Mapping[str, Tensor]

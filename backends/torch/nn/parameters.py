@@ -30,16 +30,6 @@ def slot_rows(cell: Cell) -> dict[str, slice]:
     return rows
 
 
-def shapes(cell: Cell, bias: bool, proj_size: int = 0) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one layer's parameters, in torch's order."""
-    width, rows = cell.hidden_size, cell.rows
-    result: dict[str, tuple[int, ...]] = {
-        "weight_ih": (rows, cell.input_size), "weight_hh": (rows, proj_size or width),
-    }  # fmt: skip
-    result |= {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
-    return result | ({"weight_hr": (proj_size, width)} if proj_size else {})
-
-
 @torch.no_grad()
 def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
     """Weights U(−1/√d, 1/√d), the mechanism's biases in ``bias_ih``, zeros in ``bias_hh``."""
@@ -47,11 +37,10 @@ def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         if name.startswith("weight"):
             nn.init.uniform_(value, -bound, bound)
-    if "bias_ih" not in weights or not has_values(weights["bias_ih"]):
-        return
-    biases = cell.mechanism.biases(cell.core, cell.hidden_size, generator())
-    weights["bias_ih"].copy_(torch.from_numpy(np.concatenate(list(biases.values()))))
-    weights["bias_hh"].zero_()
+    if "bias_ih" in weights and has_values(weights["bias_ih"]):
+        biases = cell.mechanism.biases(cell.core, cell.hidden_size, generator())
+        weights["bias_ih"].copy_(torch.from_numpy(np.concatenate(list(biases.values()))))
+        weights["bias_hh"].zero_()
 
 
 def layer_params(

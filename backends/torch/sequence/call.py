@@ -1,12 +1,22 @@
-"""The arguments of one run of a layer over a sequence."""
+"""The arguments of one run of a layer over a sequence, and the signature of its cell.
 
+The signature is all that a cell's results depend on but for the sizes, as a string, which operators
+and checkpoints carry. Mechanisms that differ in their initial biases alone ("standard", "U", "C")
+have equal signatures: their weights interchange.
+"""
+
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gatecore.cells import Cell
+from gatecore.cells import CELLS, Cell
+from gatecore.mechanisms import Mechanism
+
+# of the layers of torch.nn, whose states name no mechanism
+TORCH_SIGNATURES = {"lstm": "lstm sigmoid none 1", "gru": "gru sigmoid none 1"}
 
 
 class Call(NamedTuple):
@@ -84,3 +94,19 @@ def zero_states(cell: Cell, x: Tensor, proj_size: int = 0) -> tuple[Tensor, ...]
     """Initial states of zeros, no two the same tensor: torch's scan forbids aliases."""
     widths = (proj_size or cell.hidden_size, cell.hidden_size)[: len(cell.state_names)]
     return tuple(x.new_zeros(x.shape[1], width) for width in widths)
+
+
+def signature(core: str, mechanism: Mechanism) -> str:
+    """Core, activation, auxiliary gate and downsizing, for example "lstm sigmoid refine 1"."""
+    downsize = mechanism.downsize if mechanism.auxiliary == "master" else 1
+    return f"{core} {mechanism.activation} {mechanism.auxiliary} {downsize}"
+
+
+@functools.lru_cache(maxsize=256)
+def cell_of(signature: str, input_size: int, hidden_size: int) -> Cell:
+    """A cell of this signature."""
+    core, activation, auxiliary, downsize = signature.split()
+    mechanism = Mechanism(
+        name=signature, activation=activation, auxiliary=auxiliary, downsize=int(downsize)
+    )
+    return CELLS[core](input_size, hidden_size, mechanism)

@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from gatecore.backends.torch.sequence.call import Call, active
-from gatecore.backends.torch.sequence.signature import cell_of, signature
+from gatecore.backends.torch.sequence.call import Call, active, cell_of, signature
 
 Values = dict[str, Any]  # of an operator's fields, by name
 
