@@ -6,6 +6,7 @@ a death affects one trial, and a worker of a cluster survives a trial that runs 
 process trains while its standard input is open: it stops with a checkpoint when that is closed.
 """
 
+import asyncio
 import concurrent.futures
 import contextlib
 import json
@@ -177,11 +178,21 @@ def connected(address: str) -> Iterator[Any]:
         import distributed
     except ModuleNotFoundError as error:
         raise ConfigError(str(missing(error, "sweeps"))) from error
+
+    async def identity() -> None:  # a client would wait for a silent scheduler without end
+        arguments = distributed.Security().get_connection_args("client")
+        rpc = distributed.rpc(address, connection_args=arguments, deserialize=False)
+        async with rpc as scheduler:
+            await asyncio.wait_for(scheduler.identity(), ANSWER)
+
     try:
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:  # here a loop may be running
+            thread.submit(asyncio.run, identity()).result()
         client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
-        raise ConfigError(f"dask={address!r}: no scheduler answers there; an address looks like "
-                          "tcp://host:8786") from error  # fmt: skip
+    except (OSError, ValueError, TypeError, MemoryError, RuntimeError) as error:
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""  # a timeout has none
+        raise ConfigError(f"dask={address!r}: no scheduler answers there within {ANSWER:g} s{why}"
+                          "; an address looks like tcp://127.0.0.1:8786") from error  # fmt: skip
     logger = logging.getLogger("distributed.client")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it logs a lost scheduler with tracebacks

@@ -1,12 +1,15 @@
 """Running sweeps: deaths, failures, signals, shared folders, the command and its display."""
 
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 import rich.console
@@ -198,6 +201,32 @@ def test_an_address_without_a_scheduler_is_an_error_before_training(tmp_path):
     for address, line in zip(addresses, done.stdout.splitlines(), strict=True):
         assert line.startswith(f"dask='{address}': no scheduler answers")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n" * 50], ids=["silent", "HTTP"]
+)
+def test_a_silent_or_foreign_server_is_an_error_soon(tmp_path, answer):
+    """It accepts connections, and says nothing or something else."""
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as connections:
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    connections.enter_context(server.accept()[0]).sendall(answer)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-c", _CONNECTING, str(tmp_path / "out"), address]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        )
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert done.stdout.startswith(f"dask='{address}': no scheduler answers there within 0.5 s")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_error_about_a_missing_dask_names_its_extra(tmp_path, monkeypatch):
