@@ -57,27 +57,23 @@ def _effective_gate(axes: Axes) -> None:
 def _state(axes: Axes) -> None:
     """c' = g c + (1 − g)u and h = o tanh c'."""
     _line(axes, (0, 4.7), (2.45, 4.7))
-    axes.text(0, 4.82, "c", style="italic")
-    _circle(axes, 2.7, 4.7, "×")
-    _arrow(axes, (2.95, 4.7), (6.35, 4.7))
+    for start, end in (
+        ((2.95, 4.7), (6.35, 4.7)), ((6.6, 1.1), (6.6, 2.65)), ((6.6, 3.15), (6.6, 4.45)),
+        ((6.85, 4.7), (10.8, 4.7)), ((8.6, 4.7), (8.6, 4.0)), ((8.6, 3.4), (8.6, 2.75)),
+        ((8.6, 1.1), (8.6, 2.25)), ((8.85, 2.5), (10.8, 2.5)),
+    ):  # fmt: skip
+        _arrow(axes, start, end)
     _line(axes, (2.7, 4.15), (4.2, 4.15), _BLUE)
     _line(axes, (4.2, 4.15), (4.2, 2.9), _BLUE)
     _arrow(axes, (4.2, 2.9), (4.65, 2.9), _BLUE)
-    _box(axes, 5.1, 2.9, "1 − g", _OPERATION, _BLUE, width=0.9)
     _arrow(axes, (5.55, 2.9), (6.35, 2.9), _BLUE)
-    _arrow(axes, (6.6, 1.1), (6.6, 2.65))
-    _circle(axes, 6.6, 2.9, "×")
-    _arrow(axes, (6.6, 3.15), (6.6, 4.45))
-    _circle(axes, 6.6, 4.7, "+")
-    _arrow(axes, (6.85, 4.7), (10.8, 4.7))
-    axes.text(10.6, 4.82, "c'", style="italic")
-    _arrow(axes, (8.6, 4.7), (8.6, 4.0))
+    _box(axes, 5.1, 2.9, "1 − g", _OPERATION, _BLUE, width=0.9)
     _box(axes, 8.6, 3.7, "tanh", _OPERATION)
-    _arrow(axes, (8.6, 3.4), (8.6, 2.75))
-    _circle(axes, 8.6, 2.5, "×")
-    _arrow(axes, (8.6, 1.1), (8.6, 2.25))
-    _arrow(axes, (8.85, 2.5), (10.8, 2.5))
-    axes.text(10.6, 2.62, "h'", style="italic")
+    for x, y, sign in ((2.7, 4.7, "×"), (6.6, 2.9, "×"), (6.6, 4.7, "+"), (8.6, 2.5, "×")):
+        axes.add_patch(Circle((x, y), 0.25, facecolor="white", edgecolor=_BLACK, zorder=3))
+        axes.text(x, y, sign, ha="center", va="center_baseline", zorder=4)
+    for x, y, name in ((0, 4.82, "c"), (10.6, 4.82, "c'"), (10.6, 2.62, "h'")):
+        axes.text(x, y, name, style="italic")
 
 
 def _box(
@@ -86,11 +82,6 @@ def _box(
     axes.add_patch(FancyBboxPatch((x - width / 2, y - 0.27), width, 0.54, facecolor=fill,
                                   edgecolor=edge, boxstyle="round,pad=0.03", zorder=3))  # fmt: skip
     axes.text(x, y, text, ha="center", va="center", zorder=4)
-
-
-def _circle(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.add_patch(Circle((x, y), 0.25, facecolor="white", edgecolor=_BLACK, zorder=3))
-    axes.text(x, y, text, ha="center", va="center_baseline", zorder=4)
 
 
 def _line(axes: Axes, start: Point, end: Point, colour: str = _BLACK) -> None:

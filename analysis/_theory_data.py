@@ -30,7 +30,9 @@ def theory() -> dict[str, Figure]:
         "figure2c_contours": _theory_plots.refine_contours(unit, unit),
         "figure2d_gradient": _theory_plots.gradient_ratio(g, *gradient_bounds(g)),
         "table4_tails": _theory_plots.timescale_tails(*map(_tails, _TABLE4)),
-        "table4_densities": _theory_plots.timescale_densities(*map(_densities, _TABLE4)),
+        "table4_densities": _theory_plots.timescale_densities(
+            *({label: _density(one) for label, one in panel.items()} for panel in _TABLE4)
+        ),
         "precision_float32": _theory_plots.precision(steps, precision_loss(steps), "float32"),
         "precision_bfloat16": _theory_plots.precision(steps, bfloat16, "bfloat16"),
     }
@@ -49,16 +51,12 @@ _TABLE4: tuple[dict[str, Mechanism], ...] = (
 )  # fmt: skip
 
 
-def _tails(mechanisms: Mapping[str, str | Mechanism]) -> dict[str, Curve]:
+def _tails(mechanisms: Mapping[str, Mechanism]) -> dict[str, Curve]:
     beyond = np.logspace(0, -3.5, 400)
     return {
         label: (np.minimum(timescale_quantile(mechanism, _SIZE, 1 - beyond), 1e9), beyond)
         for label, mechanism in mechanisms.items()
     }
-
-
-def _densities(mechanisms: Mapping[str, str | Mechanism]) -> dict[str, Curve]:
-    return {label: _density(gatecore.mechanism(name)) for label, name in mechanisms.items()}
 
 
 def _density(mechanism: Mechanism) -> Curve:

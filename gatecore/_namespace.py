@@ -32,7 +32,7 @@ def asarray(name: str, value: Any) -> Any:
 def namespace(*arrays: Any) -> Any:
     """The Array API namespace that all ``arrays`` belong to, or that of SymPy expressions."""
     if any(is_symbolic(a) for a in arrays):
-        return _symbolic()
+        return _symbolic(sys.modules["sympy"])
     torch, compat = sys.modules.get("torch"), sys.modules.get(_TORCH)
     if torch and compat and all(isinstance(a, torch.Tensor) for a in arrays):
         return compat  # torch.compile traces this, not the caches of array_namespace
@@ -66,11 +66,6 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     return xp.where(positive, near_one, near_zero), xp.where(positive, near_zero, near_one)
 
 
-@functools.cache
-def _symbolic() -> Any:
-    return _Symbolic(sys.modules["sympy"])
-
-
 class _Symbolic:
     """The namespace functions that the algebra calls, on SymPy expressions.
 
@@ -102,3 +97,6 @@ class _Symbolic:
 def _elementwise(function: Any) -> Any:
     over_arrays = np.vectorize(function, otypes=[object])
     return lambda x: over_arrays(x) if isinstance(x, np.ndarray) else function(x)
+
+
+_symbolic = functools.cache(_Symbolic)

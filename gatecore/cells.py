@@ -153,16 +153,11 @@ class Cell:
         return self.mechanism.gates(self.split(self.project(params, x) + recurrent))
 
     def step(self, params: Params, x: Array, state: Any, zoneout: Any = None) -> tuple[Array, Any]:
-        """One step: the output (batch, hidden) and the next state.
+        """One step from x (batch, input): the output (batch, hidden) and the next state.
 
-        Parameters
-        ----------
-        params : mapping of arrays, as :meth:`init` returns them
-        x : array (batch, input)
-        state : (h, c) or h, each (batch, hidden)
-        zoneout : float or array (batch, hidden), optional
-            Probability of keeping the old state, or a mask of ones and zeros; for the LSTM a pair,
-            of the cell state and the hidden state.
+        ``params`` are as :meth:`init` returns them, ``state`` is (h, c) or h, each (batch, hidden).
+        ``zoneout`` is the probability of keeping the old state, or a mask (batch, hidden) of ones
+        and zeros; for the LSTM a pair, of the cell state and the hidden state.
         """
         if zoneout is not None and len(self.state_names) == 1:
             zoneout = (zoneout,)

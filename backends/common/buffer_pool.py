@@ -35,13 +35,11 @@ class BufferPool:
             free = self._free.pop(key, [])
             free.append(array.reshape(-1))
             self._free[key] = free  # now the last to be freed
-        while self._free_bytes() > self.capacity:
-            for oldest in list(self._free)[:1]:  # of a copy: another thread may change it
+        # of copies: another thread may change them
+        while sum(b.nbytes for free in list(self._free.values()) for b in free) > self.capacity:
+            for oldest in list(self._free)[:1]:
                 self._free.pop(oldest, None)
 
     def clear(self) -> None:
         """Free all released buffers."""
         self._free.clear()
-
-    def _free_bytes(self) -> int:
-        return sum(buffer.nbytes for free in list(self._free.values()) for buffer in free)

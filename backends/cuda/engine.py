@@ -15,7 +15,6 @@ class FusedLayer(Layer):
 
     @staticmethod
     def unsupported(call: Call, /) -> str | None:
-        """Why the kernels cannot run ``call``; None if they can."""
         engine: Any = call.engine  # a KernelEngine
         return engine.device_unsupported or support.unsupported(call.cell, call.steps, call.dtype)
 

@@ -54,7 +54,6 @@ class CudaLauncher:
         self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
 
     def pointer(self, array: Array) -> int:
-        """The address of an array in device memory."""
         return int(array.data.ptr)
 
     def upload(self, record: np.ndarray, target: Array) -> None:
@@ -90,7 +89,6 @@ class CudaLauncher:
         buffers.graphs[direction].launch()
 
     def release(self) -> None:
-        """Free all buffers and graphs."""
         self._buffers.clear()
 
     def _record(self, body: Callable[[], None]) -> Any:

@@ -76,14 +76,12 @@ class KernelSteps:
         self._fields = {"logits": logits, "ordered": ordered, **saved, **zoneout}
 
     def gates(self) -> dict[str, Gate]:
-        """The activations of the gate slots at every step, by slot name."""
         slots = {slot: self.logits[..., part] for slot, part in self.layout.columns.items()}
         return self.layout.mechanism.activate(slots)
 
     def scan(
         self, engine: Any, weights: Array, factors: Array | None, num_outputs: int
     ) -> tuple[Array, ...]:
-        """All steps from ``states[..][0]``: the first ``num_outputs`` states after each."""
         time, batch, _ = self.logits.shape
         shape, dtype = (time, batch, self.layout.hidden_size), self.logits.dtype
         outputs = tuple(self.xp.empty(shape, dtype=dtype) for _ in range(num_outputs))

@@ -31,7 +31,6 @@ class NativeLayer:
 
     @staticmethod
     def unsupported(call: Any, /) -> str | None:
-        """Why the library cannot run ``call``; None if it can."""
         return library.unsupported(np.dtype(call.dtype).name)
 
     def __init__(self, call: Any, acquire: Any, **options: Any) -> None:
@@ -53,7 +52,6 @@ class NativeLayer:
         self._addresses = _addresses(self._fields)
 
     def forward(self, x: Array, initial: States) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """The outputs of all steps from x (time, batch, input), and the parts of the last state."""
         read = by_state("initial", self.call.states("state", initial))
         if self.call.save_for_backward:
             self._fields["x"][...] = x
@@ -66,13 +64,11 @@ class NativeLayer:
         return tuple(of_states("output", results)), tuple(of_states("final", results))
 
     def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
-        """Shape of the scratch memory of :meth:`backward`."""
         return (self.layer_call.backward_scratch[wrt_x],)
 
     def backward(
         self, d_outputs: States, d_states: States, scratch: Array, wrt_x: bool = True
     ) -> tuple[dict[str, Array], Array | None, tuple[Array, ...]]:
-        """Cotangents of the parameters, of x (or None), and of the parts of the initial state."""
         d_outputs, d_states = self.call.cotangents(d_outputs, d_states)
         read = by_state("d_output", d_outputs) | by_state("d_final", d_states)
         results = _empty(self.layer_call.backward_shapes(wrt_x))
@@ -81,7 +77,6 @@ class NativeLayer:
         return d_params, results.get("d_x"), tuple(of_states("d_initial", results))
 
     def forget_gate(self) -> Gate:
-        """The effective forget gate of every step, (time, batch, hidden) each side."""
         layout, gates = layout_of(self.call.cell), {}
         for slot in layout.complements:
             saved = self._fields["saved_gates"][..., layout.columns[slot]]

@@ -199,7 +199,12 @@ class Layer:
             cotangent[...] = 0 if last is None else last
         self.steps.scan_backward(self.engine, self.state_weights, self.factors, scratch, d_outputs)
         d_initial = tuple(cotangent.copy() for cotangent in self.steps.cotangents)
-        return self._d_params(scratch), self._d_x(scratch) if wrt_x else None, d_initial
+        d_params, d_x = self._d_params(scratch), None
+        if wrt_x:
+            logits = _flat(scratch)[:, self.layout.input_window]
+            d_x = self.engine.matmul(logits, self.input_weights)
+            d_x = d_x.reshape(*self.call.steps, self.call.cell.input_size)
+        return d_params, d_x, d_initial
 
     def _d_params(self, d_logits: Array) -> dict[str, Array]:
         layout, multiply, flat = self.layout, self.engine.matmul, _flat(d_logits)
@@ -212,11 +217,6 @@ class Layer:
         if "bias_n" in gradients:
             gradients["bias_n"][...] = d_logits[..., layout.input_window.stop :].sum((0, 1))
         return gradients
-
-    def _d_x(self, d_logits: Array) -> Array:
-        logits = _flat(d_logits)[:, self.layout.input_window]
-        d_x = self.engine.matmul(logits, self.input_weights)
-        return d_x.reshape(*self.call.steps, self.call.cell.input_size)
 
     def forget_gate(self) -> Gate:
         """The effective forget gate of every step, (time, batch, hidden) each side."""

@@ -90,8 +90,9 @@ class Steps(abc.ABC):
         for t in reversed(range(len(d_logits))):
             for cotangent, outer in pairs:
                 xp.add(cotangent, outer[t], out=cotangent)
-            for probability, *arrays in zip(self.zoneout, cotangents, self.zoned, strict=False):
-                self._zoneout_backward(_at(probability, t), *arrays)
+            for part, d_new, d_old in zip(self.zoneout, cotangents, self.zoned, strict=False):
+                xp.multiply(d_new, _at(part, t), out=d_old)
+                xp.subtract(d_new, d_old, out=d_new)
             self._backward(t, d_logits[t])
             if not self.direct:
                 self.d_hidden[...] = 0
@@ -164,11 +165,6 @@ class Steps(abc.ABC):
         xp.subtract(old, new, out=self.scratch)
         xp.multiply(self.scratch, probability, out=self.scratch)
         xp.add(new, self.scratch, out=new)
-
-    def _zoneout_backward(self, probability: Any, cotangent: Array, d_old: Array) -> None:
-        """``cotangent`` of the result becomes that of the new value."""
-        self.xp.multiply(cotangent, probability, out=d_old)
-        self.xp.subtract(cotangent, d_old, out=cotangent)
 
 
 class LSTMSteps(Steps):
