@@ -12,8 +12,9 @@ from typing import Any
 import click
 import rich.console
 
+from gatecore.tasks.cli.__main__ import run
 from gatecore.tasks.cli.results import by_task, label, results_table, train_with_progress
-from gatecore.tasks.cli.settings import FOLDER, reported_errors
+from gatecore.tasks.cli.settings import FOLDER, Console, reported_errors
 from gatecore.tasks.reports import report
 from gatecore.tasks.safe_files import replacing
 from gatecore.tasks.training.atomic_files import RunError, writing
@@ -109,8 +110,8 @@ def _name(config: Config) -> str:
 def main(out: Path) -> None:
     """Compare standard, U and UR gates on bit-reversed digits and on the Copy task."""
     with reported_errors():
-        compare(job(), out, rich.console.Console())
+        compare(job(), out, Console())
 
 
 if __name__ == "__main__":
-    main()
+    run("compare")

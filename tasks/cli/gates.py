@@ -1,27 +1,29 @@
 """``gatecore gates``: each mechanism, its parameters, its initial timescales."""
 
+import math
+
 import click
 import numpy as np
-import rich.console
 import rich.table
 
 from gatecore import MECHANISMS, Mechanism, mechanism, timescale
+from gatecore._checks import LARGEST_SEED
 from gatecore.cells import CELLS
 from gatecore.mechanisms import CORES
 from gatecore.tasks.cli.results import plain_table
-from gatecore.tasks.cli.settings import reported_errors
+from gatecore.tasks.cli.settings import Console, reported_errors
 from gatecore.tasks.training.config import ConfigError, config_errors
 
 QUANTILES = (0.05, 0.5, 0.95)
 
 
 @click.command()
-@click.option("--hidden-size", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--input-size", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--hidden-size", type=click.IntRange(1, 1_000_000), default=256, show_default=True)
+@click.option("--input-size", type=click.IntRange(1, 1_000_000), default=10, show_default=True)
 @click.option("--core", type=click.Choice(CORES), default="lstm", show_default=True)
-@click.option("--downsize", type=click.IntRange(1), default=16, show_default=True,
+@click.option("--downsize", type=click.IntRange(1, 1_000_000), default=16, show_default=True,
               help="Units that share a master gate.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True)
 def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int) -> None:
     """Print the mechanisms with parameter counts and initial timescales.
 
@@ -30,7 +32,7 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     """
     with reported_errors():
         table = gates_table(core, input_size, hidden_size, downsize, seed)
-    rich.console.Console().print(table)
+    Console().print(table)
 
 
 def gates_table(
@@ -68,7 +70,7 @@ def _row(
     gating: Mechanism, core: str, input_size: int, hidden_size: int, seed: int
 ) -> tuple[str, ...]:
     cell = CELLS[core](input_size, hidden_size, gating)
-    parameters = sum(value.size for value in cell.init(seed).values())
+    parameters = sum(map(math.prod, cell.parameter_shapes().values()))
     timescales = initial_timescales(gating, core, hidden_size, seed)
     steps = np.quantile(timescales, QUANTILES, method="inverted_cdf")
     bias = f"{gating.forget_bias:g}" if gating.initial == "constant" else gating.initial

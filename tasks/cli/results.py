@@ -27,8 +27,11 @@ def train_with_progress(
 ) -> Run:  # fmt: skip
     """Train under a progress bar with the loss or score; ``tensorboard``: also write events."""
     events = TensorBoard(folder) if tensorboard else None
-    value = TextColumn("{task.fields[name]} {task.fields[value]:.4f}")
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), value
+    name, value = (
+        TextColumn(text, markup=False)
+        for text in ("{task.description}", "{task.fields[name]} {task.fields[value]:.4f}")
+    )
+    columns = name, BarColumn(), MofNCompleteColumn(), value
     hidden = not console.is_terminal  # a bar in a log is blank lines
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
     with events or contextlib.nullcontext(), bar:

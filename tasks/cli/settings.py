@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import rich.console
 
 from gatecore.tasks.problems.data_files import DataError
 from gatecore.tasks.safe_files import printable
@@ -25,6 +26,17 @@ class InputError(click.ClickException):
     """Bad input: exit status 2."""
 
     exit_code = 2
+
+
+class Console(rich.console.Console):
+    """Prints text as it is: no markup in it, and its control characters as escapes."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print as rich does, in the form above."""
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **settings)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import rich.console
 
-from gatecore.tasks.cli.settings import FOLDER, read_assignments, reported_errors
+from gatecore.tasks.cli.settings import FOLDER, Console, read_assignments, reported_errors
 from gatecore.tasks.sweeps.config import SweepConfig, read_toml
 from gatecore.tasks.sweeps.display import Display, results_table
 from gatecore.tasks.sweeps.scheduler import describe
@@ -41,7 +40,7 @@ def sweep(
     its last checkpoint; after three deaths it has failed, and the exit status is 1. A trial that
     diverges is a result.
     """
-    console = rich.console.Console(highlight=False, markup=False)
+    console = Console(highlight=False)
     with reported_errors():
         config = _config(task, assignments, file, options)
         trials, left_out = config.trials()

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import rich.console
 
 from gatecore.tasks.cli.compare import compare
 from gatecore.tasks.cli.results import results_table, train_with_progress
-from gatecore.tasks.cli.settings import FOLDER, read_assignments, reported_errors
+from gatecore.tasks.cli.settings import FOLDER, Console, read_assignments, reported_errors
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
 
 
@@ -44,7 +43,7 @@ def train(
 
     A run whose loss explodes is recorded as diverged. That is a result: the exit status is 0.
     """
-    console = rich.console.Console()
+    console = Console()
     with reported_errors():
         settings = read_assignments((*assignments, *_further(task, context.args)), options)
         configs = [Config.of(task, name.strip(), preset, **settings)

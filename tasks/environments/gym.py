@@ -19,7 +19,11 @@ from gatecore.tasks.environments.match import Match
 
 RENDER_MODES = ["rgb_array", "ansi"]
 _METADATA: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
-_VECTOR_METADATA = {**_METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}
+_VECTOR_METADATA = {
+    **_METADATA,
+    "render_modes": [*RENDER_MODES, *(f"{mode}_list" for mode in RENDER_MODES)],
+    "autoreset_mode": AutoresetMode.SAME_STEP,
+}
 Info = dict[str, Any]
 Reset = tuple[np.ndarray, Info]  # observations and info
 
@@ -27,20 +31,24 @@ Reset = tuple[np.ndarray, Info]  # observations and info
 class _Rendered:
     """Construction and rendering of both environments."""
 
+    metadata: dict[str, Any]
+
     def _make(
         self, size: int, render_mode: str | None, scale: int, settings: Any
     ) -> tuple[spaces.Box, spaces.Discrete]:
         """Make the environment; return the spaces of an episode's observations and actions."""
         if render_mode is not None:
-            _checks.choice("render_mode", render_mode, RENDER_MODES)
+            _checks.choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode, self.scale = render_mode, _checks.integer("scale", scale)
         self.match = Match(size, **settings)
         return spaces.Box(0, 255, Match.shape, np.uint8), spaces.Discrete(Match.actions)
 
     def _render(self, episode: int) -> Any:
-        if self.render_mode == "ansi":
+        if self.render_mode is None:
+            return None
+        if self.render_mode.startswith("ansi"):
             return self.match.text(episode)
-        return None if self.render_mode is None else self.match.render(episode, self.scale)
+        return self.match.render(episode, self.scale)
 
 
 class MatchEnv(_Rendered, gymnasium.Env):
@@ -99,7 +107,8 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
     num_envs : int
         Number of episodes in parallel, at least 1.
     render_mode, scale, **settings
-        As for :class:`MatchEnv`.
+        As for :class:`MatchEnv`; with "rgb_array_list" and "ansi_list" ``render`` returns for each
+        episode the list of its frames since its start or the call before.
 
     Examples
     --------
@@ -118,10 +127,13 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
         self.single_observation_space, self.single_action_space = observation, action
         self.observation_space = batch_space(observation, num_envs)
         self.action_space = batch_space(action, num_envs)
+        self._frames: list[list[Any]] = [[] for _ in range(num_envs)]
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> Reset:
         super().reset(seed=seed)
-        return self.match.reset(self.np_random), {}
+        observations = self.match.reset(self.np_random)
+        self._collect(range(self.num_envs))
+        return observations, {}
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
         reward, ended, score = self.match.advance(actions)
@@ -132,12 +144,25 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
                 final = {"final_obs": last[k], "final_info": {"score": score[k]}}
                 info = self._add_info(info, final, int(k))
             self.match.renew(episodes)
+        self._collect(np.flatnonzero(ended))
         return self.match.observe(), reward, ended, np.zeros_like(ended), info
 
     def render(self) -> tuple[Any, ...] | None:
         if self.render_mode is None:
             return None
+        if self.render_mode.endswith("_list"):
+            frames, self._frames = self._frames, [[] for _ in self._frames]
+            return tuple(frames)
         return tuple(self._render(k) for k in range(self.num_envs))
+
+    def _collect(self, started: Any) -> None:
+        """Add the current frame to each episode's list, which is emptied where one started."""
+        if self.render_mode is None or not self.render_mode.endswith("_list"):
+            return
+        for k in started:
+            self._frames[k] = []
+        for k, frames in enumerate(self._frames):
+            frames.append(self._render(k))
 
 
 register()

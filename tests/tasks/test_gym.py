@@ -9,7 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from gatecore.tasks.environments.gym import MatchEnv
+from gatecore.tasks.environments.gym import MatchEnv, MatchVectorEnv
 from gatecore.tasks.environments.match import FIRST_PERSON, Match
 
 NAMES = ["gatecore/PassiveMatch-v0", "gatecore/ActiveMatch-v0"]
@@ -189,3 +189,26 @@ print(scripted_policies.play(Match(2, phases=(1, 0, 9)), scripted_policies.perfe
         [sys.executable, "-W", "error", "-c", words], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[10.0, 10.0]"
+
+
+def test_lists_of_frames_start_anew_with_each_episode():
+    """``render`` gives what came since the call before, or since the episode's start."""
+    envs = gymnasium.make_vec("gatecore/ActiveMatch-v0", 2, render_mode="rgb_array_list",
+                              phases=(2, 1, 2), scale=1)  # fmt: skip
+    assert envs.render_mode == "rgb_array_list"
+    envs.reset(seed=0)
+    envs.step([0, 1])
+    frames = envs.render()
+    assert [len(each) for each in frames] == [2, 2]
+    assert frames[0][0].shape == (7, 11, 3)
+    one = MatchVectorEnv(2, render_mode="rgb_array", scale=1, level="active", phases=(2, 1, 2))
+    one.reset(seed=0)
+    one.step([0, 1])
+    np.testing.assert_array_equal(frames[1][1], one.render()[1])
+    assert envs.render() == ([], [])
+    for _ in range(4):
+        envs.step([0, 0])
+    assert [len(each) for each in envs.render()] == [1, 1]  # of the next episodes
+    text = MatchVectorEnv(1, render_mode="ansi_list")
+    text.reset(seed=0)
+    assert text.render()[0][0] == text.match.text(0)

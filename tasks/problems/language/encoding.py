@@ -190,12 +190,14 @@ def load(path: Path, source: Source, level: str, min_count: int, limit: int | No
     """
     content = fingerprint(path, source)
     key = _digest([FORMAT, content, level, min_count, limit])[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folders = [path / ".gatecore" / key, cache / "gatecore" / "corpora" / key]
+    folders = [path / ".gatecore" / key]
+    with contextlib.suppress(RuntimeError):  # there is no home folder
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folders.append(cache / "gatecore" / "corpora" / key)
     for folder in folders:
         if (corpus := _read(folder, content)) is not None:
             return corpus
-    folder = folders[0] if _writable(folders[0].parent) else folders[1]
+    folder = folders[0] if _writable(folders[0].parent) else folders[-1]
     with readable(folder, "a folder in which the encoded corpus can be stored"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -191,7 +192,7 @@ def _topics(level: str, min_count: int, limit: int | None) -> Corpus:
 
 @functools.lru_cache(maxsize=4)
 def _files(path: str, level: str, min_count: int, limit: int | None) -> Corpus:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     return encoding.load(folder, find(folder), level, min_count, limit)
 
 

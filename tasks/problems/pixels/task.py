@@ -1,6 +1,7 @@
 """Images read pixel by pixel: handwritten digits, MNIST, CIFAR-10 (Section 3.2)."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -191,7 +192,7 @@ def _digits() -> dict[Stream, Images]:
 @functools.lru_cache(maxsize=1)
 def _files(data: str, path: str) -> dict[Stream, Images]:
     """The splits of MNIST or CIFAR-10."""
-    folder, dataset = Path(path).expanduser(), _DATASETS[data]
+    folder, dataset = Path(os.path.expanduser(path)), _DATASETS[data]
     if not folder.is_dir():
         raise DataError(folder, "no such folder", f"the folder of the {data} files")
     train, test = dataset.read(folder)
