@@ -12,13 +12,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 
-from gatecore.backends.torch import (  # noqa: E402
-    GRU,
-    LSTM,
-    GRUCell,
-    LSTMCell,
-    convert,
-)
+import gatecore  # noqa: E402
+from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell, convert  # noqa: E402
 
 
 class WordModel(nn.Module):
@@ -145,14 +140,34 @@ def test_reparametrized_and_pruned_layers_are_refused_by_name(change, name):
     assert type(model[0]) is nn.GRU
 
 
-def test_a_forward_that_is_not_torchs_is_refused_by_name():
-    class Doubled(nn.LSTM):
-        def forward(self, x, hx=None):
-            return super().forward(2 * x, hx)
+class Doubled(nn.LSTM):
+    def forward(self, x, hx=None):
+        return super().forward(2 * x, hx)
 
+
+class Stateless(nn.LSTM):
+    def forward(self, x, hx=None):
+        return super().forward(x)
+
+
+class LastOutput(nn.LSTM):
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)[0][-1]
+
+
+class ByItself(nn.LSTM):
+    def forward(self, x, hx=None):
+        hx = hx or (x.new_zeros(1, x.shape[1], 4),) * 2
+        weights = self._flat_weights
+        output, *state = torch._VF.lstm(x, hx, weights, True, 1, 0.0, False, False, False)
+        return output, tuple(state)
+
+
+def test_a_forward_that_is_not_torchs_is_refused_by_name():
     wrapped = nn.LSTM(3, 4)
     wrapped.forward = Doubled(3, 4).forward
-    for layer, name in ((Doubled(3, 4), "Doubled"), (wrapped, "LSTM")):
+    classes = (Doubled, Stateless, LastOutput, ByItself)
+    for layer, name in (*((c(3, 4), c.__name__) for c in classes), (wrapped, "LSTM")):
         with pytest.raises(TypeError, match=f"0 is a {name} with a forward that is not torch's"):
             convert(nn.Sequential(layer))
 
@@ -189,6 +204,25 @@ def test_a_subclass_with_the_forward_of_torch_keeps_its_methods():
     for copied in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
         torch.testing.assert_close(copied.encode(x), expected)
         assert type(copied) is type(layer)
+
+
+class PaddedGRU(nn.GRU):
+    """Also takes the lengths of padded sequences, as the layers of pytorch-forecasting do."""
+
+    def forward(self, x, hx=None, lengths=None):
+        if lengths is None:
+            return super().forward(x, hx=hx)
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        output, h = super().forward(packed, hx=hx)
+        return nn.utils.rnn.pad_packed_sequence(output)[0], h
+
+
+def test_a_forward_that_hands_over_to_torchs_is_kept():
+    model, x = nn.Sequential(PaddedGRU(3, 4)), torch.randn(5, 2, 3)
+    expected = model[0](x, lengths=torch.tensor([2, 5]))
+    convert(model, "standard")
+    assert isinstance(model[0], GRU)
+    torch.testing.assert_close(model[0](x, lengths=torch.tensor([2, 5])), expected)
 
 
 @pytest.mark.parametrize("name", ["standard", "UR", "OM"])
@@ -328,9 +362,13 @@ def test_from_lstm_copies_shared_slots_and_names_the_others(name, initialised):
     converted = LSTM.from_lstm(layer, mechanism=name)
     assert converted.initialised == initialised
     assert torch.equal(converted.weight_hh_l0[8:16], layer.weight_hh_l0[8:16])
-    if name == "UR":
-        forget = layer.bias_ih_l0[4:8] + layer.bias_hh_l0[4:8]
-        torch.testing.assert_close(converted.bias_ih_l0[:4], -forget)
+
+
+def test_from_lstm_opposes_the_refine_gates_to_the_forget_gates():
+    layer = nn.LSTM(3, 4)
+    converted = LSTM.from_lstm(layer, mechanism=gatecore.mechanism("UR", refine_bias="opposed"))
+    forget = layer.bias_ih_l0[4:8] + layer.bias_hh_l0[4:8]
+    torch.testing.assert_close(converted.bias_ih_l0[:4], -forget)
 
 
 def test_from_gru():

@@ -46,8 +46,8 @@ def convert(
     tied weights go on working; where the mechanism needs other shapes (a GRU's, or master gates),
     they are new, and ``optimizer`` gets them in place of the old ones. Hooks, ``requires_grad``,
     training mode, dtype, device and further attributes are kept, and lists, tuples and dicts of the
-    model's modules are updated. A subclass that has torch's ``forward`` keeps its methods. Each
-    replacement is logged.
+    model's modules are updated. A subclass whose ``forward`` is torch's, or hands its arguments to
+    torch's and returns the results, keeps its methods. Each replacement is logged.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def _check(name: str, old: Any, torch_class: type[nn.Module]) -> None:
             "with torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm or "
             "prune.remove, convert the model, and apply it again"
         )
-    if type(old).forward is not torch_class.forward or "forward" in vars(old):
+    if "forward" in vars(old) or not _delegates(old, torch_class):
         raise TypeError(
             f"{name} is a {kind} with a forward that is not torch's and may compute something "
             "else: replace it by hand"
@@ -199,6 +199,29 @@ def _report(
             + (f"; other recurrent modules are {', '.join(others)}" if others else ""),
             stacklevel=3,
         )
+
+
+class _Probe(nn.Module):
+    def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
+        return input, hx
+
+
+def _delegates(old: Any, torch_class: Any) -> bool:
+    """Whether the forward is torch's, or hands its arguments to torch's and returns the results."""
+    if type(old).forward is torch_class.forward:
+        return True
+    probe_class = _on_top_of(_Probe, torch_class, type(old))
+    probe = probe_class.__new__(probe_class)
+    vars(probe).update(vars(old))
+    x = torch.empty(1, 1, old.input_size)
+    try:
+        results = [probe.forward(x, *state) for state in ((), (x,))]
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # it reads what a layer has
+        return False
+    return all(
+        isinstance(result, tuple) and len(result) == 2 and result[0] is x and result[1] is state
+        for result, state in zip(results, (None, x), strict=True)
+    )
 
 
 @functools.cache
