@@ -120,8 +120,8 @@ class RelationalMemory(Stateful, MemoryCore):
             nn.init.uniform_(weight, -(self.width**-0.5), self.width**-0.5)
         generator = parameters.generator()
         for row in self.gate_bias.view(-1, self.gate_bias.shape[-1]):
-            drawn = self.mechanism.biases(_CELL, self._gate_width, generator)
-            row.copy_(torch.cat([torch.from_numpy(drawn[name]) for name, _ in self._gate_slots]))
+            biases = self.mechanism.biases(_CELL, self._gate_width, generator)
+            row.copy_(torch.cat([torch.from_numpy(biases[name]) for name, _ in self._gate_slots]))
 
     def initial_state(self, batch: int, like: Tensor) -> Tensor:
         identity = torch.eye(self.slots, self.width, dtype=like.dtype, device=like.device)

@@ -13,22 +13,66 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.torch.sequence import dispatch, stepping
-from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.call import Call, active, cell_of, signature
 from gatecore.backends.torch.sequence.implementation import active_transform
-from gatecore.backends.torch.sequence.operator_fields import (
-    BACKWARD,
-    FORWARD,
-    STATES,
-    Values,
-    by_name,
-    differentiable,
-    in_order,
-    pack,
-    schema,
-    unpack,
+
+Values = dict[str, Any]  # an operator's arguments by name
+Gradients = list[Tensor | None]
+STATES = ("hidden", "cell")
+_PARAMETERS = ("weight_ih", "weight_hh", "bias", "bias_n")
+# the operators' arguments; masks take the place of zoneout probabilities
+_CALL = (
+    "str signature, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor bias, Tensor? bias_n, "
+    "Tensor hidden, Tensor? cell, Tensor? resets, Tensor? cell_mask, Tensor? hidden_mask, "
+    "float cell_zoneout, float hidden_zoneout, bool return_cells, str impl"
+)
+_FORWARD = f"{_CALL}, bool save_for_backward"
+_BACKWARD = (
+    f"{_CALL}, Tensor[] saved, Tensor? d_output, Tensor? d_output_cell, Tensor? d_hidden, "
+    "Tensor? d_cell, bool wrt_x"
+)
+FORWARD, BACKWARD = (
+    tuple(field.split()[1] for field in schema.split(", ")) for schema in (_FORWARD, _BACKWARD)
 )
 
-Gradients = list[Tensor | None]
+
+def by_name(names: tuple[str, ...], arguments: tuple[Any, ...]) -> Values:
+    """An operator's arguments by name."""
+    return dict(zip(names, arguments, strict=True))
+
+
+def in_order(names: tuple[str, ...], values: Values) -> tuple[Any, ...]:
+    """An operator's arguments, or their gradients, in its order; None for those without."""
+    return tuple(map(values.get, names))
+
+
+def pack(call: Call, impl: str) -> Values:
+    """The operators' common arguments by name, of a complete call."""
+    values: Values = {
+        "signature": signature(call.cell.core, call.cell.mechanism), "x": call.x, **call.params,
+        **dict(zip(STATES, call.states, strict=False)), "resets": call.resets,
+        "return_cells": call.return_cells, "impl": impl,
+    }  # fmt: skip
+    zoneout = (0.0, 0.0, *(call.zoneout or ()))[-2:]
+    for state, amount in zip(("cell", "hidden"), zoneout, strict=True):
+        mask = isinstance(amount, Tensor)
+        values[f"{state}_mask"] = amount if mask else None
+        values[f"{state}_zoneout"] = 0.0 if mask else float(amount)
+    return values
+
+
+def unpack(values: Values) -> Call:
+    """The call of an operator's arguments: the inverse of :func:`pack`."""
+    x, weight_hh = values["x"], values["weight_hh"]
+    cell = cell_of(values["signature"], int(x.shape[2]), int(weight_hh.shape[1]))
+    zoneout = tuple(
+        values[f"{state}_zoneout"] if (mask := values[f"{state}_mask"]) is None else mask
+        for state in ("cell", "hidden")[-len(cell.state_names) :]
+    )
+    params = {name: values[name] for name in _PARAMETERS if values[name] is not None}
+    states = tuple(values[name] for name in STATES if values[name] is not None)
+    rest = active(zoneout), values["return_cells"]
+    return Call(cell, x, params, states, values["resets"], *rest)
 
 
 def needs_operator(x: Any) -> bool:
@@ -62,8 +106,8 @@ def run_backward(
     values = {**pack(call, impl), "saved": saved, "wrt_x": wrt_x}
     values |= zip(("d_output", "d_output_cell"), d_outputs, strict=False)
     values |= zip(("d_hidden", "d_cell"), d_states, strict=False)
-    gradients = sequence_backward(*in_order(BACKWARD, values))
-    return dict(zip(differentiable(FORWARD, values), gradients, strict=True))
+    names = [n for n in ("x", *_PARAMETERS, *STATES) if values.get(n) is not None]
+    return dict(zip(names, sequence_backward(*in_order(BACKWARD, values)), strict=True))
 
 
 def _forward(*arguments: Any) -> list[Tensor]:
@@ -73,7 +117,7 @@ def _forward(*arguments: Any) -> list[Tensor]:
 
 
 sequence = torch.library.custom_op(
-    "gatecore::sequence", _forward, mutates_args=(), schema=schema(FORWARD)
+    "gatecore::sequence", _forward, mutates_args=(), schema=f"({_FORWARD}) -> Tensor[]"
 )
 
 
@@ -92,12 +136,17 @@ def _(*arguments: Any) -> list[Tensor]:
 def _setup_forward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     values = by_name(FORWARD, inputs)
     ctx.num_results = unpack(values).num_results
-    ctx.mark_non_differentiable(*output[ctx.num_results :])
-    _save(ctx, values, output[ctx.num_results :])
+    saved = output[ctx.num_results :]
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    ctx.names, ctx.others = tuple(tensors), {k: v for k, v in values.items() if k not in tensors}
+    ctx.mark_non_differentiable(*saved)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors.values(), *saved)
 
 
 def _backward(ctx: Any, grads: Gradients) -> tuple[Any, ...]:
-    values, saved = _saved(ctx)
+    tensors = dict(zip(ctx.names, ctx.saved_tensors, strict=False))
+    values, saved = {**ctx.others, **tensors}, list(ctx.saved_tensors[len(tensors) :])
     call, wrt_x = unpack(values), ctx.needs_input_grad[1]
     d_outputs, d_states = grads[: call.num_outputs], grads[call.num_outputs : ctx.num_results]
     gradients: Values = run_backward(call, values["impl"], saved, d_outputs, d_states, wrt_x)
@@ -121,8 +170,9 @@ def _run_backward(*arguments: Any) -> list[Tensor]:
 
 
 sequence_backward = torch.library.custom_op(
-    "gatecore::sequence_backward", _run_backward, mutates_args=(), schema=schema(BACKWARD)
-)
+    "gatecore::sequence_backward", _run_backward, mutates_args=(),
+    schema=f"({_BACKWARD}) -> Tensor[]",
+)  # fmt: skip
 
 
 @sequence_backward.register_fake
@@ -131,17 +181,3 @@ def _(*arguments: Any) -> list[Tensor]:
     x, *others = unpack(values).sources(wrt_x=True)
     first = x.new_empty(x.shape if values["wrt_x"] else 0)
     return [first, *(source.new_empty(source.shape) for source in others)]
-
-
-def _save(ctx: Any, values: Values, saved: list[Tensor]) -> None:
-    """Keep an operator's arguments for its derivative, and its saved tensors."""
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    ctx.names, ctx.others = tuple(tensors), {k: v for k, v in values.items() if k not in tensors}
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors.values(), *saved)
-
-
-def _saved(ctx: Any) -> tuple[Values, list[Tensor]]:
-    """The arguments by name, and the saved tensors."""
-    tensors = dict(zip(ctx.names, ctx.saved_tensors, strict=False))
-    return {**ctx.others, **tensors}, list(ctx.saved_tensors[len(tensors) :])

@@ -48,6 +48,6 @@ def choose(impl: str, call: Call) -> TorchImplementation:
 
 
 def release() -> None:
-    """Free the CPU memory and the CUDA graphs that are kept for later calls."""
+    """Free the buffer pool and the CUDA graphs that later calls would use again."""
     pooled_tensors.release()
     cuda_graphs.release()

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from gatecore.backends.torch.sequence import autograd_function, custom_op, dispatch
+from gatecore.backends.torch.sequence import custom_op, dispatch
 from gatecore.backends.torch.sequence.call import Call, active
 from gatecore.backends.torch.sequence.stepping import Stepping
 from gatecore.cells import Cell
@@ -36,6 +37,47 @@ def run(
     elif custom_op.needs_operator(x):
         results = custom_op.run(call.complete(), chosen.name)
     else:
-        results = autograd_function.run(call, chosen)
+        call = call if chosen.completes_calls else call.complete()
+        tensors = call.tensors()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            results = _Sequence.apply(call, chosen, *tensors)
+        else:
+            results = chosen.forward(call, False)
     outputs = call.num_outputs
     return Result(tuple(results[:outputs]), tuple(results[outputs:]), chosen.name)
+
+
+class _Sequence(torch.autograd.Function):
+    """The operator as an autograd function of a call, its implementation and its tensors.
+
+    For calls that autograd alone observes: the dispatcher costs more than a short sequence.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, implementation: Any, *tensors: Tensor) -> Any:
+        results = implementation.forward(call, True)
+        count = call.num_results
+        ctx.cell, _, *ctx.rest = call  # but for x, which torch frees when it can
+        ctx.implementation, ctx.num_tensors = implementation, len(tensors)
+        ctx.set_materialize_grads(False)
+        # all of them: torch refuses a backward if one was changed meanwhile
+        ctx.save_for_backward(*tensors, *results[count:])
+        return tuple(results[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        tensors, wrt_x = ctx.saved_tensors, ctx.needs_input_grad[2]
+        call, saved = Call(ctx.cell, tensors[0], *ctx.rest), tensors[ctx.num_tensors :]
+        cotangents = grads[: call.num_outputs], grads[call.num_outputs :]
+        if custom_op.needs_stepping(grads) or custom_op.needs_operator(call.x):
+            arguments: Any = (call.complete(), ctx.implementation.name, saved, *cotangents, wrt_x)
+            by_name = custom_op.run_backward(*arguments)
+            by_name["bias_hh"] = by_name["bias"]
+            states = custom_op.STATES[: len(call.states)]
+            names = [*(["x"] if wrt_x else []), *call.params, *states]
+            gradients = [by_name[name] for name in names]
+        else:
+            gradients = ctx.implementation.backward(call, saved, *cotangents, wrt_x)
+        leading = (None, None) if wrt_x else (None, None, None)
+        rest = (None,) * (2 + ctx.num_tensors - len(leading) - len(gradients))
+        return (*leading, *gradients, *rest)

@@ -4,7 +4,7 @@ It serves double backward, forward-mode derivatives, ``torch.func``, projections
 scan operation, export with the number of steps left open.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat.torch  # noqa: F401  the cells' namespace: it must be there when traced
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import Gradients
 from gatecore.cells import Cell
 from gatecore.cells import zoneout as apply_zoneout
 
@@ -36,8 +37,8 @@ class Stepping:
         self,
         call: Call,
         saved: list[Tensor],
-        d_outputs: Sequence[Tensor | None],
-        d_states: Sequence[Tensor | None],
+        d_outputs: Gradients,
+        d_states: Gradients,
         wrt_x: bool,
     ) -> list[Tensor]:
         """Gradients of the call's sources, differentiable where gradients are enabled.

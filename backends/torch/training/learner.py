@@ -112,12 +112,12 @@ class Learner(TorchTrainable, GradientLearner):
         start = self._backbone.state(x.shape[1], x)
         if carried is not None:
             start = shaped([leaf[local] for leaf in carried.values()], start)
-        zoneout = [p and tuple(self._drawn(a, local) for a in p) for p in noise.zoneout]
+        zoneout = [p and tuple(self._share_of(a, local) for a in p) for p in noise.zoneout]
         x, last = self._backbone.run(self.parameters, x, start, self._resets(part), zoneout)
         whole = self._whole(leaves(last), size, local) if spec.streams else []
         final = dict(zip(self._carried, whole, strict=True))
         x = x if spec.read is None else x[-spec.read :]
-        predicted = self._head(x, [self._drawn(mask, local) for mask in noise.dropout])
+        predicted = self._head(x, [self._share_of(mask, local) for mask in noise.dropout])
         targets = torch.as_tensor(part.targets, device=self.device)
         if spec.loss == "squared_error":
             count = batch.targets.size
@@ -165,7 +165,7 @@ class Learner(TorchTrainable, GradientLearner):
         distributed.total(whole)
         return whole
 
-    def _drawn(self, draws: Any, local: slice) -> Any:
+    def _share_of(self, draws: Any, local: slice) -> Any:
         """This process's part of the draws; a probability as it is."""
         if not isinstance(draws, np.ndarray):
             return draws
