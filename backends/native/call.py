@@ -139,6 +139,11 @@ class LayerCall:
         sizes = [4 * math.prod(shape) for shape in self.saved_shapes.values()]
         return dict(zip(self.saved_shapes, itertools.accumulate(sizes, initial=0), strict=False))
 
+    @functools.cached_property
+    def saved_floats(self) -> int:
+        """Floats of that buffer."""
+        return sum(math.prod(shape) for shape in self.saved_shapes.values())
+
     def forward_shapes(self, cells: bool = False) -> Shapes:
         """Shapes of the forward call's results; ``cells`` adds the cell states of all steps."""
         final = (self.batch, self.cell.hidden_size)

@@ -47,7 +47,7 @@ class CuPyKernels(NumpyBptt):
 class _CuPyAdapter(ArrayAdapter):
     """Tensors in a GPU's memory, and CuPy's views of them."""
 
-    layer = FusedLayer
+    layer, device = FusedLayer, "cuda"
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -55,10 +55,8 @@ class _CuPyAdapter(ArrayAdapter):
     def engine(self, cell: Cell) -> Any:
         return self._engine
 
-    def array(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        return interop.view(self._engine, value.detach().contiguous())
+    def _view(self, tensor: Tensor) -> Any:
+        return interop.view(self._engine, tensor.contiguous())
 
     def tensor(self, array: Any) -> Tensor:
         return torch.from_dlpack(array)

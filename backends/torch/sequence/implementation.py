@@ -15,6 +15,25 @@ Gradients = Sequence[Tensor | None]
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
+def resolved(name: str, value: Tensor) -> Tensor:
+    """``value`` with its values in memory; ValueError, which calls it ``name``, if there is none.
+
+    Neither lazily negated nor lazily zero, and with a storage that holds it all.
+    """
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got {value.layout}: use .to_dense()")
+    if value.is_neg() or value._is_zerotensor():
+        return value.clone()
+    storage, extent = value.untyped_storage(), value.storage_offset() + 1
+    extent += sum((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
+    if value.numel() and (storage.nbytes() < extent * value.itemsize or not storage.data_ptr()):
+        raise ValueError(
+            f"{name} of shape {tuple(value.shape)} needs {extent * value.itemsize} bytes of memory "
+            f"and its storage has {storage.nbytes()}: it was freed or resized"
+        )
+    return value
+
+
 def active_transform() -> str | None:
     """The transformation under which the operator has no rule; None outside of one."""
     if torch._C._functorch.maybe_current_level() is not None:
@@ -39,6 +58,8 @@ class OperatorImplementation(abc.ABC):
         x = call.x
         if x.device.type != self.device:
             return f"it needs tensors on {self.device}, the input is on {x.device.type}"
+        if x.layout is not torch.strided:
+            return f"it needs a dense input, not {x.layout}"
         if x.dtype not in DTYPES:
             return f"it computes in float32 or float64, not {x.dtype}"
         if "weight_hr" in call.params:

@@ -21,6 +21,7 @@ from gatecore.backends.torch.sequence.implementation import (
     DTYPES,
     Gradients,
     OperatorImplementation,
+    resolved,
 )
 from gatecore.backends.torch.sequence.pooled_tensors import empty
 from gatecore.cells import Cell
@@ -50,7 +51,7 @@ class Native(OperatorImplementation):
         time, batch, _ = x.shape
         outputs = [empty(x, time, batch, width) for _ in range(call.num_outputs)]
         last = [x.new_empty(1, batch, width) for _ in call.cell.state_names]
-        activations = empty(x, _floats(layer.saved_shapes))
+        activations = empty(x, layer.saved_floats)
         states = [_checked("state", state, (batch, width)) for state in call.states]
         fields = {
             **_fields(call, layer, activations),
@@ -91,16 +92,13 @@ class Native(OperatorImplementation):
         # sizes that torch has not fixed yet stay free: the stride does not depend on them
         stride = _layer_of(call.cell, 1, 1, 1, True).stride
         time, batch, _ = call.x.shape
-        return [(_floats(saved_shapes(call.cell, stride, time, batch)),)]
+        shapes = saved_shapes(call.cell, stride, time, batch)
+        return [(sum(math.prod(shape) for shape in shapes.values()),)]
 
 
 def _addresses(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The addresses of tensors; addresses, probabilities and None as they are."""
     return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
-
-
-def _floats(shapes: Mapping[str, tuple[Any, ...]]) -> Any:
-    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]:
@@ -131,10 +129,12 @@ def _biases(call: Call) -> dict[str, Tensor]:
 
 def _zoneout(call: Call) -> dict[str, Any]:
     assert call.zoneout is not None
-    arrays = (z.detach().numpy() if isinstance(z, Tensor) else z for z in call.zoneout)
-    time, batch, _ = call.x.shape
-    check_zoneout(call.cell, tuple(arrays), (time, batch), _SINGLE)
-    masks = (z.contiguous() if isinstance(z, Tensor) else z for z in call.zoneout)
+    masks = [
+        resolved("zoneout mask", z.detach()).contiguous() if isinstance(z, Tensor) else z
+        for z in call.zoneout
+    ]
+    arrays = tuple(z.numpy() if isinstance(z, Tensor) else z for z in masks)
+    check_zoneout(call.cell, arrays, call.x.shape[:2], _SINGLE)
     return zoneout_fields(tuple(masks))
 
 
@@ -145,7 +145,12 @@ def _checked(
     if value is None:
         return None
     if value.shape == shape and value.dtype is dtype and value.is_cpu:
-        return value.contiguous()
+        if (  # what is true of most: it costs less than `resolved`
+            value.is_contiguous() and not value.is_neg() and value.data_ptr()
+            and value.untyped_storage().nbytes() >= value.nbytes + 4 * value.storage_offset()
+        ):  # fmt: skip
+            return value
+        return resolved(name, value).contiguous()
     raise ValueError(
         f"{name} must be {dtype} of shape {shape} on the CPU, got {value.dtype} of shape "
         f"{tuple(value.shape)} on {value.device}"

@@ -18,6 +18,7 @@ from gatecore.backends.torch.sequence.implementation import (
     DTYPES,
     Gradients,
     OperatorImplementation,
+    resolved,
 )
 from gatecore.backends.torch.sequence.matmul import engine
 from gatecore.backends.torch.sequence.precision import no_autocast
@@ -28,14 +29,22 @@ class ArrayAdapter:
     """Tensors as arrays and arrays as tensors, in shared memory: here, a CPU's."""
 
     layer: type[bptt.Layer] = bptt.Layer
+    device = "cpu"
 
     def engine(self, cell: Cell) -> bptt.Engine:
         """The engine of the arrays."""
         return engine(cell)
 
-    def array(self, value: Any) -> Any:
-        """A tensor's memory as an array; other values as they are."""
-        return value.detach().numpy() if isinstance(value, Tensor) else value
+    def array(self, value: Any, name: str = "an argument") -> Any:
+        """A tensor's memory as an array; other values as they are. Errors call it ``name``."""
+        if not isinstance(value, Tensor):
+            return value
+        if value.device.type != self.device:
+            raise ValueError(f"{name} must be on the {self.device.upper()}, got {value.device}")
+        return self._view(resolved(name, value.detach()))
+
+    def _view(self, tensor: Tensor) -> Any:
+        return tensor.numpy()
 
     def tensor(self, array: Any) -> Tensor:
         """An array's memory as a tensor."""
@@ -72,10 +81,12 @@ class NumpyBptt(OperatorImplementation):
                 return arrays.array(saved[-1])
 
             layer = _layer(call, acquire, arrays)
-            outputs, last = layer.forward(arrays.array(call.x), [*map(arrays.array, call.states)])
+            outputs, last = layer.forward(
+                arrays.array(call.x, "x"), [arrays.array(part, "state") for part in call.states]
+            )
             return [
                 *map(arrays.tensor, outputs),
-                *(arrays.tensor(part).unsqueeze(0) for part in last),
+                *(arrays.tensor(part[None]) for part in last),  # not views, to be changed in place
                 *(saved if save_for_backward else ()),
             ]
 
@@ -118,10 +129,10 @@ class NumpyBptt(OperatorImplementation):
 
 
 def _layer(call: Call, acquire: Any, arrays: ArrayAdapter) -> bptt.Layer:
-    params = {name: arrays.array(value) for name, value in call.params.items()}
-    zoneout = call.zoneout and tuple(map(arrays.array, call.zoneout))
+    params = {name: arrays.array(value, name) for name, value in call.params.items()}
+    zoneout = call.zoneout and tuple(arrays.array(z, "zoneout mask") for z in call.zoneout)
     dtype = np.dtype(DTYPES[call.x.dtype])
-    (time, batch, _), resets = call.x.shape, arrays.array(call.resets)
+    (time, batch, _), resets = call.x.shape, arrays.array(call.resets, "resets")
     engine = arrays.engine(call.cell)
     return arrays.layer(
         bptt.Call(
