@@ -86,14 +86,6 @@ def check_numbers(xp: Any, params: Mapping[str, Array], x: Array) -> None:
             raise ValueError(f"params[{name!r}] has entries that are not finite")
 
 
-def reset_factors(resets: Array | None, steps: tuple[int, int], dtype: Any) -> Array | None:
-    """The factor (time, batch, 1) of the state before each step: 0 where it is reset."""
-    if resets is None:
-        return None
-    resets = check_array("resets", resets, steps, "bool", "(time, batch)")
-    return (~resets[..., None]).astype(dtype)
-
-
 def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:
     """Zoneout as users pass it, as a tuple in the order cell, hidden; None without zoneout."""
     if zoneout is None:

@@ -15,7 +15,7 @@ SLOTS = (
 )  # fmt: skip
 PROBABILITIES = ("zoneout_cell", "zoneout_hidden")
 FIELDS = (
-    *SIZES, *SLOTS, "logits", "ordered", "saved_hidden", "saved_cell", "reset_factors",
+    *SIZES, *SLOTS, "logits", "ordered", "saved_hidden", "saved_cell", "resets",
     "zoneout_mask_cell", "zoneout_mask_hidden", *PROBABILITIES, "bias_n", "output_hidden",
     "output_cell", "state", "recurrent", "d_output_hidden", "d_output_cell", "d_logits", "d_hidden",
     "d_cell", "d_recurrent", "d_state", "d_main",

@@ -80,15 +80,15 @@ class KernelSteps:
         return self.layout.mechanism.activate(slots)
 
     def scan(
-        self, engine: Any, weights: Array, factors: Array | None, num_outputs: int
+        self, engine: Any, weights: Array, resets: Array | None, num_outputs: int
     ) -> tuple[Array, ...]:
         time, batch, _ = self.logits.shape
         shape, dtype = (time, batch, self.layout.hidden_size), self.logits.dtype
         outputs = tuple(self.xp.empty(shape, dtype=dtype) for _ in range(num_outputs))
-        if factors is not None:
+        if resets is not None:
             for states in self.states:
-                states[0] *= factors[0]
-        buffers = self._upload(weights, reset_factors=factors, **by_state("output", outputs))
+                states[0][resets[0]] = 0
+        buffers = self._upload(weights, resets=resets, **by_state("output", outputs))
         state, recurrent = buffers.arrays["state"], buffers.arrays["recurrent"]
         state[...] = self.hidden[0]
         kernel, _ = self.launcher.kernels(self.layout, dtype, batch)
@@ -102,13 +102,13 @@ class KernelSteps:
         return outputs
 
     def scan_backward(
-        self, engine: Any, weights: Array, factors: Array | None, d_logits: Array,
+        self, engine: Any, weights: Array, resets: Array | None, d_logits: Array,
         d_outputs: Sequence[Array | None],
     ) -> None:  # fmt: skip
         """From the last states' ``cotangents`` to the first ones', in place, and ``d_logits``."""
         xp = self.xp
         outputs = by_state("d_output", map(self._contiguous, d_outputs))
-        buffers = self._upload(weights, reset_factors=factors, d_logits=d_logits, **outputs)
+        buffers = self._upload(weights, resets=resets, d_logits=d_logits, **outputs)
         d_states = [buffers.arrays[name] for name in ("d_hidden", "d_cell")]
         d_state, d_recurrent = (buffers.arrays[n] for n in ("d_state", "d_recurrent"))
         for running, last in zip(d_states, self.cotangents, strict=False):
@@ -124,7 +124,9 @@ class KernelSteps:
         self.launcher.replay(buffers, "backward", body)
         xp.add(d_states[0], d_state, out=d_states[0])
         for running, first in zip(d_states, self.cotangents, strict=False):
-            first[...] = running if factors is None else running * factors[0]
+            first[...] = running
+            if resets is not None:
+                first[resets[0]] = 0
 
     def _upload(self, weights: Array, **fields: Array | None) -> GraphBuffers:
         """The buffers of this shape, with the weights and a call's arguments in them."""

@@ -61,20 +61,24 @@ def minimal_parallel(
     logits = cell.split(product(x, params["weight_ih"].T) + bias[None, None])
     forget, input = cell.mechanism.gates(logits)
     write = input.value * jnp.tanh(logits["candidate"])
-    if (reset := resets_of(resets, x.shape[:2])) is not None:
-        forget = Gate(
-            jnp.where(reset, jnp.zeros_like(forget.value), forget.value),
-            jnp.where(reset, jnp.ones_like(forget.value), forget.complement),
-        )
-    through, hidden = lax.associative_scan(_compose, (forget, write))
+    reset = resets_of(resets, x.shape[:2])
+    reset = jnp.zeros((*x.shape[:2], 1), bool) if reset is None else reset
+    through, hidden, reset = lax.associative_scan(_compose, (forget, write, reset))
     if state is not None:
-        hidden = update(state.astype(hidden.dtype)[None], hidden, through, Gate(1.0, 0.0))
+        state = jnp.where(reset, 0, state.astype(hidden.dtype)[None])
+        hidden = update(state, hidden, through, Gate(1.0, 0.0))
     return hidden.astype(x.dtype), hidden[-1]
 
 
-def _compose(first: tuple[Gate, Array], then: tuple[Gate, Array]) -> tuple[Gate, Array]:
-    """The composition of two steps h → g·h + w, which has the same form."""
-    return both(then[0], first[0]), then[0].value * first[1] + then[1]
+def _compose(first: tuple[Gate, Array, Array], then: tuple[Gate, Array, Array]) -> Any:
+    """The composition of two steps h → g·h + w, where reset w, which has the same form."""
+    # a product with a gate of 0 would keep NaN
+    value, complement, write = (
+        jnp.where(then[2], cleared, part)
+        for cleared, part in zip((0, 1, 0), (*first[0], first[1]), strict=True)
+    )
+    gate = both(then[0], Gate(value, complement))
+    return gate, then[0].value * write + then[1], first[2] | then[2]
 
 
 def _cell(params: Mapping[str, Array], x: Array, mechanism: Any) -> Minimal:

@@ -21,7 +21,6 @@ from gatecore.backends.common.validation import (
     check_zoneout,
     layers_of,
     per_layer,
-    reset_factors,
     zoneout_parts,
 )
 from gatecore.backends.numpy.steps import STEPS
@@ -153,7 +152,7 @@ class Layer:
     def __init__(self, call: Call, acquire: Any) -> None:
         self.call, self.engine, self.params = call, call.engine, call.params
         self.layout = layout_of(call.cell)
-        self.factors = reset_factors(call.resets, call.steps, call.dtype)
+        self.resets = None if call.resets is None else call.resets.copy()
         self.inputs = acquire(call.cell.input_size + 1)
         self.logits = acquire(self.layout.width)
         self.steps = self._steps(acquire)
@@ -172,7 +171,7 @@ class Layer:
         parts, count = self.call.states("state", initial), 1 + self.call.return_cells
         for states, part in zip(self.steps.states, parts, strict=True):
             states[0] = 0 if part is None else part
-        outputs = self.steps.scan(self.engine, self.state_weights, self.factors, count)
+        outputs = self.steps.scan(self.engine, self.state_weights, self.resets, count)
         return outputs, tuple(states[-1].copy() for states in self.steps.states)
 
     def _project(self, x: Array) -> None:
@@ -197,7 +196,7 @@ class Layer:
         d_outputs, d_states = self.call.cotangents(d_outputs, d_states)
         for cotangent, last in zip(self.steps.cotangents, d_states, strict=True):
             cotangent[...] = 0 if last is None else last
-        self.steps.scan_backward(self.engine, self.state_weights, self.factors, scratch, d_outputs)
+        self.steps.scan_backward(self.engine, self.state_weights, self.resets, scratch, d_outputs)
         d_initial = tuple(cotangent.copy() for cotangent in self.steps.cotangents)
         d_params, d_x = self._d_params(scratch), None
         if wrt_x:

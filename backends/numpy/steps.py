@@ -57,17 +57,17 @@ class Steps(abc.ABC):
         return {slot: Gate(value[slot], complement[slot]) for slot in self.layout.complements}
 
     def scan(
-        self, engine: Any, weights: Array, factors: Array | None, num_outputs: int
+        self, engine: Any, weights: Array, resets: Array | None, num_outputs: int
     ) -> tuple[Array, ...]:
         """All steps from ``states[..][0]``: copies of the first ``num_outputs`` states after each.
 
-        ``factors`` (time, batch, 1) multiply the state before each step; None is 1.
+        Before a step the state is zeroed where ``resets``, bool (time, batch), is true.
         """
         multiply = engine.product(weights.T, self.logits.shape[1])
-        states, resets = self.states, _resets(factors)
+        states, rows = self.states, _rows(resets)
         outputs = tuple(self.xp.empty(s[1:].shape, dtype=s.dtype) for s in states[:num_outputs])
         for t in range(len(self.logits)):
-            self._reset(resets, t, [s[t] for s in states])
+            _reset(rows, t, [s[t] for s in states])
             self._forward(t, multiply(self.hidden[t]))
             for probability, part in zip(self.zoneout, states, strict=False):
                 self._zoneout(_at(probability, t), part[t], part[t + 1])
@@ -76,14 +76,14 @@ class Steps(abc.ABC):
         return outputs
 
     def scan_backward(
-        self, engine: Any, weights: Array, factors: Array | None, d_logits: Array,
+        self, engine: Any, weights: Array, resets: Array | None, d_logits: Array,
         d_outputs: Sequence[Array | None],
     ) -> None:  # fmt: skip
         """From the last state's ``cotangents`` to the first one's, in place, and ``d_logits``.
 
         ``d_outputs`` are the cotangents of what :meth:`scan` returned.
         """
-        xp, cotangents, resets = self.xp, self.cotangents, _resets(factors)
+        xp, cotangents, rows = self.xp, self.cotangents, _rows(resets)
         multiply = engine.product(weights, self.logits.shape[1])
         pairs = [(c, d) for c, d in zip(cotangents, d_outputs, strict=False) if d is not None]
         window = d_logits[..., self.layout.state_window]
@@ -99,7 +99,7 @@ class Steps(abc.ABC):
             for cotangent, zoned in zip(cotangents, self.zoned, strict=False):
                 xp.add(cotangent, zoned, out=cotangent)
             xp.add(self.d_hidden, multiply(window[t]), out=self.d_hidden)
-            self._reset(resets, t, cotangents)
+            _reset(rows, t, cotangents)
 
     @abc.abstractmethod
     def _forward(self, t: int, recurrent: Array) -> None:
@@ -108,11 +108,6 @@ class Steps(abc.ABC):
     @abc.abstractmethod
     def _backward(self, t: int, d_logits: Array) -> None:
         """From the next states' cotangents to the logits' and, weights apart, the old states'."""
-
-    def _reset(self, resets: list[Array | None], t: int, arrays: Sequence[Array]) -> None:
-        if resets and resets[t] is not None:
-            for array in arrays:
-                self.xp.multiply(array, resets[t], out=array)
 
     def _update(self, t: int, forget: Array, old: Array, new: Array) -> None:
         """``gatecore.cells.update``: f̂·c + î·u, and c + (î·u − (1 − f̂)·c) where f̂ > ½.
@@ -267,9 +262,17 @@ def _at(probability: Any, t: int) -> Any:
     return probability[t] if getattr(probability, "ndim", 0) else probability
 
 
-def _resets(factors: Array | None) -> list[Array | None]:
-    """For each step its factor (batch, 1), None where nothing is reset; empty for no factors."""
-    if factors is None:
+def _rows(resets: Array | None) -> list[Array | None]:
+    """For each step the rows (batch,) to reset, None where there are none; empty without resets."""
+    if resets is None:
         return []
-    unchanged = factors.all((1, 2)).tolist()
-    return [None if same else factor for factor, same in zip(factors, unchanged, strict=True)]
+    return [
+        rows if any_ else None for rows, any_ in zip(resets, resets.any(1).tolist(), strict=True)
+    ]
+
+
+def _reset(rows: list[Array | None], t: int, arrays: Sequence[Array]) -> None:
+    """Zero these rows of the arrays (batch, hidden): a product with 0 would keep NaN."""
+    if rows and rows[t] is not None:
+        for array in arrays:
+            array[rows[t]] = 0

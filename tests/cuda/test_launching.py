@@ -86,8 +86,8 @@ def test_an_error_while_recording_ends_the_recording(launcher, cupy):
 
 def test_what_is_not_in_one_piece_is_refused(launcher):
     layout = layout_of(gatecore.cells.LSTM(3, 6, "UR"))
-    with pytest.raises(ValueError, match="reset_factors must be contiguous"):
-        record_of(layout, (4, 2), launcher.pointer, reset_factors=np.zeros((4, 2)).T.view(Pointed))
+    with pytest.raises(ValueError, match="resets must be contiguous"):
+        record_of(layout, (4, 2), launcher.pointer, resets=np.zeros((4, 2)).T.view(Pointed))
 
 
 def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypatch, rng):

@@ -65,6 +65,23 @@ def rebuild_amounts(amounts, dtype):
     return amounts.astype(dtype) if isinstance(amounts, np.ndarray) else amounts
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_resets_clear_bad_states_and_cotangents(core, engine, rng):
+    case = sequence_case(core, GATINGS["UR"], "resets", rng)
+    case.resets[0, 0] = case.resets[2, 1] = True
+    output, _, _ = sequences.run(case)
+    for part in leaves(case.point["state"]):
+        part[0] = np.nan
+    bad = np.ones_like(output)
+    bad[2:, 1] = np.nan
+    with np.errstate(invalid="ignore"):
+        (got, _, pullback), (_, _, its) = run(engine, case), sequences.run(case)
+        (_, d_x, d_state), (_, its_d_x, its_d_state) = pullback(bad), its(bad)
+    agree(got, output, 1e-12)
+    agree(d_x[:2], its_d_x[:2], 1e-12)
+    agree(d_state, its_d_state, 1e-12)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", GATINGS)
 @pytest.mark.parametrize("core", CORES)

@@ -91,10 +91,12 @@ struct Step {
         return sequence.zoneout_mask_hidden ? sequence.zoneout_mask_hidden[states(t) + k]
                                             : static_cast<T>(sequence.zoneout_hidden);
     }
-    GATECORE_FUNCTION T next_reset() const {
-        return sequence.reset_factors && t + 1 < sequence.time
-                   ? sequence.reset_factors[(t + 1) * sequence.batch + row]
-                   : static_cast<T>(1);
+    // A state after the step, or its cotangent: 0 where the next step resets it, even from NaN.
+    GATECORE_FUNCTION T carried(T value) const {
+        return sequence.resets && t + 1 < sequence.time &&
+                       sequence.resets[(t + 1) * sequence.batch + row]
+                   ? static_cast<T>(0)
+                   : value;
     }
 
     // ---- forward
@@ -144,14 +146,14 @@ struct Step {
             T cell = update<tied>(u.effective, u.candidate, old_cell);
             hidden = u.other.value * tangent(cell);
             cell = zoneout(zoneout_cell(k), old_cell, cell);
-            sequence.saved_cell[states(t + 1) + k] = next_reset() * cell;
+            sequence.saved_cell[states(t + 1) + k] = carried(cell);
             if (sequence.output_cell) sequence.output_cell[states(t) + k] = cell;
         } else {
             hidden = update<tied>(u.effective, u.candidate, old);
         }
         hidden = zoneout(zoneout_hidden(k), old, hidden);
         sequence.output_hidden[states(t) + k] = hidden;
-        hidden *= next_reset();
+        hidden = carried(hidden);
         sequence.saved_hidden[states(t + 1) + k] = hidden;
         sequence.state[row * sequence.hidden + k] = hidden;
     }
@@ -190,7 +192,7 @@ struct Step {
     GATECORE_FUNCTION void backward_unit(long long k) const {
         const long long place = row * sequence.hidden + k;
         const Unit u = unit(k);
-        T v = next_reset() * (sequence.d_hidden[place] + sequence.d_state[place]);
+        T v = carried(sequence.d_hidden[place] + sequence.d_state[place]);
         if (sequence.d_output_hidden) v += sequence.d_output_hidden[states(t) + k];
         const T old = v * zoneout_hidden(k);
         v -= old;
@@ -200,7 +202,7 @@ struct Step {
         }
         const T old_cell = sequence.saved_cell[states(t) + k];
         const T squashed = tangent(update<tied>(u.effective, u.candidate, old_cell));
-        T w = next_reset() * sequence.d_cell[place];
+        T w = carried(sequence.d_cell[place]);
         if (sequence.d_output_cell) w += sequence.d_output_cell[states(t) + k];
         const T kept = w * zoneout_cell(k);
         w = w - kept + tanh_vjp(squashed, v * u.other.value);

@@ -34,7 +34,7 @@ template <typename T> struct Sequence {
     T* saved_cell;    // (time + 1, batch, hidden) LSTM; else null
 
     // read by both passes
-    const T* reset_factors;        // (time, batch) factor of the state before each step; null: 1
+    const bool* resets;            // (time, batch): zeroes the state before each step; or null
     const T* zoneout_mask_cell;    // (time, batch, hidden) or null: the probability zoneout_cell
     const T* zoneout_mask_hidden;  // (time, batch, hidden) or null: zoneout_hidden
     double zoneout_cell;
