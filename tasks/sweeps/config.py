@@ -22,11 +22,8 @@ from gatecore.tasks.training.run_folder import Folder, RunError, subfolder
 
 LONGEST_NAME = 200  # of a folder, in characters; file systems take 255 bytes
 MOST_TRIALS = 10_000
-_ELSEWHERE = {  # settings of a run, and their keys in a sweep
-    "learning_rate": "lr", "seed": "seeds", "mechanism": "mechanisms", "core": "core",
-    "backend": "backend", "steps": "steps", "threads": "threads", "preset": "preset",
-    "task": "task",
-}  # fmt: skip
+_ELSEWHERE = {"learning_rate": "lr", "seed": "seeds", "mechanism": "mechanisms"}  # keys of a sweep
+_ELSEWHERE |= {key: key for key in ("core", "backend", "steps", "threads", "preset", "task")}
 
 
 def _values(value: Any) -> Any:
@@ -159,18 +156,23 @@ class SweepConfig(Settings):
                    for why, names in invalid.items()]  # fmt: skip
         if reasons and (self.mechanisms != "all" or not trials):
             raise ConfigError("; ".join(reasons))
-        _check_names([trial.name for trial in trials])
+        seen: dict[str, str] = {}
+        for name in (trial.name for trial in trials):
+            if len(name) > LONGEST_NAME:
+                raise ConfigError(f"the name {name} is longer than {LONGEST_NAME} characters: vary "
+                                  "fewer settings, or shorter values")  # fmt: skip
+            if other := seen.get(name.lower()):
+                both = name if other == name else f"{other} and {name}"
+                raise ConfigError(f"{both} given twice: each trial needs a folder of its own; "
+                                  "remove one")  # fmt: skip
+            seen[name.lower()] = name
         return trials, reasons
 
     def _points(self) -> Iterator[dict[str, Any]]:
         """A value on every axis; seeds vary last, so that the first results compare the rest."""
-        axes = {
-            "seed": self.seeds,
-            **self.set,
-            "learning_rate": self.lr or (None,),
-            "core": self.core,
-            "mechanism": MECHANISMS if self.mechanisms == "all" else self.mechanisms,
-        }
+        mechanisms = MECHANISMS if self.mechanisms == "all" else self.mechanisms
+        axes = {"seed": self.seeds, **self.set, "learning_rate": self.lr or (None,),
+                "core": self.core, "mechanism": mechanisms}  # fmt: skip
         if (count := math.prod(map(len, axes.values()))) > MOST_TRIALS:
             raise ConfigError(f"{count:,} combinations are more than {MOST_TRIALS:,}: vary less")
         for values in itertools.product(*axes.values()):
@@ -206,31 +208,19 @@ def place(trials: Sequence[Trial], out: Path) -> dict[str, Path]:
     if Folder(out).holds_run():
         raise RunError(f"{out} holds a run itself: choose another output folder for a sweep")
     folders = {trial.name: subfolder(out, trial.name) for trial in trials}
-    missing = [trial for trial in trials if not _holds(folders[trial.name], trial.config)]
-    others = _configs(out) if missing else []
-    for trial in missing:
-        same = (folder for folder, config in others if config == trial.config)
-        folders[trial.name] = next(same, out / trial.name)
-    return folders
-
-
-def _holds(folder: Path, config: Config) -> bool:
-    """Whether the folder holds the run of this config; RunError if it holds another."""
-    if Folder(folder).holds_run():
-        load_same(folder, config)
-        return True
-    Folder(folder).check_free()
-    return False
-
-
-def _configs(out: Path) -> list[tuple[Path, Config]]:
-    """The readable runs directly below ``out``."""
-    configs = []
-    for file in sorted(out.glob("*/config.json")):
+    missing = []
+    for trial in trials:
+        if (folder := Folder(folders[trial.name])).holds_run():
+            load_same(folder.path, trial.config)
+        else:
+            folder.check_free()
+            missing.append(trial)
+    for file in reversed(sorted(out.glob("*/config.json")) if missing else []):
         with contextlib.suppress(RunError):
-            folder = subfolder(out, file.parent.name)
-            configs.append((folder, load_run(folder).config))
-    return configs
+            run = load_run(subfolder(out, file.parent.name))
+            same = [trial.name for trial in missing if trial.config == run.config]
+            folders |= dict.fromkeys(same, run.folder)
+    return folders
 
 
 def _config(sweep: SweepConfig, point: Mapping[str, Any]) -> Config:
@@ -258,16 +248,3 @@ def _plain(value: Any) -> str:
     """A value in characters that are valid in every file system."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     return re.sub(r"[^\w.,+=-]+", "_", text, flags=re.ASCII).strip("_")
-
-
-def _check_names(names: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if len(name) > LONGEST_NAME:
-            raise ConfigError(f"the name {name} is longer than {LONGEST_NAME} characters: vary "
-                              "fewer settings, or shorter values")  # fmt: skip
-        if (other := seen.setdefault(name.lower(), name)) != name or names.count(name) > 1:
-            both = name if other == name else f"{other} and {name}"
-            raise ConfigError(
-                f"{both} given twice: each trial needs a folder of its own; remove one"
-            )

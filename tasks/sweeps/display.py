@@ -25,15 +25,12 @@ class Display:
     def __init__(self, console: rich.console.Console) -> None:
         self.console = console
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.fields[trials]}"),
-            rich.progress.BarColumn(),
-            rich.progress.TaskProgressColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(compact=True),
-            console=console,
+            rich.progress.TextColumn("{task.fields[trials]}"), rich.progress.BarColumn(),
+            rich.progress.TaskProgressColumn(), rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"), rich.progress.TimeRemainingColumn(compact=True),
             speed_estimate_period=1800,  # seconds: trials differ in length and in their workers
-        )
+            console=console,
+        )  # fmt: skip
         self._task: rich.progress.TaskID | None = None
         self._live = rich.live.Live(console=console, auto_refresh=False, transient=True)
 
@@ -100,8 +97,8 @@ def results_table(swept: Swept) -> rich.table.Table:
     """A table with a row for each combination of settings, and the median score of its seeds."""
     groups: dict[str, list[Run]] = {}
     for name, run in swept.runs.items():
-        groups.setdefault(_without_seed(name), []).append(run)
-    failed = [_without_seed(name) for name in swept.failed]
+        groups.setdefault(name.rpartition("-seed")[0], []).append(run)
+    failed = [name.rpartition("-seed")[0] for name in swept.failed]
     score = next((run.config.task.score for run in swept.runs.values()), "loss")
     table = rich.table.Table(box=rich.box.SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("trials", overflow="fold")
@@ -121,10 +118,4 @@ def _median(runs: Sequence[Run], score: str) -> str:
     scores = [run.summary["test"][score] for run in runs
               if run.status == "finished" and run.summary]  # fmt: skip
     values = [value for value in scores if value is not None]
-    if not values:
-        return "–"
-    return f"{np.median(values):.1%}" if score == "accuracy" else f"{np.median(values):.4f}"
-
-
-def _without_seed(name: str) -> str:
-    return name.rpartition("-seed")[0]
+    return f"{np.median(values):{'.1%' if score == 'accuracy' else '.4f'}}" if values else "–"

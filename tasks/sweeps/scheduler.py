@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -126,9 +126,14 @@ def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
         if all(one.ended for one in progress):
             _create(out, config)
         else:
-            pool = stack.enter_context(_pool(config))
+            sizes = describe(config)
+            pool: Pool
+            if config.dask:
+                pool = Cluster(stack.enter_context(connected(config.dask)))
+            else:
+                pool = Local(sizes["workers"])
             _create(out, config)
-            _Sweep(progress, out, pool, watcher, _threads(config)).run()
+            _Sweep(progress, out, pool, watcher, sizes.get("threads", config.threads or 1)).run()
     return Swept(
         out,
         {one.trial.name: load_run(one.folder) for one in progress if one.status != "failed"},
@@ -139,12 +144,10 @@ def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
 class _Sweep:
     """The trials that are left, and the attempts in progress."""
 
-    def __init__(
-        self, progress: list[Progress], out: Path, pool: Pool, watcher: Watcher | None,
-        threads: int,
-    ) -> None:  # fmt: skip
-        self.progress, self.out, self.pool, self.threads = progress, out, pool, threads
-        self.watcher = watcher
+    def __init__(self, progress: list[Progress], out: Path, pool: Pool,
+                 watcher: Watcher | None, threads: int) -> None:  # fmt: skip
+        self.progress, self.out, self.pool = progress, out, pool
+        self.watcher, self.threads = watcher, threads
         self.attempts: dict[concurrent.futures.Future[Outcome], Progress] = {}
         self.later: list[tuple[float, Progress]] = []  # trials of other processes: when to retry
 
@@ -160,11 +163,9 @@ class _Sweep:
                 self.pool.stop()
             if received:
                 ended = sum(one.ended for one in self.progress)
-                raise Interrupted(
-                    f"stopped; {ended} of {len(self.progress)} trials have ended, and the others' "
-                    f"checkpoints are in {self.out}",
-                    received[0],
-                )
+                raise Interrupted(f"stopped; {ended} of {len(self.progress)} trials have ended, "
+                                  f"and the others' checkpoints are in {self.out}",
+                                  received[0])  # fmt: skip
 
     def _submit(self, one: Progress) -> None:
         config = one.trial.config.model_dump(mode="json")
@@ -172,9 +173,8 @@ class _Sweep:
 
     def _turn(self) -> None:
         """Wait for attempts to end, begin those that are due, and report the progress."""
-        done, _ = concurrent.futures.wait(
-            self.attempts, _POLL, return_when=concurrent.futures.FIRST_COMPLETED
-        )
+        done, _ = concurrent.futures.wait(self.attempts, _POLL,
+                                          concurrent.futures.FIRST_COMPLETED)  # fmt: skip
         if not self.attempts:
             time.sleep(_POLL)
         for future in done:
@@ -182,10 +182,7 @@ class _Sweep:
         due = [one for when, one in self.later if when <= time.monotonic()]
         self.later = [(when, one) for when, one in self.later if one not in due]
         for one in due:
-            if one.ended:
-                self._report(one, one.status)
-            else:
-                self._submit(one)
+            self._report(one, one.status) if one.ended else self._submit(one)
         for one in self.progress:
             if not one.ended:
                 _read(one)
@@ -199,17 +196,14 @@ class _Sweep:
             _read(one)
             self._report(one, one.status)
         else:  # also where another process stopped it
-            self._died(one, outcome)
-
-    def _died(self, one: Progress, outcome: Outcome) -> None:
-        one.deaths = DEATHS if outcome.kind == "lost" else one.deaths + 1
-        one.reason = outcome.reason
-        if one.deaths < DEATHS:
-            self._report(one, "died")
-            self._submit(one)
-        else:
-            one.status = "failed"
-            self._report(one, "failed")
+            one.deaths = DEATHS if outcome.kind == "lost" else one.deaths + 1
+            one.reason = outcome.reason
+            if one.deaths < DEATHS:
+                self._report(one, "died")
+                self._submit(one)
+            else:
+                one.status = "failed"
+                self._report(one, "failed")
 
     def _report(self, one: Progress, what: str) -> None:
         """Record an event, if that can be written: the runs' folders hold the results anyway."""
@@ -246,15 +240,10 @@ def _read(one: Progress) -> None:
         return
     one.status = "running" if (one.folder / ".lock").exists() else "waiting"
     with contextlib.suppress(OSError, ValueError, IndexError, KeyError, TypeError):
-        last = parse_json(_last_line(one.folder / "metrics.jsonl"))
+        with open(descriptor(one.folder / "metrics.jsonl"), "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4096))
+            last = parse_json(stream.read().split(b"\n")[-2])  # a complete line
         one.step, one.metric = int(last["step"]), last[one.trial.config.task.shown]
-
-
-def _last_line(path: Path, longest: int = 4096) -> bytes:
-    """The last complete line of a file that may be long and growing."""
-    with open(descriptor(path), "rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - longest))
-        return stream.read().split(b"\n")[-2]
 
 
 def _record(out: Path) -> TextIO:
@@ -279,28 +268,10 @@ def _create(out: Path, config: SweepConfig) -> None:
             time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def _pool(config: SweepConfig) -> Iterator[Pool]:
-    if config.dask is None:
-        yield Local(_workers(config))
-        return
-    with connected(config.dask) as client:
-        yield Cluster(client)
-
-
-def _workers(config: SweepConfig) -> int:
-    return config.workers or max(1, joblib.cpu_count() // (config.threads or 1))
-
-
-def _threads(config: SweepConfig) -> int:
-    """The BLAS threads of a trial whose preset sets no number: its share of the machine."""
-    if config.threads or config.dask:
-        return config.threads or 1
-    return max(1, joblib.cpu_count() // _workers(config))
-
-
 def describe(config: SweepConfig) -> dict[str, Any]:
-    """The workers of a sweep, to be printed."""
+    """The workers of a sweep, and the BLAS threads of each: its share of the machine."""
     if config.dask:
         return {"dask": config.dask}
-    return {"workers": _workers(config), "threads": _threads(config)}
+    workers = config.workers or max(1, joblib.cpu_count() // (config.threads or 1))
+    threads = config.threads or max(1, joblib.cpu_count() // workers)
+    return {"workers": workers, "threads": threads}

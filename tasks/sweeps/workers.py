@@ -1,9 +1,7 @@
 """Workers: each attempt at a trial is a process of its own, here or on a Dask cluster.
 
-A thread watches the process. A pool of lasting processes would be shorter, but joblib's (loky)
-breaks when one of them is killed, and the others lose what they did since their checkpoints. Here
-a death affects one trial, and a worker of a cluster survives a trial that runs out of memory. The
-process trains while its standard input is open: it stops with a checkpoint when that is closed.
+So a death affects one trial alone; joblib's lasting processes would all end. The process trains
+while its standard input is open, and stops with a checkpoint when that is closed.
 """
 
 import asyncio
@@ -22,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from gatecore.tasks import missing
 from gatecore.tasks.training.atomic_files import RunError
@@ -53,16 +51,6 @@ class Order(NamedTuple):
     threads: int
 
 
-class Pool(Protocol):
-    """Runs attempts."""
-
-    def submit(self, order: Order) -> "concurrent.futures.Future[Outcome]":
-        """Begin an attempt as soon as a worker is free."""
-
-    def stop(self) -> None:
-        """Stop all attempts with a checkpoint, and cancel those that have not begun."""
-
-
 def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
     """Train a trial, or continue it, in a process of its own, until it ends or ``stop()``."""
     if is_locked(Path(order.folder)):
@@ -85,36 +73,27 @@ def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
             while process.poll() is None and not stop():
                 time.sleep(0.1)
         finally:
-            _end(process)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         if process.returncode and stop():
             return Outcome("stopped")
         errors.seek(0)
-        return _outcome(process.returncode, errors.read().decode(errors="replace"))
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Stop a process, and wait until it has ended."""
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()  # type: ignore[union-attr]
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _outcome(status: int, errors: str) -> Outcome:
-    lines = errors.strip().splitlines() or ["it printed no error"]
-    if status < 0:
-        name = signal.Signals(-status).name
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return Outcome("died", f"its process was killed by {name}{hint}")
-    kinds = {0: "done", _BUSY: "busy", _STOPPED: "stopped"}
-    return Outcome(kinds.get(status, "died"), "" if status == 0 else lines[-1])
+    kind = {0: "done", _BUSY: "busy", _STOPPED: "stopped"}.get(process.returncode, "died")
+    return Outcome(kind, "" if kind == "done" else (lines or ["it printed no error"])[-1])
 
 
 class Local:
-    """Runs attempts on this machine."""
+    """Runs attempts on this machine, as many at a time as there are workers."""
 
     def __init__(self, workers: int) -> None:
         self._stop = threading.Event()
@@ -129,10 +108,7 @@ class Local:
 
 
 class Cluster:
-    """Runs attempts on the workers of a Dask scheduler, as many on each as it has threads.
-
-    Dask moves an attempt when its worker dies.
-    """
+    """Runs attempts on the workers of a Dask scheduler, which moves those of a worker that dies."""
 
     def __init__(self, client: Any) -> None:
         import distributed
@@ -169,6 +145,9 @@ def _attempt_on_worker(order: Order, event: str) -> Outcome:
         return Outcome("died", f"a worker on {os.uname().nodename} sees no folder "
                        f"{Path(order.folder).parent}: all workers must share it")  # fmt: skip
     return attempt(order, stop)
+
+
+Pool = Local | Cluster
 
 
 @contextlib.contextmanager

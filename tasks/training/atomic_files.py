@@ -76,13 +76,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object of a file, with its checksum unverified.
-
-    Raises
-    ------
-    DamagedError
-        The file cannot be read, or does not hold an object.
-    """
+    """The JSON object of a file, its checksum unverified. Raises DamagedError if it holds none."""
     try:
         value = parse_json(read_bytes(path))
     except (OSError, ValueError) as error:
@@ -101,7 +95,7 @@ def verify(path: Path, value: Mapping[str, Any], *, unsigned: bool = False) -> d
     if CHECKSUM in value:
         _compare(path, value[CHECKSUM], digest(content))
     elif not unsigned:
-        raise DamagedError(path, f"has no {CHECKSUM}", upgrade_advice(path))
+        raise DamagedError(path, f"has no {CHECKSUM}", upgrading(path))
     return content
 
 
@@ -136,20 +130,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, An
 def read_tensors(
     path: Path, *, limit: int = 1 << 40, unsigned: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors of a safetensors file, and the object about them.
+    """The tensors of a safetensors file, of at most ``limit`` bytes, and the object about them.
 
-    Parameters
-    ----------
-    path : Path
-    limit : int
-        Most bytes of all tensors.
-    unsigned : bool
-        Accept a file without metadata, as early versions of gatecore wrote it.
-
-    Raises
-    ------
-    DamagedError
-        The file cannot be read, is damaged, or was written by another program.
+    With ``unsigned`` a file may lack metadata, as early versions wrote it. Raises DamagedError if
+    it cannot be read, is damaged, or was written by another program.
     """
     try:
         data = read_bytes(path, limit + _HEADER_BYTES)
@@ -169,12 +153,12 @@ def read_tensors(
         checksum = about.pop(CHECKSUM)
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         problem = f"was not written by this version of gatecore: it has no {CHECKSUM}"
-        raise DamagedError(path, problem, upgrade_advice(path)) from error
+        raise DamagedError(path, problem, upgrading(path)) from error
     _compare(path, checksum, _digest(tensors, about))
     return tensors, about
 
 
-def upgrade_advice(path: Path) -> str:
+def upgrading(path: Path) -> str:
     """Where a checksum is missing."""
     return f"if an early version of gatecore wrote it for you, run: gatecore upgrade {path.parent}"
 

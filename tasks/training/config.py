@@ -30,13 +30,9 @@ from gatecore.tasks.problems.pixels.task import Pixels
 from gatecore.tasks.problems.programs.task import Programs
 from gatecore.tasks.problems.small_agent_tasks import CartPole, MemoryChain, TMaze
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (
-        Copying, Adding, Forgetting, Pixels, Language, Programs, VisualMatch,
-        TMaze, MemoryChain, CartPole,
-    )
-}  # fmt: skip
+_TASKS = (Copying, Adding, Forgetting, Pixels, Language, Programs, VisualMatch, TMaze, MemoryChain,
+          CartPole)  # fmt: skip
+TASKS: dict[str, type[Task]] = {task.name: task for task in _TASKS}
 ELSEWHERE = {  # names that are no settings, and where their values belong
     "task": "name it first, as in `gatecore train copying`",
     "mechanism": "use --mechanism (in Python the second argument); its fields are mechanism.FIELD",
@@ -143,12 +139,7 @@ class Config(Settings):
 
     @classmethod
     def of(
-        cls,
-        task: str,
-        mechanism: str | Mechanism = "UR",
-        preset: str = "quick",
-        /,
-        **settings: Any,
+        cls, task: str, mechanism: str | Mechanism = "UR", preset: str = "quick", /, **settings: Any
     ) -> Self:
         """A task's preset, with some fields set otherwise.
 
@@ -192,10 +183,8 @@ class Config(Settings):
     def spec(self) -> ModelSpec | AgentSpec:
         """The model that this run trains."""
         carried = {"streams": self.batch_size} if self.task.carries else {}
-        memory = Memory(
-            slots=self.memory_slots, width=self.memory_width, heads=self.memory_heads,
-            gate_style=self.gate_style,
-        )  # fmt: skip
+        memory = Memory(slots=self.memory_slots, width=self.memory_width, heads=self.memory_heads,
+                        gate_style=self.gate_style)  # fmt: skip
         return self.task.spec(
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
             layers=self.layers, memory=None if memory == Memory() else memory,
@@ -209,19 +198,14 @@ class Config(Settings):
 
     def learner(self) -> Learner[Any]:
         """The untrained learner of that model, of the run's backend."""
-        return self.task.learner(
-            backends.load(self.backend), self.spec(), seed=self.seed, dtype=self.dtype,
-            batch_size=self.batch_size,
-        )  # fmt: skip
+        return self.task.learner(backends.load(self.backend), self.spec(), seed=self.seed,
+                                 dtype=self.dtype, batch_size=self.batch_size)  # fmt: skip
 
     def differences(self, other: "Config") -> list[str]:
         """The fields in which two configurations differ, with both values."""
         here, there = (flat(config.model_dump(mode="json")) for config in (self, other))
-        return [
-            f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)"
-            for name in here | there
-            if here.get(name) != there.get(name)
-        ]
+        return [f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)"
+                for name in here | there if here.get(name) != there.get(name)]  # fmt: skip
 
 
 def explain(error: ValidationError) -> str:

@@ -21,13 +21,7 @@ class Busy(RunError):
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock a folder until the context ends or its process dies.
-
-    Raises
-    ------
-    Busy
-        Another process, perhaps on another machine, holds the lock.
-    """
+    """Lock a folder until the context ends or its process dies; Busy if another one has it."""
     path = folder / ".lock"
     while True:
         number = descriptor(path, os.O_RDWR | os.O_CREAT)

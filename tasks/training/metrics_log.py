@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gatecore.tasks.safe_files import UnsafeError, descriptor, parse_json, sync
-from gatecore.tasks.training.atomic_files import (
-    DamagedError,
-    finite,
-    replace,
-    upgrade_advice,
-    writing,
-)
+from gatecore.tasks.training.atomic_files import DamagedError, finite, replace, upgrading, writing
 
 CHECK = "check"
 _MOST_BYTES = 1 << 30
@@ -102,7 +96,7 @@ def read(
                                        f"and numbers, not {str(line)[:80]}")  # fmt: skip
                 check = _chain(json.dumps(line), check)
                 if checked and recorded is None and not marks:
-                    raise DamagedError(path, f"has no {CHECK} of its lines", upgrade_advice(path))
+                    raise DamagedError(path, f"has no {CHECK} of its lines", upgrading(path))
                 checked = checked or recorded is not None
                 if checked and recorded != f"{check:08x}":
                     raise DamagedError(path, f"line {number} was changed or damaged, or does not "

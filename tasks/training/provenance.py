@@ -16,7 +16,7 @@ import threadpoolctl
 import gatecore
 
 _BLAS = ("internal_api", "version", "architecture")
-_GIT = ("git", "-c", "core.fsmonitor=false", "-C")  # which would run a repository's program
+_DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def distribution() -> importlib.metadata.Distribution:
@@ -36,20 +36,17 @@ def environment(backend: str) -> dict[str, Any]:
     return {
         "gatecore": distribution().version,
         "commit": commit(Path(gatecore.__file__)),
-        "project_commit": _describe(Path.cwd()),
+        "project_commit": _git(Path.cwd(), *_DESCRIBE),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
-        "blas": [
-            " ".join(str(library[part]) for part in _BLAS if part in library)
-            for library in libraries
-            if library["user_api"] == "blas"
-        ],
+        "blas": [" ".join(str(library[part]) for part in _BLAS if part in library)
+                 for library in libraries if library["user_api"] == "blas"],
         "libraries": _versions(backend),
         "cores": os.cpu_count(),
         "threads": max((library["num_threads"] for library in libraries), default=1),
-    }
+    }  # fmt: skip
 
 
 def commit(file: Path) -> str | None:
@@ -58,18 +55,21 @@ def commit(file: Path) -> str | None:
     None outside a repository, for an untracked file (a package installed into another project),
     and without git.
     """
-    try:
-        tracked = [*_GIT, str(file.parent), "ls-files", "--error-unmatch", file.name]
-        subprocess.run(tracked, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
-    return _describe(file.parent)
+    return _git(file.parent, *_DESCRIBE)
 
 
-def _describe(folder: Path) -> str | None:
-    describe = [*_GIT, str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def _git(folder: Path, *words: str) -> str | None:
+    command = [
+        "git",
+        "-c",
+        "core.fsmonitor=false",
+        "-C",
+        str(folder),
+    ]  # run no repository's program
     try:
-        done = subprocess.run(describe, capture_output=True, check=True, text=True)
+        done = subprocess.run([*command, *words], capture_output=True, check=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -5,10 +5,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from gatecore import Gate
 from gatecore.tasks.training import atomic_files, metrics_log
@@ -111,7 +111,7 @@ class _Summary(BaseModel):
     parameters: int
     seconds: float
     test: dict[str, float | None] | None
-    metrics: list[int] | None = None
+    metrics: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     baselines: dict[str, dict[str, float]] | None = None
     timescales: dict[
         Literal["before", "after"], dict[Literal["smallest", "median", "largest"], float | None]
@@ -238,6 +238,7 @@ def _read_summary(
     if read.status == "finished" and score not in (read.test or {}):
         raise DamagedError(path, f"calls the run finished, but lacks the {score} on the test set")
     summary = atomic_files.verify(path, summary, unsigned=unsigned)
+    summary |= read.model_dump(exclude_unset=True)  # with floats for integers of any size
     if "config" in summary:
         check_identity(path, summary.pop("config"), checksum)
     mark = summary.pop("metrics", None)

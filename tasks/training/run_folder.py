@@ -23,19 +23,14 @@ from gatecore.tasks.training.config import Config
 from gatecore.tasks.training.folder_lock import lock
 from gatecore.tasks.training.provenance import environment
 
-FILES = (
-    "config.json", "metrics.jsonl", "checkpoint.safetensors", "state.json", "gates.safetensors",
-    "summary.json",
-)  # fmt: skip
+FILES = ("config.json", "metrics.jsonl", "checkpoint.safetensors", "state.json",
+         "gates.safetensors", "summary.json")  # fmt: skip
 UNIDENTIFIED = ("environment", atomic_files.CHECKSUM)  # of config.json: not part of the identity
 MARK = TypeAdapter(metrics_log.Mark)
 
 
 class Checkpoint(NamedTuple):
-    """The state from which a run continues.
-
-    ``tensors`` are the learner's, ``state`` is the trainer's, ``metrics`` the length of the log.
-    """
+    """The learner's tensors, the trainer's state, and the length of the log."""
 
     tensors: dict[str, np.ndarray]
     state: Any
@@ -54,7 +49,12 @@ class Folder:
             present = [name for name in FILES if os.path.lexists(self.path / name)]
             nested = next((file.parent.name for file in self.path.glob("*/config.json")
                            if file.with_name("metrics.jsonl").exists()), None)  # fmt: skip
-            _check_writable(self.path)
+            path = self.path.absolute()
+            nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+            if not nearest.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(nearest, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if "config.json" in present:
             raise RunError(f"{self.path} holds another run already ({', '.join(present)}): choose "
                            "another output folder, or continue that run with --resume")  # fmt: skip
@@ -74,12 +74,9 @@ class Folder:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Make the folder, lock it until the context ends, and remove what a killed process left.
+        """Make the folder, lock it for a context, and remove what a killed process left.
 
-        Raises
-        ------
-        RunError
-            It cannot be made; :class:`folder_lock.Busy` if another process trains there.
+        Raises RunError if it cannot be made, ``folder_lock.Busy`` if another process trains there.
         """
         with contextlib.ExitStack() as stack:
             with output_folder(self.path):
@@ -106,20 +103,13 @@ class Folder:
 
     def save_gates(self, **gates: Gate) -> None:
         """Write gates under the names "before" and "after"."""
-        tensors = {
-            f"{when}.{side}": array
-            for when, gate in gates.items()
-            for side, array in gate._asdict().items()
-        }
-        about = {"config": self.identity}
-        atomic_files.write_tensors(self.path / "gates.safetensors", tensors, about)
+        tensors = {f"{when}.{side}": array for when, gate in gates.items()
+                   for side, array in gate._asdict().items()}  # fmt: skip
+        path = self.path / "gates.safetensors"
+        atomic_files.write_tensors(path, tensors, {"config": self.identity})
 
     def save_checkpoint(self, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Write what a run needs to continue.
-
-        One file holds tensors, state and the length of the metrics, so that they always agree;
-        state.json is a readable copy of the state.
-        """
+        """Write what a run needs to continue in one file, so that its parts always agree."""
         self.metrics.sync()
         about = {"config": self.identity, "state": state, "metrics": self.metrics.mark}
         atomic_files.write_tensors(self.path / "checkpoint.safetensors", tensors, about)
@@ -177,13 +167,3 @@ def check_identity(path: Path, recorded: Any, expected: str) -> None:
     """Raise DamagedError if a file belongs to a run of another config."""
     if recorded != expected:
         raise DamagedError(path, "is of another run: its config is not that of config.json")
-
-
-def _check_writable(path: Path) -> None:
-    """Raise OSError if ``path``, or the nearest parent that exists, cannot be written."""
-    path = path.absolute()
-    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not nearest.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -21,12 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from gatecore import Batch, Gate, backends, timescale
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.safe_files import descriptor
-from gatecore.tasks.training.atomic_files import (
-    DamagedError,
-    RunError,
-    WriteError,
-    output_folder,
-)
+from gatecore.tasks.training.atomic_files import DamagedError, RunError, WriteError, output_folder
 from gatecore.tasks.training.capacity import memory_errors
 from gatecore.tasks.training.config import Config, explain
 from gatecore.tasks.training.run import Run, load_run, load_same
@@ -57,13 +52,9 @@ class State:
 
 
 def train(
-    config: Config,
-    out: str | os.PathLike[str],
-    *,
-    resume: bool = False,
-    on_step: OnStep | None = None,
-    on_metrics: OnMetrics | None = None,
-) -> Run:
+    config: Config, out: str | os.PathLike[str], *, resume: bool = False,
+    on_step: OnStep | None = None, on_metrics: OnMetrics | None = None,
+) -> Run:  # fmt: skip
     """Train one model, and write a run's folder.
 
     Parameters
@@ -109,31 +100,21 @@ def train(
     backends.load(config.backend)  # before the limit, which reaches loaded libraries alone
     # on small models a second BLAS thread gains little, and loses much where a core is busy
     with threadpoolctl.threadpool_limits(config.threads):
-        folder = _folder_of_process(config, out, resume)
-        on_metrics = on_metrics if folder == out else None  # of the process that keeps the run
-        return _train(config, Folder(folder), resume, on_step, on_metrics)
-
-
-def _train(
-    config: Config,
-    folder: Folder,
-    resume: bool,
-    on_step: OnStep | None,
-    on_metrics: OnMetrics | None,
-) -> Run:
-    """Claims the folder when everything that the run needs exists."""
-    former = _former_run(config, folder, resume)
-    if former and former.summary:
-        return former
-    with memory_errors(config):
-        trainer = _Trainer(config, folder)
-        with folder.claimed():
-            former = _former_run(config, folder, resume)  # another process may have trained it
-            if former is None:
-                folder.create(config)
-            elif former.summary:
-                return former
-            return trainer.run(on_step, on_metrics)
+        path = _folder_of_process(config, out, resume)
+        on_metrics = on_metrics if path == out else None  # of the process that keeps the run
+        folder = Folder(path)
+        former = _former_run(config, folder, resume)
+        if former and former.summary:
+            return former
+        with memory_errors(config):
+            trainer = _Trainer(config, folder)
+            with folder.claimed():  # when everything that the run needs exists
+                former = _former_run(config, folder, resume)  # another process may have trained it
+                if former is None:
+                    folder.create(config)
+                elif former.summary:
+                    return former
+                return trainer.run(on_step, on_metrics)
 
 
 def _former_run(config: Config, folder: Folder, resume: bool) -> Run | None:
@@ -179,16 +160,17 @@ class _Trainer:
         healthy, self.on_metrics = True, on_metrics
         with self._stops_explained(), signals() as received:
             self._restore()
-            while healthy and self.state.step < self.config.steps:
-                if received:
-                    self._checkpoint()
-                    raise self._interrupted(received[0])
+            while (unfinished := healthy and self.state.step < self.config.steps) and not received:
                 healthy, metric = self._step()
                 if on_step:
                     on_step(self.state.step, metric)
-            self.folder.save_summary(self._summary(healthy))
+            if unfinished:
+                self._checkpoint()
+            else:
+                self.folder.save_summary(self._summary(healthy))
             if received:
-                raise self._interrupted(received[0])
+                raise Interrupted(f"stopped at step {self.state.step} of {self.config.steps}; the "
+                                  f"checkpoint is in {self.folder.path}", received[0])  # fmt: skip
         return load_run(self.folder.path)
 
     def _restore(self) -> None:
@@ -220,12 +202,12 @@ class _Trainer:
         """One training step, and what is due after it: whether the run is healthy, its metric."""
         config, state, start = self.config, self.state, time.perf_counter()
         batch = config.task.batch(config.seed, state.step, config.batch_size)
-        metrics = self.learner.step(
-            batch, learning_rate=config.rate(state.step), clip_norm=config.clip_norm
-        )
+        metrics = self.learner.step(batch, learning_rate=config.rate(state.step),
+                                    clip_norm=config.clip_norm)  # fmt: skip
         state.step += 1
         state.recent.append(metrics)
-        healthy = _healthy(metrics, state.untrained)
+        healthy = math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])
+        healthy &= state.untrained is None or metrics["loss"] <= EXPLOSION * state.untrained
         last = not healthy or state.step == config.steps
         if last or state.step % config.log_every == 0:
             self._log()
@@ -263,32 +245,20 @@ class _Trainer:
         self.last_checkpoint = time.monotonic()
         self.folder.save_checkpoint(self.learner.state_dict(), dataclasses.asdict(self.state))
 
-    def _interrupted(self, signum: int) -> Interrupted:
-        return Interrupted(
-            f"stopped at step {self.state.step} of {self.config.steps}; the checkpoint is in "
-            f"{self.folder.path}",
-            signum,
-        )
-
     def _summary(self, healthy: bool) -> dict[str, Any]:
         finite = healthy or all(np.isfinite(v).all() for v in self.learner.state_dict().values())
         undefined = Gate(*np.full_like(self.before, np.nan))
         after = self.learner.gates(self.validation[0]) if finite else undefined
         self.folder.save_gates(before=self.before, after=after)
-        test = None
-        if healthy:
-            metrics = self.learner.evaluate(self._held_out(Stream.TEST))
-            test = self.config.task.scores(metrics)
+        evaluate, scores = self.learner.evaluate, self.config.task.scores
+        test = scores(evaluate(self._held_out(Stream.TEST))) if healthy else None
         return {
-            "status": "finished" if healthy else "diverged",
-            "step": self.state.step,
+            "status": "finished" if healthy else "diverged", "step": self.state.step,
             "parameters": sum(math.prod(array.shape) for array in self.learner.parameters.values()),
-            "seconds": round(self.state.seconds, 3),
-            "best": self.state.best,
-            "test": test,
+            "seconds": round(self.state.seconds, 3), "best": self.state.best, "test": test,
             "baselines": self.config.task.baselines(),
             "timescales": {"before": _timescales(self.before), "after": _timescales(after)},
-        }
+        }  # fmt: skip
 
     def _held_out(self, stream: Stream) -> Sequence[Batch]:
         return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)
@@ -303,11 +273,6 @@ class _Trainer:
             raise KeyboardInterrupt(remains) from stopped
         except WriteError as error:
             raise RunError(f"{error}; {remains}. With room there, --resume continues it") from error
-
-
-def _healthy(metrics: dict[str, float], untrained: float | None) -> bool:
-    finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])
-    return finite and (untrained is None or metrics["loss"] <= EXPLOSION * untrained)
 
 
 def _timescales(gate: Gate) -> dict[str, float]:
