@@ -316,7 +316,7 @@ def reconstruction_costs(network, environment, taken, size):
             with torch.no_grad():
                 saw, did, won = parts.observation(z), parts.action(z), parts.reward(z)
             total += sum(
-                0.5 * (float(a) - b) ** 2 for a, b in zip(saw, observation[k], strict=True)
+                0.5 * (float(a) - float(b)) ** 2 for a, b in zip(saw, observation[k], strict=True)
             )
             total += 0.5 * (float(won) - rewards[k]) ** 2
             if actions[k] >= 0:
