@@ -173,10 +173,10 @@ REFUSED = [
     ({"core": "rcm"}, "core='rcm' is unknown: did you mean 'rmc'"),
     ({"layers": 2}, "layers=2 is for core lstm, gru, minimal, not 'rmc'"),
     ({"zoneout": (0.1, 0.1)}, r"zoneout=\(0.1, 0.1\): core='rmc' has none"),
-    ({"memory": Memory(heads=4)}, "hidden_size=6 is not divisible by heads=4"),
+    ({"memory": Memory(heads=4)}, "hidden_size=6 is not divisible by memory_heads=4"),
     ({"memory": Memory(width=3)}, "width=3 is none of core='rmc'"),
     ({"core": "dnc", "memory": Memory(blocks=3)}, "blocks=3 is none of core='dnc'"),
-    ({"core": "lstm"}, "sizes are for core rmc, dnc, rma, not 'lstm'"),
+    ({"core": "lstm"}, "memory_slots, memory_heads are for core rmc, dnc, rma, not 'lstm'"),
     ({"mechanism": "C", "memory": Memory(slots=2, heads=1, gate_style="memory")}, "above 2.*got 2"),
 ]  # fmt: skip
 
