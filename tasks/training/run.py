@@ -126,7 +126,7 @@ def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
     path : path
         The folder that :func:`gatecore.tasks.train` or ``gatecore train`` wrote.
     unsigned : bool
-        Read files without checksums, too, as early versions wrote them. :func:`upgrade` adds these.
+        Read files without checksums, too, as early versions wrote them: ``gatecore upgrade``.
 
     Returns
     -------

@@ -175,9 +175,10 @@ class _Trainer:
 
     def _restore(self) -> None:
         """Continue from the last checkpoint, or validate the untrained model."""
-        expected = {k: np.shape(v) for k, v in self.learner.state_dict().items()}
-        numbers = sum(math.prod(shape) for shape in expected.values())
-        checkpoint = self.folder.load_checkpoint(8 * numbers)
+        arrays = {k: np.asarray(v) for k, v in self.learner.state_dict().items()}
+        expected = {k: (v.shape, v.dtype.kind) for k, v in arrays.items()}
+        checkpoint = self.folder.load_checkpoint(8 * sum(v.size for v in arrays.values()))
+        del arrays
         if checkpoint is None:
             self.folder.metrics.rewind(None)
             self.folder.save_gates(before=self.before)
@@ -186,15 +187,21 @@ class _Trainer:
         tensors, state, metrics = checkpoint
         path = self.folder.path / "checkpoint.safetensors"
         try:
-            if {k: v.shape for k, v in tensors.items()} != expected:
+            if {k: (v.shape, v.dtype.kind) for k, v in tensors.items()} != expected:
                 raise ValueError("its tensors do not fit this config")
-            TypeAdapter(State).validate_json(json.dumps(state), strict=True)
+            if any(np.any(v < 0) for v in tensors.values() if v.dtype.kind == "i"):
+                raise ValueError("it counts fewer than 0 updates")
+            read = TypeAdapter(State).validate_json(json.dumps(state), strict=True)
+            if not 0 <= read.step <= self.config.steps:
+                raise ValueError(f"its step is {read.step}")
+            if read.best is not None and self.config.task.score not in read.best:
+                raise ValueError("its best validation has no score")
             self.learner.load_state_dict(tensors)
         except ValidationError as error:
             raise DamagedError(path, f"has an invalid state: {explain(error)}") from error
         except ValueError as error:
             raise DamagedError(path, f"belongs to another model: {error}") from error
-        self.state = State(**state)
+        self.state = read
         self.folder.metrics.rewind(metrics)
         self.folder.save_state(state, metrics)  # a kill may have come between the two files
 

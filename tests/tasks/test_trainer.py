@@ -260,6 +260,36 @@ def test_a_state_of_wrong_types_is_an_error(tmp_path, state):
         train(tiny(), tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": -1}, "its step is -1"),
+        ({"step": 13}, "its step is 13"),
+        ({"best": {"step": 5.0}}, "its best validation has no score"),
+    ],
+)
+def test_a_state_that_no_run_has_is_an_error(tmp_path, change, message):
+    with pytest.raises(Killed):
+        train(tiny(), tmp_path, on_step=die_at(9))
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, about = atomic_files.read_tensors(path)
+    atomic_files.write_tensors(path, tensors, {**about, "state": about["state"] | change})
+    with pytest.raises(RunError, match=rf"belongs to another model: {message}"):
+        train(tiny(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("change", [lambda v: -1 - abs(v), lambda v: v > 0, lambda v: v[..., None]])
+def test_tensors_of_another_kind_are_an_error(tmp_path, change):
+    with pytest.raises(Killed):
+        train(tiny(), tmp_path, on_step=die_at(9))
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, about = atomic_files.read_tensors(path)
+    (count,) = [name for name, value in tensors.items() if value.dtype.kind == "i"]
+    atomic_files.write_tensors(path, tensors | {count: change(tensors[count])}, about)
+    with pytest.raises(RunError, match="belongs to another model"):
+        train(tiny(), tmp_path, resume=True)
+
+
 def test_a_model_too_large_for_the_memory_writes_no_folder(tmp_path, monkeypatch):
     """The error is NumPy's; it is raised here, since some systems promise any amount of memory."""
 
