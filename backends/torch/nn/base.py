@@ -1,5 +1,6 @@
 """The settings and parameters that recurrent layers and cells have in common."""
 
+import warnings
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -25,6 +26,15 @@ class RecurrentModule(Stateful, Generic[State]):
         self._cells: list[Cell] = []
         # of the parameters of each layer and direction, by names without suffix
         self._names: list[dict[str, str]] = []
+
+    def _unquantized(self, qconfig: Any) -> None:
+        warnings.warn(
+            f"torch.ao.quantization leaves {type(self).__name__} in its dtype: use .bfloat16(), or "
+            "torch's layer with the state_dict of a torch-compatible mechanism",
+            stacklevel=3,
+        )
+
+    qconfig = property(fset=_unquantized)  # torch.ao sets it on every module of a model
 
     def _register(
         self, cell: Cell, bias: bool, proj_size: int = 0, suffix: str = "", **factory: Any

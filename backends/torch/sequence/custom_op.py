@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from gatecore.backends.torch.sequence import dispatch, stepping
 from gatecore.backends.torch.sequence.call import Call, active, cell_of, signature
@@ -76,9 +77,10 @@ def unpack(values: Values) -> Call:
 
 
 def needs_operator(x: Any) -> bool:
-    """Whether torch traces, or a dispatch mode or a subclass of Tensor intercepts operators."""
+    """Whether torch traces or profiles, or a mode or a subclass of Tensor intercepts operators."""
     tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    return tracing or torch._C._len_torch_dispatch_stack() > 0 or type(x) is not Tensor
+    observed = torch.autograd.profiler._is_profiler_enabled
+    return tracing or observed or torch._C._len_torch_dispatch_stack() > 0 or type(x) is not Tensor
 
 
 def needs_stepping(gradients: Iterable[Tensor | None]) -> bool:
@@ -181,3 +183,13 @@ def _(*arguments: Any) -> list[Tensor]:
     x, *others = unpack(values).sources(wrt_x=True)
     first = x.new_empty(x.shape if values["wrt_x"] else 0)
     return [first, *(source.new_empty(source.shape) for source in others)]
+
+
+@register_flop_formula([torch.ops.gatecore.sequence, torch.ops.gatecore.sequence_backward])
+def _flops(signature: str, x: Any, weight_ih: Any, weight_hh: Any, *others: Any, **_: Any) -> int:
+    """Of the matrix products alone, as torch counts; a product has two gradients."""
+    (time, batch, inputs), (rows, width) = x, weight_hh
+    product = 2 * time * batch * rows
+    if len(others) + 4 == len(FORWARD):
+        return product * (inputs + width)
+    return product * (inputs * (1 + others[-1]) + 2 * width)

@@ -41,10 +41,20 @@ def named(name: str) -> TorchImplementation:
 
 
 def choose(impl: str, call: Call) -> TorchImplementation:
-    """The implementation that runs ``call``; ValueError if ``impl`` does not support it."""
+    """The implementation that runs ``call``.
+
+    ValueError if ``impl`` does not support it, RuntimeError in ONNX's tracing exporter.
+    """
     if impl == "auto" and torch.compiler.is_exporting():
         return SCAN
-    return implementation.choose(IMPLEMENTATIONS, impl, call)
+    chosen = implementation.choose(IMPLEMENTATIONS, impl, call)
+    tracing = not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+    if tracing and torch.onnx.is_in_onnx_export() and not isinstance(chosen, Stepping):
+        raise RuntimeError(
+            "the ONNX exporter that traces has no operator for a layer over a sequence: use "
+            "torch.onnx.export(..., dynamo=True)"
+        )
+    return chosen
 
 
 def release() -> None:
