@@ -8,7 +8,7 @@ import torch
 from gatecore.backends.cuda import launch
 from gatecore.backends.torch.nn.layers import GRU, LSTM
 from gatecore.backends.torch.sequence import dispatch
-from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels
+from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels, _CuPyAdapter
 from tests.cuda.standin import StandIn, Stream
 
 
@@ -34,6 +34,7 @@ def gpu(host_library, monkeypatch):
     monkeypatch.setattr(launcher, "replay", lambda buffers, direction, body: body())
     monkeypatch.setattr(launch, "launcher", lambda: launcher)
     monkeypatch.setattr(CuPyKernels, "device", "cpu")
+    monkeypatch.setattr(_CuPyAdapter, "device", "cpu")
     on_gpu = (dispatch.named("fused"), dispatch.named("plain"))
     monkeypatch.setattr(dispatch, "IMPLEMENTATIONS", on_gpu)
     launch.engine.cache_clear()
