@@ -50,8 +50,8 @@ def is_symbolic(value: Any) -> bool:
 def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     """σ(x) and σ(−x), each to a few ulp at any x.
 
-    torch and JAX have a sigmoid whose derivative is right everywhere too: a ``where`` over
-    exp(−|x|) would have derivative 0 at 0, and 1 / (1 + exp(−x)) none (NaN) at −100 in float32.
+    torch and JAX have a sigmoid whose derivative is finite everywhere: a ``where`` over exp(−|x|)
+    would have derivative 0 at 0, and 1 / (1 + exp(−x)) none (NaN) at −100 in float32.
     """
     if isinstance(xp, _Symbolic):
         return 1 / (1 + xp.exp(-x)), 1 / (1 + xp.exp(x))
@@ -64,6 +64,26 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     near_one, near_zero = (xp.astype(y, x.dtype) for y in (1 / (1 + small), small / (1 + small)))
     positive = x >= 0
     return xp.where(positive, near_one, near_zero), xp.where(positive, near_zero, near_one)
+
+
+def through_smaller(value: Any, complement: Any) -> tuple[Any, Any]:
+    """Both sides of a gate, which torch and JAX then differentiate through the smaller one.
+
+    The larger is 1 minus it: the chain rule would lose its derivative in rounding.
+    """
+    if constant(value) is value:
+        return value, complement
+    smaller = namespace(value).where(value < complement, value, -complement)
+    change = smaller - constant(smaller)  # 0, with the derivative of the value
+    return constant(value) + change, constant(complement) - change
+
+
+def constant(x: Any) -> Any:
+    """``x`` without its derivative; ``x`` itself where its library has none."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch and isinstance(x, torch.Tensor):
+        return x.detach()
+    return jax.lax.stop_gradient(x) if jax and isinstance(x, jax.Array) else x
 
 
 class _Symbolic:

@@ -2,10 +2,10 @@
 
 A unit whose forget gate is g remembers for 1/(1 − g) steps, so gates must come extremely close to
 1, where ``1 - g`` in floating point is rounding error. A :class:`Gate` therefore has both sides,
-and every function here sums and multiplies non-negative numbers: nothing cancels. Arguments are
-arrays of NumPy, CuPy, torch or JAX, or SymPy expressions, and their shapes (...) broadcast. Where a
-gate is expected, an array a in [0, 1] stands for ``Gate(a, 1 - a)``. What is neither an array nor a
-number, or not real floating, raises TypeError.
+and every function here sums and multiplies non-negative numbers: nothing cancels, also where torch
+or JAX differentiates. Arguments are arrays of NumPy, CuPy, torch or JAX, or SymPy expressions, and
+their shapes (...) broadcast. Where a gate is expected, an array a in [0, 1] stands for
+``Gate(a, 1 - a)``. What is neither an array nor a number, or not real floating, raises TypeError.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gatecore import _checks
-from gatecore._namespace import Array, asarray, is_symbolic, logistic, namespace
+from gatecore._namespace import (
+    Array,
+    asarray,
+    constant,
+    is_symbolic,
+    logistic,
+    namespace,
+    through_smaller,
+)
 
 
 class Gate(NamedTuple):
@@ -49,7 +57,7 @@ def both(a: Gate | Array, b: Gate | Array) -> Gate:
     8.496708510583178e-18
     """
     a, b = _gate("a", a), _gate("b", b)
-    return Gate(a.value * b.value, a.complement + a.value * b.complement)
+    return _result(a.value * b.value, a.complement + a.value * b.complement)
 
 
 def either(a: Gate | Array, b: Gate | Array) -> Gate:
@@ -68,7 +76,7 @@ def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
     Gate(value=array([0.625]), complement=array([0.375]))
     """
     s, high, low = _gate("selector", selector), _gate("high", high), _gate("low", low)
-    return Gate(
+    return _result(
         s.value * high.value + s.complement * low.value,
         s.value * high.complement + s.complement * low.complement,
     )
@@ -91,7 +99,7 @@ def sigmoid(logit: Array) -> Gate:
     array([5.00000000e-01, 4.24835426e-18])
     """
     logit = asarray("logit", logit)
-    return Gate(*logistic(namespace(logit), logit))
+    return _result(*logistic(namespace(logit), logit))
 
 
 def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
@@ -113,7 +121,7 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
     xp = namespace(logit)
     weight = _softmax_weight(xp, xp.moveaxis(logit, axis, -1))
     below, beyond = xp.cumulative_sum(weight, axis=-1), _sum_beyond(xp, weight)
-    gate = Gate(below / (below + beyond), beyond / (below + beyond))
+    gate = _result(below / (below + beyond), beyond / (below + beyond))
     return spread(Gate(*(xp.moveaxis(side, -1, axis) for side in gate)), downsize, axis)
 
 
@@ -153,7 +161,7 @@ def refine(forget: Gate | Array, refine: Gate | Array) -> Gate:
     0.99
     """
     f, r = _gate("forget", forget), _gate("refine", refine)
-    return Gate(
+    return _result(
         f.value * (f.value + 2 * r.value * f.complement),
         f.complement * (f.complement + 2 * r.complement * f.value),
     )
@@ -202,8 +210,12 @@ def _gate(name: str, value: Any) -> Gate:
     return Gate(value, 1 - value)
 
 
+def _result(value: Array, complement: Array) -> Gate:
+    return Gate(*through_smaller(value, complement))
+
+
 def _softmax_weight(xp: Any, z: Array) -> Array:
-    return xp.exp(z - xp.max(z, axis=-1, keepdims=True))
+    return xp.exp(z - constant(xp.max(z, axis=-1, keepdims=True)))
 
 
 def _sum_beyond(xp: Any, x: Array) -> Array:
