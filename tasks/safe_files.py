@@ -112,3 +112,8 @@ def _refuse_constant(name: str) -> None:
 def printable(text: str) -> str:
     r"""The text with control characters and lone surrogates escaped (``\x1b``)."""
     return "".join(ascii(c)[1:-1] if category(c)[0] == "C" else c for c in text)
+
+
+def literal(text: str) -> str:
+    """The printable text, in which matplotlib sees no mathematics."""
+    return printable(text).replace("$", r"\$")

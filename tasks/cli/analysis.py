@@ -11,7 +11,8 @@ import click
 
 from gatecore.tasks.cli.settings import FOLDER, reported_errors
 from gatecore.tasks.reports.report import read, write
-from gatecore.tasks.safe_files import printable, replacing
+from gatecore.tasks.reports.trial import Trial
+from gatecore.tasks.safe_files import literal, printable, replacing
 from gatecore.tasks.training.atomic_files import output_folder
 from gatecore.tasks.training.run import load_run
 from gatecore.tasks.training.run import upgrade as add_checksums
@@ -105,17 +106,17 @@ def figures(out: Path, run: Path | None, suffix: str) -> None:
             path = out / f"{name}.{suffix}"
             with replacing(path) as stream:
                 figure.savefig(stream, dpi=200, format=suffix)
-            click.echo(path)
+            click.echo(printable(str(path)))
 
 
 def _figures_of_run(folder: Path) -> Iterator[tuple[str, "Canvas"]]:
     """Figure 3's curve and the histograms of Figures 4 and 9."""
     from gatecore.analysis.figures import gate_histograms, learning_curves
 
-    run = load_run(folder)
-    label, task = run.config.mechanism.name, run.config.task
-    curves = {label: run.curve("validation", task.score)}
-    yield "figure3_learning_curve", learning_curves(curves, {}, f"{task.score}, {task.title}")
+    run = Trial.of(load_run(folder), str(folder)).run  # raises an error about contradictions
+    label, task = literal(run.config.mechanism.name), run.config.task
+    curves, title = {label: run.curve("validation", task.score)}, literal(task.title)
+    yield "figure3_learning_curve", learning_curves(curves, {}, f"{task.score}, {title}")
     gates = run.gates("before"), run.gates("after")
     if any(gates):
         yield "figure4_gate_histograms", gate_histograms({label: gates})

@@ -16,7 +16,7 @@ from gatecore.tasks.cli.__main__ import run
 from gatecore.tasks.cli.results import by_task, label, results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, Console, reported_errors
 from gatecore.tasks.reports import report
-from gatecore.tasks.safe_files import replacing
+from gatecore.tasks.safe_files import literal, replacing
 from gatecore.tasks.training.atomic_files import RunError, writing
 from gatecore.tasks.training.config import Config, ConfigError
 from gatecore.tasks.training.run import Run, load_same
@@ -91,7 +91,7 @@ def draw(runs: Sequence[Run], out: Path) -> Path:
         gates = {name: (run.gates("before"), run.gates("after")) for name, run in named.items()}
         scores = task.baselines().items()
         baselines = {name: values[task.score] for name, values in scores if task.score in values}
-        panels.append(Panel(title, f"validation {task.score}", curves, baselines, gates))
+        panels.append(Panel(literal(title), f"validation {task.score}", curves, baselines, gates))
     path = out / PICTURE
     with writing(path), replacing(path) as stream:
         comparison(panels).savefig(stream, dpi=130, format="png")

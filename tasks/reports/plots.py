@@ -14,7 +14,7 @@ from gatecore import Gate, timescale
 from gatecore.analysis import figures
 from gatecore.analysis.figures import Band
 from gatecore.tasks.reports.aggregate import Group, Variant
-from gatecore.tasks.safe_files import printable
+from gatecore.tasks.safe_files import literal
 
 _BANDS = {
     (20, 80): "The line is the median of the seeds, the band holds the middle 60 % of them "
@@ -90,9 +90,9 @@ def _histograms(group: Group) -> Iterator[Drawn]:
 
 def _literal(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values by labels in which matplotlib sees no mathematics, and which fit."""
-    labels = map(printable, values)
-    short = (k if len(k) <= _WIDEST else f"{k[:_WIDEST]}… {n}" for n, k in enumerate(labels))
-    return {k.replace("$", r"\$"): v for k, v in zip(short, values.values(), strict=True)}
+    labels = enumerate(map(literal, values))
+    short = [k if len(k) <= _WIDEST else f"{k[:_WIDEST].rstrip(chr(92))}… {n}" for n, k in labels]
+    return dict(zip(short, values.values(), strict=True))
 
 
 def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:

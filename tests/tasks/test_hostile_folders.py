@@ -298,6 +298,16 @@ def test_hostile_names_spoil_no_report(stopped, tmp_path):
     assert len(json.loads((out / "results.json").read_text())["groups"][0]["runs"]) == len(NAMES)
 
 
+@pytest.mark.parametrize("name", ["$\\frac$", "\ud800\x1b[31m"])
+def test_figures_of_a_run_with_a_hostile_name_are_drawn(stopped, tmp_path, monkeypatch, name):
+    renamed(stopped / "finished", tmp_path / "run", name)
+    monkeypatch.setattr("gatecore.analysis.figures.theory", dict)
+    words = ["figures", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_negative_numbers_stay_numbers_in_the_csv(stopped, tmp_path):
     shutil.copytree(stopped / "finished", tmp_path / "runs" / "run")
     (line,) = csv.DictReader(report.table(report.read(tmp_path / "runs")).splitlines())
