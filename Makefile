@@ -9,6 +9,7 @@ TORCH_FLAGS ?=
 WORKERS ?= auto
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 
 # absolute, because one recipe changes directory; quoted, because a path may hold spaces
 PY := "$(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin/python"
@@ -19,7 +20,7 @@ EDITABLE = $(PY) -m pip uninstall -qq -y gatecore && $(PIP) -e
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types docs wheel bench gpu sanitize clean build/dist
+.PHONY: help run test lint format types docs wheel bench fuzz gpu sanitize clean build/dist
 
 help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
@@ -29,13 +30,14 @@ help:
 	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
 	@echo "make bench   benchmark of the layers beside torch.nn.LSTM: benchmarks/results/"
+	@echo "make fuzz    hostile input and faults at random, for half an hour: docs/security.md"
 	@echo "make sanitize  the C++ library under the address, undefined-behaviour and memory checkers"
 	@echo "make gpu     the tests that need a CUDA device, with PYTHON's own packages; installs nothing"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what was built (not $(VENV), not runs/)"
 	@echo
 	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_FLAGS= WORKERS=$(WORKERS)"
-	@echo "          PYTEST_ARGS= BENCH_ARGS="
+	@echo "          PYTEST_ARGS= BENCH_ARGS= FUZZ_ARGS="
 
 # ---- environment ----------------------------------------------------------------------------
 
@@ -128,6 +130,10 @@ docs: $(VENV)/.stamp-docs
 
 bench: $(VENV)/.stamp-test
 	$(PY) benchmarks/layers.py $(BENCH_ARGS)
+
+# outside the tests: a campaign takes as long as it is given
+fuzz: $(VENV)/.stamp-test
+	$(PY) -m tests.fuzz $(FUZZ_ARGS)
 
 gpu:
 	@"$(PYTHON)" tests/gpu/run.py

@@ -57,6 +57,12 @@ def probability(name: str, value: Any, below_one: bool = False) -> float:
     return float(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {show(value)}")
+    return bool(value)
+
+
 def entries(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
     """A tuple or list as a tuple, of ``length`` entries where that is given."""
     if not isinstance(value, tuple | list):

@@ -261,5 +261,7 @@ def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
 
 def _t_max(value: Any) -> float:
     if isinstance(value, str):
-        raise ValueError(f"t_max must be 'hidden', a number above 2, or None, got {value!r}")
+        raise ValueError(
+            f"t_max must be 'hidden', a number above 2, or None, got {_checks.show(value)}"
+        )
     return _checks.number("t_max", value)

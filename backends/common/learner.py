@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gatecore._checks import LARGEST_SEED, choice, integer, number, probability
+from gatecore._checks import LARGEST_SEED, choice, entries, integer, number, probability
 from gatecore._namespace import Array
 from gatecore.algebra import Gate
 from gatecore.backends.common import learner_checks as checks
@@ -33,7 +33,9 @@ class Trainable(abc.ABC):
     ) -> None:
         self.spec, self.steps, self._carried = spec, 0, {}
         self.seed = integer("seed", seed, 0, LARGEST_SEED)
-        first, second = (probability("betas", beta, below_one=True) for beta in betas)
+        first, second = (
+            probability("betas", beta, below_one=True) for beta in entries("betas", betas, length=2)
+        )
         self.betas, self.eps = (first, second), number("eps", eps)
         if self.eps <= 0:
             raise ValueError(f"eps must be positive, got {eps}")

@@ -33,7 +33,7 @@ class Memory:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in vars(self).items():
             if value is not None and name != "gate_style":
                 _checks.integer(name, value)
         if self.gate_style is not None:
@@ -87,6 +87,8 @@ class Core:
         for name in ("hidden_size", "layers"):
             _checks.integer(name, getattr(self, name))
         object.__setattr__(self, "mechanism", mechanism(self.mechanism))
+        if not isinstance(self.memory, Memory | None):
+            raise TypeError(f"memory must be a Memory, got {type(self.memory).__name__}")
         if self.core in _KINDS:
             object.__setattr__(self, "memory", self._filled(_KINDS[self.core]))
         elif self.memory is not None:

@@ -74,6 +74,7 @@ class Head:
         for width in self.head:
             _checks.integer("head", width)
         _checks.probability("dropout", self.dropout, below_one=True)
+        _checks.flag("tied", self.tied)
         if self.read is not None:
             _checks.integer("read", self.read)
 

@@ -105,14 +105,17 @@ def resolve(colours: str | Sequence[tuple[int, int, int]] | None, pads: int) -> 
         colours = "primary" if pads <= len(NAMED["primary"]) else "palette"
     if isinstance(colours, str):
         colours = NAMED[_checks.choice("colours", colours, NAMED)]
-    array = np.array(colours)
+    try:
+        array = np.array(colours)
+    except ValueError:  # of several lengths
+        array = np.empty(0)
     integers = array.ndim == 2 and array.shape[1] == 3 and array.dtype.kind in "iu"
     if not integers or array.min() < 0 or array.max() > 255:
-        raise ValueError(f"colours must be triples of integers 0..255, got {colours!r}")
+        raise ValueError(f"colours must be triples of integers 0..255, got {_checks.show(colours)}")
     if len(array) < pads:
         raise ValueError(f"colours must be at least {pads}, one for each pad, got {len(array)}; "
                          "add some, or use fewer pads")  # fmt: skip
     if len(np.unique(np.concatenate([array, FIXED]), axis=0)) < len(array) + len(FIXED):
         raise ValueError(f"colours must differ from each other and from {FIXED.tolist()}, which "
-                         f"are floor, wall, apple and player; got {colours!r}")  # fmt: skip
+                         f"are floor, wall, apple and player: {_checks.show(colours)}")  # fmt: skip
     return array.astype(np.uint8)

@@ -100,8 +100,7 @@ class Match(ArrayEnvironment):
     ) -> None:  # fmt: skip
         self.size = _checks.integer("size", size)
         self.level = _checks.choice("level", level, ("passive", "active"))
-        if len(phases) != 3:
-            raise ValueError(f"phases must be three numbers of frames, got {phases!r}")
+        _checks.entries("phases", phases, length=3)
         self.phases = tuple(_checks.integer(f"phases[{k}]", frames, at_least=int(k != DISTRACTOR))
                             for k, frames in enumerate(phases))  # fmt: skip
         if _checks.integer("pads", pads) not in maps.REWARD:
@@ -109,7 +108,7 @@ class Match(ArrayEnvironment):
         self.pads = pads
         self.apple_reward = _checks.number("apple_reward", apple_reward)
         self.colours = maps.resolve(colours, pads)
-        self.ends_at_choice = bool(ends_at_choice)
+        self.ends_at_choice = _checks.flag("ends_at_choice", ends_at_choice)
         self.horizon = sum(self.phases)
         self._lengths = np.array(self.phases)
         self._pays = np.full(pads, _checks.number("wrong_reward", wrong_reward), np.float32)

@@ -99,7 +99,11 @@ class Settings(BaseModel):
     @classmethod
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """NumPy's numbers as Python's; text and booleans are none, but where a field reads text."""
-        value, field = plain(value), cls.model_fields[str(info.field_name)]
+        field = cls.model_fields[str(info.field_name)]
+        try:
+            value = plain(value)
+        except RecursionError as error:
+            raise ValueError("input is nested too deeply") from error
         reads_text = any(isinstance(part, BeforeValidator) for part in field.metadata)
         if not reads_text and _numeric(field.annotation):
             _check_number(value, "integer" if "int" in str(field.annotation) else "number")

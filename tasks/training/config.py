@@ -53,8 +53,6 @@ def config_errors() -> Iterator[None]:
         raise ConfigError(explain(error)) from error
     except (ImportError, TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    except RecursionError as error:
-        raise ConfigError("a setting is nested too deeply") from error
 
 
 def _read_task(value: Any) -> Any:
@@ -167,8 +165,9 @@ class Config(Settings):
         """
         with config_errors():
             kind = TASKS[choice("task", task, TASKS)]
-            values = {**kind.preset(choice("preset", preset, kind.presets), settings), **settings}
-            if values.get("core") in MEMORY_CORES:
+            known = {k: v for k, v in settings.items() if isinstance(v, str | float | int)}
+            values = {**kind.preset(choice("preset", preset, kind.presets), known), **settings}
+            if known.get("core") in MEMORY_CORES:
                 values.setdefault("backend", "torch")  # which alone has them
             of_task, of_run, of_mechanism = _sort(kind, values)
             built = kind(**of_task)

@@ -335,7 +335,7 @@ def test_render_scales_each_cell():
         (dict(level="activ"), "did you mean 'active'"),
         (dict(phases=(0, 1, 1)), r"phases\[0\] must be at least 1, got 0"),
         (dict(phases=(1, -1, 1)), r"phases\[1\] must be at least 0, got -1"),
-        (dict(phases=(1, 1)), "phases must be three numbers of frames"),
+        (dict(phases=(1, 1)), "phases must have 3 entries, got 2"),
         (dict(pads=5), r"pads must be one of \[2, 3, 4\], got 5"),
         (dict(apple_reward=float("nan")), "apple_reward must be finite"),
         (dict(colours="pastel"), "colours='pastel' is unknown"),
