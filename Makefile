@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+RECIPES_VENV ?= .venv-recipes
 TORCH ?= torch==2.13.0
 TORCH_FLAGS ?=
 # processes that run the tests; 0 runs them in the one that collects them, as a debugger needs
@@ -20,7 +21,7 @@ EDITABLE = $(PY) -m pip uninstall -qq -y gatecore && $(PIP) -e
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types docs wheel bench fuzz gpu sanitize clean build/dist
+.PHONY: help run test lint format types docs wheel bench fuzz recipes try-recipes gpu sanitize clean build/dist
 
 help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
@@ -31,6 +32,7 @@ help:
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
 	@echo "make bench   benchmark of the layers beside torch.nn.LSTM: benchmarks/results/"
 	@echo "make fuzz    hostile input and faults at random, for half an hour: docs/security.md"
+	@echo "make recipes  the examples of docs/with.md, with other libraries, in $(RECIPES_VENV)"
 	@echo "make sanitize  the C++ library under the address, undefined-behaviour and memory checkers"
 	@echo "make gpu     the tests that need a CUDA device, with PYTHON's own packages; installs nothing"
 	@echo "make format  let ruff rewrite the sources"
@@ -97,6 +99,13 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-venv $(SOURCES)
 	@$(EDITABLE) '.[tasks,analysis,docs]'
 	@touch $@
 
+# jaxlib for its header: the native library is then the one that the tests are run with
+$(VENV)/.stamp-recipes: $(VENV)/.stamp-torch $(SOURCES) | $(LINKS)
+	@echo "Installing the libraries of docs/with.md"
+	@$(PIP) 'jaxlib>=0.10'
+	@$(EDITABLE) '.[recipes]'
+	@touch $@
+
 # ---- targets --------------------------------------------------------------------------------
 
 run: $(VENV)/.stamp-tasks
@@ -134,6 +143,13 @@ bench: $(VENV)/.stamp-test
 # outside the tests: a campaign takes as long as it is given
 fuzz: $(VENV)/.stamp-test
 	$(PY) -m tests.fuzz $(FUZZ_ARGS)
+
+recipes:
+	@$(MAKE) --no-print-directory VENV="$(RECIPES_VENV)" try-recipes
+
+# the warnings of other libraries are no errors
+try-recipes: $(VENV)/.stamp-recipes
+	$(PY) -m pytest -W default tests/recipes $(PYTEST_ARGS)
 
 gpu:
 	@"$(PYTHON)" tests/gpu/run.py
