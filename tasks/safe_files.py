@@ -28,11 +28,7 @@ class UnsafeError(OSError):
 def descriptor(path: Path, flags: int = os.O_RDONLY, *, links: bool = False) -> int:
     """Open a regular file, through a symbolic link only with ``links``; never waits for a FIFO.
 
-    Raises
-    ------
-    OSError
-        It cannot be opened; :class:`UnsafeError` if it is a link, a FIFO or a device, or if it
-        would be changed under another name, too (a hard link).
+    Raises UnsafeError if it is a link or a device, or would be changed under another name, too.
     """
     follow = 0 if links else os.O_NOFOLLOW
     try:

@@ -174,21 +174,9 @@ def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
 
 
 def upgrade(path: str | os.PathLike[str]) -> Run:
-    """Add checksums to the files of a run, as early versions of gatecore wrote it without them.
+    """Add checksums to a run that an early version wrote without them; its files count as intact.
 
-    Parameters
-    ----------
-    path : path
-        The run's folder. Only for folders of your own: whatever is in it counts as intact.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    RunError
-        The folder holds no run, or one that is damaged otherwise; or it cannot be written.
+    Raises RunError if the folder holds no run, or one that is damaged, or cannot be written.
     """
     folder = Folder(path)
     run = load_run(path, unsigned=True)

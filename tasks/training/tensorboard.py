@@ -16,20 +16,11 @@ from gatecore.tasks.training.run import Run
 
 
 class TensorBoard:
-    """Writes a run's metrics as scalars, and its gates as histograms.
+    """Writes a run's metrics as scalars, and its gates as histograms, into the run's folder.
 
     A context manager, which closes the file. Scalars are named "train/loss", "validation/loss"
     and so on; histograms "gates/forget" and "gates/log10_timescale", at step 0 before training.
-
-    Parameters
-    ----------
-    folder : path
-        The run's folder, where the first line of metrics makes the event file.
-
-    Raises
-    ------
-    ConfigError
-        tensorboardX is not installed.
+    Raises ConfigError if tensorboardX is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,9 +56,8 @@ class TensorBoard:
             # unlike any file that is there: the name's time is in seconds, and it is opened as is
             suffix = f".{os.getpid()}.{step}.{secrets.token_hex(8)}"
             with writing(self._folder):
-                self._writer = self._open(
-                    str(self._folder), purge_step=step, filename_suffix=suffix
-                )
+                self._writer = self._open(str(self._folder), purge_step=step,
+                                          filename_suffix=suffix)  # fmt: skip
         return self._writer
 
     def __enter__(self) -> "TensorBoard":

@@ -27,6 +27,8 @@ _MOST_BYTES = 20_000 * _RECORD + (1 << 20)  # of a batch; CIFAR-10's have 10,000
 _LITERALS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
              "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES",
              "BINBYTES", "BINBYTES8")  # fmt: skip
+_MADE: dict[str, Any] = {"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
+                         "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}  # fmt: skip
 _FUNCTIONS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
               "numpy.dtype", "numpy.ndarray")  # fmt: skip
 _BYTES = object()  # the dtype of a pickled array
@@ -231,18 +233,15 @@ def _unpickled(content: bytes) -> Any:
                 pass
             case "MARK":
                 marks.append(len(stack))
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
-                stack.append({"D": {}, "L": [], "T": ()}[opcode.name[6]])
+            case name if name in _MADE:
+                stack.append(_MADE[name]())
             case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # of Python 2
                 stack.append(str(argument).encode("latin-1"))
             case name if name in _LITERALS:
                 stack.append(argument)
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(popped(len(stack) - int(opcode.name[-1]))))
-            case "TUPLE":
-                stack.append(tuple(popped(marks.pop())))
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = opcode.name[5:]
+                stack.append(tuple(popped(len(stack) - int(count) if count else marks.pop())))
             case "LIST":
                 stack.append(popped(marks.pop()))
             case "APPEND" | "APPENDS":
@@ -255,10 +254,8 @@ def _unpickled(content: bytes) -> Any:
                 if not all(isinstance(key, bytes | str) for key in values[::2]):
                     raise ValueError("a dictionary with other keys than text")
                 dict.update(stack[-1], zip(values[::2], values[1::2], strict=True))
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
+            case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                memo[len(memo) if argument is None else argument] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL" | "INST" | "STACK_GLOBAL":
