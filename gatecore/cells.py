@@ -20,6 +20,7 @@ from gatecore.mechanisms import Mechanism, mechanism
 
 Params = Mapping[str, Array]
 States = tuple[Array, ...]
+_MOST_WEIGHTS = 1 << 40  # terabytes
 STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate's W x + b
 
 
@@ -92,8 +93,13 @@ class Cell:
         fields["input_size"] = _checks.integer("input_size", input_size)
         fields["hidden_size"] = _checks.integer("hidden_size", hidden_size)
         fields["mechanism"] = _mechanism(mechanism)
-        fields["slots"] = self.mechanism.slots(self.core, hidden_size)
-        fields["rows"] = self.mechanism.rows(self.core, hidden_size)
+        fields["slots"] = self.mechanism.slots(self.core, self.hidden_size)
+        fields["rows"] = self.mechanism.rows(self.core, self.hidden_size)
+        if (count := self.rows * (self.input_size + self.hidden_size)) > _MOST_WEIGHTS:
+            raise ValueError(
+                f"input_size={input_size} and hidden_size={hidden_size} make {count} weights, and "
+                f"at most {_MOST_WEIGHTS} are supported: take fewer units"
+            )
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"

@@ -41,7 +41,7 @@ def choose(implementations: Sequence[Chosen], impl: str, call: Any) -> Chosen:
     They are in order of preference, and at least one supports every call. ValueError if the name is
     unknown, or if that implementation does not support the call.
     """
-    if impl == "auto":
+    if isinstance(impl, str) and impl == "auto":
         for one in implementations:  # quicker than a generator: it counts in a short sequence
             if one.unsupported(call) is None:
                 return one

@@ -57,7 +57,13 @@ def cell_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) ->
     if len(recurrent) != 2:
         raise ValueError(f"params['weight_hh'] must have shape (rows, hidden), got {recurrent}")
     cell = cells.CELLS[core](x.shape[2], recurrent[1], mechanism)
-    shapes = cell.parameter_shapes()
+    check_parameters(cell, params)
+    return cell
+
+
+def check_parameters(cell: cells.Cell, params: Mapping[str, Array]) -> None:
+    """Raise ValueError unless ``params`` have the cell's names and shapes."""
+    core, shapes = cell.core, cell.parameter_shapes()
     _check_present(params, shapes)
     for name, value in params.items():
         if name not in shapes:
@@ -68,9 +74,8 @@ def cell_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) ->
             raise ValueError(
                 f"params[{name!r}] must have shape {shapes[name]} for a {core} of "
                 f"{cell.hidden_size} units with mechanism {cell.mechanism.name!r} and inputs of "
-                f"{cell.input_size}, got {value.shape}"
+                f"{cell.input_size}, got {tuple(value.shape)}"
             )
-    return cell
 
 
 def check_numbers(xp: Any, params: Mapping[str, Array], x: Array) -> None:

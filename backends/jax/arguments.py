@@ -1,10 +1,12 @@
 """The arrays that a layer reads, and their checks."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gatecore import _checks
 from gatecore.backends.common.validation import cell_of, check_array, zoneout_parts
@@ -35,17 +37,20 @@ def checked(
     mechanism: str | Mechanism = "UR", resets: Array | None = None, zoneout: Any = None,
 ) -> tuple[Cell, Arguments]:  # fmt: skip
     """The cell of one layer, and its arguments as implementations take them."""
-    x = jnp.asarray(x)
-    params = {name: jnp.asarray(value) for name, value in params.items()}
+    x = as_array("x", x)
+    params = {name: as_array(f"params[{name!r}]", value) for name, value in params.items()}
     cell = cell_of(core, params, x, mechanism)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must have a floating type, got {x.dtype}: convert it with x.astype")
+    wide, steps = widened(x.dtype), x.shape[:2]
     for name, value in params.items():
-        if value.dtype != x.dtype and name.startswith("weight"):
+        if value.dtype != x.dtype and (name.startswith("weight") or value.dtype != wide):
             raise TypeError(
                 f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of them"
             )
-    wide, steps = widened(x.dtype), x.shape[:2]
+        finite = _finite(value)
+        if not (isinstance(finite, jax.core.Tracer) or finite):
+            raise ValueError(f"params[{name!r}] has entries that are not finite")
     params = {k: v if k.startswith("weight") else v.astype(wide) for k, v in params.items()}
     initial = _initial(cell, state, x.shape[1], wide)
     masks = zoneout_parts(cell, zoneout)
@@ -53,11 +58,25 @@ def checked(
     return cell, Arguments(params, initial, x, resets_of(resets, steps), masks)
 
 
+def as_array(name: str, value: Any) -> Array:
+    """An array of any framework as JAX's; TypeError, which calls it ``name``, if it is none."""
+    if hasattr(value, "dtype"):
+        with contextlib.suppress(TypeError, ValueError):
+            return jnp.asarray(value)
+    kind = getattr(value, "dtype", type(value).__name__)
+    raise TypeError(f"{name} must be an array of numbers, got {kind}: use jax.numpy.asarray")
+
+
+@jax.jit
+def _finite(value: Array) -> Array:
+    return jnp.isfinite(value).all()
+
+
 def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:
     """Resets as bool (time, batch, 1), checked."""
     if resets is None:
         return None
-    resets = check_array("resets", jnp.asarray(resets), steps, "bool", "(time, batch)")
+    resets = check_array("resets", as_array("resets", resets), steps, "bool", "(time, batch)")
     return resets[..., None]
 
 
@@ -65,7 +84,8 @@ def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
     """The parts of the initial state; zeros where it, or a part, is None."""
     shape = batch, cell.hidden_size
     parts = [
-        jnp.zeros(shape, dtype) if part is None else jnp.asarray(part) for part in cell.parts(state)
+        jnp.zeros(shape, dtype) if part is None else as_array("state", part)
+        for part in cell.parts(state)
     ]
     return tuple(
         check_array("state", part.astype(widened(part.dtype)), shape, dtype, "(batch, hidden)")
@@ -75,9 +95,9 @@ def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
 
 def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """Zoneout of a part of the state, as (time, batch, hidden) or (time, 1, 1)."""
-    if isinstance(zoneout, int | float):
-        _checks.probability("zoneout", zoneout)
-    mask = jax.lax.stop_gradient(jnp.asarray(zoneout, dtype))
+    if not hasattr(zoneout, "dtype") or isinstance(zoneout, np.generic):
+        zoneout = np.asarray(_checks.probability("zoneout", zoneout))
+    mask = jax.lax.stop_gradient(as_array("zoneout", zoneout).astype(dtype))
     if mask.ndim == 0:
         return jnp.broadcast_to(mask, (shape[0], 1, 1))
     return check_array("zoneout mask", mask, shape, dtype, "(time, batch, hidden)")

@@ -10,7 +10,7 @@ from flax import nnx
 
 from gatecore.algebra import Gate
 from gatecore.backends.jax import scan
-from gatecore.backends.jax.arguments import widened
+from gatecore.backends.jax.arguments import as_array, widened
 from gatecore.backends.jax.parameters import biases, weight
 from gatecore.cells import CELLS, Cell, Minimal
 from gatecore.mechanisms import Mechanism, mechanism
@@ -71,6 +71,8 @@ class RecurrentCell(nnx.RNNCellBase):
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
     ) -> None:
         _check_functions(gate_fn, activation_fn)
+        if not isinstance(rngs, nnx.Rngs):
+            raise TypeError(f"rngs must be an nnx.Rngs, got {type(rngs).__name__}: nnx.Rngs(seed)")
         self.in_features, self.hidden_features = in_features, hidden_features
         self.mechanism = _mechanism(mechanism)
         self.dtype, self.param_dtype, self.promote_dtype = dtype, param_dtype, promote_dtype
@@ -103,13 +105,22 @@ class RecurrentCell(nnx.RNNCellBase):
         at least.
         """
         cell, params = self._cell, self.params
+        inputs = as_array("inputs", inputs)
+        if inputs.shape[-1:] != (cell.input_size,) or jnp.iscomplexobj(inputs):
+            raise ValueError(
+                f"inputs must be real of shape (..., {cell.input_size}), got {inputs.dtype} of "
+                f"shape {inputs.shape}"
+            )
+        shape = (*inputs.shape[:-1], cell.hidden_size)
+        parts = [as_array("carry", part) for part in cell.parts(carry, "carry")]
+        if any(part.shape != shape or jnp.iscomplexobj(part) for part in parts):
+            kinds = ", ".join(f"{part.dtype} of shape {part.shape}" for part in parts)
+            raise ValueError(f"carry must be real of shape {shape}, got {kinds}")
         x, *values = self.promote_dtype((inputs, *params.values()), dtype=self.dtype)
         matrix, bias = scan.pack(cell, dict(zip(params, values, strict=True)))
-        state = tuple(
-            part.reshape(-1, part.shape[-1]).astype(bias.dtype) for part in cell.parts(carry)[::-1]
-        )
+        state = tuple(part.reshape(-1, shape[-1]).astype(bias.dtype) for part in parts[::-1])
         new, _ = scan.step(cell, matrix, bias, state, x.reshape(-1, x.shape[-1]))
-        new = tuple(part.reshape(*x.shape[:-1], -1) for part in new)
+        new = tuple(part.reshape(shape) for part in new)
         return cell.state(new[::-1]), new[0].astype(x.dtype)
 
     def initialize_carry(

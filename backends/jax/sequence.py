@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from gatecore import _checks
 from gatecore.backends.common import implementation as common
 from gatecore.backends.common.validation import layers_of, per_layer
 from gatecore.backends.jax.arguments import Arguments, States, checked
@@ -71,9 +72,11 @@ def lstm(
     Raises
     ------
     ValueError
-        Shapes that do not fit, an unknown mechanism, or an ``impl`` that does not support the call.
+        Shapes that do not fit, an unknown mechanism, parameters that are not finite (which are not
+        read while JAX traces, as under ``jit``), or an ``impl`` that does not support the call.
     TypeError
-        ``x`` is not floating, or a weight's type is not that of ``x``.
+        An argument is no array, ``x`` is not floating, a weight's type is not that of ``x``, or a
+        bias's neither that nor the gates'.
 
     Examples
     --------
@@ -167,7 +170,7 @@ def implementation(
 
 def choose(impl: str, call: Call) -> Implementation:
     """The implementation that runs ``call``; ValueError if ``impl`` does not support it."""
-    if impl == "auto" and not preferred(call):
+    if isinstance(impl, str) and impl == "auto" and not preferred(call):
         return REFERENCE
     return common.choose(IMPLEMENTATIONS, impl, call)
 
@@ -176,6 +179,7 @@ def _run(
     core: str, params: Any, x: Array, state: Any, mechanism: str | Mechanism, resets: Array | None,
     zoneout: Any, autodiff: bool, impl: str, return_cells: bool = False,
 ) -> tuple[Any, Any]:  # fmt: skip
+    return_cells = _checks.flag("return_cells", return_cells)
     stacked = not isinstance(params, Mapping)
     layers = layers_of(params if stacked else [params])
     states, zoneouts = (

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gatecore import _checks
 from gatecore.algebra import Gate
 from gatecore.backends.common.buffer_pool import BufferPool
 from gatecore.backends.common.implementation import choose
@@ -111,6 +112,7 @@ def run(
     The third result is the derivative, a ``Pullback`` or a ``Stack`` of them; without
     ``save_for_backward`` it only has ``impl``.
     """
+    return_cells = _checks.flag("return_cells", return_cells)
     stacked = not isinstance(params, Mapping)
     layers = layers_of(params) if stacked else [params]
     count = len(layers)

@@ -22,7 +22,7 @@ class RecurrentModule(Stateful, Generic[State]):
         super().__init__()
         self.mechanism = mechanisms.mechanism(mechanism)
         self.zoneout = zoneout_probabilities(CELLS[self.core], zoneout)
-        self.two_biases = bool(two_biases)
+        self.two_biases = _checks.flag("two_biases", two_biases)
         self._cells: list[Cell] = []
         # of the parameters of each layer and direction, by names without suffix
         self._names: list[dict[str, str]] = []
@@ -83,6 +83,13 @@ class RecurrentModule(Stateful, Generic[State]):
     def _settings_repr(self) -> str:
         text = f", mechanism={self.mechanism.name!r}"
         return text + (f", zoneout={self.zoneout}" if any(self.zoneout) else "")
+
+
+def check_tensors(name: str, *values: Any) -> None:
+    """Raise TypeError unless the values of this argument are tensors."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
 
 
 def zoneout_probabilities(cell: type[Cell], zoneout: Any) -> tuple[float, ...]:

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
+from gatecore.backends.torch.nn.base import (
+    RecurrentModule,
+    State,
+    check_tensors,
+    round_states,
+    zoneout_mask,
+)
 from gatecore.backends.torch.nn.layout import Tensors
 from gatecore.backends.torch.sequence import stepping
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
@@ -66,7 +72,12 @@ class RecurrentCell(RecurrentModule[State]):
         """
         if isinstance(input, fx.Proxy):
             return self._fx_node(input, *(() if hx is None else (hx,)))
-        states = () if hx is None else self._cell.parts(hx)
+        states = () if hx is None else self._cell.parts(hx, "hx")
+        check_tensors("input", input)
+        check_tensors("hx", *states)
+        for name, value in (("input", input), *(("hx", part) for part in states)):
+            if not value.is_floating_point():
+                raise TypeError(f"{name} must be floating, got {value.dtype}: convert it")
         fits = input.dim() in (1, 2) and input.shape[-1] == self.input_size
         if not fits or any(part.shape != (*input.shape[:-1], self.hidden_size) for part in states):
             self._raise_as_torch(input, states)

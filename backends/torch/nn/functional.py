@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gatecore import mechanisms
+from gatecore import _checks, mechanisms
+from gatecore.backends.common.validation import check_parameters, zoneout_parts
+from gatecore.backends.torch.nn.base import check_tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import cell_of, signature
 from gatecore.backends.torch.sequence.run import run
@@ -112,15 +114,31 @@ def _call(
     core: str, params: Params, x: Tensor, state: Any, mechanism: str | Mechanism,
     resets: Tensor | None, zoneout: Any, impl: str, return_cells: bool = False,
 ) -> Any:  # fmt: skip
+    check_tensors("x", x)
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params must be a mapping of tensors, got {type(params).__name__}")
+    for name, value in params.items():
+        check_tensors(f"params[{name!r}]", value)
     if x.dim() != 3:
         raise ValueError(
             f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the missing axes, "
             "as in x.unsqueeze(1) for a single sequence"
         )
-    hidden_size = params["weight_hh"].shape[1]
-    cell = cell_of(signature(core, mechanisms.mechanism(mechanism)), x.shape[2], hidden_size)
+    recurrent = params.get("weight_hh")
+    if recurrent is None or recurrent.dim() != 2:
+        raise ValueError("params must have a 'weight_hh' (rows, hidden)")
+    own = signature(core, mechanisms.mechanism(mechanism))
+    cell = cell_of(own, x.shape[2], recurrent.shape[1])
+    check_parameters(cell, params)
     states = None if state is None else cell.parts(state)
-    amounts = zoneout if zoneout is None or len(cell.state_names) > 1 else (zoneout,)
+    check_tensors("state", *(states or ()))
+    if resets is not None:
+        check_tensors("resets", resets)
+    amounts = zoneout_parts(cell, zoneout)
+    for amount in amounts or ():
+        if not isinstance(amount, Tensor):
+            _checks.probability("zoneout", amount)
+    return_cells = _checks.flag("return_cells", return_cells)
     result = run(cell, params, x, states, resets, amounts, return_cells, dispatch.checked(impl))
     output = result.outputs if return_cells else result.outputs[0]
     return output, cell.state([part.squeeze(0) for part in result.states])

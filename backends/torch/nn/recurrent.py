@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gatecore import _checks
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.base import RecurrentModule, State, round_states, zoneout_mask
+from gatecore.backends.torch.nn.base import (
+    RecurrentModule,
+    State,
+    check_tensors,
+    round_states,
+    zoneout_mask,
+)
 from gatecore.backends.torch.nn.layout import Dense, Lengths, Packed, Sequences, Tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
@@ -21,6 +28,8 @@ from gatecore.cells import CELLS
 from gatecore.mechanisms import Mechanism
 
 Input = TypeVar("Input", Tensor, PackedSequence)
+
+_LARGEST = 1 << 20  # layers, and units: the weights of more would take terabytes
 
 
 class Recurrent(RecurrentModule[State]):
@@ -82,7 +91,12 @@ class Recurrent(RecurrentModule[State]):
         mechanism: str | Mechanism = "UR", zoneout: Any = 0.0, return_cells: bool = False,
         two_biases: bool = True, impl: str = "auto",
     ) -> None:  # fmt: skip
-        projection: dict[str, Any] = {"proj_size": proj_size} if proj_size else {}
+        for name, size in (("num_layers", num_layers), ("hidden_size", hidden_size)):
+            if isinstance(size, int) and size > _LARGEST:  # before anything is made
+                raise ValueError(f"{name} must be at most {_LARGEST}, got {_checks.show(size)}")
+        projection: dict[str, Any] = (
+            {} if type(proj_size) is int and not proj_size else {"proj_size": proj_size}
+        )
         self._torch_class(  # raises for what torch refuses, in its words
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
             batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, device="meta",
@@ -184,12 +198,20 @@ class Recurrent(RecurrentModule[State]):
         layout: Dense | Packed
         if isinstance(input, PackedSequence):
             layout = Packed(input)
+        elif not isinstance(input, Tensor):
+            kind = type(input).__name__
+            raise TypeError(f"input must be a Tensor or a PackedSequence, got {kind}")
         elif input.dim() in (2, 3):
             layout = Dense(input, self.batch_first)
         else:
             kind = type(self).__name__
             raise ValueError(f"{kind}: Expected input to be 2D or 3D, got {input.dim()}D instead")
-        states = None if hx is None else layout.states(self._cells[0].parts(hx))
+        states = None
+        if hx is not None:
+            check_tensors("hx", *(parts := self._cells[0].parts(hx, "hx")))
+            states = layout.states(parts)
+        if resets is not None:
+            check_tensors("resets", resets)
         self._check(layout, states)
         bounds = Sequences(None if resets is None else layout.resets(resets), layout.lengths)
         outputs, last = self._run_layers(layout.x, states, bounds, cells)
@@ -201,12 +223,13 @@ class Recurrent(RecurrentModule[State]):
         __call__ = forward
 
     def _checked_cells(self, return_cells: bool) -> bool:
+        _checks.flag("return_cells", return_cells)
         if return_cells and len(CELLS[self.core].state_names) == 1:
             raise ValueError(
                 f"return_cells must be False, got True: a {type(self).__name__} has no cell state "
                 "beside its hidden state, which is the output"
             )
-        return bool(return_cells)
+        return return_cells
 
     def _check(self, layout: Dense | Packed, states: Tensors | None) -> None:
         """Raise what torch's layers raise for such an input and states, in their words."""
