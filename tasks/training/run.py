@@ -99,6 +99,8 @@ class Run:
         tensors, about = atomic_files.read_tensors(path, limit=limit, unsigned=self.unsigned)
         if about or not self.unsigned:
             check_identity(path, about.get("config"), self.identity)
+        if any(name.partition(".")[0] not in ("before", "after") for name in tensors):
+            raise DamagedError(path, "should hold gates alone")  # another file of the run
         sides = [tensors.get(f"{when}.{side}") for side in Gate._fields]
         return Gate(*sides) if all(side is not None for side in sides) else None
 

@@ -196,17 +196,16 @@ class Commands(Base):
 
     def words(self, rng, out):
         yield (command := rng.choice(self.WORDS[:2] if rng.random() < 0.7 else self.WORDS))
-        attacked = {rng.choice(self.KEYS) for _ in range(rng.randrange(3))}
+        attacked = {rng.choice(self.KEYS) for _ in range(rng.choice([0, 0, 1, 1, 2]))}
         if command in ("train", "sweep"):
-            yield rng.choice(
-                ["copying", "adding", "copying", "copying", "language", self.value(rng)]
-            )
-            for key, kept in {**SIZES, **SETS, "threads": 1}.items():
+            yield rng.choice([*["copying"] * 8, "adding", self.value(rng)])
+            yield from ("--set", "threads=1") if command == "train" else ("--threads", "1")
+            for key, kept in {**SIZES, **SETS}.items():
                 if key not in attacked:
                     yield from ("--set", f"{key}={kept}") if key != "steps" else ("--steps", "2")
             for key in sorted(attacked):
                 yield from ("--set", f"{key}={self.value(rng)}")
-            yield from ("--out", self.value(rng) if rng.random() < 0.3 else str(out / "run"))
+            yield from ("--out", self.value(rng) if rng.random() < 0.2 else str(out / "run"))
             if command == "sweep":
                 yield from ("--mechanisms", rng.choice(["U", "U,UR", self.value(rng)]))
             elif rng.random() < 0.3:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 
@@ -335,3 +336,10 @@ def test_a_folder_without_permission_is_an_error_before_training(tmp_path, monke
     with pytest.raises(RunError, match="cannot be an output folder: Permission denied"):
         Folder(tmp_path / "new" / "run").check_free()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_in_place_of_the_gates_is_refused(tmp_path):
+    run = train(tiny(), tmp_path / "run")
+    shutil.copy(run.folder / "checkpoint.safetensors", run.folder / "gates.safetensors")
+    with pytest.raises(RunError, match=r"gates\.safetensors.*should hold gates alone"):
+        load_run(run.folder).gates("before")
