@@ -1,26 +1,9 @@
-"""The bit-reversal permutation of Appendix D.5, as printed."""
-
-import math
+"""The bit-reversal permutation of Appendix D.5."""
 
 import numpy as np
 
 from gatecore.analysis._claim import CORRECTED, ENUMERATION, CheckResult, claim
-
-
-def bit_reversal(n: int) -> np.ndarray:
-    """The permutation (n,) of range(n) that Appendix D.5's `bitreversal_permutation` returns.
-
-    >>> bit_reversal(6)
-    array([0, 4, 2, 1, 5, 3])
-    """
-    m = math.ceil(math.log(n) / math.log(2))
-    size = 1 << m
-    perm = np.arange(size).reshape(size, 1)
-    for _ in range(m):
-        half = perm.shape[0] // 2
-        perm = np.hstack((perm[:half], perm[half:]))
-    perm = perm.squeeze(0)
-    return np.extract(perm < n, perm)
+from gatecore.permutation import bit_reversal
 
 
 def reversed_bits(index: int, bits: int) -> int:

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 import gatecore.analysis
@@ -49,6 +48,5 @@ def test_importing_every_module_loads_no_backend_and_runs_no_check():
     assert float(seconds) < 5
 
 
-@pytest.mark.parametrize("n", [2, 8, 64, 100, 784, 1024])
-def test_the_tasks_use_the_permutation_of_the_claim(n):
-    np.testing.assert_array_equal(task.bit_reversal(n), permutation.bit_reversal(n))
+def test_the_tasks_use_the_permutation_of_the_claim():
+    assert task.bit_reversal is permutation.bit_reversal

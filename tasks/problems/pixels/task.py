@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
+from gatecore.permutation import bit_reversal
 from gatecore.tasks.problems.base import Scores, Size, Stream, Task, frequency_scores, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.pixels.image_files import CLASSES, Images, cifar10, mnist
@@ -139,23 +140,6 @@ class Pixels(Task):
         contexts = {"most frequent class": [0 * p for p in pixels], "last pixel alone": pixels}
         return {name: frequency_scores(zip(parts, labels, strict=True), CLASSES)
                 for name, parts in contexts.items()}  # fmt: skip
-
-
-def bit_reversal(n: int) -> np.ndarray:
-    """The bit-reversal permutation of n indices (Appendix D.5), for any n ≥ 1.
-
-    Reverse the m = ⌈log₂ n⌉ bits of 0, 1, ..., 2^m − 1 and drop results of n and above. Unless n
-    is a power of two, the permutation is not its own inverse.
-
-    Examples
-    --------
-    >>> bit_reversal(6)
-    array([0, 4, 2, 1, 5, 3])
-    """
-    bits = (n - 1).bit_length()
-    index = np.arange(1 << bits)
-    order = sum(((index >> k & 1) << (bits - 1 - k) for k in range(bits)), np.zeros_like(index))
-    return order[order < n]
 
 
 def _batch(images: Images, chosen: np.ndarray | slice) -> Batch:
