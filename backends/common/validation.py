@@ -132,3 +132,11 @@ def _check_present(params: Mapping[str, Array], names: Iterable[str]) -> None:
 def _check_is_array(name: str, value: Any) -> None:
     if not hasattr(value, "dtype"):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+
+
+def arguments(core: str, arrays: Mapping[str, Array]) -> tuple[dict[str, Array], Array, Any]:
+    """Parameters, x and the state of a layer, from the arrays of a backend's ``layer_vjp``."""
+    names = cells.CELLS[core].state_names
+    params = {name: array for name, array in arrays.items() if name not in ("x", *names)}
+    state = tuple(arrays[name] for name in names)
+    return params, arrays["x"], state if len(state) > 1 else state[0]

@@ -11,7 +11,7 @@ from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.jax.native import native_call
 from gatecore.backends.jax.parallel_scan import minimal_parallel
 from gatecore.backends.jax.parameters import init
-from gatecore.backends.jax.sequence import gru, implementation, lstm, minimal
+from gatecore.backends.jax.sequence import gru, implementation, layer_vjp, lstm, minimal
 
 if TYPE_CHECKING:
     from gatecore.backends.jax.learner import Learner
@@ -24,7 +24,7 @@ _MODULES = {
 
 __all__ = [
     "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinimalCell", "gru", "implementation", "init",
-    "lstm", "minimal", "minimal_parallel", "native_call", "unsupported",
+    "layer_vjp", "lstm", "minimal", "minimal_parallel", "native_call", "unsupported",
 ]  # fmt: skip
 
 

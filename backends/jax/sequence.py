@@ -7,7 +7,7 @@ import jax
 
 from gatecore import _checks
 from gatecore.backends.common import implementation as common
-from gatecore.backends.common.validation import layers_of, per_layer
+from gatecore.backends.common.validation import arguments, layers_of, per_layer
 from gatecore.backends.jax.arguments import Arguments, States, checked
 from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
@@ -144,6 +144,24 @@ def minimal(
     ((5, 2, 8), (2, 8))
     """
     return _run("minimal", params, x, state, mechanism, resets, zoneout, autodiff, impl)
+
+
+def layer_vjp(
+    core: str, arrays: Mapping[str, Any], cotangent: Any, mechanism: str | Mechanism = "UR",
+    zoneout: Any = None, impl: str = "auto",
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    """The output of a layer, and the gradient of ⟨cotangent, output⟩, not compiled, by name.
+
+    ``arrays`` are the layer's parameters, ``x`` and the parts of its state; see :func:`lstm`.
+    """
+
+    def layer(arrays: dict[str, Any]) -> Array:
+        params, x, state = arguments(core, arrays)
+        return _run(core, params, x, state, mechanism, None, zoneout, False, impl)[0]
+
+    with jax.disable_jit():
+        output, pullback = jax.vjp(layer, dict(arrays))
+        return output, pullback(cotangent)[0]
 
 
 def implementation(

@@ -5,6 +5,6 @@ float32 and float64. What a call returns is the caller's.
 """
 
 from gatecore.backends.common.learner_checks import unsupported
-from gatecore.backends.numpy.functional import Learner, gru, lstm, minimal, release
+from gatecore.backends.numpy.functional import Learner, gru, layer_vjp, lstm, minimal, release
 
-__all__ = ["Learner", "gru", "lstm", "minimal", "release", "unsupported"]
+__all__ = ["Learner", "gru", "layer_vjp", "lstm", "minimal", "release", "unsupported"]

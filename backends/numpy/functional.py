@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from gatecore.backends.common.validation import arguments
 from gatecore.backends.native import layer as native
 from gatecore.backends.native import library
 from gatecore.backends.numpy.bptt import Engine, Layer, Pullback, Stack, run
 from gatecore.backends.numpy.learner import ExplicitLearner
+from gatecore.cells import CELLS
 from gatecore.contracts.model import ModelSpec
 from gatecore.mechanisms import Mechanism
 
@@ -131,6 +133,23 @@ minimal = _hidden_state_layer(
 )
 
 
+def layer_vjp(
+    core: str, arrays: Mapping[str, np.ndarray], cotangent: np.ndarray,
+    mechanism: str | Mechanism = "UR", zoneout: Any = None, impl: str = "auto",
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
+    """The output of a layer, and the gradient of ⟨cotangent, output⟩ by the names of ``arrays``.
+
+    These are the layer's parameters, ``x`` and the parts of its state; see :func:`lstm`.
+    """
+    params, x, state = arguments(core, arrays)
+    output, _, pullback = run(
+        _ENGINE, core, params, x, state, mechanism, zoneout=zoneout, impl=impl
+    )
+    d_params, d_x, d_state = pullback(cotangent)
+    parts = CELLS[core](1, 3).parts(d_state)
+    return output, {**d_params, "x": d_x, **dict(zip(CELLS[core].state_names, parts, strict=True))}
+
+
 def release() -> None:
     """Free the memory that the backend keeps for later calls."""
     _ENGINE.pool.clear()
@@ -159,4 +178,4 @@ class Learner(ExplicitLearner):
         super().__init__(_ENGINE, spec, **settings)
 
 
-__all__ = ["Learner", "gru", "lstm", "minimal", "release"]
+__all__ = ["Learner", "gru", "layer_vjp", "lstm", "minimal", "release"]

@@ -12,7 +12,7 @@ from gatecore.backends.torch.memory_cores.relational import RelationalMemory
 from gatecore.backends.torch.memory_cores.rma import RMA, RMAState, Unrolled
 from gatecore.backends.torch.nn.cells import GRUCell, LSTMCell, MinimalCell
 from gatecore.backends.torch.nn.convert import convert
-from gatecore.backends.torch.nn.functional import gru, lstm, minimal
+from gatecore.backends.torch.nn.functional import gru, layer_vjp, lstm, minimal
 from gatecore.backends.torch.nn.gate_unit import GateUnit, gate
 from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
 from gatecore.backends.torch.rl.agent import Agent
@@ -22,5 +22,5 @@ from gatecore.backends.torch.training.learner import Learner, unsupported
 __all__ = [
     "DNC", "GRU", "LSTM", "RMA", "Agent", "DNCState", "GRUCell", "GateUnit", "LSTMCell", "Learner",
     "Minimal", "MinimalCell", "RMAState", "RelationalMemory", "Unrolled", "Watch", "convert",
-    "gate", "gru", "lstm", "minimal", "release", "unsupported", "watch",
+    "gate", "gru", "layer_vjp", "lstm", "minimal", "release", "unsupported", "watch",
 ]  # fmt: skip

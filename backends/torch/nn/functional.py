@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gatecore import _checks, mechanisms
-from gatecore.backends.common.validation import check_parameters, zoneout_parts
+from gatecore.backends.common.validation import arguments, check_parameters, zoneout_parts
 from gatecore.backends.torch.nn.base import check_tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import cell_of, signature
@@ -108,6 +109,21 @@ def minimal(
     True
     """
     return _call("minimal", params, x, state, mechanism, resets, zoneout, impl)
+
+
+def layer_vjp(
+    core: str, arrays: Mapping[str, Any], cotangent: Any, mechanism: str | Mechanism = "UR",
+    zoneout: Any = None, impl: str = "auto",
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    """The output of a layer, and the gradient of ⟨cotangent, output⟩, as NumPy arrays by name.
+
+    ``arrays`` are the layer's parameters, ``x`` and the parts of its state; see :func:`lstm`.
+    """
+    tensors = {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
+    params, x, state = arguments(core, tensors)
+    output = _call(core, params, x, state, mechanism, None, zoneout, impl)[0]
+    grads = torch.autograd.grad(output, list(tensors.values()), torch.tensor(cotangent))
+    return output.detach().numpy(), {k: g.numpy() for k, g in zip(tensors, grads, strict=True)}
 
 
 def _call(
