@@ -27,9 +27,10 @@ _MODULE_OF = {
 }
 
 __all__ = [
-    "Claim", "ExpectedGates", "chrono", "claims", "decay", "equivalence", "expected_gates",
-    "figures", "gradient_bounds", "gradients", "initial", "initial_gate_density", "ordered",
-    "permutation", "sample_timescales", "saturation", "timescale_quantile", "timescales", "verify",
+    "Claim", "ExpectedGates", "biases", "chrono", "claims", "decay", "equivalence",
+    "expected_gates", "figures", "gradient_bounds", "gradients", "initial", "initial_gate_density",
+    "layers", "ordered", "permutation", "sample_timescales", "saturation", "timescale_quantile",
+    "timescales", "verify",
 ]  # fmt: skip
 
 

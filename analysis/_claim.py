@@ -24,6 +24,7 @@ CERTIFIED = "certified bound"
 PROOF_AND_SAMPLE = f"{PROOF}; Monte Carlo, 99.99 % confidence interval"
 ENUMERATION = "exact enumeration"
 PRECISION = "comparison with high precision"
+TRANSCRIPTION = "comparison with the printed equations"
 
 CheckResult = tuple[Any, Sequence[tuple[str, Any]]]
 
@@ -33,10 +34,11 @@ class Claim:
     """A claim of the paper and its verdict.
 
     ``name`` is where the paper makes it, ``statement`` the paper's statement, ``truth`` the correct
-    one. ``verdict`` is "holds", "holds as corrected", "false as stated", or "not established" if a
-    fact of the evidence fails; ``ok`` is whether it is the expected one. ``evidence`` has the facts
-    tested, separated by "; "; a fact that fails begins with "FAILED: ". ``method`` is how the facts
-    are established, for example "symbolic proof".
+    one. Where the paper states nothing and the finding is ours, ``statement`` is empty. ``verdict``
+    is "holds", "holds as corrected", "false as stated", or "not established" if a fact of the
+    evidence fails; ``ok`` is whether it is the expected one. ``evidence`` has the facts tested,
+    separated by "; "; a fact that fails begins with "FAILED: ". ``method`` is how the facts are
+    established, for example "symbolic proof".
     """
 
     name: str

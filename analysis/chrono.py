@@ -6,8 +6,10 @@ import mpmath
 import numpy as np
 import sympy
 
+import gatecore
 from gatecore import init
-from gatecore.analysis._claim import CERTIFIED, CORRECTED, FALSE, CheckResult, claim
+from gatecore.analysis._claim import CERTIFIED, CORRECTED, FALSE, HOLDS, CheckResult, claim
+from gatecore.analysis.timescales import timescale_quantile
 
 _TERMS = 1 << 16
 
@@ -106,4 +108,28 @@ def _check_t_max() -> CheckResult:
          np.allclose(means, [mean_bias(8), mean_bias(11)], atol=1e-6)),
         ("median b log(T_max/2): 1.39 and 1.70",
          np.allclose(medians, np.log([4, 5.5]), rtol=1e-14)),
+    ]  # fmt: skip
+
+
+@claim("B.3, order of the laws", HOLDS,
+       "UGI's timescales lie between those of chrono initialization, with a much heavier tail, and "
+       "the sharply decaying standard initialization",
+       "P(D > x) is 0 < 1/x < that of chrono without T_max, from x = 7 on; chrono with T_max = d "
+       "lies above U throughout")  # fmt: skip
+def _check_order() -> CheckResult:
+    x = sympy.Symbol("x", positive=True)
+    ratio = x / (normaliser(15) * sympy.log(x))  # of chrono's tail ~ 1/(Z ln x) to 1/x
+    steps = np.concatenate([np.arange(3.0, 100), np.logspace(2, 7, 50)])
+    laws = ("standard", "U", gatecore.mechanism("C", t_max=None))
+    fixed, uniform, chrono = (timescale_quantile(law, 2**31 - 1, 1 - 1 / steps) for law in laws)
+    shares = np.linspace(0, 1, 99)
+    chrono_known, of_u = (timescale_quantile(name, 256, shares) for name in ("C", "U"))
+    return True, [
+        ("standard: no unit above 3.7; U: a share 1/x above x",
+         np.allclose(fixed, 1 + np.e) and np.allclose(uniform, steps, rtol=1e-2)),
+        ("chrono without T_max: a larger share above x = 7, 8, ..., 10^7, a smaller one below",
+         np.array_equal(chrono > steps, steps >= 7)),
+        ("the ratio of the tails, x/(Z ln x), grows without bound",
+         sympy.limit(ratio, x, sympy.oo) == sympy.oo),
+        ("T_max = d = 256: above U at every quantile", np.all(chrono_known >= of_u)),
     ]  # fmt: skip

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,31 +64,58 @@ def upgrade(folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the claims as a JSON array.")
 @click.option("--evidence", is_flag=True, help="Also print the evidence for each claim.")
 def verify(as_json: bool, evidence: bool) -> None:
-    """Check each claim of the paper with the library's functions.
+    """Check each claim of the paper with the library's functions, layers and tasks.
 
-    Prints a line for each claim: the verdict, the paper's statement, the true one, and the method.
-    The exit status is 0 if each verdict is the expected one, else 1.
+    Prints for each claim the verdict, the paper's statement, the true one, and the method; then
+    what the paper measured, with the state of our evidence. The exit status is 0 if each verdict is
+    the expected one, else 1.
     """
-    from gatecore.analysis.claims import propositions
+    from gatecore.analysis.claims import empirical
+    from gatecore.tasks.cli.claims import propositions, trained
 
+    if not as_json:
+        _wrapped(_SYMBOLS, 0)
+        click.echo()
     claims = []
     for proposition in propositions():
         claim = proposition.judge()
         claims.append(claim)
         if as_json:
             continue
-        click.echo(f"{' ' if claim.ok else '!'} {claim.verdict:<18}  {claim.name}: "
-                   f"{claim.statement}. TRUE: {claim.truth}. BY: {claim.method}")  # fmt: skip
+        stated = f": {claim.statement}. TRUE:" if claim.statement else " (not the paper's). TRUE:"
+        _wrapped(f"{' ' if claim.ok else '!'} {claim.verdict:<18}  {claim.name}{stated} "
+                 f"{claim.truth}. BY: {claim.method}", 22)  # fmt: skip
         if evidence or not claim.ok:
-            click.echo(f"      {claim.evidence}")
+            _wrapped(f"      {claim.evidence}", 6)
     expected = sum(claim.ok for claim in claims)
     if as_json:
         records = [dataclasses.asdict(claim) for claim in claims]
         click.echo(json.dumps(records, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"{expected} of {len(claims)} verdicts as expected")
+        click.echo("\nWhat the paper measured, and our evidence (no proofs):")
+        for entry in empirical():
+            runs = "".join(f" [docs/evidence/{file}: {group}]" for file, group in entry.runs)
+            _wrapped(f"  {entry.state:<24}{entry.claim}. OURS: {entry.note}.{runs}", 26)
+        click.echo()
+        _wrapped(f"Layers judged: {'; '.join(layer.name for layer in trained())}.", 0)
+        of_paper = sum(bool(claim.statement) for claim in claims)
+        _wrapped(f"{expected} of {len(claims)} verdicts as expected: {of_paper} claims of the "
+                 f"paper, {len(claims) - of_paper} findings", 0)  # fmt: skip
     if expected < len(claims):
         raise SystemExit(1)
+
+
+_SYMBOLS = (
+    "Symbols: f forget, i input, r refine gate; g effective forget gate; F, I master gates,"
+    " w = F I; ^ an effective gate of theirs; L logit, b initial bias; D = 1/(1-g) timescale in"
+    " steps; d hidden size, n master gates, C units for each; u candidate, or a uniform number."
+)
+
+
+def _wrapped(text: str, indent: int) -> None:
+    """Print the text wrapped at the terminal's width, lines after the first indented."""
+    width = max(40, shutil.get_terminal_size().columns)
+    click.echo(textwrap.fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False))
 
 
 @click.command()

@@ -6,9 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 import gatecore
-from gatecore.analysis import claims, ordered, permutation
+from gatecore.analysis import ordered, permutation
+from gatecore.analysis.claims import empirical
 from gatecore.tasks import Config, train
-from gatecore.tasks.cli import analysis
+from gatecore.tasks.cli import analysis, claims
 
 
 @pytest.fixture
@@ -23,17 +24,28 @@ def run(command, *arguments):
     return CliRunner().invoke(command, list(map(str, arguments)))
 
 
-def test_verify_prints_a_line_for_each_claim(few):
+@pytest.mark.parametrize("columns", [60, 100])
+def test_verify_prints_each_claim_wrapped_at_the_terminals_width(few, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     result = run(analysis.verify)
     assert result.exit_code == 0
-    *lines, last = result.output.splitlines()
-    assert len(lines) == len(few)
-    for line, proposition in zip(lines, few, strict=True):
-        assert proposition.expected in line
-        assert proposition.statement in line
-        assert proposition.truth in line
-        assert proposition.method in line
-    assert last == "2 of 2 verdicts as expected"
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith("Symbols: f forget")
+    text = " ".join(result.output.split())
+    for proposition in few:
+        stated = f": {proposition.statement}" if proposition.statement else " (not the paper's)"
+        verdict = f"{proposition.expected} {proposition.name}{stated}"
+        assert f"{verdict}. TRUE: {proposition.truth}. BY: {proposition.method}" in text
+    assert "2 of 2 verdicts as expected: 1 claims of the paper, 1 findings" in text
+
+
+def test_verify_prints_the_claims_on_measurements_apart(few, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, _, measured = run(analysis.verify).output.partition("What the paper measured")
+    text = " ".join(measured.split())
+    for entry in empirical():
+        assert f"{entry.state} {entry.claim}" in text
 
 
 def test_verify_prints_json(few):
@@ -41,6 +53,8 @@ def test_verify_prints_json(few):
     printed = json.loads(result.output)
     assert [claim["name"] for claim in printed] == [proposition.name for proposition in few]
     assert all(claim["ok"] and claim["evidence"] for claim in printed)
+    keys = ["name", "statement", "verdict", "evidence", "ok", "truth", "method"]
+    assert [list(claim) for claim in printed] == [keys] * len(few)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--evidence"]])
