@@ -24,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 import gatecore
 from gatecore import analysis
 from gatecore.analysis import claims
+from gatecore.tasks.cli.claims import propositions
 
 PICTURES = Path(__file__).resolve().parents[1] / "generated" / "cells"
 SOURCES = [
@@ -91,6 +92,8 @@ class Claim(SphinxDirective):
         box = nodes.admonition(classes=["claim"])
         box += nodes.title("", f"{claim.name}: {claim.verdict}")
         for label, text in (("The paper", claim.statement), ("True", claim.truth)):
+            if not text:  # the paper does not state it
+                continue
             box += nodes.paragraph("", "", nodes.strong("", f"{label}: "), nodes.Text(f"{text}."))
         facts = nodes.bullet_list()
         for fact in claim.evidence.split("; "):
@@ -101,21 +104,36 @@ class Claim(SphinxDirective):
 
 
 class Claims(SphinxDirective):
-    """The table of all claims and verdicts."""
+    """The table of all claims and verdicts; of ``findings`` with that argument."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A table."""
+        found = [c for c in checked_claims().values() if bool(c.statement) != bool(self.arguments)]
+        rows = "\n".join(f"| {c.name} | {c.verdict} | {c.method} |" for c in found)
+        return self.parse_text_to_nodes(
+            f"| claim | verdict | how |\n|---|---|---|\n{rows}\n".replace("~", "\\~")
+        )
+
+
+class Measurements(SphinxDirective):
+    """The table of the paper's claims on measurements, and the state of our evidence."""
 
     def run(self) -> list[nodes.Node]:
         """A table."""
         rows = "\n".join(
-            f"| {c.name} | {c.verdict} | {c.method} |".replace("~", "\\~")
-            for c in checked_claims().values()
+            f"| {e.claim} | {e.state} | {e.note} | {'; '.join(group for _, group in e.runs)} |"
+            for e in claims.empirical()
         )
-        return self.parse_text_to_nodes(f"| claim | verdict | how |\n|---|---|---|\n{rows}\n")
+        head = "| the paper | evidence | ours | runs |\n|---|---|---|---|\n"
+        return self.parse_text_to_nodes(f"{head}{rows}\n")
 
 
 @functools.cache
 def checked_claims() -> dict[str, claims.Claim]:
     """All claims by name, checked once for a build."""
-    return {claim.name: claim for claim in claims.verify()}
+    return {claim.name: claim for claim in (p.judge() for p in propositions())}
 
 
 def execute(code: str, space: dict[str, Any]) -> tuple[str, Any]:
@@ -139,5 +157,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("cell", Cell)
     app.add_directive("claim", Claim)
     app.add_directive("claims", Claims)
+    app.add_directive("measurements", Measurements)
     app.connect("source-read", fresh)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
