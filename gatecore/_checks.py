@@ -2,13 +2,23 @@
 
 import difflib
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 LARGEST = 2**31 - 1  # of sizes and counts: what C and CUDA take as an int
 LARGEST_SEED = 2**63 - 1
+
+# For a field that not every value of its class uses: where it acts, and why not elsewhere.
+Acts = Mapping[str, tuple[Callable[[Any], Any], str]]
+
+
+def unused(value: Any) -> dict[str, str]:
+    """The fields that act on nothing, with the reason, by the tables ``_acts`` of the classes."""
+    tables = [vars(kind).get("_acts", {}) for kind in type(value).__mro__]
+    return {name: reason for table in tables for name, (acts, reason) in table.items()
+            if not acts(value)}  # fmt: skip
 
 
 def show(value: Any) -> str:

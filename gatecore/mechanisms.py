@@ -9,7 +9,7 @@ weights that give the logits of one gate, or of the candidate.
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,6 +64,15 @@ class Mechanism:
     >>> Mechanism(name="slow refine", forget_bias=5.0, auxiliary="refine").tied("lstm")
     True
     """
+
+    _acts: ClassVar[_checks.Acts] = {
+        "forget_bias": (lambda m: m.initial == "constant" and (m.activation == "sigmoid" or
+                        (m.auxiliary, m.refine_bias) == ("refine", "opposed")),
+                        "its initial bias is drawn, or cumax ignores it"),
+        "t_max": (lambda m: m.initial == "chrono", "its initial bias is not chrono"),
+        "refine_bias": (lambda m: m.auxiliary == "refine", "it has no refine gate"),
+        "downsize": (lambda m: m.auxiliary == "master", "it has no master gates"),
+    }  # fmt: skip
 
     name: str
     activation: str = "sigmoid"

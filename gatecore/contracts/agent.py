@@ -60,6 +60,9 @@ class AgentSpec(Core):
     """
 
     cores: ClassVar[tuple[str, ...]] = (*Core.cores, "none")
+    _acts: ClassVar[_checks.Acts] = {
+        "channels": (lambda spec: spec.image, "its observations are no images")
+    }
 
     shape: tuple[int, ...]
     actions: int

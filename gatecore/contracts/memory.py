@@ -75,6 +75,11 @@ class Core:
     """
 
     cores: ClassVar[tuple[str, ...]] = (*CORES, *MEMORY_CORES)
+    _acts: ClassVar[_checks.Acts] = {
+        "mechanism": (lambda core: core._gate_width, "its core has no gates"),
+        **dict.fromkeys(("hidden_size", "layers"),
+                        (lambda core: core.core != "none", "it has no recurrent core")),
+    }  # fmt: skip
 
     hidden_size: int
     core: str = "lstm"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,10 @@ class Input:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head:
     """The layers between a model's core and its output: ReLU layers and an output layer."""
+
+    _acts: ClassVar[_checks.Acts] = {
+        "dropout": (lambda spec: spec.head, "its head has no ReLU layer")
+    }
 
     output_size: int
     head: tuple[int, ...] = ()
@@ -149,6 +153,10 @@ class ModelSpec(Loss, Head, Core, Input):
     >>> spec.gate_shape, spec.initial(seed=0)["head.0.weight"].shape
     ((1, 8), (4, 8))
     """
+
+    _acts: ClassVar[_checks.Acts] = {
+        "zoneout": (lambda spec: any(spec.state_zoneout), "its core has no cell state")
+    }
 
     zoneout: tuple[float, float] = (0.0, 0.0)
     streams: int | None = None

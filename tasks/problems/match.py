@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gatecore._checks import Acts
 from gatecore.tasks.environments import scripted_policies as scripted
 from gatecore.tasks.environments.maps import FIXED
 from gatecore.tasks.environments.match import Match
@@ -45,6 +46,10 @@ class VisualMatch(AgentTask):
                       discount=0.96, hidden_size=256, batch_size=128, learning_rate=2e-4,
                       steps=100_000, evaluate_every=500, checkpoint_every=500),
     }  # fmt: skip
+
+    _acts: ClassVar[Acts] = dict.fromkeys(
+        ("apples", "growth"), (lambda task: task.distractor, "its second phase has no frames")
+    )
 
     level: Literal["passive", "active"] = Field("passive", description="passive: the colour is in "
                                                 "view; active: it has to be found")  # fmt: skip

@@ -208,17 +208,18 @@ def place(trials: Sequence[Trial], out: Path) -> dict[str, Path]:
     if Folder(out).holds_run():
         raise RunError(f"{out} holds a run itself: choose another output folder for a sweep")
     folders = {trial.name: subfolder(out, trial.name) for trial in trials}
-    missing = []
+    missing = {}
     for trial in trials:
         if (folder := Folder(folders[trial.name])).holds_run():
             load_same(folder.path, trial.config)
         else:
             folder.check_free()
-            missing.append(trial)
+            missing[trial.name] = trial.config.effective()
     for file in reversed(sorted(out.glob("*/config.json")) if missing else []):
         with contextlib.suppress(RunError):
             run = load_run(subfolder(out, file.parent.name))
-            same = [trial.name for trial in missing if trial.config == run.config]
+            effective = run.config.effective()
+            same = [name for name, settings in missing.items() if settings == effective]
             folders |= dict.fromkeys(same, run.folder)
     return folders
 

@@ -15,8 +15,8 @@ from pydantic import (
 )
 
 import gatecore
-from gatecore import Mechanism, ModelSpec, backends
-from gatecore._checks import choice, show
+from gatecore import MECHANISMS, Mechanism, ModelSpec, backends
+from gatecore._checks import choice, show, unused
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.learner import Learner
 from gatecore.contracts.memory import MEMORY_CORES, Memory
@@ -155,7 +155,8 @@ class Config(Settings):
         Raises
         ------
         ConfigError
-            A name is unknown (the message offers the nearest), or a value is invalid.
+            A name is unknown (the message offers the nearest), or a value is invalid or has no
+            effect on the model.
 
         Examples
         --------
@@ -177,6 +178,7 @@ class Config(Settings):
             config = cls(task=built, preset=preset, mechanism=gates, **of_run)
             if reason := backend.unsupported(config.spec()):
                 raise ValueError(f"backend={config.backend!r}: {reason}")
+            config.check_effects()
             return config
 
     def spec(self) -> ModelSpec | AgentSpec:
@@ -200,9 +202,46 @@ class Config(Settings):
         return self.task.learner(backends.load(self.backend), self.spec(), seed=self.seed,
                                  dtype=self.dtype, batch_size=self.batch_size)  # fmt: skip
 
+    def unused(self) -> dict[str, str]:
+        """The settings that have no effect on this model, by the names of :meth:`of`, and why.
+
+        >>> Config.of("copying", "U").unused()["dropout"]
+        'its head has no ReLU layer'
+        """
+        reasons = unused(self.spec()) | unused(self.task)
+        fields = unused(self.mechanism)
+        if reason := reasons.get("mechanism"):
+            fields = dict.fromkeys(dataclasses.asdict(self.mechanism), reason)
+        return reasons | {f"mechanism.{name}": reason for name, reason in fields.items()}
+
+    def check_effects(self) -> None:
+        """Raise ConfigError if a setting other than by default or preset has no effect."""
+        fields = type(self).model_fields | type(self.task).model_fields
+        values = dict(self) | dict(self.task) | {"mechanism": self.mechanism.name}
+        preset = self.task.preset(self.preset, values) if self.preset in self.task.presets else {}
+        plain = Mechanism(name=self.mechanism.name)
+        gates = self.mechanism, plain, MECHANISMS.get(plain.name, plain)
+        for name, reason in self.unused().items():
+            if name.startswith("mechanism."):
+                whose, alike = plain, [getattr(m, name.removeprefix("mechanism.")) for m in gates]
+            elif name in fields:
+                whose = self.task.name
+                alike = [values[name], fields[name].default, preset.get(name, "UR")]
+            else:
+                continue  # no setting
+            if alike[0] not in alike[1:]:
+                raise ConfigError(f"{name}={show(alike[0])} has no effect on {whose}: {reason}; "
+                                  "remove it")  # fmt: skip
+
+    def effective(self) -> dict[str, Any]:
+        """The settings that have an effect, by dotted name."""
+        names = self.unused()
+        return {key: value for key, value in flat(self.model_dump(mode="json")).items()
+                if key.removeprefix("task.") not in names}  # fmt: skip
+
     def differences(self, other: "Config") -> list[str]:
-        """The fields in which two configurations differ, with both values."""
-        here, there = (flat(config.model_dump(mode="json")) for config in (self, other))
+        """The effective fields in which two configurations differ, with both values."""
+        here, there = self.effective(), other.effective()
         return [f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)"
                 for name in here | there if here.get(name) != there.get(name)]  # fmt: skip
 

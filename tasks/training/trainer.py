@@ -84,6 +84,8 @@ def train(
         ``out`` holds another run or a damaged one, cannot be written (its last checkpoint is
         complete then), or another process trains there (``folder_lock.Busy``); or the model needs
         more memory than there is.
+    ConfigError
+        A setting of a new run has no effect on its model.
     Interrupted
         After SIGINT or SIGTERM: the step in progress was finished, and a checkpoint holds it.
 
@@ -122,6 +124,7 @@ def _former_run(config: Config, folder: Folder, resume: bool) -> Run | None:
     if resume and folder.holds_run():
         return load_same(folder.path, config)
     folder.check_free()
+    config.check_effects()
     return None
 
 

@@ -44,7 +44,7 @@ def test_a_run_of_an_agent_has_the_usual_summary(tmp_path):
         {},
         {"unroll": 5},
         {"core": "gru", "level": "active", "apples": 5, "channels": [3]},
-        {"core": "none", "unroll": 5},
+        {"core": "none", "hidden_size": 128, "unroll": 5},
         {"core": "rmc", "memory_slots": 2, "memory_heads": 2, "unroll": 5},
         {"core": "dnc", **SMALL, "unroll": 5},
         {"core": "rma", **SMALL, "unroll": 5},
@@ -153,13 +153,13 @@ def test_settings_of_a_task_are_command_line_options(tmp_path):
              for word in ("--set", f"{name}={json.dumps(value)}")]  # fmt: skip
     result = run(
         "train", "match", "--level", "active", "--core", "lstm", "--mechanism", "UR", "--apples",
-        "5", "--explore=3", "--distractor", "0", "--reward", "5", "--ends-at-choice", *words,
+        "5", "--explore=3", "--distractor", "2", "--reward", "5", "--ends-at-choice", *words,
         "--out", str(tmp_path / "run"),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     task = load_run(tmp_path / "run").config.task
     assert (task.level, task.apples, task.ends_at_choice) == ("active", 5.0, True)
-    assert (task.explore, task.distractor, task.reward) == (3, 0, 5)
+    assert (task.explore, task.distractor, task.reward) == (3, 2, 5)
     assert "always choosing" in result.output
 
 

@@ -126,7 +126,7 @@ def test_too_long_names_are_an_error():
     values = {name: [0.25, 0.12345678901234567] for name in fields}
     values["zoneout"] = [[0, 0], [0.12345678901234567, 0.12345678901234567]]
     with pytest.raises(ConfigError, match="longer than 200 characters"):
-        names(mechanisms="U", lr=[1e-3, 0.0012345678901234567], set=values)
+        names("pixels", mechanisms="standard", lr=[1e-3, 0.0012345678901234567], set=values)
 
 
 def test_more_combinations_than_anyone_trains_are_refused():

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
+from gatecore._checks import Acts
 from gatecore.tasks.problems.base import (
     Count,
     GeneratedTask,
@@ -64,6 +65,11 @@ class Programs(GeneratedTask):
                       checkpoint_every=500, threads=1),
         "paper": dict(length=9, nesting=4, hidden_size=1024, batch_size=128, learning_rate=1e-3,
                       steps=500_000, evaluate_every=1000, checkpoint_every=1000),
+    }  # fmt: skip
+
+    _acts: ClassVar[Acts] = {
+        "level_steps": (lambda task: task.curriculum in ("naive", "combined"),
+                        "its curriculum has no levels"),
     }  # fmt: skip
 
     grammar: Literal["santoro", "zaremba"] = Field("santoro", description="of the programs")
