@@ -40,12 +40,20 @@ def named(name: str) -> TorchImplementation:
     return _BY_NAME[name]
 
 
+def _exporting() -> bool:
+    return torch.compiler.is_exporting()
+
+
+# evaluated while torch traces: torch 2.11 takes the function itself for true in compiled code
+_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def choose(impl: str, call: Call) -> TorchImplementation:
     """The implementation that runs ``call``.
 
     ValueError if ``impl`` does not support it, RuntimeError in ONNX's tracing exporter.
     """
-    if impl == "auto" and torch.compiler.is_exporting():
+    if impl == "auto" and _exporting():
         return SCAN
     chosen = implementation.choose(IMPLEMENTATIONS, impl, call)
     tracing = not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
