@@ -208,9 +208,10 @@ class _Probe(nn.Module):
 
 def _delegates(old: Any, torch_class: Any) -> bool:
     """Whether the forward is torch's, or hands its arguments to torch's and returns the results."""
-    if type(old).forward is torch_class.forward:
+    subclass: Any = type(old)
+    if subclass.forward is torch_class.forward:
         return True
-    probe_class = _on_top_of(_Probe, torch_class, type(old))
+    probe_class = _on_top_of(_Probe, torch_class, subclass)
     probe = probe_class.__new__(probe_class)
     vars(probe).update(vars(old))
     x = torch.empty(1, 1, old.input_size)
