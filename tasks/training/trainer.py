@@ -24,6 +24,7 @@ from gatecore.tasks.safe_files import descriptor
 from gatecore.tasks.training.atomic_files import DamagedError, RunError, WriteError, output_folder
 from gatecore.tasks.training.capacity import memory_errors
 from gatecore.tasks.training.config import Config, explain
+from gatecore.tasks.training.folder_lock import is_locked
 from gatecore.tasks.training.run import Run, load_run, load_same
 from gatecore.tasks.training.run_folder import Folder
 from gatecore.tasks.training.signals import Interrupted, signals
@@ -107,6 +108,8 @@ def train(
         folder = Folder(path)
         former = _former_run(config, folder, resume)
         if former and former.summary:
+            with contextlib.suppress(OSError):
+                is_locked(folder.path)  # it removes the lock of one that was killed at its end
             return former
         with memory_errors(config):
             trainer = _Trainer(config, folder)

@@ -57,6 +57,16 @@ def test_a_run_killed_before_any_call_that_writes_a_file_ends_with_the_same_bits
     assert remains(tmp_path / "run") == unbroken("numpy")
 
 
+def test_a_process_killed_after_its_summary_leaves_no_lock_for_good(tmp_path):
+    done = train(tiny(), tmp_path)
+    (tmp_path / ".lock").write_text("elsewhere, process 1")
+    assert train(tiny(), tmp_path, resume=True).summary == done.summary
+    assert not (tmp_path / ".lock").exists()
+    with folder_lock.lock(tmp_path):
+        assert train(tiny(), tmp_path, resume=True).summary == done.summary
+        assert (tmp_path / ".lock").exists()
+
+
 def limited(limit, *words):
     """``gatecore train`` with files of at most ``limit`` bytes, as on a full disk."""
     limiting = (
