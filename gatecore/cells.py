@@ -216,7 +216,8 @@ class Cell:
 
     def _update(self, state: Array, candidate: Array, gates: tuple[Gate, Gate]) -> Array:
         forget, input = gates
-        return update(state, candidate, forget, None if self.mechanism.tied(self.core) else input)
+        tied = self.mechanism.ties_gates(self.core)
+        return update(state, candidate, forget, None if tied else input)
 
 
 class LSTM(Cell):

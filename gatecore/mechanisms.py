@@ -26,7 +26,8 @@ _CORE_SLOTS = {
     "minimal": ("forget", "candidate"),
 }
 _MASTER_SLOTS = ("master_forget", "master_input")
-_GATE_SLOTS = ("forget", "input", "refine", *_MASTER_SLOTS)
+REFINE_SLOTS = {"forget": "refine", "input": "refine_input"}  # by the gate that they refine
+_GATE_SLOTS = ("forget", "input", *REFINE_SLOTS.values(), *_MASTER_SLOTS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,16 @@ class Mechanism:
     auxiliary : {"none", "refine", "master"}
         The gate that modulates the main gate: none; a refine gate (equations 11-12), with the input
         gate tied to 1 − g; or a pair of master gates over inner gates (equations 21-23).
+    tied : bool
+        False, which is for refine gates: every core has an input gate, refined by a separate refine
+        gate (Section 2.4), in place of 1 − g.
     forget_bias : float
         The constant bias b, in [-1000, 1000].
     t_max : "hidden", float or None
         Longest dependency of the chrono bias in steps, above 2; "hidden" is the hidden size, None
         the distribution without T_max.
     refine_bias : {"neutral", "opposed", "uniform"}
-        Initial bias of the refine gate: 0; −b (Listing 2: then r = 1 − f and the initial g is
+        Initial bias of a refine gate: 0; −b (Listing 2: then r = 1 − f and the initial g is
         2f − 3f² + 2f³); or a separate draw of uniform gate initialization, the default of UR and OR
         (Section 2.4). The three start with different timescales.
     downsize : int
@@ -61,7 +65,7 @@ class Mechanism:
 
     Examples
     --------
-    >>> Mechanism(name="slow refine", forget_bias=5.0, auxiliary="refine").tied("lstm")
+    >>> Mechanism(name="slow refine", forget_bias=5.0, auxiliary="refine").ties_gates("lstm")
     True
     """
 
@@ -82,6 +86,7 @@ class Mechanism:
     t_max: float | str | None = "hidden"
     refine_bias: str = "neutral"
     downsize: int = 1
+    tied: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -91,6 +96,13 @@ class Mechanism:
         _checks.choice("auxiliary", self.auxiliary, ("none", "refine", "master"))
         _checks.choice("refine_bias", self.refine_bias, ("neutral", "opposed", "uniform"))
         _checks.integer("downsize", self.downsize)
+        if not isinstance(self.tied, bool):
+            raise TypeError(f"tied must be True or False, got {_checks.show(self.tied)}")
+        if not self.tied and self.auxiliary != "refine":
+            raise ValueError(
+                f"tied=False has no effect with auxiliary={self.auxiliary!r}: leave it out, or use "
+                "auxiliary='refine'"
+            )
         _checks.number("forget_bias", self.forget_bias, limit=1000)
         if not (self.t_max is None or (isinstance(self.t_max, str) and self.t_max == "hidden")):
             init.chrono_quantile(0.0, _t_max(self.t_max))
@@ -112,7 +124,9 @@ class Mechanism:
         _checks.choice("core", core, CORES)
         self.validate(hidden_size)
         names = _CORE_SLOTS[core]
-        if self.auxiliary == "refine":
+        if not self.tied:
+            names += (*(("input",) if "input" not in names else ()), *REFINE_SLOTS.values())
+        elif self.auxiliary == "refine":
             replaced = tuple("refine" if name == "input" else name for name in names)
             names = replaced if "input" in names else (*names, "refine")
         slots = tuple((name, hidden_size) for name in names)
@@ -152,10 +166,11 @@ class Mechanism:
         biases[main] = self._main_bias(len(biases[main]), hidden_size, rng)
         if opposite in biases and self.initial != "constant":
             biases[opposite] = -biases[main]
-        if "refine" in biases and self.refine_bias == "opposed":
-            biases["refine"] = -biases[main]
-        elif "refine" in biases and self.refine_bias == "uniform":
-            biases["refine"] = init.uniform(hidden_size, rng)
+        for gate, slot in REFINE_SLOTS.items():
+            if slot in biases and self.refine_bias == "opposed":
+                biases[slot] = -biases[gate]
+            elif slot in biases and self.refine_bias == "uniform":
+                biases[slot] = init.uniform(hidden_size, rng)
         return biases
 
     def gates(self, logits: Mapping[str, Array]) -> tuple[Gate, Gate]:
@@ -181,19 +196,22 @@ class Mechanism:
 
         Without an input slot or master gates the input gate is tied: 1 − the forget gate.
         """
-        forget = gates["forget"]
-        if self.auxiliary == "refine":
-            forget = refine(forget, gates["refine"])
-        input = gates["input"] if "input" in gates else negate(forget)
+        forget = _refined(gates, "forget")
+        input = _refined(gates, "input") if "input" in gates else negate(forget)
         if self.auxiliary == "master":
             outer_forget, outer_input = (spread(gates[n], self.downsize) for n in _MASTER_SLOTS)
             return master(outer_forget, outer_input, forget, input)
         return forget, input
 
-    def tied(self, core: str) -> bool:
+    def ties_gates(self, core: str) -> bool:
         """Whether the effective input gate is the complement of the forget gate."""
         separate = self.auxiliary == "none" and "input" in _CORE_SLOTS[core]
-        return self.auxiliary != "master" and not separate
+        return self.tied and self.auxiliary != "master" and not separate
+
+    @property
+    def kind(self) -> str:
+        """``auxiliary``, or "untied" for a refine gate each of the forget and the input gate."""
+        return self.auxiliary if self.tied else "untied"
 
     @property
     def ordered_slots(self) -> tuple[str, ...]:
@@ -266,6 +284,11 @@ def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
     for override in overrides:
         _checks.choice("mechanism field", override, fields)
     return dataclasses.replace(name, **overrides)
+
+
+def _refined(gates: Mapping[str, Gate], name: str) -> Gate:
+    slot = REFINE_SLOTS[name]
+    return refine(gates[name], gates[slot]) if slot in gates else gates[name]
 
 
 def _t_max(value: Any) -> float:

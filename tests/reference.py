@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 PACKED = {
     ("lstm", "none"): "i f u o",
     ("lstm", "refine"): "r f u o",
+    ("lstm", "untied"): "i f u o r s",  # s: the input gate's own refine gate (Section 2.4)
     ("lstm", "master"): "i f u o F I",
     ("gru", "none"): "q f u",
     ("gru", "refine"): "q f u r",
+    ("gru", "untied"): "q f u i r s",
     ("gru", "master"): "q f u F I",
     ("minimal", "none"): "f u",
     ("minimal", "refine"): "f u r",
+    ("minimal", "untied"): "f u i r s",
     ("minimal", "master"): "f u F I",
 }
 
@@ -30,7 +33,7 @@ class Layer(NamedTuple):
 
     core: str  # "lstm", "gru" or "minimal"
     activation: str = "sigmoid"  # of the main gate: "sigmoid" or "cumax"
-    auxiliary: str = "none"  # "none", "refine" or "master"
+    auxiliary: str = "none"  # "none", "refine", "untied" or "master"
     downsize: int = 1  # units per master gate
 
 
@@ -123,6 +126,12 @@ def effective_gates(layer, z, m=math):
         r = [sigmoid(y, m) for y in z["r"]]  # (11), (35)
         g = [refined(a, b) for a, b in zip(f, r, strict=True)]
         return g, [1 - value for value in g]  # (13), (37)
+    if layer.auxiliary == "untied":  # Section 2.4: (5) with each gate refined by (11), (12)
+        f, i = main_gate(layer, z["f"], m), input_gate(layer, z["i"], m)
+        return tuple(
+            [refined(a, sigmoid(y, m)) for a, y in zip(gate, z[letter], strict=True)]
+            for gate, letter in ((f, "r"), (i, "s"))
+        )
     if layer.auxiliary == "master":
         master_f = repeated(main_gate(layer, z["F"], m), layer.downsize)  # (19), (32)
         master_i = repeated(input_gate(layer, z["I"], m), layer.downsize)  # (20), (33)

@@ -22,10 +22,12 @@ LAYER_KINDS = {
 GATINGS = {
     "standard": mechanism("standard"),
     "UR": mechanism("UR"),
+    "UR untied": mechanism("UR", tied=False),
     "M": mechanism("M"),
     "UM/3": mechanism("UM", downsize=3),
     "O": mechanism("O"),
     "OR": mechanism("OR"),
+    "OR untied": mechanism("OR", tied=False),
     "OM": mechanism("OM"),
     "OM/2": mechanism("OM", downsize=2),
 }
@@ -34,7 +36,7 @@ CORES = {"lstm": cells.LSTM, "gru": cells.GRU, "minimal": cells.Minimal}
 
 def equations(core, gating):
     """The reference layer with a mechanism's fields."""
-    return reference.Layer(core, gating.activation, gating.auxiliary, gating.downsize)
+    return reference.Layer(core, gating.activation, gating.kind, gating.downsize)
 
 
 def load(name):

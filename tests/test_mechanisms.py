@@ -105,6 +105,22 @@ def test_slots_are_packed_in_the_tables_order(auxiliary, core, slots):
         assert letters(mechanism(name), core) == tuple(slots.split())
 
 
+@pytest.mark.parametrize(
+    ("core", "slots"),
+    [
+        ("lstm", "input forget candidate output refine refine_input"),
+        ("gru", "reset forget candidate input refine refine_input"),
+        ("minimal", "forget candidate input refine refine_input"),
+    ],
+)
+@pytest.mark.parametrize("name", ["R", "CR", "UR", "OR"])
+def test_an_untied_mechanism_has_an_input_gate_and_a_refine_gate_of_each(name, core, slots):
+    row = mechanism(name, tied=False)
+    assert letters(row, core) == tuple(slots.split())
+    assert not row.ties_gates(core)
+    assert mechanism(name).ties_gates(core)
+
+
 @pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
 @pytest.mark.parametrize("name", TABLE | CROSSINGS)
 def test_master_slots_are_downsized_and_the_rest_are_not(name, core):
@@ -219,6 +235,29 @@ def test_the_three_refine_biases_give_the_initial_gate_the_stated_variance(kind,
     assert abs(g.var() - variance) < 0.01 * variance
 
 
+@pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
+@pytest.mark.parametrize("kind", ["neutral", "opposed", "uniform"])
+def test_an_untied_input_gate_opposes_the_forget_gate_and_has_its_own_refine_bias(core, kind):
+    tied, untied = (
+        mechanism("UR", refine_bias=kind, tied=tied).biases(core, D, 0) for tied in (True, False)
+    )
+    assert np.array_equal(untied["forget"], tied["forget"])  # the draws of the tied one come first
+    assert np.array_equal(untied["refine"], tied["refine"])
+    assert np.array_equal(untied["input"], -untied["forget"])  # (18)
+    if kind == "uniform":
+        assert len({*untied["refine"], *untied["refine_input"], *untied["forget"]}) == 3 * D
+        assert np.abs(untied["refine_input"]).max() <= np.log(D - 1)
+    else:
+        opposed = 0 * untied["input"] if kind == "neutral" else -untied["input"]
+        assert np.array_equal(untied["refine_input"], opposed)
+
+
+def test_a_constant_untied_input_gate_starts_at_zero():
+    biases = mechanism("R", tied=False).biases("gru", D, 0)
+    assert (biases.pop("forget") == 1.0).all()
+    assert not any(bias.any() for bias in biases.values())
+
+
 def test_the_refine_bias_of_an_ordered_gate_is_a_separate_draw():
     biases = mechanism("OR").biases("lstm", D, 0)
     assert not biases["forget"].any()
@@ -286,6 +325,9 @@ def test_other_types_of_mechanism_raise(wrong):
         ({"forget_bias": float("nan")}, ValueError, "forget_bias"),
         ({"forget_bias": "1"}, TypeError, "forget_bias"),
         ({"activation": "cumax"}, ValueError, "cumax"),  # UR's initial law is uniform
+        ({"tied": 0}, TypeError, "tied must be True or False, got 0"),
+        ({"tied": False, "auxiliary": "none"}, ValueError, "tied=False has no effect"),
+        ({"tied": False, "auxiliary": "master"}, ValueError, "tied=False has no effect"),
     ],
 )
 def test_errors_name_the_field(overrides, error, complaint):

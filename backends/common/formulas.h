@@ -11,15 +11,19 @@ namespace GATECORE_NAMESPACE {
 
 enum Core { lstm, gru, minimal };
 enum Activation { by_sigmoid, by_cumax };
-enum Auxiliary { none, refined, mastered };
+enum Auxiliary { none, refined, mastered, untied };  // untied: a refine gate each
 
 // Whether a mechanism has an input gate of its own, and whether its effective input gate is the
-// complement of the effective forget gate: Mechanism.slots and Mechanism.tied.
+// complement of the effective forget gate: Mechanism.slots and Mechanism.ties_gates.
 GATECORE_FUNCTION constexpr bool has_input(int core, int auxiliary) {
-  return core == lstm && auxiliary != refined;
+  return auxiliary == untied || (core == lstm && auxiliary != refined);
 }
 GATECORE_FUNCTION constexpr bool is_tied(int core, int auxiliary) {
   return auxiliary == refined || (auxiliary == none && core != lstm);
+}
+
+GATECORE_FUNCTION constexpr bool has_refine(int auxiliary) {
+  return auxiliary == refined || auxiliary == untied;
 }
 
 template <typename T> struct Gate {
@@ -51,7 +55,7 @@ template <typename T> GATECORE_FUNCTION Gate<T> master(Gate<T> F, Gate<T> I, Gat
 
 // One unit's gates as activated. Without an input gate of its own `input` is 1 - forget.
 template <typename T> struct Gates {
-  Gate<T> forget, input, refine, master_forget, master_input;
+  Gate<T> forget, input, refine, refine_input, master_forget, master_input;
 };
 
 // The gates from `slot(column)` and, of those that are activated row by row, from `row(k)`: the main
@@ -64,7 +68,8 @@ GATECORE_FUNCTION Gates<T> gates_of(const Slots& slots, Slot slot, Row row) {
   g.forget = row_main ? row(0) : slot(slots.forget);
   if (!has_input(core, auxiliary)) g.input = negate(g.forget);
   else g.input = row_main ? input_row() : slot(slots.input);
-  if (auxiliary == refined) g.refine = slot(slots.refine);
+  if (has_refine(auxiliary)) g.refine = slot(slots.refine);
+  if (auxiliary == untied) g.refine_input = slot(slots.refine_input);
   if (masters) {
     g.master_forget = row(0);
     g.master_input = input_row();
@@ -83,6 +88,8 @@ GATECORE_FUNCTION Effective<T> effective(const Gates<T>& g) {
   if constexpr (auxiliary == mastered)
     return {master(g.master_forget, g.master_input, g.forget),
             master(g.master_input, g.master_forget, g.input).value};
+  if (auxiliary == untied)
+    return {refine(g.forget, g.refine), refine(g.input, g.refine_input).value};
   const Gate<T> forget = auxiliary == refined ? refine(g.forget, g.refine) : g.forget;
   return {forget, is_tied(core, auxiliary) ? forget.complement : g.input.value};
 }
@@ -133,8 +140,15 @@ GATECORE_FUNCTION UpdateCotangents<T> update_vjp(const Effective<T>& e, T candid
 }
 
 template <typename T> struct GatesCotangents {
-  T forget, input, refine, master_forget, master_input;
+  T forget, input, refine, refine_input, master_forget, master_input;
 };
+
+// From the cotangent v of refine(f, r) to those of f and r
+template <typename T> GATECORE_FUNCTION void refine_vjp(Gate<T> f, Gate<T> r, T v, T& d_f, T& d_r) {
+  const T doubled = v + v;
+  d_r = doubled * slope(f);
+  d_f = doubled * (r.value * f.complement + r.complement * f.value);
+}
 
 // From those of the effective forget gate, v, and of the effective input gate, w
 template <int core, int auxiliary, typename T>
@@ -142,11 +156,9 @@ GATECORE_FUNCTION GatesCotangents<T> gates_vjp(const Gates<T>& g, T v, T w) {
   GatesCotangents<T> d = {};
   d.forget = v;
   d.input = w;
-  if constexpr (auxiliary == refined) {
-    const Gate<T> f = g.forget, r = g.refine;
-    const T doubled = v + v;
-    d.refine = doubled * slope(f);
-    d.forget = doubled * (r.value * f.complement + r.complement * f.value);
+  if constexpr (has_refine(auxiliary)) {
+    refine_vjp(g.forget, g.refine, v, d.forget, d.refine);
+    if (auxiliary == untied) refine_vjp(g.input, g.refine_input, w, d.input, d.refine_input);
   } else if constexpr (auxiliary == mastered) {
     const Gate<T> f = g.forget, i = g.input, F = g.master_forget, I = g.master_input;
     d.master_forget = v * (I.complement + f.value * I.value) - w * I.value * i.complement;
@@ -164,7 +176,8 @@ GATECORE_FUNCTION GatesCotangents<T> gates_vjp(const Gates<T>& g, T v, T w) {
 template <int core, int activation, int auxiliary, typename T, typename Slots, typename Slot, typename Row>
 GATECORE_FUNCTION void to_slots(const Gates<T>& g, const GatesCotangents<T>& d, const Slots& slots,
                                 Slot slot, Row row) {
-  if (auxiliary == refined) slot(slots.refine, d.refine * slope(g.refine));
+  if (has_refine(auxiliary)) slot(slots.refine, d.refine * slope(g.refine));
+  if (auxiliary == untied) slot(slots.refine_input, d.refine_input * slope(g.refine_input));
   if (auxiliary == mastered) {
     row(0, d.master_forget);
     row(1, d.master_input);

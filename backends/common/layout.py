@@ -61,7 +61,7 @@ def layout_of(cell: Cell) -> Layout:
         core=cell.core,
         mechanism=cell.mechanism,
         hidden_size=hidden,
-        tied=cell.mechanism.tied(cell.core),
+        tied=cell.mechanism.ties_gates(cell.core),
         width=cell.rows + offset,
         columns=columns,
         complements=_spans([*paired, *ordered], slots),

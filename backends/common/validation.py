@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gatecore import _checks, cells
+from gatecore.mechanisms import Mechanism
 
 Array = Any
 
@@ -127,6 +128,16 @@ def _check_present(params: Mapping[str, Array], names: Iterable[str]) -> None:
     for name in names:
         if name not in params:
             raise ValueError(f"params lacks {name!r}: it has {', '.join(map(repr, params))}")
+
+
+def gate_slots(mechanism: Mechanism, size: int) -> dict[str, int]:
+    """Widths of the slots of ``size`` gates outside of a cell: the minimal cell's gates."""
+    if not mechanism.tied:
+        raise ValueError(
+            f"tied=False of mechanism {mechanism.name!r} is for cells: a GateUnit has no input "
+            "gate, so leave it out"
+        )
+    return {name: width for name, width in mechanism.slots("minimal", size) if name != "candidate"}
 
 
 def _check_is_array(name: str, value: Any) -> None:

@@ -10,8 +10,8 @@ SIZES = (
     "time", "batch", "hidden", "width", "ordered_width", "downsize", "rows", "state_window",
 )  # fmt: skip
 SLOTS = (
-    "candidate", "forget", "input", "refine", "output", "reset", "master_forget", "master_input",
-    "state_candidate",
+    "candidate", "forget", "input", "refine", "refine_input", "output", "reset", "master_forget",
+    "master_input", "state_candidate",
 )  # fmt: skip
 PROBABILITIES = ("zoneout_cell", "zoneout_hidden")
 FIELDS = (

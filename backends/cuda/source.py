@@ -18,7 +18,7 @@ DIRECTIONS = ("forward", "backward")
 
 _SCALARS = {"float32": "float", "float64": "double"}
 _ACTIVATIONS = {"sigmoid": "by_sigmoid", "cumax": "by_cumax"}
-_AUXILIARIES = {"none": "none", "refine": "refined", "master": "mastered"}
+_AUXILIARIES = {"none": "none", "refine": "refined", "master": "mastered", "untied": "untied"}
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def name(direction: str, dtype: Any, core: str, activation: str, auxiliary: str)
 def names(layout: Layout, dtype: Any) -> tuple[str, str]:
     """The name expressions of the forward and the backward kernel."""
     mechanism = layout.mechanism
-    fields = (dtype, layout.core, mechanism.activation, mechanism.auxiliary)
+    fields = (dtype, layout.core, mechanism.activation, mechanism.kind)
     return name("forward", *fields), name("backward", *fields)
 
 

@@ -8,7 +8,7 @@ from gatecore.cells import Cell
 
 CORES = ("lstm", "gru", "minimal")
 ACTIVATIONS = ("sigmoid", "cumax")
-AUXILIARIES = ("none", "refine", "master")
+AUXILIARIES = ("none", "refine", "master", "untied")
 DTYPES = ("float32", "float64")
 ARCHITECTURES = (80, 90)  # that the tests compile for; any GPU from the first on will do
 
@@ -35,7 +35,7 @@ def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     fields = (
         ("core", cell.core, CORES),
         ("activation", mechanism.activation, ACTIVATIONS),
-        ("auxiliary", mechanism.auxiliary, AUXILIARIES),
+        ("auxiliary", mechanism.kind, AUXILIARIES),
         ("dtype", str(dtype), DTYPES),
     )
     for name, value, known in fields:

@@ -11,7 +11,7 @@ import jax
 
 from gatecore.algebra import Gate, negate, spread
 from gatecore.cells import Cell
-from gatecore.mechanisms import Mechanism
+from gatecore.mechanisms import REFINE_SLOTS, Mechanism
 from gatecore.vjp import cumax_vjp, master_vjp, refine_vjp, sigmoid_vjp
 
 Array = jax.Array
@@ -50,9 +50,10 @@ def gates_vjp(
         d_gates["input"] = input
     else:  # it is tied: 1 − the forget gate
         forget = forget - input
-    if mechanism.auxiliary == "refine":
-        forget, d_gates["refine"] = refine_vjp(gates["forget"], gates["refine"], forget)
     d_gates["forget"] = forget
+    for gate, slot in REFINE_SLOTS.items():
+        if slot in gates:
+            d_gates[gate], d_gates[slot] = refine_vjp(gates[gate], gates[slot], d_gates[gate])
     return {name: _to_logit(mechanism, name, logits[name], d) for name, d in d_gates.items()}
 
 

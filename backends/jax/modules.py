@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gatecore.algebra import Gate
+from gatecore.backends.common.validation import gate_slots
 from gatecore.backends.jax import scan
 from gatecore.backends.jax.arguments import as_array, widened
 from gatecore.backends.jax.parameters import biases, weight
@@ -219,7 +220,7 @@ class GateUnit(nnx.Module):
         self.size, self.mechanism = size, _mechanism(mechanism)
         cell = Minimal(1, size, self.mechanism)  # its input gate is not a slot
         initial = cell.split(biases(cell, rngs.params(), param_dtype))
-        self.slots = tuple(slot for slot in cell.slots if slot[0] != "candidate")
+        self.slots = tuple(gate_slots(self.mechanism, size).items())
         self.features = sum(width for _, width in self.slots)
         self.bias = nnx.Param(jnp.concatenate([initial[name] for name, _ in self.slots]))
 

@@ -30,11 +30,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 _KINDS = {
     "core": ("lstm", "gru", "minimal"),
-    "auxiliary": ("none", "refine", "master"),
+    "auxiliary": ("none", "refine", "master", "untied"),
     "activation": ("sigmoid", "cumax"),
 }
 _SLOTS = (
-    "candidate", "forget", "input", "refine", "output", "reset", "master_forget", "master_input",
+    "candidate", "forget", "input", "refine", "refine_input", "output", "reset", "master_forget",
+    "master_input",
 )  # fmt: skip
 _SPLITS = ("auto", "batch", "columns")
 _STATUS = {
@@ -209,7 +210,7 @@ layer_call = functools.lru_cache(maxsize=256)(LayerCall)  # asks the library for
 def _kinds(layout: Layout) -> dict[str, int]:
     """The fields of the struct that say what is computed, and the first column of each slot."""
     mechanism, columns = layout.mechanism, layout.columns
-    kinds = layout.core, mechanism.auxiliary, mechanism.activation
+    kinds = layout.core, mechanism.kind, mechanism.activation
     return {
         **{name: _KINDS[name].index(kind) for name, kind in zip(_KINDS, kinds, strict=True)},
         "downsize": mechanism.downsize if mechanism.auxiliary == "master" else 1,

@@ -51,8 +51,9 @@ class Gating:
         else:
             self.forget_complement = acquire(hidden)
         self.input: Array = self.forget_complement if self.layout.tied else self.value.get("input")
-        if mechanism.auxiliary == "master":
+        if mechanism.kind in ("master", "untied"):
             self.input = acquire(hidden)
+        if mechanism.auxiliary == "master":
             # the inner gates (time, batch, n, C) beside master gates (time, batch, n, 1)
             shape = (*self.logits.shape[:2], hidden // mechanism.downsize, mechanism.downsize)
             self.grouped = self.forget_complement.reshape(shape), self.input.reshape(shape)
@@ -116,9 +117,12 @@ class Gating:
         return self.logits[t, :, columns], self.complements[t, :, complements]
 
     def _refine(self, t: int) -> Array:
-        """ḡ = f̄(f̄ + 2 r̄ f); returns g = f(f + 2 r f̄)."""
+        """ḡ = f̄(f̄ + 2 r̄ f), and a separate input gate; returns g = f(f + 2 r f̄)."""
         forget, complement = self.value["forget"][t], self.complement["forget"][t]
         self._refined(complement, forget, self.complement["refine"][t], self.forget_complement[t])
+        if not self.layout.tied:
+            sides = self.value["input"][t], self.complement["input"][t]
+            self._refined(*sides, self.value["refine_input"][t], self.input[t])
         return self._refined(forget, complement, self.value["refine"][t], self.scratch[1])
 
     def _refined(self, side: Array, other: Array, refine: Array, out: Array) -> Array:
@@ -153,7 +157,9 @@ class Gating:
         and are overwritten; ``input`` is not read where the gates are tied.
         """
         if self.layout.mechanism.auxiliary == "refine":
-            self._refine_backward(t, forget, out)
+            self._refine_backward("forget", "refine", t, forget, out)
+            if not self.layout.tied:
+                self._refine_backward("input", "refine_input", t, input, out)
         elif self.layout.mechanism.auxiliary == "master":
             self._master_backward(t, forget, input, out)
         else:
@@ -184,25 +190,25 @@ class Gating:
         if self.layout.mechanism.negated(slot):
             xp.negative(out, out=out)
 
-    def _refine_backward(self, t: int, v: Array, out: Array) -> None:
+    def _refine_backward(self, slot: str, refine: str, t: int, v: Array, out: Array) -> None:
         """The cotangents dr = v·2 f f̄ and df = v·2(r f̄ + r̄ f), and from them their logits'."""
         xp, (slope, part, shared, _) = self.xp, self.scratch
-        f, f_bar = self.value["forget"][t], self.complement["forget"][t]
-        r, r_bar = self.value["refine"][t], self.complement["refine"][t]
+        f, f_bar = self.value[slot][t], self.complement[slot][t]
+        r, r_bar = self.value[refine][t], self.complement[refine][t]
         xp.add(v, v, out=v)
         xp.multiply(r, f_bar, out=slope)
         xp.multiply(r_bar, f, out=part)
         xp.add(slope, part, out=slope)
         xp.multiply(v, f, out=shared)
         xp.multiply(shared, f_bar, out=shared)
-        dr = out[:, self.layout.columns["refine"]]
+        dr = out[:, self.layout.columns[refine]]
         xp.multiply(shared, r, out=dr)
         xp.multiply(dr, r_bar, out=dr)
-        if "forget" in self.layout.ordered:
+        if slot in self.layout.ordered:
             xp.multiply(v, slope, out=v)
-            self._to_logit("forget", t, v, out)
+            self._to_logit(slot, t, v, out)
         else:
-            xp.multiply(shared, slope, out=out[:, self.layout.columns["forget"]])
+            xp.multiply(shared, slope, out=out[:, self.layout.columns[slot]])
 
     def _master_backward(self, t: int, a: Array, b: Array, out: Array) -> None:
         """With dF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄, df = a F I, di = b F I."""

@@ -75,7 +75,7 @@ def _row(
     steps = np.quantile(timescales, QUANTILES, method="inverted_cdf")
     bias = f"{gating.forget_bias:g}" if gating.initial == "constant" else gating.initial
     auxiliary = gating.auxiliary
-    source = "master" if auxiliary == "master" else "tied" if gating.tied(core) else "own"
+    source = "master" if auxiliary == "master" else "tied" if gating.ties_gates(core) else "own"
     if auxiliary == "refine":
         auxiliary += f", {gating.refine_bias}"
     quantiles = ("∞" if np.isinf(value) else f"{value:.3g}" for value in steps)

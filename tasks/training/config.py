@@ -68,7 +68,8 @@ def _read_mechanism(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return gatecore.mechanism(value)
         fields = dict(value)
-        if fields.keys() == {field.name for field in dataclasses.fields(Mechanism)}:
+        # earlier versions recorded no `tied`
+        if {"tied", *fields} == {field.name for field in dataclasses.fields(Mechanism)}:
             return Mechanism(**fields)  # complete, as a run records it: any name is valid
         return gatecore.mechanism(fields.pop("name", None), **fields)
 

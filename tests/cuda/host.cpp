@@ -64,6 +64,7 @@ void with_auxiliary(int auxiliary, int direction, const Sequence<T>& s, long lon
     if (auxiliary == 0) run<T, core, activation, none>(direction, s, t, threads);
     if (auxiliary == 1) run<T, core, activation, refined>(direction, s, t, threads);
     if (auxiliary == 2) run<T, core, activation, mastered>(direction, s, t, threads);
+    if (auxiliary == 3) run<T, core, activation, untied>(direction, s, t, threads);
 }
 
 template <typename T, Core core>
@@ -121,7 +122,7 @@ void master_row(long long count, const float* logits, const float* v, const floa
         const Gate<float> f = sigmoid(logits[2 * count + k]), i = sigmoid(logits[3 * count + k]);
         const Gate<float> forget = master(big_f, big_i, f), input = master(big_i, big_f, i);
         const GatesCotangents<float> d =
-            gates_vjp<lstm, mastered>(Gates<float>{f, i, {}, big_f, big_i}, v[k], w[k]);
+            gates_vjp<lstm, mastered>(Gates<float>{f, i, {}, {}, big_f, big_i}, v[k], w[k]);
         const float row[] = {forget.value, forget.complement, input.value, input.complement,
                              d.master_forget, d.master_input};
         for (int j = 0; j < 6; ++j) out[j * count + k] = row[j];

@@ -72,7 +72,7 @@ class HostLauncher:
         fields = (
             support.CORES.index(layout.core),
             support.ACTIVATIONS.index(mechanism.activation),
-            support.AUXILIARIES.index(mechanism.auxiliary),
+            support.AUXILIARIES.index(mechanism.kind),
         )
         double = int(dtype == np.float64)
         return [functools.partial(self._launch, double, fields, d) for d in (0, 1)]

@@ -113,7 +113,7 @@ class StandIn:
         direction, arguments = name.rstrip(">").split("<")
         scalar, *fields = arguments.split(", ")
         enums = (["lstm", "gru", "minimal"], ["by_sigmoid", "by_cumax"],
-                 ["none", "refined", "mastered"])  # fmt: skip
+                 ["none", "refined", "mastered", "untied"])  # fmt: skip
         numbers = [e.index(f.split("::")[1]) for e, f in zip(enums, fields, strict=True)]
         which = source.DIRECTIONS.index(direction)
 

@@ -180,6 +180,11 @@ def test_a_gate_unit_gives_the_mechanisms_gate(name):
         unit(logits[..., 1:])
 
 
+def test_a_gate_unit_refuses_untied_gates():
+    with pytest.raises(ValueError, match=r"tied=False .* is for cells"):
+        backend.GateUnit(8, mechanism("UR", tied=False), rngs=nnx.Rngs(0))
+
+
 def test_a_trained_cell_is_exported():
     rnn, x = nnx.RNN(cell_of("lstm")), sequences()
     graph, state = nnx.split(rnn)

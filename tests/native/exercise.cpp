@@ -45,11 +45,13 @@ struct Layout {
       if (there) next += width;
       return there ? first : -1;
     };
-    const bool refine = auxiliary == REFINE, master = auxiliary == MASTER;
+    const bool untied = auxiliary == UNTIED, refine = auxiliary == REFINE || untied;
+    const bool master = auxiliary == MASTER;
     l.candidate = slot(true, hidden);
     l.forget = slot(true, hidden);
-    l.input = slot(core == LSTM && !refine, hidden);
+    l.input = slot((core == LSTM && !refine) || untied, hidden);
     l.refine = slot(refine, hidden);
+    l.refine_input = slot(untied, hidden);
     l.output = slot(core == LSTM, hidden);
     l.reset = slot(core == GRU, hidden);
     l.master_forget = slot(master, hidden / downsize);
@@ -188,11 +190,11 @@ int main(int arguments, char** argument) {
   const Sizes sizes[] = {{5, 3, 2, 7, 3},  {3, 9, 1, 19, 1}, {70, 8, 3, 5, 2}, {1, 1, 1, 1, 1},
                          {2, 4, 17, 33, 2}, {0, 2, 3, 4, 1},  {2, 0, 3, 4, 1}, {2, 1030, 1, 2, 1}};
   int runs = 0;
-  for (int kind = 0; kind < 18; kind++)
+  for (int kind = 0; kind < 24; kind++)
     for (const Sizes& size : sizes) {
       if (quick && size.time * size.batch > 30) continue;
-      const int auxiliary = kind / 2 % 3, times = auxiliary == MASTER ? size.downsize : 1;
-      Layout layout(kind / 6, auxiliary, kind % 2, times, size.units * times);
+      const int auxiliary = kind / 2 % 4, times = auxiliary == MASTER ? size.downsize : 1;
+      Layout layout(kind / 8, auxiliary, kind % 2, times, size.units * times);
       gatecore_layer& l = layout.layer;
       l.time = size.time;
       l.batch = size.batch;

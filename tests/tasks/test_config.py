@@ -36,7 +36,18 @@ def test_a_configuration_survives_json(name):
 def test_a_custom_mechanism_survives_json():
     custom = dataclasses.replace(mechanism("UR"), name="custom", refine_bias="neutral")
     config = Config.of("copying", custom)
-    assert Config.model_validate(json.loads(config.model_dump_json())).mechanism == custom
+    recorded = json.loads(config.model_dump_json())
+    assert Config.model_validate(recorded).mechanism == custom
+    del recorded["mechanism"]["tied"]  # as runs before this field recorded it
+    assert Config.model_validate(recorded).mechanism == custom
+
+
+def test_an_untied_mechanism_is_a_setting_and_survives_json():
+    config = Config.of("copying", "UR", **{"mechanism.tied": False})
+    assert config.mechanism == mechanism("UR", tied=False)
+    assert Config.model_validate(json.loads(config.model_dump_json())) == config
+    with pytest.raises(ConfigError, match="tied=False has no effect"):
+        Config.of("copying", "UM", **{"mechanism.tied": False})
 
 
 def test_names_of_settings_mean_one_thing():

@@ -355,6 +355,7 @@ def test_copied_weights_give_the_same_outputs_in_torch_compatible_layers(name):
         ("OM", ("master_forget", "master_input")),
         ("O", ("input", "forget")),
         ("OR", ("refine", "forget")),
+        (gatecore.mechanism("UR", tied=False), ("refine", "refine_input")),
     ],
 )
 def test_from_lstm_copies_shared_slots_and_names_the_others(name, initialised):
@@ -371,7 +372,17 @@ def test_from_lstm_opposes_the_refine_gates_to_the_forget_gates():
     torch.testing.assert_close(converted.bias_ih_l0[:4], -forget)
 
 
+def test_from_lstm_opposes_both_refine_gates_of_untied_gates():
+    layer = nn.LSTM(3, 4)
+    mechanism = gatecore.mechanism("UR", refine_bias="opposed", tied=False)
+    bias = LSTM.from_lstm(layer, mechanism=mechanism).bias_ih_l0
+    gates = layer.bias_ih_l0 + layer.bias_hh_l0
+    torch.testing.assert_close(bias[16:], -gates[[4, 5, 6, 7, 0, 1, 2, 3]])
+
+
 def test_from_gru():
     layer, x = nn.GRU(3, 4, bidirectional=True), torch.randn(5, 2, 3)
     torch.testing.assert_close(GRU.from_gru(layer, "standard")(x)[0], layer(x)[0])
     assert GRU.from_gru(layer, "UR").initialised == ("refine",)
+    untied = GRU.from_gru(layer, gatecore.mechanism("UR", tied=False))
+    assert untied.initialised == ("input", "refine", "refine_input")

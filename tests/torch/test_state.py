@@ -107,6 +107,23 @@ def test_a_state_dict_of_earlier_versions_loads_and_is_checked():
             LSTM(3, 4, mechanism=name).load_state_dict(state)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_dict_tells_untied_gates_from_tied_ones(kind):
+    tied, untied = (
+        lambda value=value: kind(3, 4, mechanism=mechanism("UR", tied=value))
+        for value in (True, False)
+    )
+    source, target = untied(), untied()
+    target.load_state_dict(source.state_dict())
+    assert all(map(torch.equal, target.state_dict().values(), source.state_dict().values()))
+    marker = untied().state_dict()["mechanism_code"]
+    advice = r"mechanism\('UR', tied=False\) \(\w+ sigmoid untied 1\)"
+    with pytest.raises(RuntimeError, match=advice):
+        tied().load_state_dict(tied().state_dict() | {"mechanism_code": marker})
+    with pytest.raises(RuntimeError, match=r"is of mechanism 'UR' \(\w+ sigmoid refine 1\)"):
+        untied().load_state_dict(tied().state_dict())
+
+
 def test_a_later_version_and_an_unreadable_entry_are_refused():
     layer = LSTM(3, 4, mechanism="UR")
     for record, message in [

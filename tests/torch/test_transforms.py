@@ -7,6 +7,7 @@ from torch import nn  # noqa: E402
 from torch.func import functional_call, grad, jvp, vmap  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence  # noqa: E402
 
+from gatecore import mechanism  # noqa: E402
 from gatecore.backends.torch import (  # noqa: E402
     GRU,
     LSTM,
@@ -132,6 +133,11 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
         ),
         (lambda: LSTM(3, 4)(torch.randn(0, 2, 3)), RuntimeError, "larger than 0"),
         (lambda: GateUnit(4)(torch.zeros(2, 4)), ValueError, "must have 8 entries"),
+        (
+            lambda: GateUnit(4, mechanism("UR", tied=False)),
+            ValueError,
+            "tied=False .* is for cells",
+        ),
     ],
 )
 def test_errors_say_what_was_wrong(call, error, message):

@@ -119,7 +119,8 @@ struct Step {
             complete(sequence.forget, k);
             if (input_gate) complete(sequence.input, k);
         }
-        if (auxiliary == refined) complete(sequence.refine, k);
+        if (has_refine(auxiliary)) complete(sequence.refine, k);
+        if (auxiliary == untied) complete(sequence.refine_input, k);
     }
 
     GATECORE_FUNCTION void activate_main() const {

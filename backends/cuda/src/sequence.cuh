@@ -21,6 +21,7 @@ template <typename T> struct Sequence {
     long long forget;
     long long input;
     long long refine;
+    long long refine_input;
     long long output;
     long long reset;
     long long master_forget;

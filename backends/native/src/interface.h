@@ -12,7 +12,7 @@
 extern "C" {
 
 enum Core { LSTM = 0, GRU = 1, MINIMAL = 2 };
-enum Auxiliary { NONE = 0, REFINE = 1, MASTER = 2 };
+enum Auxiliary { NONE = 0, REFINE = 1, MASTER = 2, UNTIED = 3 };
 enum Activation { SIGMOID = 0, CUMAX = 1 };
 enum InstructionSet { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 
@@ -27,7 +27,7 @@ struct gatecore_layer {
   int32_t rows;               // rows of the packed weights: columns of the input's product
   int32_t state_offset;       // first column of the state's product; `rows` of them follow
   // first column of each slot, -1 where the cell lacks it
-  int32_t candidate, forget, input, refine, output, reset, master_forget, master_input;
+  int32_t candidate, forget, input, refine, refine_input, output, reset, master_forget, master_input;
   int32_t threads;            // at most so many
   int32_t instruction_set;
   int32_t split;              // 0: choose; 1: by sequences of the batch; 2: by columns

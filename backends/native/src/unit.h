@@ -12,14 +12,15 @@ struct CellSteps { CellStep forward, backward; };
 // The steps of the layer's cell.
 static CellSteps steps_of(const gatecore_layer& l) {
 #define CASE(core, auxiliary, activation)                                   \
-  case (core * 3 + auxiliary) * 2 + activation:                             \
+  case (core * 4 + auxiliary) * 2 + activation:                             \
     return {Cell<core, auxiliary, activation>::forward,                     \
             Cell<core, auxiliary, activation>::backward};
 #define CASES(core)                                             \
   CASE(core, NONE, SIGMOID) CASE(core, NONE, CUMAX)             \
   CASE(core, REFINE, SIGMOID) CASE(core, REFINE, CUMAX)         \
-  CASE(core, MASTER, SIGMOID) CASE(core, MASTER, CUMAX)
-  switch ((l.core * 3 + l.auxiliary) * 2 + l.activation) {
+  CASE(core, MASTER, SIGMOID) CASE(core, MASTER, CUMAX)         \
+  CASE(core, UNTIED, SIGMOID) CASE(core, UNTIED, CUMAX)
+  switch ((l.core * 4 + l.auxiliary) * 2 + l.activation) {
     CASES(LSTM) CASES(GRU) CASES(MINIMAL)
   }
 #undef CASES

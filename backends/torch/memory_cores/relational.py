@@ -149,7 +149,7 @@ class RelationalMemory(Stateful, MemoryCore):
             closed = candidate.new_zeros(len(row), *self.gate_shape)
             return candidate.flatten(1), candidate, Gate(closed, closed + 1)
         forget, input = self._gates(memory, from_input[0])
-        input_gate = None if self.mechanism.tied(_CELL) else input
+        input_gate = None if self.mechanism.ties_gates(_CELL) else input
         memory = update(memory, candidate.tanh(), forget, input_gate)
         return memory.flatten(1), memory, forget
 

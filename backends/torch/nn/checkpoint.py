@@ -24,7 +24,7 @@ _RECORD_VERSION = 1
 # the code's first three integers count from 1 in these; the others are the downsizing, hexadecimal
 _FIELDS = (
     ("lstm", "gru", "minimal", "gate", "rmc", "mingru"), ("sigmoid", "cumax"),
-    ("none", "refine", "master"),
+    ("none", "refine", "master", "untied"),
 )  # fmt: skip
 
 
@@ -144,6 +144,8 @@ class Stateful(nn.Module):
             fields = recorded.split()[1:3]
             known = (m for m in MECHANISMS.values() if [m.activation, m.auxiliary] == fields)
             saved = repr(saved) if saved else " or ".join(repr(m.name) for m in known)
+            if fields[1] == "untied":
+                saved = f"gatecore.mechanism({saved or repr('UR')}, tied=False)"
             raise ValueError(
                 f"the state_dict is of mechanism {saved} ({recorded}), this layer has {name!r} "
                 f"({expected}): make the layer with mechanism={saved}, or load weights that were "

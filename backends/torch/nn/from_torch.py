@@ -7,7 +7,7 @@ import torch
 
 from gatecore.backends.torch.nn.parameters import merge_biases, slot_rows
 from gatecore.cells import CELLS
-from gatecore.mechanisms import Mechanism
+from gatecore.mechanisms import REFINE_SLOTS, Mechanism
 
 _SIZES = (
     "input_size", "hidden_size", "bias", "num_layers", "batch_first", "dropout", "bidirectional",
@@ -57,15 +57,15 @@ def _copy(new: Any, module: Any, rows: list[tuple[slice, slice]]) -> None:
 
 @torch.no_grad()
 def _adapt_biases(new: Any, slots: dict[str, slice]) -> None:
-    """Oppose the refine gates' biases to the forget gates', and merge two biases into one."""
+    """Oppose the refine gates' biases to those of their gates, and merge two biases into one."""
     for k, cell in enumerate(new._cells):
         weights = new._weights(k)
         if "bias_ih" not in weights:
             continue
         first, second = weights["bias_ih"], weights["bias_hh"]
-        if "refine" in slots and new.mechanism.refine_bias == "opposed":
-            forget = slots["forget"]
-            first[slots["refine"]] = -(first[forget] + second[forget])
+        for gate, slot in REFINE_SLOTS.items():
+            if slot in slots and new.mechanism.refine_bias == "opposed":
+                first[slots[slot]] = -(first[slots[gate]] + second[slots[gate]])
         if not new.two_biases:
             for target, value in zip(
                 (first, second), merge_biases(cell, first, second), strict=True

@@ -7,16 +7,10 @@ from torch import Tensor, fx, nn
 
 from gatecore import mechanisms
 from gatecore.algebra import Gate
+from gatecore.backends.common.validation import gate_slots
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.checkpoint import Stateful, has_values
 from gatecore.mechanisms import Mechanism
-
-_CORE = "minimal"  # the core whose slots are the candidate and the gates, without an input gate
-
-
-def _slots(mechanism: Mechanism, size: int) -> dict[str, int]:
-    """Widths of the slots of ``size`` gates: forget, then refine or the two masters."""
-    return {name: width for name, width in mechanism.slots(_CORE, size) if name != "candidate"}
 
 
 def gate(
@@ -48,7 +42,7 @@ def gate(
     tensor(0.5000)
     """
     mechanism = mechanisms.mechanism(mechanism)
-    widths = _slots(mechanism, size)
+    widths = gate_slots(mechanism, size)
     if logits.shape[-1] != sum(widths.values()):
         raise ValueError(
             f"logits must have {sum(widths.values())} entries along the last axis "
@@ -92,7 +86,7 @@ class GateUnit(Stateful):
     ) -> None:
         super().__init__()
         self.size, self.mechanism = size, mechanisms.mechanism(mechanism)
-        self.features = sum(_slots(self.mechanism, size).values())
+        self.features = sum(gate_slots(self.mechanism, size).values())
         self.bias = nn.Parameter(torch.empty(self.features, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -101,8 +95,8 @@ class GateUnit(Stateful):
         """Re-initialize the biases, from torch's default generator."""
         self._record_mechanism()
         if has_values(self.bias):
-            biases = self.mechanism.biases(_CORE, self.size, parameters.generator())
-            slots = _slots(self.mechanism, self.size)
+            biases = self.mechanism.biases("minimal", self.size, parameters.generator())
+            slots = gate_slots(self.mechanism, self.size)
             self.bias.copy_(torch.cat([torch.from_numpy(biases[slot]) for slot in slots]))
 
     def forward(self, logits: Tensor) -> Gate:

@@ -97,16 +97,18 @@ def zero_states(cell: Cell, x: Tensor, proj_size: int = 0) -> tuple[Tensor, ...]
 
 
 def signature(core: str, mechanism: Mechanism) -> str:
-    """Core, activation, auxiliary gate and downsizing, for example "lstm sigmoid refine 1"."""
+    """Core, activation, kind of gates and downsizing, for example "lstm sigmoid refine 1"."""
     downsize = mechanism.downsize if mechanism.auxiliary == "master" else 1
-    return f"{core} {mechanism.activation} {mechanism.auxiliary} {downsize}"
+    return f"{core} {mechanism.activation} {mechanism.kind} {downsize}"
 
 
 @functools.lru_cache(maxsize=256)
 def cell_of(signature: str, input_size: int, hidden_size: int) -> Cell:
     """A cell of this signature."""
-    core, activation, auxiliary, downsize = signature.split()
+    core, activation, kind, downsize = signature.split()
+    tied = kind != "untied"
     mechanism = Mechanism(
-        name=signature, activation=activation, auxiliary=auxiliary, downsize=int(downsize)
-    )
+        name=signature, activation=activation, auxiliary=kind if tied else "refine", tied=tied,
+        downsize=int(downsize),
+    )  # fmt: skip
     return CELLS[core](input_size, hidden_size, mechanism)
