@@ -382,12 +382,23 @@ def test_reparametrized_weights_are_read_and_trained(kind, change):
     assert all(p.grad is not None for p in changed.parameters())
 
 
-def test_tied_weights_of_a_cell_and_of_a_layer():
-    cell, layer = LSTMCell(4, 4), LSTM(4, 4)
-    cell.weight_hh, layer.weight_hh_l0 = cell.weight_ih, layer.weight_ih_l0
-    for module in (cell, layer):
-        called(module, torch.randn(5, 2, 4)).sum().backward()
-        module.load_state_dict(copy.deepcopy(module).state_dict())
+@pytest.mark.parametrize("kind", [LSTM, Minimal, LSTMCell])
+def test_tied_weights_of_a_cell_and_of_a_layer(kind):
+    suffix, x = "" if kind in CELLS else "_l0", torch.randn(5, 2, 4, dtype=torch.float64)
+    module = kind(4, 4, dtype=torch.float64)
+    names = "weight_ih" + suffix, "weight_hh" + suffix
+    with torch.no_grad():
+        getattr(module, names[1]).copy_(getattr(module, names[0]))
+    apart = copy.deepcopy(module)
+    setattr(module, names[1], getattr(module, names[0]))
+    output, expected = called(module, x), called(apart, x)
+    assert torch.equal(output, expected)
+    output.sum().backward()
+    expected.sum().backward()
+    gradient = sum(getattr(apart, name).grad for name in names)
+    torch.testing.assert_close(getattr(module, names[0]).grad, gradient, rtol=1e-12, atol=1e-12)
+    module.load_state_dict(copy.deepcopy(module).state_dict())
+    assert getattr(module, names[0]) is getattr(module, names[1])
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
