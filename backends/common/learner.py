@@ -252,9 +252,12 @@ def layer_states(spec: ModelSpec, carried: Mapping[str, Array] | None) -> list[A
 
 
 def layer_parameters(parameters: Mapping[str, Array], k: int) -> Named:
-    """The parameters of recurrent layer k, by their names in the layer."""
+    """The parameters of recurrent layer k, by their names in the layer; two biases as their sum."""
     prefix = f"layers.{k}."
-    return {n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)}
+    layer = {n.removeprefix(prefix): p for n, p in parameters.items() if n.startswith(prefix)}
+    if "bias_hh" in layer:
+        layer["bias"] = layer["bias"] + layer.pop("bias_hh")
+    return layer
 
 
 def single(parts: Iterable[Any]) -> Any:

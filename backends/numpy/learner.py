@@ -70,6 +70,8 @@ class ExplicitLearner(common.GradientLearner):
         d_layers, d_x, _ = pull_core(d_output, wrt_x=pull_input is not None)
         for k, layer in enumerate(d_layers):
             gradients |= {f"layers.{k}.{name}": value for name, value in layer.items()}
+            if self.spec.two_biases:
+                gradients[f"layers.{k}.bias_hh"] = layer["bias"]
         if pull_input is not None:
             tied = gradients.get("embedding.weight", 0)  # the output layer's, if it is shared
             gradients["embedding.weight"] = pull_input(d_x) + tied

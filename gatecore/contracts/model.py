@@ -140,6 +140,9 @@ class ModelSpec(Loss, Head, Core, Input):
     streams : int, optional
         The model carries its state: each batch holds this many sequences and continues those of the
         batch before, into which no gradients flow. Default: every batch starts from zeros.
+    two_biases : bool
+        Each layer of the first three cores has a second trained bias, ``bias_hh``, which starts at
+        zero and is added to the first: under Adam that doubles their learning rate (Appendix D.5).
     tied : bool
         The output layer's weight is the embedding, initialized as an output layer.
     adaptive : tuple of int, optional
@@ -160,6 +163,7 @@ class ModelSpec(Loss, Head, Core, Input):
 
     zoneout: tuple[float, float] = (0.0, 0.0)
     streams: int | None = None
+    two_biases: bool = False
 
     def __post_init__(self) -> None:
         for part in (Input, Core, Head, Loss):
@@ -171,6 +175,8 @@ class ModelSpec(Loss, Head, Core, Input):
             raise ValueError(f"zoneout={self.zoneout}: core={self.core!r} has none")
         if self.streams is not None:
             _checks.integer("streams", self.streams)
+        if _checks.flag("two_biases", self.two_biases) and self.memory is not None:
+            raise ValueError(f"two_biases=True: core={self.core!r} has one bias; leave it at False")
         if self.tied:
             self._check_tied()
         if self.adaptive is not None:
@@ -276,7 +282,10 @@ class ModelSpec(Loss, Head, Core, Input):
         if self.input == "embedding":
             params["embedding.weight"] = rng.standard_normal((self.input_size, self.features))
         for k, cell in enumerate(self.cells()):
-            params |= {f"layers.{k}.{name}": value for name, value in cell.init(rng).items()}
+            layer = cell.init(rng)
+            if self.two_biases:
+                layer["bias_hh"] = np.zeros_like(layer["bias"])
+            params |= {f"layers.{k}.{name}": value for name, value in layer.items()}
 
         def uniform(inputs: int, *shape: int) -> np.ndarray:
             return rng.uniform(-(inputs**-0.5), inputs**-0.5, shape)
