@@ -1,6 +1,7 @@
 """``gatecore train``: one run, or one for each of several mechanisms."""
 
 import difflib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
               help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in OUT from its last checkpoint, or "
               "print its results if it has ended. Several mechanisms always do.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print the complete settings as JSON, a list of "
+              "several mechanisms'; train nothing.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
 @click.pass_context
 def train(
     context: click.Context, /, task: str, mechanism: str, preset: str, assignments: tuple[str, ...],
-    out: Path | None, resume: bool, tensorboard: bool, **options: Any,
+    out: Path | None, resume: bool, dry_run: bool, tensorboard: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train a model on TASK, and write a folder with the results.
 
@@ -48,6 +51,10 @@ def train(
         settings = read_assignments((*assignments, *_further(task, context.args)), options)
         configs = [Config.of(task, name.strip(), preset, **settings)
                    for name in mechanism.split(",")]  # fmt: skip
+        if dry_run:
+            settings = [config.model_dump(mode="json") for config in configs]
+            click.echo(json.dumps(settings if len(configs) > 1 else settings[0], indent=1))
+            return
         if len(configs) > 1:
             compare(configs, out or Path("runs"), console, tensorboard=tensorboard)
             return

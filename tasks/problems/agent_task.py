@@ -36,7 +36,7 @@ class AgentTask(SampledTask):
     episode depends on the actions.
 
     A subclass defines ``name``, ``presets``, ``title``, :meth:`environment` and ``baselines``.
-    :meth:`spec` raises ValueError for zoneout or dropout, which an agent does not have.
+    :meth:`spec` raises ValueError for zoneout, dropout or two biases, which an agent does not have.
     """
 
     score: ClassVar = "score"
@@ -58,9 +58,10 @@ class AgentTask(SampledTask):
         """A new environment of ``size`` parallel episodes."""
 
     def spec(self, **model: Any) -> AgentSpec:
-        for name, off in (("zoneout", (0.0, 0.0)), ("dropout", 0.0)):
+        for name, off in (("zoneout", (0.0, 0.0)), ("dropout", 0.0), ("two_biases", False)):
             if (value := model.pop(name, off)) != off:
-                raise ValueError(f"{name}={value!r}: an agent has no {name}; leave it at {off}")
+                raise ValueError(f"{name}={value!r}: an agent has no {name.replace('_', ' ')}; "
+                                 f"leave it at {off}")  # fmt: skip
         environment = shared_environment(self, 1)
         settings = {name: getattr(self, name) for name in SETTINGS}
         return AgentSpec(shape=environment.shape, actions=environment.actions,

@@ -133,7 +133,7 @@ class Task(Settings, abc.ABC):
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The values of a preset; ``settings`` are the user's, on which some values depend."""
+        """The values of a preset; some depend on ``settings``, the user's and the mechanism."""
         return cls.presets[name]
 
     @classmethod
@@ -148,7 +148,8 @@ class Task(Settings, abc.ABC):
 
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec | AgentSpec:
-        """The model; ``model`` has core, mechanism, hidden_size, layers, memory, zoneout, dropout.
+        """The model; ``model`` has core, mechanism, hidden_size, layers, memory, zoneout, dropout,
+        two_biases.
 
         A task that carries the state gets ``streams``, too.
         """

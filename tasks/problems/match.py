@@ -26,13 +26,14 @@ class VisualMatch(AgentTask):
     policy that always chooses a pad, and the perfect policy, each measured on 2048 episodes. The
     discount is .998 where apples pay 1, as in the paper, else .96, or .92 in ``quick``.
 
-    The paper does not state, and we infer: the sizes of the networks, the number of parallel
-    episodes and of steps; clipping of the gradient as in its other tasks. ``quick`` is ours, except
-    for its phases of 15, 90 and 15 frames, those of the reference's grid worlds: no convolutions
-    (one in ``active``), as the 5×5 cells are few; a larger initial ``gain`` and learning rate; and
-    a curriculum, ``growth``: the second phase of training episodes grows linearly from no frames to
-    its length. An agent learns that a pad's colour matters many times sooner when it was stored a
-    short while ago. Validation and test episodes have the full length.
+    ``paper`` has the first-person version's constants: phases of 75, 450 and up to 75 frames, four
+    pads, and 1 for a wrong one. The paper does not state, and we infer: the sizes of the networks,
+    the number of parallel episodes and of steps; clipping of the gradient as in its other tasks.
+    ``quick`` is ours, except for its phases of 15, 90 and 15 frames, those of the reference's grid
+    worlds: no convolutions (one in ``active``), as the 5×5 cells are few; a larger initial ``gain``
+    and learning rate; and a curriculum, ``growth``: the second phase of training episodes grows
+    linearly from no frames to its length. An agent learns that a pad's colour matters many times
+    sooner when it was stored a short while ago. Validation and test episodes have the full length.
     """
 
     name: ClassVar = "match"
@@ -43,6 +44,7 @@ class VisualMatch(AgentTask):
                       learning_rate=1e-3, growth=(400, 1200), steps=2600, log_every=10,
                       evaluate_every=100, checkpoint_every=100, threads=1),
         "paper": dict(backend="torch", explore=75, distractor=450, reward=75, ends_at_choice=True,
+                      pads=4, wrong=1.0,
                       discount=0.96, hidden_size=256, batch_size=128, learning_rate=2e-4,
                       steps=100_000, evaluate_every=500, checkpoint_every=500),
     }  # fmt: skip

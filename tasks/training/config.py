@@ -117,6 +117,7 @@ class Config(Settings):
     )
     zoneout: tuple[Share, Share] = Field((0.0, 0.0), description="of the cell and hidden state")
     dropout: Decay = Field(0.0, description="of the head's ReLU layers")
+    two_biases: bool = Field(False, description="a second trained bias in each layer (D.5)")
     learning_rate: Positive = Field(description="of Adam")
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
@@ -168,6 +169,7 @@ class Config(Settings):
         with config_errors():
             kind = TASKS[choice("task", task, TASKS)]
             known = {k: v for k, v in settings.items() if isinstance(v, str | float | int)}
+            known["mechanism"] = gatecore.mechanism(mechanism).name
             values = {**kind.preset(choice("preset", preset, kind.presets), known), **settings}
             if known.get("core") in MEMORY_CORES:
                 values.setdefault("backend", "torch")  # which alone has them
@@ -190,7 +192,7 @@ class Config(Settings):
         return self.task.spec(
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
             layers=self.layers, memory=None if memory == Memory() else memory,
-            zoneout=self.zoneout, dropout=self.dropout, **carried,
+            zoneout=self.zoneout, dropout=self.dropout, two_biases=self.two_biases, **carried,
         )  # fmt: skip
 
     def rate(self, step: int) -> float:

@@ -19,6 +19,8 @@ _BATCH = 50  # of the paper
 _TABLE_3 = dict(batch_size=_BATCH, learning_rate=1e-3, steps=3800, evaluate_every=50,
                 checkpoint_every=200)  # fmt: skip
 _ZONEOUT = {"lstm": (0.5, 0.05)}  # by core
+_RATES = {"gru": 5e-4}  # by core: the larger of the paper's two for a GRU; higher ones are unstable
+_SHARES = {("standard", "lstm"): 2}  # of Table 3's units: its LSTM baseline has half of them
 _QUICK = dict(hidden_size=128, batch_size=64, learning_rate=2e-3, steps=800, evaluate_every=100,
               judged=1000)  # fmt: skip
 
@@ -89,15 +91,18 @@ class Pixels(Task):
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The preset's values; sizes and steps depend on the data, the zoneout on the core."""
+        """The preset's values; sizes depend on data and gates, rate and zoneout on the core."""
         values = dict(cls.presets[name])
-        data = settings.get("data", "digits")
+        data, core = settings.get("data", "digits"), settings.get("core", "lstm")
+        if name != "quick":
+            values["learning_rate"] = _RATES.get(core, values["learning_rate"])
         if (dataset := _DATASETS.get(data)) is None:
             return values  # the task refuses it
         if name.startswith("table3"):
-            values["hidden_size"] = dataset.hidden_size
+            share = _SHARES.get((settings.get("mechanism", ""), core), 1)
+            values["hidden_size"] = dataset.hidden_size // share
         if name == "table3-zoneout":
-            values["zoneout"] = _ZONEOUT.get(settings.get("core", "lstm"), (0.0, 0.1))
+            values["zoneout"] = _ZONEOUT.get(core, (0.0, 0.1))
         if data != "digits" and name == "quick":
             values |= _QUICK
         elif data != "digits":
