@@ -126,7 +126,7 @@ def _check_order() -> CheckResult:
     chrono_known, of_u = (timescale_quantile(name, 256, shares) for name in ("C", "U"))
     return True, [
         ("standard: no unit above 3.7; U: a share 1/x above x",
-         np.allclose(fixed, 1 + np.e) and np.allclose(uniform, steps, rtol=1e-2)),
+         np.allclose(fixed, 1 + np.exp(1)) and np.allclose(uniform, steps, rtol=1e-2)),
         ("chrono without T_max: a larger share above x = 7, 8, ..., 10^7, a smaller one below",
          np.array_equal(chrono > steps, steps >= 7)),
         ("the ratio of the tails, x/(Z ln x), grows without bound",

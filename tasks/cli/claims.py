@@ -10,11 +10,7 @@ from gatecore.analysis import claims
 from gatecore.analysis._claim import ENUMERATION, HOLDS, CheckResult, Proposition, claim
 from gatecore.analysis.layers import Layer
 from gatecore.tasks.environments.match import FIRST_PERSON, Match
-from gatecore.tasks.problems.adding import Adding
-from gatecore.tasks.problems.copying import Copying
-from gatecore.tasks.problems.match import VisualMatch
-from gatecore.tasks.problems.pixels.task import Pixels
-from gatecore.tasks.training.config import Config
+from gatecore.tasks.training.config import TASKS, Config
 
 # by backend; JAX computes in float32 unless it is told otherwise, the library always
 _IMPLEMENTATIONS = {
@@ -66,12 +62,18 @@ def _works(layer: Layer) -> bool:
 # ---- the claims on tasks ---------------------------------------------------------------------
 
 
+def _task(name: str, **settings: Any) -> Any:
+    """A task with these settings."""
+    kind: Any = TASKS[name]
+    return kind(**settings)
+
+
 @claim("Section 3.1, Copy", HOLDS,
        "Ten digits from 1..8, N zeros, ten 9s; the digits are the output at the 9s alone, with "
        "baseline loss log 8", "As stated, in nats per digit",
        ENUMERATION)  # fmt: skip
 def _check_copy() -> CheckResult:
-    task = Copying(length=30)
+    task = _task("copying", length=30)
     batch = task.batch(seed=0, step=0, size=500)
     digits, blanks, cues = np.split(batch.inputs, [10, 40])
     read = task.spec(core="lstm", mechanism="UR", hidden_size=4).read
@@ -91,7 +93,7 @@ def _check_copy() -> CheckResult:
        "1/6", "As stated: a constant answer errs least with 1",
        ENUMERATION)  # fmt: skip
 def _check_adding() -> CheckResult:
-    task = Adding(length=20)
+    task = _task("adding", length=20)
     batch = task.batch(seed=0, step=0, size=4000)
     values, markers = np.moveaxis(batch.inputs, -1, 0)
     sums = (values * markers).sum(axis=0)
@@ -110,7 +112,7 @@ def _check_adding() -> CheckResult:
        "As stated: step t reads pixel p[t]",
        ENUMERATION)  # fmt: skip
 def _check_pixels() -> CheckResult:
-    plain, permuted = (Pixels(permute=permute).batch(0, 0, 8) for permute in (False, True))
+    plain, permuted = (_task("pixels", permute=p).batch(0, 0, 8) for p in (False, True))
     digits = [int(format(t, "06b")[::-1], 2) for t in range(64)]
     return True, [
         ("64 pixels of a digit, each at the step with its digits reversed",
@@ -127,18 +129,16 @@ def _check_match() -> CheckResult:
     match = Match(64, apple_reward=5.0, phases=(1, 2, 3))
     match.step(np.zeros(64, np.int64))
     apples = (match.board == 2).sum(axis=1) + (match.eaten > 0).sum(axis=1)
-    phases = FIRST_PERSON["phases"]
-    paper = Config.of("match", "UR", "paper").task
-    scores = VisualMatch(distractor=3, explore=3).baselines()
-    discounts = {a: VisualMatch.preset("paper", {"apples": a})["discount"] for a in (0.0, 1.0, 5.0)}
+    presets = {apples: TASKS["match"].preset("paper", {"apples": apples}) for apples in (0, 1, 5)}
+    phases = tuple(presets[0][name] for name in ("explore", "distractor", "reward"))
+    scores = _task("match", distractor=3, explore=3).baselines()
     return True, [
         ("10 apples in the second room", np.all(apples == 10)),
-        (f"phases of {phases}: 525 to 600 steps",
-         phases == (paper.explore, paper.distractor, paper.reward) and sum(phases) == 600
-         and paper.ends_at_choice),
+        (f"phases of {phases}, the last until the choice: 525 to 600 steps",
+         phases == FIRST_PERSON["phases"] and sum(phases) == 600 and presets[0]["ends_at_choice"]),
         ("the perfect score is 10, and no apple adds to it", scores["perfect"]["score"] == 10),
         ("discount .96 without apples and with 5, .998 with 1 (D.3)",
-         discounts == {0.0: 0.96, 1.0: 0.998, 5.0: 0.96}),
+         [preset["discount"] for preset in presets.values()] == [0.96, 0.998, 0.96]),
     ]  # fmt: skip
 
 
@@ -151,12 +151,13 @@ def _check_settings() -> CheckResult:
     shared = {name: Config.of(name, "OM", hidden_size=64).mechanism.downsize for name in names}
     synthetic = [Config.of(name, "UR", "paper") for name in ("copying", "adding")]
     saturated = Config.of("forgetting", "R", "paper")
+    *lengths, length = (dict(config.task)["length"] for config in (*synthetic, saturated))
     return True, [
         ("C = 16 and 32", list(shared.values()) == [16, 16, 16, 32, 32]),
         ("256 units, 1e-3, 1.0, N = 500 and 2000",
          all((c.hidden_size, c.learning_rate, c.clip_norm) == (256, 1e-3, 1.0) for c in synthetic)
-         and [c.task.length for c in synthetic] == [500, 2000]),
+         and lengths == [500, 2000]),
         ("forgetting: N = 500, 64 units, 1e-4, 1e4 steps, forget bias 6",
-         (saturated.task.length, saturated.hidden_size, saturated.learning_rate, saturated.steps)
-         == (500, 64, 1e-4, 10**4) and saturated.mechanism.forget_bias == 6),
+         (length, saturated.hidden_size, saturated.learning_rate) == (500, 64, 1e-4)
+         and saturated.steps == 10**4 and saturated.mechanism.forget_bias == 6),
     ]  # fmt: skip

@@ -276,7 +276,8 @@ MECHANISMS = [
     (gatecore.Mechanism, "negated", lambda self, slot: False, (ORDERED, OM)),
     (gatecore.Mechanism, "combine", exchanged, (LSTM, UR, GRU, MINIMAL)),
     (gatecore.Mechanism, "combine", ungated_masters, (LSTM, OM, UM)),
-    (gatecore.Mechanism, "tied", lambda self, core: True, (LSTM, OM)),
+    (gatecore.Mechanism, "ties_gates" if hasattr(gatecore.Mechanism, "ties_gates") else "tied",
+     lambda self, core: True, (LSTM, OM)),
     (gatecore.cells.Cell, "init", unbiased, (BIAS, OPPOSED, DEFAULTS, "Figure 4, start")),
 ]  # fmt: skip
 
