@@ -222,7 +222,7 @@ class Commands(Base):
         if words[0] in ("verify", "figures"):
             words.append("--help")
         say(words)
-        done = self.runner.invoke(main, [word.replace("canary", "../canary") for word in words])
+        done = self.runner.invoke(main, words)
         os.chdir(self.folder)
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
