@@ -1,6 +1,7 @@
 """Float32 where it is hard: gates near 0 and 1 over long sequences, extreme logits, NaN."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from gatecore import sigmoid
 from gatecore.backends.native import library
 from gatecore.backends.native.layer import NativeLayer
-from gatecore.backends.numpy.bptt import Call, Engine, Layer, run
-from gatecore.backends.numpy.steps import STEPS
+from gatecore.backends.numpy import steps
+from gatecore.backends.numpy.bptt import Call, Engine, run
 from tests.native.layers import ENGINE, SUPPORTED, Case, cast, worst
 from tests.reference import packed_rows
 from tests.support import CORES, GATINGS, ULP, equations, relative_error
@@ -32,31 +33,24 @@ def layer_with_gates(core, gating, biases, time=2000):
     return case, rows
 
 
-class Rounding(Layer):
-    """Manual BPTT that rounds the states and their cotangents to float32 between steps."""
-
-    def _steps(self, acquire):
-        class Rounded(STEPS[self.call.cell.core]):
-            def _reset(self, resets, t, arrays):  # before a step forward, after one backward
-                super()._reset(resets, t, arrays)
-                for array in arrays:
-                    array[...] = array.astype(np.float32)
-
-        return Rounded(np, self.layout, self.logits, acquire, self.call.zoneout)
-
-
 def rounded_in_float32(case):
     """The parameters' gradients in float64, with states and cotangents in float32 between steps.
 
     They differ from the exact ones by an error that every float32 recurrence has.
     """
     arguments = cast(case.arguments, np.float64)
-    _, _, pullback = run(
-        Engine(np, (Rounding,)), case.core, arguments["params"], arguments["x"],
-        case.packed(arguments["state"]), arguments["cell"].mechanism, return_cells=case.cells,
-    )  # fmt: skip
-    d_output = arguments["d_output"] if case.cells else arguments["d_output"][0]
-    return pullback(d_output, case.packed(arguments["d_state"]))[0]
+
+    def rounding(rows, t, arrays):  # called before a step forward, after one backward
+        for array in arrays:
+            array[...] = array.astype(np.float32)
+
+    with mock.patch.object(steps, "_reset", rounding):
+        _, _, pullback = run(
+            Engine(np), case.core, arguments["params"], arguments["x"],
+            case.packed(arguments["state"]), arguments["cell"].mechanism, return_cells=case.cells,
+        )  # fmt: skip
+        d_output = arguments["d_output"] if case.cells else arguments["d_output"][0]
+        return pullback(d_output, case.packed(arguments["d_state"]))[0]
 
 
 def by_slot(gradients, rows):

@@ -44,8 +44,7 @@ struct Forward : Sequence {
     const long r0 = first_row(), rows = last_row() - r0, begin = first_panel(w), end = last_panel(w);
     // panels with columns of the state's product, and of the input's
     const long first_state = l.state_offset / PANEL, last_input = (ROWS + PANEL - 1) / PANEL;
-    const Left parts[] = {{a.x + (t * B + r0) * IN, IN, IN},
-                          {step.hidden_before + r0 * H, H, H}};
+    const Left parts[] = {{a.x + (t * B + r0) * IN, IN, IN}, {step.hidden_before + r0 * H, H, H}};
     Prefetcher prefetcher;
     if (l.saves && t + 1 < T) {
       prefetch_rows(prefetcher, step.gates + B * STRIDE, STRIDE);

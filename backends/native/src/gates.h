@@ -38,7 +38,7 @@ INLINE void softmax(float* weights, long n) {
 INLINE void prefix_sums(const float* in, float* out, long n) {
   float carried = 0.0f;
   for (long k = 0; k < n; k += VL) {
-    V sums = sums_up_to(load(in + k, (int)least(VL, n - k))) + carried;
+    V sums = running_sums<1>(load(in + k, (int)least(VL, n - k))) + carried;
     store(out + k, sums);
     carried = sums[VL - 1];
   }
@@ -46,8 +46,8 @@ INLINE void prefix_sums(const float* in, float* out, long n) {
 INLINE void suffix_sums(const float* in, float* out, long n, bool after) {
   float carried = 0.0f;
   for (long k = (n - 1) / VL * VL; k >= 0; k -= VL) {
-    V sums = sums_from(load(in + k, (int)least(VL, n - k)));
-    store(out + k, (after ? shifted_down<1>(sums) : sums) + carried);
+    V sums = running_sums<-1>(load(in + k, (int)least(VL, n - k)));
+    store(out + k, (after ? shifted<-1>(sums) : sums) + carried);
     carried += sums[0];
   }
 }

@@ -34,14 +34,9 @@ ffi::Error run(ffi::RemainingArgs inputs, ffi::RemainingRets results, Numbers nu
 }
 
 auto binding() {
-  return ffi::Ffi::Bind()
-      .RemainingArgs()
-      .RemainingRets()
-      .Attr<Numbers>("layer")
-      .Attr<Numbers>("input_rows")
-      .Attr<Numbers>("state_rows")
-      .Attr<Numbers>("read")
-      .Attr<Numbers>("written");
+  return ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<Numbers>("layer")
+      .Attr<Numbers>("input_rows").Attr<Numbers>("state_rows")
+      .Attr<Numbers>("read").Attr<Numbers>("written");
 }
 
 }  // namespace

@@ -20,9 +20,7 @@ struct Packed {
   long depth, columns;
 
   long panels() const { return (columns + PANEL - 1) / PANEL; }
-  long vectors(long panel) const {
-    return least(NV, (columns - panel * PANEL + VL - 1) / VL);
-  }
+  long vectors(long panel) const { return least(NV, (columns - panel * PANEL + VL - 1) / VL); }
   float* panel(long p) const { return data + p * PANEL * depth; }
   static long floats(long depth, long columns) { return depth * rounded(columns, VL); }
 };
@@ -81,12 +79,9 @@ static void tile(const Left* left, int parts, long first, const float* __restric
   Prefetcher::Range range = prefetcher.resume(upcoming);
   V start[VECTORS] = {};
   if (initial)
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) start[v] = load(initial + v * VL);
-#pragma GCC unroll 8
-  for (int r = 0; r < MROWS; r++)
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) sum[r][v] = start[v];
+    UNROLL(4) for (int v = 0; v < VECTORS; v++) start[v] = load(initial + v * VL);
+  UNROLL(8) for (int r = 0; r < MROWS; r++)
+    UNROLL(4) for (int v = 0; v < VECTORS; v++) sum[r][v] = start[v];
   for (int part = 0; part < parts; part++) {
     const long stride = left[part].stride, depth = left[part].depth;
     const float* a = left[part].data + first * stride;
@@ -95,23 +90,18 @@ static void tile(const Left* left, int parts, long first, const float* __restric
       __builtin_prefetch(range.next, 0, 2);  // not into the first cache, which the tile fills
       range.next += LINE;
       if (__builtin_expect(range.next == range.end, 0)) range = prefetcher.following();
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; v++) w[v] = load(panel + v * VL);
+      UNROLL(4) for (int v = 0; v < VECTORS; v++) w[v] = load(panel + v * VL);
       panel += width;
-#pragma GCC unroll 8
-      for (int r = 0; r < MROWS; r++) {
+      UNROLL(8) for (int r = 0; r < MROWS; r++) {
         V x = all(a[r * stride + k]);
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) sum[r][v] += x * w[v];
+        UNROLL(4) for (int v = 0; v < VECTORS; v++) sum[r][v] += x * w[v];
       }
     }
   }
   prefetcher.suspend(range);
-#pragma GCC unroll 8
-  for (int r = 0; r < MROWS; r++) {
+  UNROLL(8) for (int r = 0; r < MROWS; r++) {
     float* to = out + r * out_stride;
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++)
+    UNROLL(4) for (int v = 0; v < VECTORS; v++)
       store(to + v * VL, initial ? sum[r][v] : load(to + v * VL) + sum[r][v]);
   }
 }
@@ -123,8 +113,8 @@ static long tiles_of(long rows) { return halved(rows) ? 2 : (rows + MR - 1) / MR
 // All rows against one panel; `depth` is that of all parts.
 template <int VECTORS>
 static void rows_by_panel(long rows, const Left* left, int parts, long depth, const float* panel,
-                          float* out, long out_stride, const float* initial,
-                          const float* upcoming, Prefetcher& prefetcher) {
+                          float* out, long out_stride, const float* initial, const float* upcoming,
+                          Prefetcher& prefetcher) {
   const long width = VECTORS * VL;
   if (VECTORS == 4 && halved(rows)) {
     tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming, prefetcher);
@@ -156,9 +146,8 @@ static void pass(long rows, const Left* left, int parts, const Packed& weights, 
   for (long p = begin; p < end; p++) {
     const float* panel = weights.panel(p) + from * weights.vectors(p) * VL;
     // what is read after this panel: the next one, or the first one's next rows
-    const float* upcoming = p + 1 < end
-                                ? weights.panel(p + 1) + from * weights.vectors(p + 1) * VL
-                                : weights.panel(begin) + (from + depth) * PANEL;
+    const float* upcoming = p + 1 < end ? weights.panel(p + 1) + from * weights.vectors(p + 1) * VL
+                                        : weights.panel(begin) + (from + depth) * PANEL;
     with_constant<NV>(weights.vectors(p), [&](auto vectors) {
       rows_by_panel<vectors.value>(rows, left, parts, depth, panel, out + p * PANEL, out_stride,
                                    initial ? initial + p * PANEL : nullptr, upcoming, prefetcher);
@@ -176,8 +165,7 @@ static void multiply(long rows, const Left* left, int parts, const Packed& weigh
     return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial, prefetcher);
   for (int part = 0; part < parts; part++)
     for (long k = 0; k < left[part].depth; k += INNER) {
-      const Left block = {left[part].data + k, left[part].stride,
-                          least(INNER, left[part].depth - k)};
+      const Left block = {left[part].data + k, left[part].stride, least(INNER, left[part].depth - k)};
       pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial, prefetcher);
       from += block.depth;
       initial = nullptr;
@@ -197,29 +185,22 @@ static void outer_tile(const float* left, const float* __restrict right, long ri
                        long depth, float* out, bool fresh, const float* upcoming, long step) {
   V sum[ROWS][VECTORS];
   const long width = VECTORS * VL;
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) {
+  UNROLL(8) for (int r = 0; r < ROWS; r++)
+    UNROLL(4) for (int v = 0; v < VECTORS; v++) {
       sum[r][v] = (V){};
       __builtin_prefetch(out + (r + HEIGHT) * width + v * VL);
     }
   for (long k = 0; k < depth; k++) {
     V w[VECTORS];
     __builtin_prefetch(upcoming + k * step, 0, 2);
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) w[v] = load(right + k * right_stride + v * VL);
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
+    UNROLL(4) for (int v = 0; v < VECTORS; v++) w[v] = load(right + k * right_stride + v * VL);
+    UNROLL(8) for (int r = 0; r < ROWS; r++) {
       V a = all(left[k * HEIGHT + r]);
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; v++) sum[r][v] += a * w[v];
+      UNROLL(4) for (int v = 0; v < VECTORS; v++) sum[r][v] += a * w[v];
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) {
+  UNROLL(8) for (int r = 0; r < ROWS; r++)
+    UNROLL(4) for (int v = 0; v < VECTORS; v++) {
       float* to = out + r * width + v * VL;
       store(to, fresh ? sum[r][v] : load(to) + sum[r][v]);
     }

@@ -28,30 +28,21 @@ static CellSteps steps_of(const gatecore_layer& l) {
   return {};  // not reached: library.cpp checks the fields
 }
 
-static void run_forward(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
-                        bool by_columns) {
-  Forward{{l, a, worker, by_columns}}.run(steps_of(l).forward);
+template <class Pass, CellStep CellSteps::*step>
+static void run(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
+                bool by_columns) {
+  Pass{{l, a, worker, by_columns}}.run(steps_of(l).*step);
 }
 
-static void run_backward(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
-                         bool by_columns) {
-  Backward{{l, a, worker, by_columns}}.run(steps_of(l).backward);
-}
-
-static long forward_floats(const gatecore_layer& l) {
+template <class Scratch, class... Wanted> static long floats_of(const gatecore_layer& l, Wanted... w) {
   Arena arena(nullptr);
-  ForwardScratch(l, arena);
-  return arena.next - (float*)nullptr + LINE;
-}
-
-static long backward_floats(const gatecore_layer& l, bool wants_d_x) {
-  Arena arena(nullptr);
-  BackwardScratch(l, arena, wants_d_x);
+  Scratch(l, arena, w...);
   return arena.next - (float*)nullptr + LINE;
 }
 
 static Kernels kernels() {
-  return {stride_of, forward_floats, backward_floats, run_forward, run_backward};
+  return {stride_of, floats_of<ForwardScratch>, floats_of<BackwardScratch, bool>,
+          run<Forward, &CellSteps::forward>, run<Backward, &CellSteps::backward>};
 }
 
 }  // namespace ISA

@@ -9,6 +9,8 @@
 
 #define ALWAYS_INLINE __attribute__((always_inline))
 #define INLINE static inline ALWAYS_INLINE
+#define PRAGMA(text) _Pragma(#text)
+#define UNROLL(times) PRAGMA(GCC unroll times)
 
 namespace ISA {
 
@@ -46,7 +48,7 @@ INLINE void store(float* p, V v, int n) {
   for (int i = 0; i < n; i++) p[i] = v[i];
 }
 
-// f(j, n) for each vector of n lanes; n is the constant VL for all but the last.
+// f(j, n) for each vector of n lanes; n is the constant VL for all but the last
 template <class F> INLINE void for_vectors(long count, F f) {
   long j = 0;
   for (; j + VL <= count; j += VL) f(j, VL);
@@ -80,8 +82,14 @@ INLINE V reciprocal(V d) { return 1.0f / d; }
 #endif
 
 INLINE V select(V gate, V small, V large) { return gate < 0.5f ? small : large; }
-
 INLINE V magnitude(V x) { return (V)((I)x & 0x7fffffff); }
+
+// The polynomial of these coefficients, of the highest power first
+template <class... C> INLINE V polynomial(V x, float highest, C... coefficients) {
+  V p = all(highest);
+  ((p = p * x + coefficients), ...);
+  return p;
+}
 
 // e^x for |x| <= 87, clamped beyond, so that neither it nor its reciprocal overflows or is denormal
 INLINE V exponential(V x) {
@@ -92,12 +100,8 @@ INLINE V exponential(V x) {
   n = n - shifter;
   V r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
-  V p = all(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
+  V p = polynomial(r, 1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
+                   1.6666665459e-1f, 5.0000001201e-1f);
   p = p * r * r + r + 1.0f;
   return (V)((I)p + exponent);
 }
@@ -108,20 +112,13 @@ INLINE V tanh(V x) {
   const V end = all(9.0f);
   x = lowest(end, highest(-end, x));
   V s = x * x;
-  V p = all(1.3354550354449657e-08f);
-  p = p * s + 2.060899896605406e-05f;
-  p = p * s + 3.495583077892661e-03f;
-  p = p * s + 0.13381020724773407f;
-  p = p * s + 1.0f;
-  V q = all(7.776511665724684e-07f);
-  q = q * s + 3.2856265897862613e-04f;
-  q = q * s + 2.5876963511109352e-02f;
-  q = q * s + 0.46714335680007935f;
-  q = q * s + 1.0f;
+  V p = polynomial(s, 1.3354550354449657e-08f, 2.060899896605406e-05f, 3.495583077892661e-03f,
+                   0.13381020724773407f, 1.0f);
+  V q = polynomial(s, 7.776511665724684e-07f, 3.2856265897862613e-04f, 2.5876963511109352e-02f,
+                   0.46714335680007935f, 1.0f);
   return x * p * reciprocal(q);
 }
 
-// Sums over the lanes up to (from) each lane. Lane l of `shifted` is lane l - D (l + D), or 0.
 #if VL == 16
 #define LANES(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), \
                  f(12), f(13), f(14), f(15)
@@ -130,13 +127,9 @@ INLINE V tanh(V x) {
 #else
 #define LANES(f) f(0), f(1), f(2), f(3)
 #endif
-template <int D> INLINE V shifted_up(V x) {
-#define LANE(l) (l >= D ? l - D : VL)
-  return __builtin_shufflevector(x, (V){}, LANES(LANE));
-#undef LANE
-}
-template <int D> INLINE V shifted_down(V x) {
-#define LANE(l) (l + D < VL ? l + D : VL)
+// Lane l is lane l - D of x, or 0 where there is none.
+template <int D> INLINE V shifted(V x) {
+#define LANE(l) (l - D >= 0 && l - D < VL ? l - D : VL)
   return __builtin_shufflevector(x, (V){}, LANES(LANE));
 #undef LANE
 }
@@ -144,8 +137,7 @@ template <int D> INLINE V shifted_down(V x) {
 template <int D> INLINE void exchanged(V* v) {
 #define UPPER(l) (l & D ? VL + l - D : l)
 #define LOWER(l) (l & D ? VL + l : l + D)
-#pragma GCC unroll 16
-  for (int i = 0; i < VL; i++) {
+  UNROLL(16) for (int i = 0; i < VL; i++) {
     if (i & D) continue;
     V a = v[i], b = v[i + D];
     v[i] = __builtin_shufflevector(a, b, LANES(UPPER));
@@ -160,18 +152,12 @@ static void transpose_block(V* v) {
   if constexpr (VL > 4) exchanged<4>(v);
   if constexpr (VL > 8) exchanged<8>(v);
 }
-INLINE V sums_up_to(V x) {
-  x = x + shifted_up<1>(x);
-  x = x + shifted_up<2>(x);
-  if (VL > 4) x = x + shifted_up<4>(x);
-  if (VL > 8) x = x + shifted_up<8>(x);
-  return x;
-}
-INLINE V sums_from(V x) {
-  x = x + shifted_down<1>(x);
-  x = x + shifted_down<2>(x);
-  if (VL > 4) x = x + shifted_down<4>(x);
-  if (VL > 8) x = x + shifted_down<8>(x);
+// Sums over the lanes up to each lane (D = 1), or from it on (D = -1)
+template <int D> INLINE V running_sums(V x) {
+  x = x + shifted<D>(x);
+  x = x + shifted<2 * D>(x);
+  if (VL > 4) x = x + shifted<4 * D>(x);
+  if (VL > 8) x = x + shifted<8 * D>(x);
   return x;
 }
 
