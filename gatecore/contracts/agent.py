@@ -24,14 +24,9 @@ class AgentSpec(Core):
         Of an observation: (height, width, 3) of bytes, or (features,) of floats.
     actions : int
         Number of actions.
-    hidden_size : int
-    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"}
-        "none" has no state: the heads read the encoder's output.
-    mechanism : str or Mechanism
-    layers : int
-        Of the first three cores.
-    memory : Memory, optional
-        Sizes of "rmc", "dnc" and "rma".
+    hidden_size, core, mechanism, layers, memory
+        As of :class:`gatecore.ModelSpec`; the core "none" has no state, and the heads read the
+        encoder's output.
     channels : tuple of int
         Of the encoder's 3×3 convolutions, for images.
     features : int

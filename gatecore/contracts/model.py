@@ -18,19 +18,12 @@ LOSSES = ("cross_entropy", "squared_error")
 class Batch(NamedTuple):
     """One batch of sequences, as NumPy arrays; time comes first.
 
-    Parameters
-    ----------
-    inputs : array
-        Symbols (time, batch), integers in [0, input_size), or -1 for none (a vector of zeros) of
-        one-hot input; or features (time, batch, input_size).
-    targets : array
-        For the cross-entropy integers (steps read, batch) in [0, output_size), or -1 where nothing
-        is scored; for the squared error (steps read, batch, output_size).
-    resets : bool array (time, batch), optional
-        Where true, the state is zeroed before that step. Default: nowhere.
+    ``inputs`` are symbols (time, batch), integers in [0, input_size), or -1 for none (a vector of
+    zeros) of one-hot input; or features (time, batch, input_size). ``targets`` are for the
+    cross-entropy integers (steps read, batch) in [0, output_size), or -1 where nothing is scored;
+    for the squared error (steps read, batch, output_size). Where ``resets``, bool (time, batch), is
+    true, the state is zeroed before that step.
 
-    Examples
-    --------
     >>> tokens = np.array([[0, 1], [2, 3], [1, 0]])  # 2 sequences of 3 steps
     >>> Batch(tokens, targets=np.roll(tokens, -1, axis=0)).resets is None
     True

@@ -14,19 +14,10 @@ def film(
 ) -> list[np.ndarray]:
     """Frames of one episode, from the first state to the last, each uint8 (height, width, 3).
 
-    Parameters
-    ----------
-    world : Match
-        It is reset; the frames are those of its first episode.
-    player : callable
-        A policy, as for :func:`gatecore.tasks.environments.scripted_policies.play`.
-    rng : numpy.random.Generator or int
-        The source of the environment's and the policy's random numbers.
-    scale : int
-        Pixels per cell.
+    ``world`` is reset, and its first episode is shown. ``player`` is a policy and ``rng`` the
+    source of all random numbers, as for
+    :func:`gatecore.tasks.environments.scripted_policies.play`. A cell has ``scale``² pixels.
 
-    Examples
-    --------
     >>> from gatecore.tasks.environments.scripted_policies import perfect
     >>> frames = film(Match(1, phases=(2, 3, 15)), perfect, rng=0)
     >>> len(frames), frames[0].shape
@@ -47,20 +38,10 @@ def film(
 def save_gif(
     path: str | os.PathLike[str], pictures: Sequence[np.ndarray], seconds: float = 0.12
 ) -> None:
-    """Write an animated GIF in the exact colours of its frames. Needs pillow.
+    """Write an animated GIF in the exact colours of its frames, ``seconds`` each. Needs pillow.
 
-    Parameters
-    ----------
-    path : path
-    pictures : sequence of uint8 arrays (height, width, 3)
-        Frames of one shape, with at most 256 colours altogether.
-    seconds : float
-        Duration of a frame.
-
-    Raises
-    ------
-    ValueError
-        No frames, frames of different shapes, or too many colours.
+    ``pictures`` are uint8 (height, width, 3). ValueError if there are none, their shapes differ, or
+    they have more than 256 colours altogether.
     """
     from PIL import Image
 

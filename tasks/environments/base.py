@@ -12,6 +12,7 @@ from gatecore.contracts import environment
 from gatecore.contracts.environment import StepResult
 
 _GENERATOR = "generator"
+Advance = tuple[np.ndarray, np.ndarray, np.ndarray]  # reward, ended, score
 
 
 class ArrayEnvironment(environment.Environment):
@@ -32,8 +33,8 @@ class ArrayEnvironment(environment.Environment):
         """
         rng = _checks.generator(rng)
         if not isinstance(bits := rng.bit_generator, np.random.PCG64):
-            raise TypeError(f"rng must have a PCG64 bit generator, as default_rng: got "
-                            f"{type(bits).__name__}; use "
+            kind = type(bits).__name__
+            raise TypeError(f"rng must have a PCG64 bit generator, as default_rng: got {kind}; use "
                             "numpy.random.default_rng(seed)")  # fmt: skip
         self._rng = rng
         self.renew(np.arange(self.size))
@@ -49,7 +50,7 @@ class ArrayEnvironment(environment.Environment):
         return StepResult(self.observe(), reward, ended, score)
 
     @abc.abstractmethod
-    def advance(self, actions: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def advance(self, actions: Array) -> Advance:
         """Take actions (size,) without replacing ended episodes: reward, ended, score."""
 
     @abc.abstractmethod

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from gatecore import _checks
-from gatecore.tasks.environments.base import ArrayEnvironment
+from gatecore.tasks.environments.base import Advance, ArrayEnvironment
 
 _OBSERVED = (0, 2)  # position and angle, of position, velocity, angle, angular velocity
 
@@ -25,27 +25,10 @@ class CartPole(ArrayEnvironment):
     has the reward 1, and the score is the reward. An observation is the cart's position and the
     pole's angle, each divided by the limit at which an episode ends.
 
-    Parameters
-    ----------
-    size : int
-        Number of episodes in parallel.
-    horizon : int
-        Maximum number of steps of an episode, at least 1.
+    There are ``size`` episodes in parallel. ``state``, float64 (4, size), are positions,
+    velocities, angles (radians) and angular velocities, and ``steps``, int32 (size,), the numbers
+    of steps taken. TypeError or ValueError if a size or horizon is no integer of at least 1.
 
-    Attributes
-    ----------
-    state : float64 array (4, size)
-        Position, velocity, angle (radians) and angular velocity.
-    steps : int32 array (size,)
-        The number of steps taken.
-
-    Raises
-    ------
-    TypeError, ValueError
-        A size or horizon that is not an integer, or below 1.
-
-    Examples
-    --------
     >>> environment = CartPole(2)
     >>> environment.step(np.array([0, 1])).reward
     array([1., 1.], dtype=float32)
@@ -65,7 +48,7 @@ class CartPole(ArrayEnvironment):
         self._limits = np.array([self._physics.x_threshold, self._physics.theta_threshold_radians])
         self.reset(0)
 
-    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def advance(self, actions: np.ndarray) -> Advance:
         _, reward, fallen, late, _ = self._physics.step(self._check_actions(actions))
         return reward, fallen | late, reward.copy()
 

@@ -57,17 +57,9 @@ class MatchEnv(_Rendered, gymnasium.Env):
     The last frame terminates an episode; nothing is truncated; ``step`` after it raises
     RuntimeError. ``info["score"]`` is the step's contribution to the score.
 
-    Parameters
-    ----------
-    render_mode : {"rgb_array", "ansi"}, optional
-        Images uint8 (7 · scale, 11 · scale, 3), or lines of text as :meth:`Match.text` returns.
-    scale : int
-        Pixels per cell, at least 1.
-    **settings
-        Match's parameters other than size.
+    With ``render_mode`` "rgb_array" images are uint8 (7 · scale, 11 · scale, 3), with "ansi" lines
+    of text as :meth:`Match.text` returns. ``settings`` are Match's parameters other than size.
 
-    Examples
-    --------
     >>> env = MatchEnv(level="active", apple_reward=1.0)
     >>> observation, info = env.reset(seed=1)
     >>> observation.shape, env.action_space
@@ -102,16 +94,10 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
     An episode that ends is followed by a new one in the same step: ``AutoresetMode.SAME_STEP``,
     with ``info["final_obs"]`` and ``info["final_info"]``. All episodes share one random generator.
 
-    Parameters
-    ----------
-    num_envs : int
-        Number of episodes in parallel, at least 1.
-    render_mode, scale, **settings
-        As for :class:`MatchEnv`; with "rgb_array_list" and "ansi_list" ``render`` returns for each
-        episode the list of its frames since its start or the call before.
+    There are ``num_envs`` episodes in parallel; other parameters are those of :class:`MatchEnv`.
+    With ``render_mode`` "rgb_array_list" or "ansi_list" ``render`` returns for each episode the
+    list of its frames since its start or the call before.
 
-    Examples
-    --------
     >>> envs = MatchVectorEnv(64, level="passive")
     >>> envs.reset(seed=1)[0].shape
     (64, 5, 5, 3)

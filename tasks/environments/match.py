@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from gatecore import _checks
+from gatecore._namespace import Array
 from gatecore.tasks.environments import maps
-from gatecore.tasks.environments.base import ArrayEnvironment, distinct_draws
+from gatecore.tasks.environments.base import Advance, ArrayEnvironment, distinct_draws
 from gatecore.tasks.environments.maps import APPLE, CELLS, FLOOR, MARGIN, PADS, PLAYER, VIEW, WALL
 
 EXPLORE, DISTRACTOR, REWARD = range(3)
@@ -37,6 +38,14 @@ class Match(ArrayEnvironment):
     20 frames after it was eaten, one frame earlier. The passive level's map was not published; ours
     is a later reconstruction (Ni et al., 2023). The places of two or four pads are inferred.
 
+    The state is in arrays: the player's cell ``position``, an index into ``board``, ``phase`` (0, 1
+    or 2) and ``frame``, the number of actions taken in it, all int64 (size,); ``board``, uint8
+    (size, CELLS), the contents of each cell, without the player, as numbered in
+    :mod:`gatecore.tasks.environments.maps`; ``palette``, uint8 (size, PADS + pads, 3), their
+    colours, the first of the pads' being that to match; and ``eaten``, uint8 (size, 20), by frame
+    modulo 20 the cell of the apple eaten then, or 0. TypeError or ValueError names an argument of
+    the wrong type or out of range.
+
     Parameters
     ----------
     size : int
@@ -45,7 +54,7 @@ class Match(ArrayEnvironment):
     phases : (int, int, int)
         Frames of each phase, at least 1; the second may be 0.
     apple_reward, wrong_reward, right_reward : float
-        Rewards of an apple, a wrong pad (1 in the first-person version) and the right pad.
+        A wrong pad pays 1 in the first-person version.
     pads : int
         2, 3 or 4, each with a different colour.
     colours : {"primary", "palette"} or sequence of (red, green, blue), optional
@@ -54,25 +63,6 @@ class Match(ArrayEnvironment):
         ``"palette"``, as in the first-person version.
     ends_at_choice : bool
         Whether an episode ends when the player steps on a pad.
-
-    Attributes
-    ----------
-    position : int64 array (size,)
-        The player's cell: an index into ``board``.
-    phase, frame : int64 array (size,)
-        0, 1 or 2, and the number of actions taken in it.
-    board : uint8 array (size, CELLS)
-        The contents of each cell, without the player, as numbered in
-        :mod:`gatecore.tasks.environments.maps`.
-    palette : uint8 array (size, PADS + pads, 3)
-        The colours of the contents. The first of the pads' is the colour to match.
-    eaten : uint8 array (size, 20)
-        By frame modulo 20, the cell of the apple eaten then, or 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument of the wrong type or out of range; the message names it.
 
     Examples
     --------
@@ -122,8 +112,7 @@ class Match(ArrayEnvironment):
         self.eaten = np.zeros((self.size, REGROWTH), np.uint8)
         self.reset(0)
 
-    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Take actions (size,) without replacing ended episodes: reward, ended, score."""
+    def advance(self, actions: np.ndarray) -> Advance:
         actions = self._check_actions(actions)
         self.frame += 1
         here = self._walk(actions)
@@ -216,9 +205,7 @@ class Match(ArrayEnvironment):
         order = distinct_draws(self._rng, len(episodes), self.pads, self.pads)
         self.board[episodes[:, None], self._maps.pads] = PADS + order
 
-    def _start(
-        self, episodes: np.ndarray, phase: int, board: np.ndarray, starts: np.ndarray
-    ) -> None:
+    def _start(self, episodes: Array, phase: int, board: Array, starts: Array) -> None:
         self.phase[episodes], self.frame[episodes], self.board[episodes] = phase, 0, board
         self.position[episodes] = self._rng.choice(starts, len(episodes))
 

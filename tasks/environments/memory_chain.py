@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from gatecore import _checks
-from gatecore.tasks.environments.base import ArrayEnvironment
+from gatecore.tasks.environments.base import Advance, ArrayEnvironment
 
 LENGTHS = (*range(1, 11), 12, 14, 17, 20, 25, *range(30, 101, 10))  # of bsuite's memory_len
 
@@ -23,31 +23,11 @@ class MemoryChain(ArrayEnvironment):
     index of the queried bit at the last step, else 0; the bits, as 1 or −1, at the first step, else
     0.
 
-    Parameters
-    ----------
-    size : int
-        Number of episodes in parallel.
-    length : int
-        Steps from the bits to the answer, at least 1; bsuite's are in ``LENGTHS``.
-    bits : int
-        At least 1; one in ``memory_len``, 1 to 40 in ``memory_size``.
+    There are ``size`` episodes in parallel. Bsuite's lengths are in ``LENGTHS``; ``memory_len`` has
+    one bit, ``memory_size`` 1 to 40. ``frame``, int64 (size,), are the numbers of steps taken,
+    ``context``, int8 (size, bits), the bits, 0 or 1, and ``query``, int64 (size,), the index of the
+    queried one. TypeError or ValueError if an argument is no integer of at least 1.
 
-    Attributes
-    ----------
-    frame : int64 array (size,)
-        The number of steps taken.
-    context : int8 array (size, bits)
-        The bits, 0 or 1.
-    query : int64 array (size,)
-        The index of the queried bit.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument that is not an integer, or below 1.
-
-    Examples
-    --------
     >>> environment = MemoryChain(3, length=1)
     >>> _ = environment.step(np.zeros(3, int))
     >>> environment.step(environment.context[:, 0]).reward
@@ -68,7 +48,7 @@ class MemoryChain(ArrayEnvironment):
         self.context = np.zeros((self.size, self.bits), np.int8)
         self.reset(0)
 
-    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def advance(self, actions: np.ndarray) -> Advance:
         actions = self._check_actions(actions)
         self.frame += 1
         ended = self.frame == self.horizon

@@ -52,22 +52,11 @@ def play(
     """The scores of whole episodes, float32 (episodes,).
 
     Each of the parallel episodes is followed by the same number of others, so that short episodes
-    are not overrepresented.
+    are not overrepresented. ``world`` is reset. ``player`` is a policy: it takes the environment,
+    and returns a function of a generator that returns actions (size,) for the current state.
+    ``rng``, a generator or a seed, is the source of the environment's and the policy's random
+    numbers. TypeError or ValueError unless ``episodes`` is an integer of at least 1.
 
-    Parameters
-    ----------
-    world : Environment
-        It is reset.
-    player : callable
-        A policy: it takes the environment, and returns a function of a generator that returns
-        actions (size,) for the current state.
-    episodes : int
-        At least 1; TypeError or ValueError otherwise.
-    rng : numpy.random.Generator or int
-        The source of the environment's and the policy's random numbers.
-
-    Examples
-    --------
     >>> play(Match(2), perfect, episodes=3, rng=0)
     array([10., 10., 10.], dtype=float32)
     """

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from gatecore import _checks
-from gatecore.tasks.environments.base import ArrayEnvironment
+from gatecore.tasks.environments.base import Advance, ArrayEnvironment
 
 RIGHT, UP, LEFT, DOWN = range(4)
 _ALONG, _ASIDE = np.array([[1, 0, -1, 0], [0, 1, 0, -1]])  # of each action
@@ -26,27 +26,10 @@ class TMaze(ArrayEnvironment):
     An observation has two numbers: 1 at the junction, else 0; and the cue (1 for up, −1 for down)
     at the first step, else 0. The positions in the corridor look alike.
 
-    Parameters
-    ----------
-    size : int
-        Number of episodes in parallel.
-    length : int
-        Steps from the start to the junction, at least 1.
+    There are ``size`` episodes in parallel. ``position`` and ``frame``, int64 (size,), are the
+    distances from the start and the numbers of steps taken; ``cue``, float32 (size,), is 1 or −1.
+    TypeError or ValueError if a size or length is no integer of at least 1.
 
-    Attributes
-    ----------
-    position, frame : int64 array (size,)
-        The distance from the start, and the number of steps taken.
-    cue : float32 array (size,)
-        1 or −1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        A size or length that is not an integer, or below 1.
-
-    Examples
-    --------
     >>> environment = TMaze(2, length=3)
     >>> environment.reset(0)[:, 1] == environment.cue
     array([ True,  True])
@@ -67,7 +50,7 @@ class TMaze(ArrayEnvironment):
         self.cue = np.zeros(self.size, np.float32)
         self.reset(0)
 
-    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def advance(self, actions: np.ndarray) -> Advance:
         actions = self._check_actions(actions)
         self.frame += 1
         ended = self.frame == self.horizon

@@ -20,8 +20,6 @@ class Adding(GeneratedTask):
     global norm; 20,000 steps in ``paper``, where Figure 3's axis ends; held-out sequences drawn
     once per seed. ``quick`` (N = 100) is ours.
 
-    Examples
-    --------
     >>> batch = Adding(length=4).batch(seed=0, step=0, size=1)
     >>> batch.inputs[:, 0].round(3), batch.targets[0, 0].round(3)
     (array([[0.851, 1.   ],

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import functools
-from types import ModuleType
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -67,9 +66,7 @@ class AgentTask(SampledTask):
         return AgentSpec(shape=environment.shape, actions=environment.actions,
                          background=self.background, **settings, **model)  # fmt: skip
 
-    def learner(
-        self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int
-    ) -> Any:
+    def learner(self, backend: Any, spec: Any, *, seed: int, dtype: str, batch_size: int) -> Any:
         truncated = self.unroll is not None
         rollout = EpisodeBatch(self.environment(batch_size), (seed, 3)) if truncated else None
         return backend.Agent(spec, rollout, seed=seed, dtype=dtype, betas=self.betas)

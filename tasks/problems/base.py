@@ -3,18 +3,10 @@
 import abc
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from gatecore import Batch, Mechanism, ModelSpec
 from gatecore._checks import LARGEST_SEED
@@ -154,9 +146,7 @@ class Task(Settings, abc.ABC):
         A task that carries the state gets ``streams``, too.
         """
 
-    def learner(
-        self, backend: ModuleType, spec: Any, *, seed: int, dtype: str, batch_size: int
-    ) -> Any:
+    def learner(self, backend: Any, spec: Any, *, seed: int, dtype: str, batch_size: int) -> Any:
         """The backend's learner for ``spec``."""
         return backend.Learner(spec, seed=seed, dtype=dtype)
 

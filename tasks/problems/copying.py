@@ -26,8 +26,6 @@ class Copying(GeneratedTask):
     steps in ``paper``, where Figure 3's axis ends; held-out sequences drawn once per seed.
     ``quick`` (N = 50) is ours.
 
-    Examples
-    --------
     >>> batch = Copying(length=3).batch(seed=0, step=0, size=1)
     >>> batch.inputs[:13, 0]
     array([7, 6, 5, 3, 3, 1, 1, 1, 2, 7, 0, 0, 0])

@@ -18,16 +18,10 @@ class Forgetting(Adding):
     neutral (r = ½, so g = f). Mechanisms then differ only in their auxiliary gate: C and U become
     ``standard``, CR and UR become R (the paper's text says R-LSTM, its Figure 9 UR-LSTM).
     Also inferred: batches of 32. ``paper`` has N = 500, 64 units, learning rate 1e-4 and 10,000
-    steps; ``quick`` has N = 100 and a larger learning rate.
+    steps; ``quick`` has N = 100 and a larger learning rate. :meth:`mechanism_defaults` raises
+    ValueError for cumax gates, which ignore a constant added to their logits, and for master gates,
+    whose effective gate would be F(1 − I/2) = ¾F.
 
-    Raises
-    ------
-    ValueError
-        From :meth:`mechanism_defaults`, for cumax gates, which ignore a constant added to their
-        logits, and for master gates, whose effective gate would be F(1 − I/2) = ¾F.
-
-    Examples
-    --------
     >>> from gatecore import mechanism
     >>> Forgetting().mechanism_defaults(mechanism("UR"))
     {'initial': 'constant', 'forget_bias': 6.0, 'refine_bias': 'neutral'}

@@ -33,26 +33,11 @@ def watch(model: nn.Module, *, every: int = 1, saturated: float = 0.1) -> "Watch
     last of a stack are run again. Where dropout is active between layers, the whole stack is run
     again without it. Steps beyond the end of a packed sequence are excluded.
 
-    Parameters
-    ----------
-    model : nn.Module
-    every : int
-        Use every n-th call of each layer, beginning with the first.
-    saturated : float in (0, 0.5]
-        A gate below it counts as shut, one whose complement is below it as open.
+    Of each layer's calls the first and then every n-th are used (``every``). A gate below
+    ``saturated``, in (0, 0.5], counts as shut, one whose complement is below it as open. The
+    :class:`Watch` that is returned is a context manager, too, which removes the hooks at its end.
+    ValueError if the model has no gates to watch, or a number is out of its range.
 
-    Returns
-    -------
-    Watch
-        Also a context manager, which removes the hooks at its end.
-
-    Raises
-    ------
-    ValueError
-        The model has no gates to watch, or ``every`` or ``saturated`` is out of its range.
-
-    Examples
-    --------
     >>> model = nn.Sequential(nn.LSTM(3, 8, num_layers=2))
     >>> with watch(model) as gates:
     ...     output, state = model(torch.randn(20, 4, 3))
@@ -68,15 +53,9 @@ class Watch:
     """Statistics of gates, collected since :func:`watch` made it.
 
     All are dictionaries by the names of the model's modules. A layer adds ``.l0``, ``.l1``, … and
-    ``_reverse`` as torch's parameters do.
+    ``_reverse`` as torch's parameters do. ``unwatched`` are the names of recurrent modules of
+    unknown classes, which have no statistics.
 
-    Attributes
-    ----------
-    unwatched : tuple of str
-        Recurrent modules of unknown classes, which have no statistics.
-
-    Examples
-    --------
     >>> layer = nn.GRU(3, 8)
     >>> gates = watch(layer)
     >>> output, h = layer(torch.randn(20, 4, 3))

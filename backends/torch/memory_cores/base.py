@@ -16,7 +16,9 @@ from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.mechanisms import Mechanism
 
 Gates = list[Gate] | None  # to be extended by the means of each step's forget gates
+Resets = Tensor | None  # bool (time, batch)
 States = tuple[Tensor, Tensor]
+Result = tuple[Tensor, Any]  # output and state
 
 
 class MemoryCore(nn.Module, abc.ABC):
@@ -30,34 +32,19 @@ class MemoryCore(nn.Module, abc.ABC):
     output_size: int
     gate_shape: tuple[int, int]
 
-    def forward(
-        self, x: Tensor, state: Any = None, resets: Tensor | None = None
-    ) -> tuple[Tensor, Any]:
-        """The outputs of all steps, and the last state.
+    def forward(self, x: Tensor, state: Any = None, resets: Resets = None) -> Result:
+        """The outputs (time, batch, ``output_size``) of x (time, batch, input), and the last state.
 
-        Parameters
-        ----------
-        x : Tensor (time, batch, input)
-        state : optional
-            A former call's state: a tensor, or nested tuples of tensors, the batch along axis 0 of
-            each. Default: that of new sequences.
-        resets : bool Tensor (time, batch), optional
-            Where true, the state is that of a new sequence before that step.
-
-        Returns
-        -------
-        (Tensor (time, batch, ``output_size``), state)
-
-        Raises
-        ------
-        ValueError
-            x or resets of another shape or dtype.
+        ``state`` is a former call's, a tensor or nested tuples of tensors, the batch along axis 0
+        of each; by default it is that of new sequences. So it is, too, before each step at which
+        ``resets``, bool (time, batch), is true. ValueError if x or resets has another shape or
+        dtype.
         """
         with no_autocast(x.device.type):
             return self._run(x, state, resets, None)
 
     @torch.no_grad()
-    def forget_gates(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Gate:
+    def forget_gates(self, x: Tensor, state: Any = None, resets: Resets = None) -> Gate:
         """The effective forget gates, averaged over time and batch: float64 ``gate_shape``."""
         gates: list[Gate] = []
         with no_autocast(x.device.type):
@@ -74,9 +61,7 @@ class MemoryCore(nn.Module, abc.ABC):
             for part in module if isinstance(module, nn.ModuleList) else [module]:
                 part.reset_parameters()  # type: ignore[operator]
 
-    def _run(
-        self, x: Tensor, state: Any, resets: Tensor | None, gates: Gates
-    ) -> tuple[Tensor, Any]:
+    def _run(self, x: Tensor, state: Any, resets: Resets, gates: Gates) -> Result:
         check(self, x, resets)
         fresh = self.initial_state(x.shape[1], x) if state is None or resets is not None else None
         state = fresh if state is None else state
@@ -84,7 +69,7 @@ class MemoryCore(nn.Module, abc.ABC):
         return self._finish(torch.stack(outputs)), state
 
     def _scan(
-        self, weights: Any, x: Tensor, state: Any, fresh: Any, resets: Tensor | None, gates: Gates
+        self, weights: Any, x: Tensor, state: Any, fresh: Any, resets: Resets, gates: Gates
     ) -> tuple[list[Any], Any]:
         """The outputs of all steps and the last state; ``fresh`` is that of new sequences."""
         outputs, projected = [], self._project(weights, x)
@@ -117,18 +102,14 @@ class MemoryCore(nn.Module, abc.ABC):
         return outputs
 
 
-def check(core: MemoryCore, x: Tensor, resets: Tensor | None) -> None:
+def check(core: MemoryCore, x: Tensor, resets: Resets) -> None:
     """Raise ValueError unless x and resets fit the core."""
     if x.dim() != 3 or x.shape[2] != core.input_size or not x.shape[0]:
-        raise ValueError(
-            f"x must have shape (time, batch, {core.input_size}) with one step or more, got "
-            f"{tuple(x.shape)}"
-        )
+        raise ValueError(f"x must have shape (time, batch, {core.input_size}) with one step or "
+                         f"more, got {tuple(x.shape)}")  # fmt: skip
     if resets is not None and (resets.dtype != torch.bool or resets.shape != x.shape[:2]):
-        raise ValueError(
-            f"resets must be torch.bool of shape {tuple(x.shape[:2])}, got {resets.dtype} of "
-            f"shape {tuple(resets.shape)}"
-        )
+        raise ValueError(f"resets must be torch.bool of shape {tuple(x.shape[:2])}, got "
+                         f"{resets.dtype} of shape {tuple(resets.shape)}")  # fmt: skip
 
 
 def reset_where(reset: Tensor, fresh: Any, state: Any) -> Any:
@@ -168,9 +149,8 @@ class Controller(LSTMCell):
 
     def weights(self, first: int) -> Weights:
         """The weights for a first part of that width."""
-        params = parameters.core_params(
-            self._cell, self._weights(0), self.two_biases, self.weight_ih.dtype
-        )
+        own, dtype = self._weights(0), self.weight_ih.dtype
+        params = parameters.core_params(self._cell, own, self.two_biases, dtype)
         matrix = params["weight_ih"]
         return Weights(matrix[:, :first], matrix[:, first:], params["weight_hh"], params["bias"])
 

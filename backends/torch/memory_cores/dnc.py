@@ -49,27 +49,11 @@ class DNC(MemoryCore):
 
     and the output is Linear([h, r]), clipped. ε = 1e-6 also keeps the norms of the cosine from 0.
 
-    Parameters
-    ----------
-    input_size, hidden_size : int
-        ``hidden_size`` is that of the controller.
-    output_size : int, optional
-        Default ``hidden_size``.
-    slots, width, reads : int
-        N, W and R.
-    mechanism : str or Mechanism
-        Of the controller's gates.
-    clip : float, optional
-        Largest magnitude of h, c and the output, above 0; None does not clip.
-    device, dtype : of the parameters
+    ``hidden_size`` is that of the controller, whose gates the mechanism forms; ``output_size`` is
+    by default the same. ``slots``, ``width`` and ``reads`` are N, W and R. ``clip``, above 0, is
+    the largest magnitude of h, c and the output; None does not clip. ValueError or TypeError names
+    a size that is no positive integer, or ``clip``.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Sizes that are no positive integers, or ``clip`` not above 0.
-
-    Examples
-    --------
     >>> core = DNC(10, 20, mechanism="UR")
     >>> output, state = core(torch.randn(5, 3, 10))
     >>> output.shape, state.memory.shape
@@ -83,10 +67,8 @@ class DNC(MemoryCore):
     ) -> None:  # fmt: skip
         super().__init__()
         output_size = hidden_size if output_size is None else output_size
-        positive(
-            input_size=input_size, hidden_size=hidden_size, output_size=output_size, slots=slots,
-            width=width, reads=reads,
-        )  # fmt: skip
+        positive(input_size=input_size, hidden_size=hidden_size, output_size=output_size,
+                 slots=slots, width=width, reads=reads)  # fmt: skip
         if clip is not None and _checks.number("clip", clip) <= 0:
             raise ValueError(f"clip must be above 0, or None, got {clip}")
         self.input_size, self.output_size, self.clip = input_size, output_size, clip
@@ -125,9 +107,8 @@ class DNC(MemoryCore):
         self, weights: Weights, inputs: tuple[Tensor, ...], state: Any
     ) -> tuple[Tensor, DNCState, Gate]:
         hidden, cell, reads, *access = state
-        states, forget = self.controller.advance(
-            weights, inputs[0], reads.flatten(1), (hidden, cell)
-        )
+        last = (hidden, cell)
+        states, forget = self.controller.advance(weights, inputs[0], reads.flatten(1), last)
         hidden, cell = map(self._clipped, states)
         reads, access = self._access(hidden, *access)
         output = torch.cat([hidden, reads.flatten(1)], 1)

@@ -33,7 +33,7 @@ class Layers(nn.Module):
 
     @torch.no_grad()
     def forget_gates(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Gate:
-        """The effective forget gates (layers, hidden), averaged over time and batch."""
+        """The effective forget gates, averaged over time and batch: float64 ``gate_shape``."""
         means: list[list[Tensor]] = []
 
         def observe(k: int, gates: Any, lengths: Any) -> None:
@@ -51,15 +51,12 @@ class Layers(nn.Module):
 _LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
 _MEMORY_CORES: dict[str, Callable[..., nn.Module]] = {  # of input size, units d and sizes m
     "rmc": lambda size, d, m, **settings: RelationalMemory(
-        size, m.slots, d // m.heads, m.heads, blocks=m.blocks, gate_style=m.gate_style, **settings
-    ),
-    "dnc": lambda size, d, m, **settings: DNC(
-        size, d, slots=m.slots, width=m.width, reads=m.heads, **settings
-    ),
-    "rma": lambda size, d, m, **settings: RMA(
-        size, d, layers=RMA_LAYERS, latents=m.width, slots=m.slots, reads=m.heads, **settings
-    ),
-}
+        size, m.slots, d // m.heads, m.heads, blocks=m.blocks, gate_style=m.gate_style, **settings),
+    "dnc": lambda size, d, m, **settings: DNC(size, d, slots=m.slots, width=m.width,
+                                              reads=m.heads, **settings),
+    "rma": lambda size, d, m, **settings: RMA(size, d, layers=RMA_LAYERS, latents=m.width,
+                                              slots=m.slots, reads=m.heads, **settings),
+}  # fmt: skip
 
 
 def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:

@@ -39,28 +39,14 @@ class RelationalMemory(Stateful, MemoryCore):
       the slot's units, and uniform and chrono initialization take the width D.
     - ``"memory"``: one gate for each slot. Ordered gates rise along the slots, the initializations
       take their number as the width; a downsized master gate has the mean of its slots' logits.
-    - ``"none"``: M' = M̃.
+    - ``"none"`` or None: M' = M̃.
 
     With ``standard`` and equal biases of all slots this is Sonnet's ``RelationalMemory``, but for
     the scale of q: the article's √key_size, where Sonnet has √(2 key_size + head_size).
 
-    Parameters
-    ----------
-    input_size, slots, head_size, heads, blocks, mlp_layers : int
-    key_size : int, optional
-        Of keys and queries; default ``head_size``.
-    mechanism : str or Mechanism
-    gate_style : {"unit", "memory", "none"}
-        None is "none".
-    device, dtype : of the parameters
+    ``key_size``, of keys and queries, is by default ``head_size``. ValueError or TypeError names a
+    size that is no positive integer or does not fit the mechanism.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Sizes that are no positive integers, or that do not fit the mechanism.
-
-    Examples
-    --------
     >>> core = RelationalMemory(10, slots=4, head_size=8, heads=2, mechanism="UR")
     >>> output, memory = core(torch.randn(5, 3, 10))
     >>> output.shape, memory.shape
@@ -76,10 +62,8 @@ class RelationalMemory(Stateful, MemoryCore):
     ) -> None:  # fmt: skip
         super().__init__()
         key_size = head_size if key_size is None else key_size
-        positive(
-            input_size=input_size, slots=slots, head_size=head_size, heads=heads, blocks=blocks,
-            key_size=key_size, mlp_layers=mlp_layers,
-        )  # fmt: skip
+        positive(input_size=input_size, slots=slots, head_size=head_size, heads=heads,
+                 blocks=blocks, key_size=key_size, mlp_layers=mlp_layers)  # fmt: skip
         self.input_size, self.slots, self.heads = input_size, slots, heads
         self.width = head_size * heads
         self.mechanism = mechanisms.mechanism(mechanism)
@@ -88,12 +72,10 @@ class RelationalMemory(Stateful, MemoryCore):
         self.gate_shape = (slots, self.width if self.gate_style == "unit" else 1)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.input = nn.Linear(input_size, self.width, **factory)
-        self.blocks: Any = nn.ModuleList(
-            _Block(self.width, heads, key_size, **factory) for _ in range(blocks)
-        )
-        self.mlp = nn.ModuleList(
-            nn.Linear(self.width, self.width, **factory) for _ in range(mlp_layers)
-        )
+        each = (_Block(self.width, heads, key_size, **factory) for _ in range(blocks))
+        self.blocks: Any = nn.ModuleList(each)
+        layers = (nn.Linear(self.width, self.width, **factory) for _ in range(mlp_layers))
+        self.mlp = nn.ModuleList(layers)
         if self.gate_style != "none":
             self._make_gates(factory)
         self.reset_parameters()
@@ -140,9 +122,7 @@ class RelationalMemory(Stateful, MemoryCore):
             return projected
         return (*projected, functional.linear(row, self.weight_input))
 
-    def _step(
-        self, weights: Any, inputs: tuple[Tensor, ...], memory: Tensor
-    ) -> tuple[Tensor, Tensor, Gate]:
+    def _step(self, weights: Any, inputs: Any, memory: Tensor) -> tuple[Tensor, Tensor, Gate]:
         row, projected, *from_input = inputs
         candidate = self._attended(memory, row, projected)
         if self.gate_style == "none":

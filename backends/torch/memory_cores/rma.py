@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from gatecore.algebra import Gate
 from gatecore.backends.torch.memory_cores import base
-from gatecore.backends.torch.memory_cores.base import Controller, Gates, MemoryCore
+from gatecore.backends.torch.memory_cores.base import Controller, Gates, MemoryCore, Resets, Result
 from gatecore.backends.torch.memory_cores.ring_buffer import RingBuffer, unit
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.mechanisms import Mechanism
@@ -61,27 +61,11 @@ class RMA(MemoryCore):
     are read like others. The mechanism forms the gates of the controller's LSTMs. ``unroll``
     returns z and β as well, for the losses.
 
-    Parameters
-    ----------
-    input_size, layers : int
-    hidden_size : int
-        Of each LSTM.
-    latents : int
-        Width of z and of the memory.
-    slots, reads : int
-        Rows of the memory, and reads at each step.
-    nearest : int
-        The number of rows that a read averages; at most ``slots`` of them.
-    mechanism : str or Mechanism
-    device, dtype : of the parameters
+    ``hidden_size`` is that of each of the ``layers`` LSTMs, ``latents`` the width of z and of the
+    memory's ``slots`` rows, and ``reads`` is the number of reads at each step. A read averages
+    ``nearest`` rows, at most ``slots``. ValueError or TypeError names a size that is no positive
+    integer.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Sizes that are no positive integers.
-
-    Examples
-    --------
     >>> core = RMA(10, 20, latents=8, slots=50)
     >>> output, state = core(torch.randn(5, 3, 10))
     >>> output.shape, state.memory.shape  # 8 + 2 · 20 + 3 · 8
@@ -94,10 +78,8 @@ class RMA(MemoryCore):
         mechanism: str | Mechanism = "UR", device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        base.positive(
-            input_size=input_size, hidden_size=hidden_size, layers=layers, latents=latents,
-            slots=slots, reads=reads, nearest=nearest,
-        )  # fmt: skip
+        base.positive(input_size=input_size, hidden_size=hidden_size, layers=layers,
+                      latents=latents, slots=slots, reads=reads, nearest=nearest)  # fmt: skip
         self.input_size, self.hidden_size, self.latents = input_size, hidden_size, latents
         self.slots, self.reads, self.nearest = slots, reads, min(nearest, slots)
         feedback = layers * hidden_size + reads * latents
@@ -127,26 +109,22 @@ class RMA(MemoryCore):
             f"reads={self.reads}, nearest={self.nearest}"
         )
 
-    def unroll(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> Unrolled:
+    def unroll(self, x: Tensor, state: Any = None, resets: Resets = None) -> Unrolled:
         """The results of a call, with the latents and the strengths of the reads."""
         with no_autocast(x.device.type):
             return self._unrolled(x, state, resets, None)
 
-    def _run(
-        self, x: Tensor, state: Any, resets: Tensor | None, gates: Gates
-    ) -> tuple[Tensor, Any]:
+    def _run(self, x: Tensor, state: Any, resets: Resets, gates: Gates) -> Result:
         output, _, _, state = self._unrolled(x, state, resets, gates)
         return output, state
 
-    def _unrolled(self, x: Tensor, state: Any, resets: Tensor | None, gates: Gates) -> Unrolled:
+    def _unrolled(self, x: Tensor, state: Any, resets: Resets, gates: Gates) -> Unrolled:
         base.check(self, x, resets)
         steps, batch, _ = x.shape
         fresh = self._fresh(batch, x)
         start, memory, written = (fresh, None, None) if state is None else (state[:2], *state[2:])
-        buffer = RingBuffer(
-            memory, written, resets, slots=self.slots, width=self.latents, batch=batch,
-            steps=steps, nearest=self.nearest, like=x,
-        )  # fmt: skip
+        buffer = RingBuffer(memory, written, resets, slots=self.slots, width=self.latents,
+                            batch=batch, steps=steps, nearest=self.nearest, like=x)  # fmt: skip
         outputs, last = self._scan(self._weights(buffer), x, start, fresh, resets, gates)
         *parts, strengths = (torch.stack(part) for part in zip(*outputs, strict=True))
         state = RMAState(last[0], last[1], *buffer.contents())
@@ -167,18 +145,15 @@ class RMA(MemoryCore):
     def _project(self, weights: _Weights, x: Tensor) -> tuple[Tensor, ...]:
         return (functional.linear(x, weights.features, self.encoder.bias),)
 
-    def _step(
-        self, weights: _Weights, inputs: tuple[Tensor, ...], state: Any
-    ) -> tuple[Any, Any, Gate]:
+    def _step(self, weights: _Weights, inputs: Any, state: Any) -> tuple[Any, Any, Gate]:
         """One step; the output is z, h of each layer, the reads and β."""
         states, reads = state
         feedback = torch.cat([*(h for h, _ in states), reads], -1)
         latent = self.latent(torch.addmm(inputs[0], feedback, weights.feedback).tanh())
         following, gates, x = [], [], latent
-        for layer, layer_weights, layer_state in zip(
-            self.controllers, weights.controllers, states, strict=True
-        ):
-            layer_state, gate = layer.advance(layer_weights, layer_weights.bias, x, layer_state)  # type: ignore[operator]
+        layers: Any = zip(self.controllers, weights.controllers, states, strict=True)
+        for layer, layer_weights, layer_state in layers:
+            layer_state, gate = layer.advance(layer_weights, layer_weights.bias, x, layer_state)
             following.append(layer_state)
             gates.append(gate)
             x = torch.cat([latent, layer_state[0]], -1)

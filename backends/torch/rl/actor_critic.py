@@ -99,9 +99,8 @@ class Reconstruction(nn.Module):
         super().__init__()
         self.image = spec.image
         size = math.prod(spec.shape)
-        self.observation = nn.Sequential(
-            nn.Linear(latents, spec.features), nn.ReLU(), nn.Linear(spec.features, size)
-        )
+        layers = nn.Linear(latents, spec.features), nn.ReLU(), nn.Linear(spec.features, size)
+        self.observation = nn.Sequential(*layers)
         self.action = nn.Linear(latents, spec.actions)
         self.reward = nn.Linear(latents, 1)
 
@@ -112,10 +111,8 @@ class Reconstruction(nn.Module):
         """Costs (time, batch) of latents (time, batch, L) and strengths (time, batch, reads)."""
         predicted, targets = self.observation(latents), observations.flatten(2).to(latents.dtype)
         if self.image:
-            each = functional.binary_cross_entropy_with_logits(
-                predicted, targets / 255, reduction="none"
-            )
-            cost = IMAGE_COST * each.mean(-1)
+            entropy = functional.binary_cross_entropy_with_logits
+            cost = IMAGE_COST * entropy(predicted, targets / 255, reduction="none").mean(-1)
         else:
             cost = (predicted - targets).square().sum(-1) / 2
         logits = self.action(latents).movedim(-1, 1)

@@ -29,27 +29,12 @@ class Agent(TorchTrainable):
     episodes: −log π(a)(G − V), with G − V held constant, plus ``value_cost`` (G − V)², minus
     ``entropy_cost`` times the entropy of π; with the core "rma" plus its costs of reconstruction.
 
-    Parameters
-    ----------
-    spec : AgentSpec
-    games : EpisodeBatch, optional
-        The first episodes of the truncated rollouts that ``spec.unroll`` asks for.
-    seed : int
-        At least 0.
-    betas, eps : Adam's
-    dtype : {"float32", "float64"}
-    device : torch.device, optional
-        Default: torch's default device.
+    ``games`` are the first episodes of the truncated rollouts that ``spec.unroll`` asks for. The
+    ``seed`` is at least 0, ``betas`` and ``eps`` are Adam's, ``dtype`` is "float32" or "float64",
+    and ``device`` by default torch's. ValueError or TypeError names a setting out of its range, or
+    ``games`` without ``spec.unroll``, or the reverse.
 
-    Raises
-    ------
-    ValueError, TypeError
-        A setting out of its range; ``games`` without ``spec.unroll``, or the reverse.
-
-    Examples
-    --------
     >>> from gatecore.contracts.agent import AgentSpec
-    >>> from gatecore.contracts.environment import EpisodeBatch
     >>> agent = Agent(AgentSpec(shape=(3,), actions=2, hidden_size=8, features=4))
     >>> agent.parameters["policy.0.weight"].shape
     torch.Size([200, 8])
@@ -62,10 +47,9 @@ class Agent(TorchTrainable):
     ) -> None:  # fmt: skip
         super().__init__(spec, seed, betas, eps, dtype)
         if (games is None) != (spec.unroll is None):
-            raise ValueError(
-                "games are the episodes of truncated rollouts: give both games and the spec's "
-                f"unroll, or neither; got games={games!r} with unroll={spec.unroll}"
-            )
+            raise ValueError("games are the episodes of truncated rollouts: give both games and "
+                             f"the spec's unroll, or neither; got games={games!r} with "
+                             f"unroll={spec.unroll}")  # fmt: skip
         device = torch.get_default_device() if device is None else torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -80,25 +64,15 @@ class Agent(TorchTrainable):
     def step(
         self, games: EpisodeBatch, *, learning_rate: float, clip_norm: float | None = None
     ) -> dict[str, float]:
-        """Run a rollout, and take one step of Adam.
+        """Run a rollout, and take one step of Adam, the gradient's global norm clipped if asked.
 
-        Parameters
-        ----------
-        games : EpisodeBatch
-            Run to their end; with ``spec.unroll`` only the seed is used.
-        learning_rate : float
-            At least 0.
-        clip_norm : float, optional
-            The gradient's global norm is clipped to it. Default: no clipping.
-
-        Returns
-        -------
-        dict
-            ``loss``; ``value_error``, the mean of (G − V)²; ``entropy`` in nats; ``reward`` and
-            ``score``, means over the episodes that ended (if none did, over those of the last
-            rollout in which one did); ``gradient_norm`` before clipping. Where the norm is not
-            finite, or the value error exceeds a hundred times the largest squared return so far,
-            the parameters stay as they were, and the loss is NaN.
+        The episodes are run to their end; with ``spec.unroll`` only their seed is used. Metrics are
+        ``loss``; ``value_error``, the mean of (G − V)²; ``entropy`` in nats; ``reward`` and
+        ``score``, means over the episodes that ended (if none did, over those of the last rollout
+        in which one did); ``gradient_norm`` before clipping. Where the norm is not finite, or the
+        value error exceeds a hundred times the largest squared return so far, the parameters stay
+        as they were, and the loss is NaN. ValueError or TypeError unless ``learning_rate`` is at
+        least 0 and ``clip_norm`` positive or None.
         """
         check_settings(learning_rate, clip_norm)
         loss, metrics = self._rollout_loss(games)
@@ -115,10 +89,7 @@ class Agent(TorchTrainable):
     def evaluate(self, batches: Iterable[EpisodeBatch]) -> dict[str, float]:
         """Means over all episodes, run to their end: ``score``, ``reward``, ``length`` in steps.
 
-        Raises
-        ------
-        ValueError
-            No batches.
+        ValueError if there are no batches.
         """
         totals, count = np.zeros(3), 0
         for episodes in batches:
@@ -151,10 +122,9 @@ class Agent(TorchTrainable):
             rollout, alive = rollouts.whole_episodes(self.network, episodes)
             output = rollouts.apply(self.network, rollout[:4])
             after = torch.cat([output.values[1:], torch.zeros_like(output.values[:1])])
-            results = {
-                name: float((part * alive).sum(dtype=float) / episodes.world.size)
-                for name, part in (("reward", rollout.rewards), ("score", rollout.scores))
-            }
+            sums = ((part * alive).sum(dtype=float) for part in (rollout.rewards, rollout.scores))
+            means = (float(total / episodes.world.size) for total in sums)
+            results = dict(zip(("reward", "score"), means, strict=True))
         else:
             rollout, before, results = self._truncated.run(self.network, episodes)
             alive = np.ones(rollout.ended.shape, bool)

@@ -11,6 +11,8 @@ from gatecore.backends.torch.rl.actor_critic import Network, PolicyOutput
 from gatecore.backends.torch.training.backbone import leaves
 from gatecore.contracts.environment import Environment, EpisodeBatch
 
+Generator = np.random.Generator
+
 
 class EnvironmentState(NamedTuple):
     """The current observations, and the last actions, rewards and ends of episodes."""
@@ -52,8 +54,8 @@ def whole_episodes(network: Network, episodes: EpisodeBatch) -> tuple[Rollout, n
 
 
 def run(
-    network: Network, environment: Environment, state: EnvironmentState,
-    rng: np.random.Generator, steps: int, once: bool = False,
+    network: Network, environment: Environment, state: EnvironmentState, rng: Generator, steps: int,
+    once: bool = False,
 ) -> tuple[Rollout, EnvironmentState]:  # fmt: skip
     """A rollout of ``steps`` steps, ``once`` only until every episode has ended; the next state."""
     results: list[tuple[np.ndarray, ...]] = []
@@ -63,24 +65,20 @@ def run(
         observation, reward, ended, score = environment.step(action)
         results.append((*state[:4], action, reward, ended, score))
         over |= ended
-        state = EnvironmentState(
-            observation, np.where(ended, -1, action), np.where(ended, np.float32(0), reward),
-            ended, core_state,
-        )  # fmt: skip
+        action, reward = np.where(ended, -1, action), np.where(ended, np.float32(0), reward)
+        state = EnvironmentState(observation, action, reward, ended, core_state)
         if once and over.all():
             break
     return Rollout(*(np.stack(part) for part in zip(*results, strict=True))), state
 
 
-def action_generator(episodes: EpisodeBatch) -> np.random.Generator:
+def action_generator(episodes: EpisodeBatch) -> Generator:
     """The generator of the policy's draws, apart from the environment's."""
     return np.random.default_rng([*episodes.seed, 1])
 
 
 @torch.no_grad()
-def act(
-    network: Network, state: EnvironmentState, rng: np.random.Generator
-) -> tuple[np.ndarray, Any]:
+def act(network: Network, state: EnvironmentState, rng: Generator) -> tuple[np.ndarray, Any]:
     """Actions (episodes,) drawn from the policy, and the core's next state."""
     output = apply(network, [part[None] for part in state[:4]], state.state)
     cumulative = output.logits[0].double().softmax(-1).cumsum(-1)[:, :-1].numpy(force=True)

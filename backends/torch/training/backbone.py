@@ -16,6 +16,7 @@ from gatecore.backends.torch.sequence.run import run
 from gatecore.contracts.model import ModelSpec
 
 Tensors = dict[str, Tensor]
+Resets = Tensor | None
 PREFIX = "core."  # of the names of a memory core's parameters and carried tensors
 
 
@@ -41,7 +42,7 @@ class LayerBackbone:
         return tuple((z,) * len(c.state_names) for z, c in zip(zeros, self._cells, strict=True))
 
     def run(
-        self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any],
+        self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: list[Any],
         means: list[Any] | None = None,
     ) -> tuple[Tensor, Any]:  # fmt: skip
         """Outputs of the last layer and all last states; ``means`` takes those of the gates."""
@@ -57,9 +58,7 @@ class LayerBackbone:
             last.append(tuple(part.squeeze(0) for part in result.states))
         return x, tuple(last)
 
-    def gates(
-        self, parameters: Tensors, x: Tensor, resets: Tensor | None, zoneout: list[Any]
-    ) -> Gate:
+    def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any]) -> Gate:
         """Effective forget gates (layers, hidden), averaged over time and batch."""
         means: list[Any] = []
         self.run(parameters, x, self.state(x.shape[1], x), resets, zoneout, means)
@@ -71,29 +70,22 @@ class MemoryBackbone:
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
         if impl not in ("auto", "plain"):
-            raise ValueError(
-                f"impl={impl!r} can't be taken: core={spec.core!r} goes step by step; use "
-                "impl='auto' or 'plain'"
-            )
+            raise ValueError(f"impl={impl!r} can't be taken: core={spec.core!r} goes step by step; "
+                             "use impl='auto' or 'plain'")  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             core = recurrent_core(spec, spec.features, dtype=torch.float64)
         self._core = core.to(like.device, like.dtype)
         self.state = self._core.initial_state
-        self.parameters = {
-            f"{PREFIX}{k}": v for k, v in self._core.named_parameters() if v.requires_grad
-        }
+        named = self._core.named_parameters()
+        self.parameters = {f"{PREFIX}{k}": v for k, v in named if v.requires_grad}
         count = len(leaves(self.state(1, like))) if spec.streams else 0
         self.carried = tuple(f"{PREFIX}{k}" for k in range(count))
 
-    def run(
-        self, parameters: Tensors, x: Tensor, state: Any, resets: Tensor | None, zoneout: list[Any]
-    ) -> tuple[Tensor, Any]:
+    def run(self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: Any) -> Any:
         return self._core(x, state, resets)
 
-    def gates(
-        self, parameters: Tensors, x: Tensor, resets: Tensor | None, zoneout: list[Any]
-    ) -> Gate:
+    def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any]) -> Gate:
         """Effective forget gates of the core's gate shape, averaged over time and batch."""
         return self._core.forget_gates(x, None, resets)
 

@@ -16,6 +16,8 @@ from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.model import Batch, ModelSpec
 
 Tensors = dict[str, Tensor]
+Carried = Tensors | None  # tensors of the state
+Metrics = dict[str, float]
 
 
 class Learner(TorchTrainable, GradientLearner):
@@ -24,31 +26,15 @@ class Learner(TorchTrainable, GradientLearner):
     Equal seeds give the initial weights and the noise of the NumPy learner, and so its first
     losses; states interchange. Under ``torchrun`` the processes share every batch.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-    seed : int
-        At least 0.
-    betas, eps : (float, float), float
-        Adam's: decay rates in [0, 1), by default (0.9, 0.999); above 0, by default 1e-8.
-    dtype : {"float32", "float64"}
-    device : torch.device, optional
-        Default: torch's default device.
-    impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
-        The implementation of the layers, as they take it. A core with a memory runs step by step:
-        "auto" or "plain".
+    Keywords are ``seed``, at least 0; Adam's ``betas`` in [0, 1), by default (0.9, 0.999), and
+    ``eps`` above 0, by default 1e-8; ``dtype``, "float32" or "float64"; ``device``, by default
+    torch's; and ``impl``, the implementation of the layers, as they take it. A core with a memory
+    runs step by step: "auto" or "plain". ValueError or TypeError names a setting out of its range,
+    or an ``impl`` that does not support the model.
 
-    Raises
-    ------
-    ValueError, TypeError
-        A setting out of its range, or an ``impl`` that does not support the model.
-
-    Examples
-    --------
     >>> from gatecore import Batch, ModelSpec
-    >>> learner = Learner(
-    ...     ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8), seed=0
-    ... )
+    >>> spec = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8)
+    >>> learner = Learner(spec, seed=0)
     >>> tokens = np.array([[0, 1], [2, 3], [1, 0]])
     >>> metrics = learner.step(Batch(tokens, tokens), learning_rate=1e-3)
     >>> sorted(metrics)
@@ -83,19 +69,16 @@ class Learner(TorchTrainable, GradientLearner):
         return all(bool(p.isfinite().all()) for p in self.parameters.values())
 
     def _gradients(
-        self, batch: Batch, noise: Noise, carried: Tensors | None
-    ) -> tuple[dict[str, float], list[Tensor], Tensors]:
+        self, batch: Batch, noise: Noise, carried: Carried
+    ) -> tuple[Metrics, list[Tensor], Tensors]:
         loss, metrics, final = self._loss(batch, noise, carried)
         gradients = [g.contiguous() for g in self._backward(loss)]
         distributed.total(gradients)
         return {**metrics, "gradient_norm": norm(gradients)}, gradients, final
 
     @torch.no_grad()
-    def _measure(
-        self, batch: Batch, noise: Noise, carried: Tensors | None
-    ) -> tuple[dict[str, float], Tensors]:
-        _, metrics, final = self._loss(batch, noise, carried)
-        return metrics, final
+    def _measure(self, batch: Batch, noise: Noise, carried: Carried) -> tuple[Metrics, Tensors]:
+        return self._loss(batch, noise, carried)[1:]
 
     @torch.no_grad()
     def _forget_gates(self, batch: Batch, noise: Noise) -> Any:
@@ -103,8 +86,8 @@ class Learner(TorchTrainable, GradientLearner):
         return self._backbone.gates(self.parameters, *inputs, noise.zoneout)
 
     def _loss(
-        self, batch: Batch, noise: Noise, carried: Tensors | None
-    ) -> tuple[Tensor, dict[str, float], Tensors]:
+        self, batch: Batch, noise: Noise, carried: Carried
+    ) -> tuple[Tensor, Metrics, Tensors]:
         """This process's share of the loss; metrics and carried state of the whole batch."""
         size, spec = batch.inputs.shape[1], self.spec
         part, local = distributed.share(batch)

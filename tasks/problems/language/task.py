@@ -41,13 +41,9 @@ class Language(Task):
     initialization); a full softmax, unless ``adaptive`` lists cutoffs; no dropout; 50,000 steps in
     ``paper``, eight epochs of WikiText-103. ``quick`` is ours.
 
-    Raises
-    ------
-    DataError
-        A file is missing, damaged or not UTF-8; or the text is another than ``content`` identifies.
+    DataError if a file is missing, damaged or not UTF-8, or the text is another than ``content``
+    identifies.
 
-    Examples
-    --------
     >>> batch = Language(level="character", bptt=20).batch(seed=0, step=0, size=3)
     >>> batch.inputs.shape, bool((batch.inputs[1:] == batch.targets[:-1]).all())
     ((20, 3), True)
@@ -69,17 +65,15 @@ class Language(Task):
     level: Literal["word", "character"] = "word"
     bptt: int = Field(128, ge=1, le=100_000, description="steps through which gradients flow")
     min_count: Count = Field(1, description="rarer symbols become <unk>")
-    vocabulary: int | None = Field(
-        None, ge=3, le=10**8, description="maximum size, with <unk> and <eos>"
-    )
+    vocabulary: int | None = Field(None, ge=3, le=10**8, description="maximum size, with <unk> and "
+                                   "<eos>")  # fmt: skip
     embedding_size: Size | None = Field(None, description="null: the hidden size")
     tied: bool = Field(False, description="share the embedding with the output layer")
     adaptive: tuple[Count, ...] | None = Field(
         None, description="cutoffs of torch's adaptive softmax; null: a full softmax")  # fmt: skip
     content: str = Field("", description="identifies the text; determined from the data")
-    symbols: int = Field(
-        0, ge=0, le=10**9, description="size of the vocabulary; determined from the data"
-    )
+    symbols: int = Field(0, ge=0, le=10**9, description="size of the vocabulary; determined from "
+                         "the data")  # fmt: skip
 
     @model_validator(mode="after")
     def _identify_text(self) -> Self:

@@ -60,8 +60,6 @@ class Pixels(Task):
     images, the last tenth of CIFAR-10's), and that a batch may straddle two epochs. A missing or
     damaged file raises DataError when data are first read.
 
-    Examples
-    --------
     >>> batch = Pixels(permute=True).batch(seed=0, step=0, size=5)
     >>> batch.inputs.shape, batch.targets.shape
     ((64, 5, 1), (1, 5))

@@ -49,8 +49,6 @@ class Programs(GeneratedTask):
     end at the same step; shorter ones begin later, with a reset of the state, so padding changes no
     answer, but the means of a batch's gates include the steps before a program. ``quick`` is ours.
 
-    Examples
-    --------
     >>> task = Programs(category="addition", length=2, nesting=2)
     >>> task.examples(np.random.default_rng(0), 2)
     [('(25+17)+60', '102'), ('(74+96)+77', '247')]
