@@ -13,13 +13,13 @@ from gatecore import (
     cumax_vjp,
     master,
     master_vjp,
+    mechanism,
     refine,
     refine_vjp,
     sigmoid,
     sigmoid_vjp,
 )
 from gatecore.backends.native import library
-from gatecore.cells import LSTM, Minimal
 from tests.support import CORES
 
 SMALLEST = 1e-30  # the size from which gradients are compared
@@ -45,6 +45,12 @@ def refine_derivatives(logits):
     """dg / d(the logits of f, r), by equation (12)."""
     (f, f_bar), (r, r_bar) = map(sigmoids, logits)
     return ((2 * f * f_bar * (r * f_bar + r_bar * f), 2 * f * f_bar * r * r_bar),)
+
+
+def untied_derivatives(logits):
+    """d(f̂, î) / d(the logits of f, r, i, and the input gate's r), by Section 2.4."""
+    (forget,), (input_,) = refine_derivatives(logits[:2]), refine_derivatives(logits[2:])
+    return (*forget, 0, 0), (0, 0, *input_)
 
 
 @functools.cache
@@ -125,27 +131,27 @@ def test_autodiff_of_cumax_keeps_the_size_of_every_gradient(autodiff, side):
 
 
 def layer_paths():
-    """The ways to run a layer, as functions (core, params, x, state) -> gradients of the bias."""
+    """The ways to run a layer: functions (core, gating, params, x, state) to the bias' gradient."""
 
-    def with_numpy(core, params, x, state, **options):
+    def with_numpy(core, gating, params, x, state, **options):
         backend = importlib.import_module("gatecore.backends.numpy")
-        output, _, pullback = getattr(backend, core)(params, x, state, "M", **options)
+        output, _, pullback = getattr(backend, core)(params, x, state, gating, **options)
         return pullback(np.ones_like(output))[0]["bias"]
 
-    def with_torch(core, params, x, state, **options):
+    def with_torch(core, gating, params, x, state, **options):
         torch = pytest.importorskip("torch", reason="torch is not installed")
         backend = importlib.import_module("gatecore.backends.torch")
         params = {k: torch.tensor(v, requires_grad=k == "bias") for k, v in params.items()}
         state = tuple(map(torch.tensor, state)) if core == "lstm" else torch.tensor(state)
-        output, _ = getattr(backend, core)(params, torch.tensor(x), state, "M", **options)
+        output, _ = getattr(backend, core)(params, torch.tensor(x), state, gating, **options)
         return torch.autograd.grad(output.sum(), params["bias"])[0].numpy()
 
-    def with_jax(core, params, x, state, **options):
+    def with_jax(core, gating, params, x, state, **options):
         jax = pytest.importorskip("jax", reason="JAX is not installed")
         backend = importlib.import_module("gatecore.backends.jax")
 
         def total(params):
-            return getattr(backend, core)(params, x, state, "M", **options)[0].sum()
+            return getattr(backend, core)(params, x, state, gating, **options)[0].sum()
 
         return np.asarray(jax.jit(jax.grad(total))(params)["bias"])
 
@@ -158,9 +164,9 @@ def layer_paths():
     yield pytest.param(with_jax, {"impl": "reference", "autodiff": True}, id="jax-autodiff")
 
 
-def one_step(core, logits, slots, candidate, old):
+def one_step(core, gating, logits, slots, candidate, old):
     """A layer whose unit k has these logits as biases, the candidate and the old state."""
-    cell = CORES[core](1, SAMPLES, "M")
+    cell = CORES[core](1, SAMPLES, gating)
     params = {name: np.zeros(s, np.float32) for name, s in cell.parameter_shapes().items()}
     rows = cell.split(params["bias"])  # views
     for slot, row in zip(slots, logits, strict=True):
@@ -172,16 +178,27 @@ def one_step(core, logits, slots, candidate, old):
 
 @pytest.mark.parametrize(("run", "options"), [*layer_paths()])
 @pytest.mark.parametrize("result", [0, 1], ids=["forget", "input"])
-def test_an_lstm_keeps_the_size_of_every_master_gates_gradient(run, options, result):
+@pytest.mark.parametrize(
+    ("gating", "derivatives", "slots"),
+    [
+        (mechanism("M"), master_derivatives, ("master_forget", "master_input", "forget", "input")),
+        (
+            mechanism("R", tied=False),
+            untied_derivatives,
+            ("forget", "refine", "input", "refine_input"),
+        ),
+    ],
+    ids=["master", "untied"],
+)
+def test_an_lstm_keeps_the_size_of_every_gradient(run, options, gating, derivatives, slots, result):
     """Its candidate is 0, or its old state: so the gradient is of one effective gate."""
-    logits, expected = exact(master_derivatives, 4)
-    slots = "master_forget", "master_input", "forget", "input"
+    logits, expected = exact(derivatives, 4)
     drive = (0.0, 1.0) if result == 0 else (0.5, 0.0)
-    cell, params, x, state = one_step("lstm", logits, slots, *drive)
+    cell, params, x, state = one_step("lstm", gating, logits, slots, *drive)
     weight = drive[1] if result == 0 else np.tanh(np.float64(drive[0]))
-    gates = master(*map(sigmoid, logits.astype(float)))
+    gates = gating.gates(dict(zip(slots, logits.astype(float), strict=True)))
     weight = weight * 0.5 * (1 - np.tanh(gates[result].value * weight) ** 2)  # output gate ½
-    got = LSTM.split(cell, run("lstm", params, x, state, **options))
+    got = cell.split(run("lstm", gating, params, x, state, **options))
     assert_accurate([got[slot] for slot in slots], weight * expected[result])
 
 
@@ -191,6 +208,6 @@ def test_tied_inner_gates_keep_the_size_of_every_master_gates_gradient(core, run
     """The inner input gate is 1 − f, and the candidate 0, so the gradient is of f̂ alone."""
     logits, expected = exact(master_derivatives, 4)
     slots = "master_forget", "master_input", "forget"
-    cell, params, x, state = one_step(core, logits[:3], slots, 0.0, 1.0)
-    got = Minimal.split(cell, run(core, params, x, state, **options))
+    cell, params, x, state = one_step(core, mechanism("M"), logits[:3], slots, 0.0, 1.0)
+    got = cell.split(run(core, mechanism("M"), params, x, state, **options))
     assert_accurate([got[slot] for slot in slots], expected[0][:3])

@@ -280,7 +280,10 @@ def test_initial_parameters_have_the_layout_and_the_mechanisms_biases(core):
     cell = CORES[core](3, 8, "UR")
     assert {k: v.shape for k, v in params.items()} == cell.parameter_shapes()
     slots = cell.split(params["bias"])
-    assert np.array_equal(slots["forget"], -slots["refine"])
+    for slot in ("forget", "refine"):  # U[1/d, 1 − 1/d] of the gate, each a draw of its own
+        assert float(jnp.abs(slots[slot]).max()) <= np.log(7) + 1e-6
+        assert len(set(slots[slot].tolist())) == 8
+    assert abs(np.corrcoef(slots["forget"], slots["refine"])[0, 1]) < 0.999
     assert float(jnp.abs(params["weight_hh"]).max()) <= 8**-0.5
     assert all(v.dtype == jnp.float32 for v in params.values())
 
