@@ -13,7 +13,7 @@ import rich.console
 from gatecore.tasks.problems.data_files import DataError
 from gatecore.tasks.safe_files import printable
 from gatecore.tasks.training.atomic_files import RunError
-from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.config import ConfigError, read_value
 from gatecore.tasks.training.signals import Interrupted
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -69,14 +69,6 @@ def read_assignments(
             raise ConfigError(f"{key} is given twice: remove one of the two")
         settings[key] = read_values(value) if several else read_value(value)
     return settings
-
-
-def read_value(text: str) -> Any:
-    """A value as JSON (5, true, null, [0.5, 0.05]) or a number (.5, 1_000) where it is, or text."""
-    for read in (json.loads, int, float) if any(map(str.isdigit, text)) else (json.loads,):
-        with contextlib.suppress(ValueError, RecursionError):
-            return read(text)
-    return None if text.lower() == "none" else text
 
 
 def read_values(text: str) -> list[Any]:

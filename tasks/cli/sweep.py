@@ -15,7 +15,8 @@ from gatecore.tasks.training.config import ConfigError
 
 @click.command()
 @click.argument("task", metavar="[TASK]", required=False)
-@click.option("--mechanisms", help="Names separated by commas, or all.  [default: all]")
+@click.option("--mechanisms", help="Names separated by commas, also with fields, as "
+              "in C(t_max=8); or all.  [default: all]")  # fmt: skip
 @click.option("--lr", help="Learning rates, separated by commas.  [default: by preset]")
 @click.option("--seeds", help="Their number (3: 0, 1 and 2) or a list (0,1,5).  [default: 0]")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=V1,V2", help="Values of any "

@@ -11,7 +11,7 @@ import click
 from gatecore.tasks.cli.compare import compare
 from gatecore.tasks.cli.results import results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, Console, read_assignments, reported_errors
-from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config
+from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config, first_equals
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -51,6 +51,10 @@ def train(
         settings = read_assignments((*assignments, *_further(task, context.args)), options)
         configs = [Config.of(task, name.strip(), preset, **settings)
                    for name in mechanism.split(",")]  # fmt: skip
+        for k, first in reversed([*enumerate(first_equals(configs))]):
+            if (one := configs[k].mechanism.name) != (other := configs[first].mechanism.name):
+                click.echo(f"left out: {one}: trains the model of {other}", err=True)
+                del configs[k]
         if dry_run:
             settings = [config.model_dump(mode="json") for config in configs]
             click.echo(json.dumps(settings if len(configs) > 1 else settings[0], indent=1))

@@ -11,12 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 
-from gatecore import MECHANISMS, mechanism
+from gatecore import MECHANISMS, Mechanism, mechanism
 from gatecore._checks import choice
 from gatecore.tasks.problems.base import Count, Positive, Seed, Settings
-from gatecore.tasks.training.config import Config, ConfigError, config_errors
+from gatecore.tasks.training.config import (
+    Config,
+    ConfigError,
+    config_errors,
+    first_equals,
+    read_mechanism,
+)
 from gatecore.tasks.training.run import load_run, load_same
 from gatecore.tasks.training.run_folder import Folder, RunError, subfolder
 
@@ -49,9 +55,21 @@ def _seeds(value: Any) -> Any:
 
 
 def _mechanisms(value: Any) -> Any:
-    if value == "all":
-        return value
-    return [mechanism(name).name for name in _values(value)]
+    """A list of names, and of Mechanisms where one has other fields than its name stands for."""
+    if isinstance(value, str):
+        if value == "all":
+            return value
+        value = re.split(r",(?![^(]*\))", value)  # commas that are not within parentheses
+    read = [read_mechanism(one.strip() if isinstance(one, str) else one)
+            for one in ([value] if isinstance(value, Mapping) else _values(value))]  # fmt: skip
+    return [one.name if one == _named(one) else one for one in read]
+
+
+def _named(one: Mechanism) -> Mechanism | None:
+    """The mechanism registered under the name of this one."""
+    with contextlib.suppress(ValueError):
+        return mechanism(one.name)
+    return None
 
 
 def _settings(value: Any) -> Any:
@@ -73,7 +91,8 @@ class SweepConfig(Settings):
     ----------
     task : str
     mechanisms : names
-        Default "all": those of :data:`gatecore.MECHANISMS` that the task can use.
+        Default "all": those of :data:`gatecore.MECHANISMS` that the task can use. Also with fields,
+        as text ("C(t_max=8)") or as :class:`gatecore.Mechanism` values.
     lr : numbers
         Learning rates of Adam. Default: the preset's.
     seeds : integers
@@ -99,7 +118,10 @@ class SweepConfig(Settings):
 
     task: str
     mechanisms: Annotated[
-        Literal["all"] | tuple[str, ...], BeforeValidator(_mechanisms), Field(min_length=1)
+        Literal["all"]
+        | tuple[str | Annotated[InstanceOf[Mechanism], PlainSerializer(dataclasses.asdict)], ...],
+        BeforeValidator(_mechanisms),
+        Field(min_length=1),
     ] = "all"
     lr: Annotated[tuple[Positive, ...], BeforeValidator(_values)] = ()
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
@@ -138,7 +160,10 @@ class SweepConfig(Settings):
             return cls(**{"task": task, "out": Path("runs") / f"{task}-sweep", **settings})
 
     def trials(self) -> tuple[list["Trial"], list[str]]:
-        """All trials, seed by seed, and why mechanisms were left out of "all".
+        """All trials, seed by seed, and why others were left out.
+
+        These are trials of mechanisms that the task cannot use, if they are "all", and trials that
+        would train the model of an earlier one under another name.
 
         Raises
         ------
@@ -149,13 +174,21 @@ class SweepConfig(Settings):
         invalid: dict[str, list[str]] = {}  # mechanisms by the reason
         for point in points:
             try:
-                trials.append(Trial(_name(self, point), _config(self, point)))
+                name, label = _name(self, point), _label(point["mechanism"])
+                trials.append(Trial(name, _config(self, point), label))
             except ConfigError as error:
-                invalid.setdefault(str(error), []).append(point["mechanism"])
+                invalid.setdefault(str(error), []).append(_label(point["mechanism"]))
         reasons = [why if len(names) == len(points) else f"{', '.join(dict.fromkeys(names))}: {why}"
                    for why, names in invalid.items()]  # fmt: skip
         if reasons and (self.mechanisms != "all" or not trials):
             raise ConfigError("; ".join(reasons))
+        equals = first_equals(trial.config for trial in trials)
+        twins = [(one, trials[k]) for one, k in zip(trials, equals, strict=True)
+                 if one.gates != trials[k].gates]  # fmt: skip
+        reasons += dict.fromkeys(f"{one.gates}: trains the model of {first.gates}"
+                                 for one, first in twins)  # fmt: skip
+        left_out = {one.name for one, _ in twins}
+        trials = [trial for trial in trials if trial.name not in left_out]
         seen: dict[str, str] = {}
         for name in (trial.name for trial in trials):
             if len(name) > LONGEST_NAME:
@@ -185,6 +218,7 @@ class Trial:
 
     name: str
     config: Config
+    gates: str = ""  # the mechanism's name, with the fields that make it a variant
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -238,11 +272,20 @@ def _name(sweep: SweepConfig, point: Mapping[str, Any]) -> str:
     parts = [sweep.task]
     if point["core"] != "lstm":
         parts.append(point["core"])
-    parts.append(point["mechanism"])
+    parts.append(_label(point["mechanism"]))
     if len(sweep.lr) > 1:
         parts.append(f"lr{point['learning_rate']!r}")
     parts += [f"{k}={_plain(point[k])}" for k, values in sweep.set.items() if len(values) > 1]
     return "-".join([*parts, f"seed{point['seed']}"])
+
+
+def _label(gates: str | Mechanism) -> str:
+    """A name, with the fields that differ from those it stands for."""
+    if isinstance(gates, str):
+        return gates
+    usual = _named(gates) or gates
+    changed = [f"{k}={_plain(v)}" for k, v in vars(gates).items() if v != getattr(usual, k)]
+    return "-".join([_plain(gates.name), *changed])
 
 
 def _plain(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -63,8 +64,16 @@ def _read_task(value: Any) -> Any:
         return TASKS[choice("task", fields.pop("name", None), TASKS)](**fields)
 
 
-def _read_mechanism(value: Any) -> Any:
+def read_mechanism(value: Any) -> Mechanism:
+    """A Mechanism from one, a mapping of its fields, a name, or "NAME(FIELD=VALUE, ...)"."""
     with config_errors():  # pydantic reports ValueErrors alone
+        if isinstance(value, str) and "(" in value:
+            name, _, inside = value.strip().partition("(")
+            pairs = [part.partition("=") for part in inside.removesuffix(")").split(",")]
+            if not (inside.endswith(")") and all(sign for _, sign, _ in pairs)):
+                raise ValueError(f"mechanism={show(value)} should be NAME(FIELD=VALUE, ...)")
+            overrides = {field.strip(): read_value(text.strip()) for field, _, text in pairs}
+            return gatecore.mechanism(name.strip(), **overrides)
         if not isinstance(value, Mapping):
             return gatecore.mechanism(value)
         fields = dict(value)
@@ -101,7 +110,7 @@ class Config(Settings):
     preset: str
     mechanism: Annotated[
         InstanceOf[Mechanism],
-        BeforeValidator(_read_mechanism),
+        BeforeValidator(read_mechanism),
         PlainSerializer(dataclasses.asdict),
     ]
     core: Literal["lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"] = "lstm"
@@ -262,6 +271,21 @@ def explain(error: ValidationError) -> str:
         else:
             parts.append(f"{name}={show(detail['input'])}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)
+
+
+def read_value(text: str) -> Any:
+    """A value as JSON (5, true, null, [0.5, 0.05]) or a number (.5, 1_000) where it is, or text."""
+    for read in (json.loads, int, float) if any(map(str.isdigit, text)) else (json.loads,):
+        with contextlib.suppress(ValueError, RecursionError):
+            return read(text)
+    return None if text.lower() == "none" else text
+
+
+def first_equals(configs: Iterable[Config]) -> list[int]:
+    """For each config the first that trains the same model, by its place; its name may differ."""
+    places: dict[str, int] = {}
+    settings = [{**config.effective(), "mechanism.name": None} for config in configs]
+    return [places.setdefault(repr(sorted(one.items())), k) for k, one in enumerate(settings)]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -111,3 +111,11 @@ def test_two_biases_are_a_setting_of_any_run_whose_model_has_layers():
         Config.of("match", two_biases=True)
     with pytest.raises(ConfigError, match="two_biases=True: core='dnc' has one bias"):
         Config.of("programs", core="dnc", two_biases=True)
+
+
+def test_a_model_under_two_names_is_trained_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "forgetting", "--mechanism", "standard,C,R,U", "--dry-run"]
+    result = CliRunner().invoke(main, words)
+    assert [one["mechanism"]["name"] for one in json.loads(result.stdout)] == ["standard", "R"]
+    assert "left out: U: trains the model of standard" in result.stderr

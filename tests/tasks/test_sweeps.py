@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from gatecore import MECHANISMS
+from gatecore import MECHANISMS, mechanism
 from gatecore.tasks import Config, SweepConfig, train
 from gatecore.tasks.sweeps.config import place, read_toml
 from gatecore.tasks.training.config import ConfigError
@@ -74,10 +74,65 @@ def test_values_in_names_are_valid_in_every_file_system():
 def test_all_leaves_out_mechanisms_that_a_task_cannot_use_with_a_reason():
     trials, left_out = SweepConfig.of("forgetting", mechanisms="all").trials()
     used = [trial.config.mechanism.name for trial in trials]
-    assert "UR" in used
-    assert "OM" not in used
+    assert used == ["standard", "R"]
     assert {*used, *(reason.partition(":")[0] for reason in left_out)} == set(MECHANISMS)
-    assert all("cannot run forgetting" in reason for reason in left_out)
+    assert all("cannot run forgetting" in reason for reason in left_out[:-3])
+
+
+def test_each_model_is_trained_once():
+    """In `forgetting` the biases are constant: C and U are standard, UR is R."""
+    trials, left_out = SweepConfig.of("forgetting", mechanisms="U,C,UR,R", seeds=2).trials()
+    assert [trial.name for trial in trials] == [
+        f"forgetting-{name}-seed{seed}" for seed in (0, 1) for name in ("U", "UR")
+    ]
+    assert left_out == ["C: trains the model of U", "R: trains the model of UR"]
+    assert len(SweepConfig.of("copying", mechanisms="U,C,UR,R", seeds=2).trials()[0]) == 8
+
+
+TABLE_6A = "standard,C,C(t_max=8),C(t_max=11),OM,U,UR"
+
+
+def test_a_mechanism_can_have_several_variants():
+    """The seven rows of Table 6a."""
+    trials = SweepConfig.of("language", mechanisms=TABLE_6A).trials()[0]
+    names = [
+        "standard", "C", "C-t_max=8", "C-t_max=11", "OM", "U", "UR"
+    ]  # fmt: skip
+    assert [trial.name for trial in trials] == [f"language-{name}-seed0" for name in names]
+    assert [trial.config.mechanism.t_max for trial in trials[:4]] == ["hidden", "hidden", 8, 11]
+    assert {trial.config.mechanism.name for trial in trials[1:4]} == {"C"}
+
+
+def test_variants_are_text_mappings_or_values():
+    variants = [
+        "C( t_max = 8 )", {"name": "C", "t_max": 8}, mechanism("C", t_max=8),
+    ]  # fmt: skip
+    sweeps = [SweepConfig.of("copying", mechanisms=[one]) for one in variants]
+    assert sweeps[0] == sweeps[1] == sweeps[2]
+    assert sweeps[0].trials() == sweeps[1].trials() == sweeps[2].trials()
+    assert SweepConfig.of("copying", mechanisms="C(t_max=none)").mechanisms[0].t_max is None
+    two = SweepConfig.of("copying", mechanisms="U, UR(refine_bias=neutral, name=mine) ,C")
+    assert [trial.name for trial in two.trials()[0]] == [
+        "copying-U-seed0", "copying-mine-seed0", "copying-C-seed0"
+    ]  # fmt: skip
+    assert SweepConfig(**json.loads(two.model_dump_json())) == two
+
+
+def test_names_of_variants_are_valid_in_every_file_system():
+    odd = mechanism("C", name="../C:\\x", t_max=8.5)
+    trials = SweepConfig.of("copying", mechanisms=[odd, "C(t_max=none)"]).trials()[0]
+    assert all(re.fullmatch(r"[\w.,+=-]+", trial.name, re.ASCII) for trial in trials)
+
+
+def test_a_variant_reuses_the_run_that_a_setting_gave_it(tmp_path):
+    """Folders of sweeps made before variants: one for each value of the setting."""
+    settings = {"set": {"mechanism.t_max": [8, 11]}, "mechanisms": "C"}
+    for trial in tiny_sweep(tmp_path, **settings).trials()[0]:
+        train(trial.config, tmp_path / trial.name)
+    trials = tiny_sweep(tmp_path, mechanisms="C(t_max=8),C(t_max=11)").trials()[0]
+    assert [path.name for path in place(trials, tmp_path).values()] == [
+        "copying-C-mechanism.t_max=8-seed0", "copying-C-mechanism.t_max=11-seed0"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -87,6 +142,10 @@ def test_all_leaves_out_mechanisms_that_a_task_cannot_use_with_a_reason():
         ({"mechanisms": "all", "set": {"lenght": [5]}}, "did you mean 'length'"),
         ({"mechanisms": "UU"}, "mechanism='UU' is unknown: did you mean 'U'"),
         ({"mechanisms": ""}, "mechanism='' is unknown"),
+        ({"mechanisms": "C(t_max=8"}, r"'C\(t_max=8' should be NAME\(FIELD=VALUE"),
+        ({"mechanisms": "C(t_max)"}, r"'C\(t_max\)' should be NAME\(FIELD=VALUE"),
+        ({"mechanisms": "C(tmax=8)"}, "mechanism field='tmax' is unknown: did you mean 't_max'"),
+        ({"mechanisms": "U,standard(t_max=8)"}, "mechanism.t_max=8 has no effect"),
         ({"mechanisms": []}, "mechanisms"),
         ({"mechanisms": ["U", 3]}, "mechanism must be a name or a Mechanism, got int"),
         ({"mechanisms": "U,U"}, "forgetting-U-seed0 given twice"),
