@@ -16,8 +16,13 @@ ORDER = {"lstm": "ifuo", "gru": "qfu", "minimal": "fu"}  # of the packed maps; R
 
 
 def letters(core: str, mechanism: str) -> str:
-    """The packed maps: a refine gate r in the input gate's place, or last; master gates last."""
+    """The packed maps: a refine gate r in the input gate's place, or last; master gates last.
+
+    RR has an input gate, and a refine gate s of it.
+    """
     order = ORDER[core]
+    if mechanism.endswith("RR"):
+        return order + ("rs" if "i" in order else "irs")
     if mechanism.endswith("R"):
         return order.replace("i", "r") if "i" in order else order + "r"
     return order + "FI" * mechanism.endswith("M")
@@ -31,14 +36,17 @@ def cumax(x: Array) -> Array:
     return np.cumsum(np.exp(x), axis=-1) / np.sum(np.exp(x), axis=-1, keepdims=True)
 
 
+def refined(f: Array, r: Array) -> Array:
+    return r * (1 - (1 - f) ** 2) + (1 - r) * f**2  # (12), (36)
+
+
 def gates(mechanism: str, z: Arrays, size: int) -> tuple[Array, Array]:
     """The forget and input gates of the update, from the logits z by letter."""
     forget = cumax if "O" in mechanism else sigmoid
     input = (lambda x: 1 - cumax(x)) if "O" in mechanism else sigmoid
     if mechanism.endswith("R"):
-        f, r = forget(z["f"]), sigmoid(z["r"])  # (10), (11), (34), (35)
-        g = r * (1 - (1 - f) ** 2) + (1 - r) * f**2  # (12), (36)
-        return g, 1 - g  # (37)
+        g = refined(forget(z["f"]), sigmoid(z["r"]))  # (10), (11), (34), (35)
+        return g, refined(input(z["i"]), sigmoid(z["s"])) if "s" in z else 1 - g  # (37)
     if not mechanism.endswith("M"):
         f = forget(z["f"])  # (2), (28)
         return f, input(z["i"]) if "i" in z else 1 - f  # (3), (29)

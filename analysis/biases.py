@@ -65,13 +65,13 @@ def _check_opposed_bias() -> CheckResult:
     ratio = sympy.cancel(sympy.together(input.value / forget.complement))
     excess = sympy.together(forget.value + input.value - 1)
     largest = sympy.simplify(excess.subs(w, 1 / sympy.sqrt(q)))
-    names = {"U": ("forget", "input"), "C": ("forget", "input"),
-             "UM": ("master_forget", "master_input")}  # fmt: skip
-    biases = {name: [_drawn(name)[slot] for slot in slots] for name, slots in names.items()}
+    drawn = [_drawn("U"), _drawn("C"), _drawn("UR", tied=False), _drawn("UM")]
+    biases = [(layer[f"{main}forget"], layer[f"{main}input"])
+              for layer, main in zip(drawn, ("", "", "", "master_"), strict=True)]  # fmt: skip
     mean, worst = _initial_excess()
     return True, [
-        ("C, U and UM start at b and -b",
-         all(np.array_equal(f, -i) and f.std() > 0.3 for f, i in biases.values())),
+        ("C, U, UM and untied UR start at b and -b",
+         all(np.array_equal(f, -i) and f.std() > 0.3 for f, i in biases)),
         ("i = 1-f at these logits", same(ratio.subs(q, 1), 1)),
         ("i/(1-f) = (1+w)/(1+wq), w = exp L_f, q = exp -s: from 1 at w = 0 to 1/q = exp s",
          same(ratio, (1 + w) / (1 + w * q))

@@ -56,8 +56,10 @@ class _Case(NamedTuple):
 
     @property
     def gating(self) -> gatecore.Mechanism:
-        master = {"downsize": 2} if self.mechanism.endswith("M") else {}
-        return gatecore.mechanism(self.mechanism, **master)
+        fields: dict[str, Any] = {"downsize": 2} if self.mechanism.endswith("M") else {}
+        if self.mechanism.endswith("RR"):
+            fields = {"tied": False}
+        return gatecore.mechanism(self.mechanism.replace("RR", "R"), **fields)
 
     def printed(self, arrays: Arrays) -> np.ndarray:
         """The outputs by the paper's equations."""
@@ -130,6 +132,8 @@ _CLAIMS = {
                              [_Case("lstm", "UM")]),
     "Equations (34)-(37)": ("The OR-LSTM: f = cumax(L_f), refined by r, and i = 1 - g",
                             [_Case("lstm", "OR")]),
+    "Section 2.4, input gate": ("An independent input gate can be modified by its own refine gate",
+                                [_Case(core, "URR") for core in ("lstm", "gru", "minimal")]),
     "Section 3.2, GRU": ("The same gating mechanisms are applied to the GRU",
                          [_Case("gru"), _Case("gru", "UR"), _Case("gru", "OM")]),
     "B.4, simplest gated model": ("h' = f h + (1-f) tanh(L_u), f = sigmoid(L_f)",

@@ -30,9 +30,9 @@ from gatecore.tasks.problems.pixels import task as pixels
 LSTM, UR, OM, ORDERED = (
     "Equations (2)-(8)", "Equations (9)-(15)", "Equations (19)-(23), B.4", "Equations (28), (29)",
 )  # fmt: skip
-UM, OR, GRU, MINIMAL, ZONEOUT = (
+UM, OR, GRU, MINIMAL, ZONEOUT, UNTIED = (
     "Equations (32), (33)", "Equations (34)-(37)", "Section 3.2, GRU", "B.4, simplest gated model",
-    "D.2, zoneout",
+    "D.2, zoneout", "Section 2.4, input gate",
 )  # fmt: skip
 REFINE, MASTER, CUMAX, SLOPE = (
     "Equations (12), (16), D.5", "Equations (21)-(23)", "Section 2.5, cumax",
@@ -276,8 +276,7 @@ MECHANISMS = [
     (gatecore.Mechanism, "negated", lambda self, slot: False, (ORDERED, OM)),
     (gatecore.Mechanism, "combine", exchanged, (LSTM, UR, GRU, MINIMAL)),
     (gatecore.Mechanism, "combine", ungated_masters, (LSTM, OM, UM)),
-    (gatecore.Mechanism, "ties_gates" if hasattr(gatecore.Mechanism, "ties_gates") else "tied",
-     lambda self, core: True, (LSTM, OM)),
+    (gatecore.Mechanism, "ties_gates", lambda self, core: True, (LSTM, OM, UNTIED)),
     (gatecore.cells.Cell, "init", unbiased, (BIAS, OPPOSED, DEFAULTS, "Figure 4, start")),
 ]  # fmt: skip
 
@@ -332,7 +331,8 @@ def exchanged_split(self, packed):
 
 CELLS = [
     (cells, "update", imprecise_update, (UPDATE, "Equation (13), in float32", LSTM)),
-    (cells, "update", without_input_gate, (UPDATE, LSTM, OM)),
+    (cells, "update", without_input_gate, (UPDATE, LSTM, OM, UNTIED)),
+    (mechanisms, "REFINE_SLOTS", {"forget": "refine_input", "input": "refine"}, (UNTIED,)),
     (cells, "update", lambda c, u, f, i=None: f.value * c + u,
      (UPDATE, "B.4, time warps", MINIMAL)),
     (cells, "update", lambda c, u, f, i=None: ORIGINAL.update(c, u, gatecore.negate(f), i),
