@@ -36,7 +36,7 @@ class Layer(NamedTuple):
 class _Case(NamedTuple):
     core: str
     mechanism: str = "standard"
-    zoneout: tuple[float, ...] = ()  # of c and h, or of h
+    zoneout: Any = None  # of c and h, or of h
 
     def arrays(self) -> tuple[Arrays, np.ndarray]:
         """Random parameters, x and state by name, exact in float32, and a cotangent."""
@@ -63,24 +63,20 @@ class _Case(NamedTuple):
 
     def printed(self, arrays: Arrays) -> np.ndarray:
         """The outputs by the paper's equations."""
-        keep = tuple(reversed(self.zoneout)) or (0, 0)
+        keep = (0, 0) if self.zoneout is None else np.atleast_1d(self.zoneout)[::-1]
         return paper.outputs(self.core, self.mechanism, arrays, keep)
 
     def by_cell(self, arrays: Arrays) -> np.ndarray:
         """The outputs by ``gatecore.cells``: its scan, or its steps with zoneout."""
         cell = self.cell
         state = cell.state([arrays[name] for name in cell.state_names])
-        if not self.zoneout:
+        if self.zoneout is None:
             return cell.scan(arrays, arrays["x"], state)[0]
         outputs = []
         for x in arrays["x"]:
-            output, state = cell.step(arrays, x, state, self._zoneout)
+            output, state = cell.step(arrays, x, state, self.zoneout)
             outputs.append(output)
         return np.stack(outputs)
-
-    @property
-    def _zoneout(self) -> Any:
-        return self.zoneout if len(self.zoneout) > 1 else (*self.zoneout, None)[0]
 
     def slope(self, arrays: Arrays, cotangent: np.ndarray, name: str, along: np.ndarray) -> float:
         """The derivative of ⟨cotangent, outputs⟩ by one array, in the direction ``along``."""
@@ -92,7 +88,7 @@ class _Case(NamedTuple):
         arrays, cotangent = self.arrays()
         given = {name: array.astype(layer.dtype) for name, array in arrays.items()}
         outputs, gradient = layer.vjp(
-            self.core, given, cotangent.astype(layer.dtype), self.gating, zoneout=self._zoneout
+            self.core, given, cotangent.astype(layer.dtype), self.gating, zoneout=self.zoneout
         )
         worst, rng = 0.0, np.random.default_rng(9)
         for name, array in arrays.items():
@@ -141,7 +137,7 @@ _CLAIMS = {
                                    _Case("minimal", "OM")]),
     "D.2, zoneout": ("The UR-LSTM with zoneout .5 and .05 and the UR-GRU with .1 keep so much of "
                      "the old states", [_Case("lstm", "UR", (0.5, 0.05)),
-                                        _Case("gru", "UR", (0.1,))]),
+                                        _Case("gru", "UR", 0.1)]),
 }  # fmt: skip
 
 

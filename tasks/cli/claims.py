@@ -36,14 +36,10 @@ def trained() -> tuple[Layer, ...]:
         except ImportError:
             continue
         for impl, dtype in implementations.items():
-            layer = Layer(f"{name}, {impl}", functools.partial(_vjp, backend, impl), dtype)
+            layer = Layer(f"{name}, {impl}", functools.partial(backend.layer_vjp, impl=impl), dtype)
             if _works(layer):
                 layers.append(layer)
     return tuple(layers)
-
-
-def _vjp(backend: Any, impl: str, *arguments: Any, **options: Any) -> Any:
-    return backend.layer_vjp(*arguments, impl=impl, **options)
 
 
 def _works(layer: Layer) -> bool:
