@@ -376,9 +376,14 @@ def coarse_refined(self, side, other, refine, out):
     return self.xp.multiply(out, side, out=out)
 
 
-def half_refined(self, t, v, out):
-    ORIGINAL.refine_backward(self, t, v, out)
-    out[:, self.layout.columns["refine"]] *= 0.5
+def half_refined(self, slot, refine, t, v, out):
+    ORIGINAL.refine_backward(self, slot, refine, t, v, out)
+    out[:, self.layout.columns[refine]] *= 0.5
+
+
+def refine_of_the_forget_gate(self, slot, refine, t, v, out):
+    """The input gate's refine gate gets the forget gate's slope."""
+    ORIGINAL.refine_backward(self, slot, "refine", t, v, out)
 
 
 def no_cross(self, slot, t, out, inner, other, cross):
@@ -404,7 +409,8 @@ CROSS = Gating._master_gate_backward
 NEGATED = changed(Gating._cumax_backward, lambda self, slot, t, v, out: np.negative(out, out=out))
 BACKWARD = [
     (Gating, "_refined", coarse_refined, (UR, OR)),
-    (Gating, "_refine_backward", half_refined, (UR, OR)),
+    (Gating, "_refine_backward", half_refined, (UR, OR, UNTIED)),
+    (Gating, "_refine_backward", refine_of_the_forget_gate, (UNTIED,)),
     (Gating, "_to_logit", unscaled, (LSTM, OM)),
     (Gating, "_cumax_backward", NEGATED, (ORDERED, OR, OM)),
     (Gating, "_master_gate_backward", no_cross, (OM, UM)),
