@@ -16,15 +16,10 @@ if TYPE_CHECKING:
     from gatecore.analysis.timescales import sample_timescales, timescale_quantile
 
 _MODULE_OF = {
-    "Claim": "claims",
-    "ExpectedGates": "ordered",
-    "expected_gates": "ordered",
-    "gradient_bounds": "gradients",
-    "initial_gate_density": "initial",
-    "sample_timescales": "timescales",
-    "timescale_quantile": "timescales",
-    "verify": "claims",
-}
+    "Claim": "claims", "ExpectedGates": "ordered", "expected_gates": "ordered",
+    "gradient_bounds": "gradients", "initial_gate_density": "initial",
+    "sample_timescales": "timescales", "timescale_quantile": "timescales", "verify": "claims",
+}  # fmt: skip
 
 __all__ = [
     "Claim", "ExpectedGates", "biases", "chrono", "claims", "decay", "equivalence",

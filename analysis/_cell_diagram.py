@@ -22,26 +22,17 @@ def refined_cell() -> Figure:
     axes = figure.subplots()
     axes.set(xlim=(-0.2, 11.2), ylim=(-0.75, 5.5), aspect="equal")
     axes.axis("off")
-    _layers(axes)
-    _effective_gate(axes)
-    _state(axes)
-    return figure
-
-
-def _layers(axes: Axes) -> None:
-    """The four projections of (x, h): f, r, u, o."""
-    projections = (1.2, "f", "σ"), (3.4, "r", "σ"), (6.6, "u", "tanh"), (8.6, "o", "σ")
-    for x, name, function in projections:
+    # the four projections of (x, h): f, r, u, o
+    for x, name, function in (
+        (1.2, "f", "σ"), (3.4, "r", "σ"), (6.6, "u", "tanh"), (8.6, "o", "σ"),
+    ):  # fmt: skip
         colour = _RED if name == "r" else _BLACK
         _box(axes, x, 0.8, function, _LAYER, colour)
         _arrow(axes, (x, 0), (x, 0.5))
         axes.text(x + 0.14, 1.24, name, style="italic", color=colour)
     _line(axes, (0, 0), (8.6, 0))
     axes.text(-0.1, 0.12, "x, h", style="italic")
-
-
-def _effective_gate(axes: Axes) -> None:
-    """Both ends of the band from f, mixed by r."""
+    # the effective gate: both ends of the band from f, mixed by r
     _line(axes, (1.2, 1.1), (1.2, 1.55))
     for x, text in ((0.5, "f²"), (2.0, "1 − (1 − f)²")):
         _arrow(axes, (1.2, 1.55), (x, 1.95))
@@ -52,10 +43,7 @@ def _effective_gate(axes: Axes) -> None:
     _arrow(axes, (3.4, 3.4), (3.17, 3.4), _RED)
     _arrow(axes, (2.7, 3.7), (2.7, 4.42), _BLUE)
     axes.text(2.8, 3.95, "g", style="italic", color=_BLUE)
-
-
-def _state(axes: Axes) -> None:
-    """c' = g c + (1 − g)u and h = o tanh c'."""
+    # the state: c' = g c + (1 − g) u and h = o tanh c'
     _line(axes, (0, 4.7), (2.45, 4.7))
     for start, end in (
         ((2.95, 4.7), (6.35, 4.7)), ((6.6, 1.1), (6.6, 2.65)), ((6.6, 3.15), (6.6, 4.45)),
@@ -74,6 +62,7 @@ def _state(axes: Axes) -> None:
         axes.text(x, y, sign, ha="center", va="center_baseline", zorder=4)
     for x, y, name in ((0, 4.82, "c"), (10.6, 4.82, "c'"), (10.6, 2.62, "h'")):
         axes.text(x, y, name, style="italic")
+    return figure
 
 
 def _box(

@@ -53,10 +53,8 @@ _TABLE4: tuple[dict[str, Mechanism], ...] = (
 
 def _tails(mechanisms: Mapping[str, Mechanism]) -> dict[str, Curve]:
     beyond = np.logspace(0, -3.5, 400)
-    return {
-        label: (np.minimum(timescale_quantile(mechanism, _SIZE, 1 - beyond), 1e9), beyond)
-        for label, mechanism in mechanisms.items()
-    }
+    quantiles = {k: timescale_quantile(m, _SIZE, 1 - beyond) for k, m in mechanisms.items()}
+    return {label: (np.minimum(steps, 1e9), beyond) for label, steps in quantiles.items()}
 
 
 def _density(mechanism: Mechanism) -> Curve:

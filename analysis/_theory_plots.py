@@ -23,8 +23,7 @@ def adjustment(forget: Floats) -> Figure:
     ['adjustment range', 'effective gate g']
     """
     low, high = (gatecore.refine(forget, r + 0 * forget).value for r in (0.0, 1.0))
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    left, right = map(plain, figure.subplots(1, 2))
+    figure, (left, right) = _axes(7.2, 3.2, 2)
     left.plot(forget, np.minimum(forget, 1 - forget), color=BEFORE, dashes=(4, 2))
     left.plot(forget, (high - low) / 2, color=_BLACK)
     left.text(0.5, 0.265, "α(f) = f(1 − f)", ha="center")
@@ -47,8 +46,7 @@ def effective_band(logit: Floats) -> Figure:
     """
     forget = gatecore.sigmoid(logit)
     ends = [gatecore.refine(forget, Gate(r + 0 * logit, 1 - r + 0 * logit)) for r in (0.0, 1.0)]
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    left, right = map(plain, figure.subplots(1, 2))
+    figure, (left, right) = _axes(7.2, 3.2, 2)
     _band(left, logit, *(end.value for end in ends))
     left.plot(logit, forget.value, color=_BLACK)
     left.set(xlabel="forget logit x", ylabel="effective gate g")
@@ -99,8 +97,7 @@ def gradient_ratio(g: Floats, lower: Floats, upper: Floats) -> Figure:
     >>> gradient_ratio(g, *gradient_bounds(g)).axes[0].get_xscale()
     'logit'
     """
-    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
-    axes = plain(figure.subplots())
+    figure, (axes,) = _axes(4.8, 3.4)
     axes.fill_between(g, lower, upper, color=_FILL, alpha=0.3, linewidth=0)
     axes.plot(g, upper, color=_BLUE)
     axes.plot(g, lower, color=_BLACK)
@@ -125,15 +122,8 @@ def timescale_tails(*panels: Mapping[str, Curve]) -> Figure:
     >>> timescale_tails({"U": (steps, 1 / steps)}).axes[0].get_xlabel()
     'timescale x, steps'
     """
-    figure, axes = _rows(len(panels))
-    for ax, curves in zip(axes, panels, strict=True):
-        for (label, (steps, beyond)), style in zip(curves.items(), _lines(), strict=False):
-            ax.plot(steps, beyond, label=label, **style)
-        ax.set(xscale="log", yscale="log", xlim=(1, 1e4), ylim=(1e-3, 1.1))
-        ax.set_xlabel("timescale x, steps")
-        _legend_above(ax)
-    axes[0].set_ylabel("fraction of units beyond x")
-    return figure
+    settings = {"yscale": "log", "ylim": (1e-3, 1.1), "xlabel": "timescale x, steps"}
+    return _panels(panels, "fraction of units beyond x", settings)
 
 
 def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
@@ -145,19 +135,8 @@ def timescale_densities(*panels: Mapping[str, Curve]) -> Figure:
     >>> timescale_densities({"U": (steps, 1 / steps)}).axes[0].get_xlabel()
     'timescale D, steps'
     """
-    figure, axes = _rows(len(panels))
-    for ax, curves in zip(axes, panels, strict=True):
-        for (label, (steps, density)), style in zip(curves.items(), _lines(), strict=False):
-            if len(steps) == 1:
-                arrow = {"arrowstyle": "->", "color": style["color"], "lw": 1.4}
-                ax.annotate("", (steps[0], 1.02), (steps[0], 0), arrowprops=arrow)
-                ax.plot([], [], label=f"{label}: all units at {steps[0]:.1f}", **style)
-            else:
-                ax.plot(steps, density, label=label, **style)
-        ax.set(xscale="log", xlim=(1, 1e4), ylim=(0, 1.05), xlabel="timescale D, steps")
-        _legend_above(ax)
-    axes[0].set_ylabel("density of ln D")
-    return figure
+    settings = {"ylim": (0, 1.05), "xlabel": "timescale D, steps"}
+    return _panels(panels, "density of ln D", settings, arrows=True)
 
 
 def precision(steps: Floats, loss: Sequence[Floats], dtype: str) -> Figure:
@@ -171,8 +150,7 @@ def precision(steps: Floats, loss: Sequence[Floats], dtype: str) -> Figure:
     >>> figure.axes[0].lines[0].get_ydata().tolist()
     [1e-06, 10.0]
     """
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-    axes = plain(figure.subplots())
+    figure, (axes,) = _axes(5.4, 3.4)
     names = ("1 − (2rf + (1 − 2r)f²)", "1 − g, g accurate", "complement of refine(f, r)")
     floor = 1e-10
     for name, error, style in zip(names, loss, _lines(), strict=False):
@@ -188,9 +166,27 @@ def precision(steps: Floats, loss: Sequence[Floats], dtype: str) -> Figure:
 # ---- drawing ---------------------------------------------------------------------------------
 
 
-def _rows(count: int) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(4.2 * count, 3.6), layout="constrained")
-    return figure, [plain(ax) for ax in figure.subplots(1, count, sharey=True, squeeze=False)[0]]
+def _axes(width: float, height: float, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, [plain(ax) for ax in figure.subplots(1, columns, squeeze=False, **settings)[0]]
+
+
+def _panels(
+    panels: Sequence[Mapping[str, Curve]], ylabel: str, settings: Any, arrows: bool = False
+) -> Figure:
+    """Curves over timescales; with ``arrows`` one of a single point is an arrow."""
+    figure, axes = _axes(4.2 * len(panels), 3.6, len(panels), sharey=True)
+    for ax, curves in zip(axes, panels, strict=True):
+        for (label, (steps, values)), style in zip(curves.items(), _lines(), strict=False):
+            if arrows and len(steps) == 1:
+                arrow = {"arrowstyle": "->", "color": style["color"], "lw": 1.4}
+                ax.annotate("", (steps[0], 1.02), (steps[0], 0), arrowprops=arrow)
+                label, steps, values = f"{label}: all units at {steps[0]:.1f}", [], []
+            ax.plot(steps, values, label=label, **style)
+        ax.set(xscale="log", xlim=(1, 1e4), **settings)
+        _legend_above(ax)
+    axes[0].set_ylabel(ylabel)
+    return figure
 
 
 def _lines() -> list[dict[str, Any]]:

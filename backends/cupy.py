@@ -15,7 +15,7 @@ from gatecore import _checks
 from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.common.validation import cell_of
 from gatecore.backends.cuda import launch
-from gatecore.backends.cuda.engine import FusedLayer, KernelEngine
+from gatecore.backends.cuda.steps import FusedLayer, KernelEngine
 from gatecore.backends.numpy.bptt import Call, Pullback, Stack, run
 from gatecore.backends.numpy.learner import ExplicitLearner
 from gatecore.contracts.model import ModelSpec
@@ -31,16 +31,10 @@ _IMPLS = {"auto": "auto", "fused": "fused", "none": "reference"}  # by the value
 
 
 def lstm(
-    params: Params,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    return_cells: bool = False,
+    params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    resets: Array | None = None, zoneout: Any = None, return_cells: bool = False,
     kernels: str = "auto",
-) -> Results:
+) -> Results:  # fmt: skip
     """An LSTM over a whole sequence, and its pullback: as ``gatecore.backends.numpy.lstm``.
 
     ``kernels`` is "fused", "none" for array operations, or "auto": the kernels wherever they
@@ -56,15 +50,9 @@ def _hidden_state_layer(core: str) -> Callable[..., Results]:
     """The function of a core whose state is h alone."""
 
     def layer(
-        params: Params,
-        x: Array,
-        state: Any = None,
-        mechanism: str | Mechanism = "UR",
-        *,
-        resets: Array | None = None,
-        zoneout: Any = None,
-        kernels: str = "auto",
-    ) -> Results:
+        params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+        resets: Array | None = None, zoneout: Any = None, kernels: str = "auto",
+    ) -> Results:  # fmt: skip
         return _run(core, params, x, state, mechanism, kernels, resets=resets, zoneout=zoneout)
 
     layer.__name__ = layer.__qualname__ = core
@@ -102,9 +90,8 @@ class Learner(ExplicitLearner):
         self, spec: ModelSpec, *, kernels: str = "auto", impl: str = "auto", **settings: Any
     ) -> None:
         if impl == "reference" and kernels == "fused":
-            raise ValueError(
-                "impl='reference' is without kernels, got kernels='fused': leave one of them out"
-            )
+            raise ValueError("impl='reference' is without kernels, got kernels='fused': leave one "
+                             "of them out")  # fmt: skip
         impl = _impl(kernels) if impl == "auto" else impl
         super().__init__(_engine(), spec, impl=impl, **settings)
 

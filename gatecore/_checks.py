@@ -88,6 +88,5 @@ def generator(rng: Any) -> np.random.Generator:
         return rng
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
-    raise TypeError(
-        f"rng must be a numpy.random.Generator or a non-negative int seed, got {show(rng)}"
-    )
+    raise TypeError("rng must be a numpy.random.Generator or a non-negative int seed, got "
+                    f"{show(rng)}")  # fmt: skip

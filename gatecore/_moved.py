@@ -11,6 +11,7 @@ _TABLE = (  # former package, present package, modules: the name that stays, or 
     ("", "contracts", "spec=model memory agents=agent worlds=environment"),
     ("backends", "backends", "kernels=cuda kernels.cpu=native kernels.cpu.library=native.library"),
     ("backends.kernels", "backends.cuda", "bridge=interop support"),
+    ("backends.cuda", "backends.cuda", "engine=steps kernel_arguments=steps"),
     ("backends.torch", "backends.torch.rl", "reconstruction=actor_critic"),
     ("backends.torch.memory_cores", "backends.torch.memory_cores", "controller=base"),
     ("backends.torch.nn", "backends.torch.nn", "forget_gates=parameters packed=layout"),

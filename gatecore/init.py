@@ -41,10 +41,9 @@ def uniform_quantile(u: ArrayLike, width: int) -> Floats:
     array([-1.099,  0.   ,  1.099])
     """
     if _checks.integer("width", width) < 2:
-        raise ValueError(
-            f"uniform gate initialization needs a width of at least 2, got {width}, for which "
-            "U[1/d, 1 - 1/d] is empty: take a wider layer, or a constant or chrono bias"
-        )
+        raise ValueError(f"uniform gate initialization needs a width of at least 2, got {width}, "
+                         "for which U[1/d, 1 - 1/d] is empty: take a wider layer, or a constant or "
+                         "chrono bias")  # fmt: skip
     u = _unit_interval(u)
     centred = (2 * u - 1) * (1 - 2 / width)
     low = 1 / width + u * (1 - 2 / width)
@@ -73,9 +72,8 @@ def chrono_quantile(u: ArrayLike, t_max: float) -> Floats:
     array([0.   , 4.595])
     """
     if _checks.number("t_max", t_max) <= 2:
-        raise ValueError(
-            f"t_max must be above 2 steps, for biases log U[1, t_max - 1], got {t_max}"
-        )
+        raise ValueError("t_max must be above 2 steps, for biases log U[1, t_max - 1], got "
+                         f"{t_max}")  # fmt: skip
     return np.log1p(_unit_interval(u) * (t_max - 2))
 
 

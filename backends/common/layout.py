@@ -57,24 +57,15 @@ def layout_of(cell: Cell) -> Layout:
         columns[STATE_CANDIDATE] = slice(cell.rows, cell.rows + offset)
     input_rows = np.concatenate([np.arange(cell.rows)[packed[s]] for s in order])
     return Layout(
-        cell=cell,
-        core=cell.core,
-        mechanism=cell.mechanism,
-        hidden_size=hidden,
-        tied=cell.mechanism.ties_gates(cell.core),
-        width=cell.rows + offset,
-        columns=columns,
+        cell=cell, core=cell.core, mechanism=cell.mechanism, hidden_size=hidden,
+        tied=cell.mechanism.ties_gates(cell.core), width=cell.rows + offset, columns=columns,
         complements=_spans([*paired, *ordered], slots),
         complement_width=paired_width + ordered_width,
-        sigmoids=slice(hidden, hidden + paired_width + plain_width),
-        paired=paired_width,
-        ordered=tuple(ordered),
-        ordered_width=ordered_width,
-        input_rows=input_rows,
-        state_rows=np.roll(input_rows, -offset),
-        input_window=slice(0, cell.rows),
-        state_window=slice(offset, offset + cell.rows),
-    )
+        sigmoids=slice(hidden, hidden + paired_width + plain_width), paired=paired_width,
+        ordered=tuple(ordered), ordered_width=ordered_width,
+        input_rows=input_rows, state_rows=np.roll(input_rows, -offset),
+        input_window=slice(0, cell.rows), state_window=slice(offset, offset + cell.rows),
+    )  # fmt: skip
 
 
 def _spans(order: list[str], widths: dict[str, int]) -> dict[str, slice]:

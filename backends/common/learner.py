@@ -72,12 +72,8 @@ class Trainable(abc.ABC):
                 self._assign(arrays, name, state[f"{prefix}.{name}"])
 
     def _arrays(self) -> dict[str, Named]:
-        return {
-            "parameters": self.parameters,
-            "first": self._first,
-            "second": self._second,
-            "carried": self._carried,
-        }
+        return {"parameters": self.parameters, "first": self._first, "second": self._second,
+                "carried": self._carried}  # fmt: skip
 
     @abc.abstractmethod
     def _gates(self, batch: Any) -> tuple[Array, Array]:
@@ -101,15 +97,9 @@ class LearnerBase(Trainable):
     """
 
     def __init__(
-        self,
-        spec: ModelSpec,
-        *,
-        seed: int = 0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        dtype: str = "float32",
-        impl: str = "auto",
-    ) -> None:
+        self, spec: ModelSpec, *, seed: int = 0, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, dtype: str = "float32", impl: str = "auto",
+    ) -> None:  # fmt: skip
         super().__init__(spec, seed, betas, eps, dtype)
         self.impl = impl
         self._build(spec.initial(self.seed))

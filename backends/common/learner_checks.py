@@ -38,10 +38,8 @@ def check_batch(spec: ModelSpec, batch: Batch, streams: int | None) -> Batch:
     check_inputs(spec, inputs)
     time, size = inputs.shape[:2]
     if spec.streams is not None and streams is not None and size != streams:
-        raise ValueError(
-            f"batch.inputs must hold {streams} sequences, which continue those of the batch "
-            f"before, got {size}"
-        )
+        raise ValueError(f"batch.inputs must hold {streams} sequences, which continue those of the "
+                         f"batch before, got {size}")  # fmt: skip
     shape: tuple[int, ...] = (time if spec.read is None else min(spec.read, time), size)
     if spec.loss == "squared_error":
         shape = (*shape, spec.output_size)
@@ -85,13 +83,9 @@ def check_settings(learning_rate: float, clip_norm: float | None) -> None:
 def check_state(expected: Mapping[str, Array], state: Mapping[str, Array]) -> None:
     """Raise ValueError unless ``state`` has the entries, shapes and dtypes of ``expected``."""
     if different := expected.keys() ^ state.keys():
-        raise ValueError(
-            f"state does not fit this model: differing in {sorted(different)[:4]}; load it into a "
-            "model of its own spec"
-        )
+        raise ValueError(f"state does not fit this model: differing in {sorted(different)[:4]}; "
+                         "load it into a model of its own spec")  # fmt: skip
     for name, value in expected.items():
         if state[name].shape != value.shape or state[name].dtype != value.dtype:
-            raise ValueError(
-                f"state[{name!r}] must be {value.dtype} of shape {value.shape}, got "
-                f"{state[name].dtype} of shape {state[name].shape}"
-            )
+            raise ValueError(f"state[{name!r}] must be {value.dtype} of shape {value.shape}, got "
+                             f"{state[name].dtype} of shape {state[name].shape}")  # fmt: skip

@@ -13,20 +13,16 @@ def check_array(name: str, value: Any, shape: tuple[int, ...], dtype: Any, axes:
     """``value`` if it is an array of this dtype and shape; errors name the shape's ``axes``."""
     _check_is_array(name, value)
     if value.shape != shape or value.dtype != dtype:
-        raise ValueError(
-            f"{name} must be {dtype} of shape {shape} {axes}, got {value.dtype} of shape "
-            f"{value.shape}"
-        )
+        raise ValueError(f"{name} must be {dtype} of shape {shape} {axes}, got {value.dtype} of "
+                         f"shape {value.shape}")  # fmt: skip
     return value
 
 
 def layers_of(params: Any) -> Sequence[Mapping[str, Array]]:
     """The parameters of each of the stacked layers."""
     if not isinstance(params, list | tuple) or not all(isinstance(p, Mapping) for p in params):
-        raise TypeError(
-            "params must be a mapping of arrays, or a list of mappings for stacked layers, got "
-            f"{type(params).__name__}"
-        )
+        raise TypeError("params must be a mapping of arrays, or a list of mappings for stacked "
+                        f"layers, got {type(params).__name__}")  # fmt: skip
     if not params:
         raise ValueError("params must have at least one layer, got an empty list")
     return params
@@ -37,10 +33,8 @@ def per_layer(name: str, value: Any, count: int, kinds: Any = list) -> Sequence[
     if value is None:
         return [None] * count
     if not isinstance(value, kinds) or len(value) != count:
-        raise ValueError(
-            f"{name} of stacked layers must be a list of {count}, one for each layer, got "
-            f"{type(value).__name__}"
-        )
+        raise ValueError(f"{name} of stacked layers must be a list of {count}, one for each layer, "
+                         f"got {type(value).__name__}")  # fmt: skip
     return value
 
 
@@ -68,15 +62,12 @@ def check_parameters(cell: cells.Cell, params: Mapping[str, Array]) -> None:
     _check_present(params, shapes)
     for name, value in params.items():
         if name not in shapes:
-            raise ValueError(
-                f"params has an unknown entry {name!r}: a {core} has {', '.join(shapes)}"
-            )
+            raise ValueError(f"params has an unknown entry {name!r}: a {core} has "
+                             f"{', '.join(shapes)}")  # fmt: skip
         if value.shape != shapes[name]:
-            raise ValueError(
-                f"params[{name!r}] must have shape {shapes[name]} for a {core} of "
-                f"{cell.hidden_size} units with mechanism {cell.mechanism.name!r} and inputs of "
-                f"{cell.input_size}, got {tuple(value.shape)}"
-            )
+            raise ValueError(f"params[{name!r}] must have shape {shapes[name]} for a {core} of "
+                             f"{cell.hidden_size} units with mechanism {cell.mechanism.name!r} and "
+                             f"inputs of {cell.input_size}, got {tuple(value.shape)}")  # fmt: skip
 
 
 def check_numbers(xp: Any, params: Mapping[str, Array], x: Array) -> None:
@@ -85,9 +76,8 @@ def check_numbers(xp: Any, params: Mapping[str, Array], x: Array) -> None:
         raise TypeError(f"x must be float32 or float64, got {x.dtype}")
     for name, value in params.items():
         if value.dtype != x.dtype:
-            raise TypeError(
-                f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of them"
-            )
+            raise TypeError(f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of "
+                            "them")  # fmt: skip
         if not xp.isfinite(value).all():
             raise ValueError(f"params[{name!r}] has entries that are not finite")
 
@@ -98,10 +88,8 @@ def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:
         return None
     parts = (zoneout,) if len(cell.state_names) == 1 else zoneout
     if not isinstance(parts, tuple) or len(parts) != len(cell.state_names):
-        raise ValueError(
-            "zoneout of an LSTM must be a pair, of the cell and the hidden state, got "
-            f"{type(zoneout).__name__}"
-        )
+        raise ValueError("zoneout of an LSTM must be a pair, of the cell and the hidden state, got "
+                         f"{type(zoneout).__name__}")  # fmt: skip
     return parts
 
 
@@ -133,10 +121,8 @@ def _check_present(params: Mapping[str, Array], names: Iterable[str]) -> None:
 def gate_slots(mechanism: Mechanism, size: int) -> dict[str, int]:
     """Widths of the slots of ``size`` gates outside of a cell: the minimal cell's gates."""
     if not mechanism.tied:
-        raise ValueError(
-            f"tied=False of mechanism {mechanism.name!r} is for cells: a GateUnit has no input "
-            "gate, so leave it out"
-        )
+        raise ValueError(f"tied=False of mechanism {mechanism.name!r} is for cells: a GateUnit has "
+                         "no input gate, so leave it out")  # fmt: skip
     return {name: width for name, width in mechanism.slots("minimal", size) if name != "candidate"}
 
 

@@ -19,8 +19,7 @@ import numpy as np
 
 from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import launch, support
-from gatecore.backends.cuda.engine import KernelEngine
-from gatecore.backends.cuda.steps import KernelSteps
+from gatecore.backends.cuda.steps import KernelEngine, KernelSteps
 from gatecore.cells import Cell
 
 Array = Any

@@ -15,8 +15,7 @@ import numpy as np
 
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import source, support
-from gatecore.backends.cuda.engine import KernelEngine
-from gatecore.backends.cuda.steps import GraphBuffers, Kernel
+from gatecore.backends.cuda.steps import GraphBuffers, Kernel, KernelEngine
 
 Array = Any
 
@@ -31,18 +30,15 @@ def require() -> Any:
     except ImportError as error:
         raise ImportError(f"the CuPy backend needs CuPy, which is missing: {_INSTALL}") from error
     if not cupy.cuda.is_available():
-        raise ImportError(
-            f"the CuPy backend needs an NVIDIA GPU: CuPy {cupy.__version__} is installed but finds "
-            "none (is the driver installed, and does CUDA_VISIBLE_DEVICES hide the GPU?)"
-        )
+        raise ImportError(f"the CuPy backend needs an NVIDIA GPU: CuPy {cupy.__version__} is "
+                          "installed but finds none (is the driver installed, and does "
+                          "CUDA_VISIBLE_DEVICES hide the GPU?)")  # fmt: skip
     try:
         cupy.cuda.cublas.getVersion(cupy.cuda.Device().cublas_handle)
         cupy.cuda.nvrtc.getVersion()
     except (ImportError, OSError, RuntimeError) as error:
-        raise ImportError(
-            f"the CuPy backend needs cuBLAS and NVRTC, and CuPy could not load them ({error}): "
-            f"{_INSTALL}"
-        ) from error
+        raise ImportError("the CuPy backend needs cuBLAS and NVRTC, and CuPy could not load them "
+                          f"({error}): {_INSTALL}") from error  # fmt: skip
     return cupy
 
 

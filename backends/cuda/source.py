@@ -9,10 +9,8 @@ from typing import Any
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import support
 
-FILES = (
-    "cuda/src/gate.cuh", "common/formulas.h", "cuda/src/block.cuh", "cuda/src/sequence.cuh",
-    "cuda/src/cells.cuh", "cuda/src/kernels.cu",
-)  # fmt: skip
+FILES = ("cuda/src/gate.cuh", "common/formulas.h", "cuda/src/block.cuh", "cuda/src/sequence.cuh",
+         "cuda/src/cells.cuh", "cuda/src/kernels.cu")  # fmt: skip
 OPTIONS = ("-std=c++17", "--fmad=true")  # never --use_fast_math: gates live at the ends of exp
 DIRECTIONS = ("forward", "backward")
 

@@ -11,12 +11,50 @@ from typing import Any, Protocol
 import numpy as np
 
 from gatecore.algebra import Gate
+from gatecore.backends.common.buffer_pool import BufferPool
 from gatecore.backends.common.fields import by_state, zoneout_fields
 from gatecore.backends.common.layout import Layout
-from gatecore.backends.cuda.kernel_arguments import RECORD, record_of
+from gatecore.backends.cuda import support
+from gatecore.backends.numpy.bptt import Call, Engine, Layer
 
 Array = Any
 Kernel = Callable[[Array, int], None]  # of the uploaded arguments and the step
+
+# the fields of a kernel's arguments, `Sequence` of sequence.cuh
+SIZES = ("time", "batch", "hidden", "width", "ordered_width", "downsize", "rows",
+         "state_window")  # fmt: skip
+SLOTS = ("candidate", "forget", "input", "refine", "refine_input", "output", "reset",
+         "master_forget", "master_input", "state_candidate")  # fmt: skip
+PROBABILITIES = ("zoneout_cell", "zoneout_hidden")
+FIELDS = (*SIZES, *SLOTS, "logits", "ordered", "saved_hidden", "saved_cell", "resets",
+          "zoneout_mask_cell", "zoneout_mask_hidden", *PROBABILITIES, "bias_n", "output_hidden",
+          "output_cell", "state", "recurrent", "d_output_hidden", "d_output_cell", "d_logits",
+          "d_hidden", "d_cell", "d_recurrent", "d_state", "d_main")  # fmt: skip
+RECORD = np.dtype([(n, np.float64 if n in PROBABILITIES else np.int64) for n in FIELDS])
+
+
+def record_of(layout: Layout, steps: tuple[int, int], pointer: Any, **fields: Any) -> np.ndarray:
+    """The arguments (1,) for a sequence of (time, batch) steps: arrays by their ``pointer``.
+
+    ``fields`` are arrays and probabilities by name; others are null and 0. ValueError if an array
+    is not contiguous.
+    """
+    downsize = layout.mechanism.downsize if layout.mechanism.auxiliary == "master" else 1
+    sizes = (*steps, layout.hidden_size, layout.width, layout.ordered_width, downsize,
+             len(layout.state_rows), layout.state_window.start)  # fmt: skip
+    record = np.zeros(1, RECORD)
+    for name, size in zip(SIZES, sizes, strict=True):
+        record[name] = size
+    for slot in SLOTS:
+        record[slot] = layout.columns[slot].start if slot in layout.columns else -1
+    for name, value in fields.items():
+        if name in PROBABILITIES:
+            record[name] = value
+        elif value is not None:
+            if not value.flags.c_contiguous:
+                raise ValueError(f"{name} must be contiguous, got strides {value.strides}")
+            record[name] = pointer(value)
+    return record
 
 
 class Launcher(Protocol):
@@ -140,3 +178,30 @@ class KernelSteps:
 
     def _contiguous(self, value: Any) -> Any:
         return self.xp.ascontiguousarray(value) if getattr(value, "ndim", 0) else value
+
+
+class FusedLayer(Layer):
+    """One layer over one sequence, a time step being one product and one kernel."""
+
+    name = "fused"
+
+    @staticmethod
+    def unsupported(call: Call, /) -> str | None:
+        engine: Any = call.engine  # a KernelEngine
+        return engine.device_unsupported or support.unsupported(call.cell, call.steps, call.dtype)
+
+    def _steps(self, acquire: Any) -> KernelSteps:
+        return KernelSteps(self.engine, self.layout, self.logits, acquire, self.call.zoneout)
+
+
+class KernelEngine(Engine):
+    """The arrays and implementations of a GPU: the fused kernels, and array operations.
+
+    ``device_unsupported`` is the reason why the kernels cannot run on this device at all, or None.
+    """
+
+    def __init__(self, launcher: Launcher, device_unsupported: str | None = None) -> None:
+        super().__init__(launcher.xp, (FusedLayer, Layer))
+        self.launcher, self.device_unsupported = launcher, device_unsupported
+        # CuPy's pool keeps freed memory in the order of each stream; BufferPool knows no streams
+        self.pool = BufferPool(launcher.xp, capacity=0)

@@ -45,9 +45,8 @@ def checked(
     wide, steps = widened(x.dtype), x.shape[:2]
     for name, value in params.items():
         if value.dtype != x.dtype and (name.startswith("weight") or value.dtype != wide):
-            raise TypeError(
-                f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of them"
-            )
+            raise TypeError(f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of "
+                            "them")  # fmt: skip
         finite = _finite(value)
         if not (isinstance(finite, jax.core.Tracer) or finite):
             raise ValueError(f"params[{name!r}] has entries that are not finite")

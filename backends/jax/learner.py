@@ -27,24 +27,14 @@ class Learner(common.LearnerBase):
     float32 throughout, unless JAX's ``jax_default_matmul_precision`` says otherwise. ValueError or
     TypeError for a setting out of its range, and for a model or an ``impl`` that is not supported.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-    seed : int
-        At least 0.
-    betas, eps : (float, float), float
-        Adam's: decay rates in [0, 1), by default (0.9, 0.999); above 0, by default 1e-8.
-    dtype : {"float32", "float64"}
-        The latter needs JAX's ``jax_enable_x64``.
-    impl : {"auto", "native", "reference"}
-        The implementation of the layers, as :func:`lstm` takes it; :meth:`gates` uses the scan.
+    Keywords are ``seed``, at least 0; Adam's ``betas`` in [0, 1), by default (0.9, 0.999), and
+    ``eps`` above 0, by default 1e-8; ``dtype``, "float32" or "float64", which needs JAX's
+    ``jax_enable_x64``; and ``impl``, "auto", "native" or "reference", the implementation of the
+    layers, as :func:`lstm` takes it; :meth:`gates` uses the scan.
 
-    Examples
-    --------
     >>> from gatecore import Batch, ModelSpec
-    >>> learner = Learner(
-    ...     ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8), seed=0
-    ... )
+    >>> spec = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8)
+    >>> learner = Learner(spec, seed=0)
     >>> tokens = np.array([[0, 1], [2, 3], [1, 0]])
     >>> metrics = learner.step(Batch(tokens, tokens), learning_rate=1e-3)
     >>> sorted(metrics)
@@ -56,10 +46,8 @@ class Learner(common.LearnerBase):
         self.adam = optax.scale_by_adam(*self.betas, self.eps)
         self.dtype = jnp.dtype(self.dtype)
         if self.dtype.itemsize == 8 and not _CONFIG.jax_enable_x64:
-            raise ValueError(
-                'dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
-                "JAX_ENABLE_X64=1 in the environment"
-            )
+            raise ValueError('dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
+                             "JAX_ENABLE_X64=1 in the environment")  # fmt: skip
         sequence.implementation(self.dtype, impl=self.impl)  # raises if it is unsupported
         self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in initial.items()}
         self._moments = self.adam.init(self.parameters)

@@ -33,8 +33,7 @@ class RecurrentCell(nnx.RNNCellBase):
 
     Parameters
     ----------
-    in_features, hidden_features : int
-    mechanism : str or Mechanism
+    in_features, hidden_features, mechanism
     gate_fn, activation_fn : functions
         Only the sigmoid and tanh: another function has no complement for a gate to carry.
     kernel_init, recurrent_kernel_init : initializers, optional
@@ -51,26 +50,16 @@ class RecurrentCell(nnx.RNNCellBase):
     core: str
 
     def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        mechanism: str | Mechanism = "UR",
-        gate_fn: Callable[..., Any] = nnx.sigmoid,
-        activation_fn: Callable[..., Any] = nnx.tanh,
-        kernel_init: Initializer | None = None,
-        recurrent_kernel_init: Initializer | None = None,
-        bias_init: Initializer | None = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        self, in_features: int, hidden_features: int, *, mechanism: str | Mechanism = "UR",
+        gate_fn: Callable[..., Any] = nnx.sigmoid, activation_fn: Callable[..., Any] = nnx.tanh,
+        kernel_init: Initializer | None = None, recurrent_kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None, dtype: Any = None, param_dtype: Any = jnp.float32,
         carry_init: Initializer | None = None,
-        promote_dtype: Callable[..., Any] = nnx.nn.dtypes.promote_dtype,
-        keep_rngs: bool = False,
-        rngs: nnx.Rngs,
-        kernel_metadata: Mapping[str, Any] = _NO_METADATA,
+        promote_dtype: Callable[..., Any] = nnx.nn.dtypes.promote_dtype, keep_rngs: bool = False,
+        rngs: nnx.Rngs, kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         recurrent_kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
-    ) -> None:
+    ) -> None:  # fmt: skip
         _check_functions(gate_fn, activation_fn)
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"rngs must be an nnx.Rngs, got {type(rngs).__name__}: nnx.Rngs(seed)")
@@ -108,10 +97,8 @@ class RecurrentCell(nnx.RNNCellBase):
         cell, params = self._cell, self.params
         inputs = as_array("inputs", inputs)
         if inputs.shape[-1:] != (cell.input_size,) or jnp.iscomplexobj(inputs):
-            raise ValueError(
-                f"inputs must be real of shape (..., {cell.input_size}), got {inputs.dtype} of "
-                f"shape {inputs.shape}"
-            )
+            raise ValueError(f"inputs must be real of shape (..., {cell.input_size}), got "
+                             f"{inputs.dtype} of shape {inputs.shape}")  # fmt: skip
         shape = (*inputs.shape[:-1], cell.hidden_size)
         parts = [as_array("carry", part) for part in cell.parts(carry, "carry")]
         if any(part.shape != shape or jnp.iscomplexobj(part) for part in parts):
@@ -125,11 +112,9 @@ class RecurrentCell(nnx.RNNCellBase):
         return cell.state(new[::-1]), new[0].astype(x.dtype)
 
     def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        self, input_shape: tuple[int, ...], rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """The initial carry: zeros, or drawn by ``carry_init``; each part (..., hidden).
 
         It is float32 at least. ValueError if ``carry_init`` is used without ``rngs`` here and
@@ -143,10 +128,9 @@ class RecurrentCell(nnx.RNNCellBase):
         stream = self.rngs if rngs is None else rngs
         stream = stream.carry if isinstance(stream, nnx.Rngs) else stream
         if stream is None:
-            raise ValueError(
-                "rngs must be given to draw the carry with carry_init: pass rngs=nnx.Rngs(seed), "
-                "or make the cell with keep_rngs=True"
-            )
+            raise ValueError("rngs must be given to draw the carry with carry_init: pass "
+                             "rngs=nnx.Rngs(seed), or make the cell with "
+                             "keep_rngs=True")  # fmt: skip
         return self._cell.state([carry_init(stream(), shape, dtype) for _ in names])
 
     num_feature_axes = 1  # of the inputs, the axes that are not batch axes
@@ -228,10 +212,9 @@ class GateUnit(nnx.Module):
         """The effective gates (..., size) of logits (..., features)."""
         if logits.shape[-1] != self.features:
             slots = ", ".join(f"{name} {width}" for name, width in self.slots)
-            raise ValueError(
-                f"logits must have {self.features} entries along the last axis ({slots}), got "
-                f"{logits.shape[-1]}: project to `features` of them"
-            )
+            raise ValueError(f"logits must have {self.features} entries along the last axis "
+                             f"({slots}), got {logits.shape[-1]}: project to `features` of "
+                             "them")  # fmt: skip
         wide = widened(logits.dtype)
         bias = self.bias[...].astype(wide).reshape((1,) * (logits.ndim - 1) + (-1,))
         return self.mechanism.gates(scan.split(self.slots, logits.astype(wide) + bias))[0]
@@ -243,10 +226,9 @@ def _check_functions(gate_fn: Any, activation_fn: Any) -> None:
         ("activation_fn", activation_fn, _TANHS),
     ):
         if function not in supported:
-            raise ValueError(
-                f"{name} must stay {supported[0].__name__}, got {function!r}: the gates are the "
-                "mechanism's, and carry their complement; choose another mechanism instead"
-            )
+            raise ValueError(f"{name} must stay {supported[0].__name__}, got {function!r}: the "
+                             "gates are the mechanism's, and carry their complement; choose "
+                             "another mechanism instead")  # fmt: skip
 
 
 def _weight(

@@ -18,36 +18,20 @@ _mechanism = mechanism  # an argument's name hides the function
 
 
 def minimal_parallel(
-    params: Mapping[str, Array],
-    x: Array,
-    state: Array | None = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-) -> tuple[Array, Array]:
+    params: Mapping[str, Array], x: Array, state: Array | None = None,
+    mechanism: str | Mechanism = "UR", *, resets: Array | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """Apply the minimal cell without recurrent weights, in O(log time) steps (Section 2.1).
 
     A step is then h' = g·h + ḡ·u with g and u known beforehand, and two steps compose to one of the
     same form: the gates by ``both``, with their complements. For accelerators; on a few cores
     :func:`minimal` is faster. ValueError for other parameters, or shapes that do not fit.
 
-    Parameters
-    ----------
-    params : mapping of arrays
-        ``weight_ih`` (rows, input), ``bias`` (rows,); no ``weight_hh``.
-    x : array (time, batch, input), floating
-    state : h (batch, hidden), optional
-    mechanism : str or Mechanism
-    resets : bool array (time, batch), optional
-        Where true, the state is zeroed before that step.
+    ``params`` are ``weight_ih`` (rows, input) and ``bias`` (rows,), without ``weight_hh``. x is
+    (time, batch, input), floating, and ``state`` h (batch, hidden), zeroed before the steps at
+    which bool ``resets`` (time, batch) is true. Returned are the outputs (time, batch, hidden), of
+    the type of x, and the last h, float32 at least.
 
-    Returns
-    -------
-    output : array (time, batch, hidden), of the type of x
-    state : h (batch, hidden), float32 at least
-
-    Examples
-    --------
     >>> import jax
     >>> from gatecore.backends.jax import init
     >>> params = init(jax.random.key(0), 3, 8, core="minimal")
@@ -83,16 +67,13 @@ def _compose(first: tuple[Gate, Array, Array], then: tuple[Gate, Array, Array]) 
 
 def _cell(params: Mapping[str, Array], x: Array, mechanism: Any) -> Minimal:
     if set(params) != {"weight_ih", "bias"}:
-        raise ValueError(
-            f"params must hold weight_ih and bias alone, got {sorted(params)}: with recurrent "
-            "weights use minimal"
-        )
+        raise ValueError(f"params must hold weight_ih and bias alone, got {sorted(params)}: with "
+                         "recurrent weights use minimal")  # fmt: skip
     mechanism, rows = _mechanism(mechanism), params["bias"].shape[0]
     some = Minimal(1, 4 * mechanism.downsize, mechanism)  # rows are in proportion to hidden units
     cell = Minimal(x.shape[-1], rows * some.hidden_size // some.rows, mechanism)
     if params["weight_ih"].shape != (cell.rows, x.shape[-1]) or rows != cell.rows or x.ndim != 3:
-        raise ValueError(
-            f"x (time, batch, input) and params do not fit: x has shape {x.shape}, weight_ih "
-            f"{params['weight_ih'].shape}, bias {params['bias'].shape}"
-        )
+        raise ValueError(f"x (time, batch, input) and params do not fit: x has shape {x.shape}, "
+                         f"weight_ih {params['weight_ih'].shape}, bias "
+                         f"{params['bias'].shape}")  # fmt: skip
     return cell

@@ -14,14 +14,9 @@ Array = jax.Array
 
 
 def init(
-    key: Array,
-    input_size: int,
-    hidden_size: int,
-    mechanism: str | Mechanism = "UR",
-    *,
-    core: str = "lstm",
-    dtype: Any = jnp.float32,
-) -> dict[str, Array]:
+    key: Array, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR", *,
+    core: str = "lstm", dtype: Any = jnp.float32,
+) -> dict[str, Array]:  # fmt: skip
     """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
 
     A dict of ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for a

@@ -22,17 +22,10 @@ IMPLEMENTATIONS = (NATIVE, REFERENCE)  # in order of preference
 
 
 def lstm(
-    params: Params,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    return_cells: bool = False,
-    autodiff: bool = False,
-    impl: str = "auto",
-) -> tuple[Any, Any]:
+    params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    resets: Array | None = None, zoneout: Any = None, return_cells: bool = False,
+    autodiff: bool = False, impl: str = "auto",
+) -> tuple[Any, Any]:  # fmt: skip
     """Apply an LSTM with any gate mechanism to a whole sequence (equations 2-7, 9-15).
 
     Pure, for use under ``jit``, ``grad``, ``vmap``, ``scan``. Gates and state are float32 at least,
@@ -91,16 +84,9 @@ def lstm(
 
 
 def gru(
-    params: Params,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    autodiff: bool = False,
-    impl: str = "auto",
-) -> tuple[Array, Any]:
+    params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    resets: Array | None = None, zoneout: Any = None, autodiff: bool = False, impl: str = "auto",
+) -> tuple[Array, Any]:  # fmt: skip
     """Apply a GRU with any gate mechanism to a whole sequence (Cho et al. 2014).
 
     n = tanh(Wx + b + q∘(Uh + b_n)) and h' = g·h + (1 − g)·n, where g ≥ ½ as h + (1 − g)(n − h): the
@@ -120,16 +106,9 @@ def gru(
 
 
 def minimal(
-    params: Params,
-    x: Array,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: Array | None = None,
-    zoneout: Any = None,
-    autodiff: bool = False,
-    impl: str = "auto",
-) -> tuple[Array, Any]:
+    params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    resets: Array | None = None, zoneout: Any = None, autodiff: bool = False, impl: str = "auto",
+) -> tuple[Array, Any]:  # fmt: skip
     """Apply the minimal gated cell with any gate mechanism to a whole sequence (footnote 4; JANET).
 
     With u = tanh(Wx + Uh + b) and the mechanism's forget gate g, h' = g·h + (1 − g)·u, where g ≥ ½
@@ -165,12 +144,9 @@ def layer_vjp(
 
 
 def implementation(
-    dtype: Any,
-    *,
-    sizes: tuple[int, int, int, int] | None = None,
-    autodiff: bool = False,
+    dtype: Any, *, sizes: tuple[int, int, int, int] | None = None, autodiff: bool = False,
     impl: str = "auto",
-) -> str:
+) -> str:  # fmt: skip
     """Name of the implementation that runs a sequence: "native" or "reference".
 
     ``dtype`` is that of x and the weights; ``autodiff`` and ``impl`` are as for :func:`lstm`. Where

@@ -50,19 +50,13 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "rmc": _Kind(
-        {"slots": 4, "heads": 4, "gate_style": "unit", "blocks": 1},
-        lambda d, m: (m.slots, d if m.gate_style == "unit" else 1),
-        lambda d, m: m.slots * d,
-        divisor="heads",
-    ),
+    "rmc": _Kind({"slots": 4, "heads": 4, "gate_style": "unit", "blocks": 1},
+                 lambda d, m: (m.slots, d if m.gate_style == "unit" else 1),
+                 lambda d, m: m.slots * d, divisor="heads"),
     "dnc": _Kind({"slots": 16, "width": 16, "heads": 4}, lambda d, m: (1, d), lambda d, m: d),
-    "rma": _Kind(
-        {"slots": 1000, "width": 200, "heads": 3},
-        lambda d, m: (RMA_LAYERS, d),
-        lambda d, m: m.width * (1 + m.heads) + RMA_LAYERS * d,
-    ),
-}
+    "rma": _Kind({"slots": 1000, "width": 200, "heads": 3}, lambda d, m: (RMA_LAYERS, d),
+                 lambda d, m: m.width * (1 + m.heads) + RMA_LAYERS * d),
+}  # fmt: skip
 MEMORY_CORES = tuple(_KINDS)
 
 
@@ -113,9 +107,8 @@ class Core:
                 raise ValueError(f"memory_{name}={value!r} is none of core={self.core!r}")
         sizes = kind.defaults | sizes
         if kind.divisor and self.hidden_size % (parts := sizes[kind.divisor]):
-            raise ValueError(
-                f"hidden_size={self.hidden_size} is not divisible by memory_{kind.divisor}={parts}"
-            )
+            raise ValueError(f"hidden_size={self.hidden_size} is not divisible by "
+                             f"memory_{kind.divisor}={parts}")  # fmt: skip
         return Memory(**sizes)
 
     @property

@@ -91,9 +91,8 @@ class Loss:
         for end in self.adaptive:
             _checks.integer("adaptive", end)
         if self.loss != "cross_entropy":
-            raise ValueError(
-                f"adaptive is an output and a loss of its own: loss={self.loss!r} cannot be too"
-            )
+            raise ValueError(f"adaptive is an output and a loss of its own: loss={self.loss!r} "
+                             "cannot be too")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,16 +197,13 @@ class ModelSpec(Loss, Head, Core, Input):
 
     def _check_adaptive(self, ends: tuple[int, ...]) -> None:
         if not ends or list(ends) != sorted(set(ends)) or ends[-1] >= self.output_size:
-            raise ValueError(
-                f"adaptive must be ascending sizes below output_size={self.output_size}, got {ends}"
-            )
+            raise ValueError("adaptive must be ascending sizes below "
+                             f"output_size={self.output_size}, got {ends}")  # fmt: skip
         if self.tied:
             raise ValueError("adaptive is an output and a loss of its own: tied cannot be too")
         if self.last_width // 4 ** len(ends) < 1:
-            raise ValueError(
-                f"adaptive={ends} needs {4 ** len(ends)} units or more before it, got "
-                f"{self.last_width}"
-            )
+            raise ValueError(f"adaptive={ends} needs {4 ** len(ends)} units or more before it, got "
+                             f"{self.last_width}")  # fmt: skip
 
     @property
     def last_width(self) -> int:

@@ -58,10 +58,8 @@ def memory_errors(config: Config) -> Iterator[None]:
     sizes |= config.task.model_dump()
     listed = ", ".join(f"{name}={value}" for name, value in sizes.items())
     if (least := needed(config)) > (most := memory_of_machine()):
-        raise RunError(
-            f"not enough memory: {least / 2**30:,.1f} GiB or more, and this machine has "
-            f"{most / 2**30:,.1f}; choose smaller sizes than {listed}"
-        )
+        raise RunError(f"not enough memory: {least / 2**30:,.1f} GiB or more, and this machine has "
+                       f"{most / 2**30:,.1f}; choose smaller sizes than {listed}")  # fmt: skip
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -61,13 +61,7 @@ def commit(file: Path) -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    command = [
-        "git",
-        "-c",
-        "core.fsmonitor=false",
-        "-C",
-        str(folder),
-    ]  # run no repository's program
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder)]  # run no program of its own
     try:
         done = subprocess.run([*command, *words], capture_output=True, check=True, text=True)
     except (OSError, subprocess.CalledProcessError):

@@ -9,7 +9,7 @@ import types
 
 import numpy as np
 
-from gatecore.backends.cuda import kernel_arguments, source, support
+from gatecore.backends.cuda import source, steps, support
 from tests.cuda.host import address
 
 
@@ -120,7 +120,7 @@ class StandIn:
         def kernel(grid, block, arguments, shared_mem):
             where, t = arguments
             assert where.dtype == np.uint8
-            assert where.nbytes == kernel_arguments.RECORD.itemsize
+            assert where.nbytes == steps.RECORD.itemsize
             assert isinstance(t, np.int64)
             assert block[0] <= support.MAX_THREADS
             assert shared_mem == 2 * block[0] * (8 if scalar == "double" else 4)

@@ -7,7 +7,7 @@ import pytest
 
 import gatecore
 from gatecore import vjp
-from gatecore.backends.cuda import kernel_arguments, source
+from gatecore.backends.cuda import source, steps
 from tests.cuda.host import SOURCES, address
 from tests.support import ULP, relative_error
 
@@ -98,11 +98,13 @@ def test_a_block_scan_repeats_bit_for_bit(host_library, rng):
 def test_the_kernel_arguments_have_the_fields_of_the_header(host_library):
     text = (SOURCES / "sequence.cuh").read_text(encoding="utf-8")
     body = text[text.index("struct Sequence {") : text.rindex("};")]
-    declared = re.findall(r"^\s+(?:const )?(long long|double|T\*) (\w+);", body, re.MULTILINE)
-    assert tuple(name for _, name in declared) == kernel_arguments.FIELDS
+    declared = re.findall(
+        r"^\s+(?:const )?(long long|double|T\*|bool\*) (\w+);", body, re.MULTILINE
+    )
+    assert tuple(name for _, name in declared) == steps.FIELDS
     doubles = {name for kind, name in declared if kind == "double"}
-    assert doubles == set(kernel_arguments.PROBABILITIES)
-    assert host_library.arguments_bytes() == kernel_arguments.RECORD.itemsize
+    assert doubles == set(steps.PROBABILITIES)
+    assert host_library.arguments_bytes() == steps.RECORD.itemsize
 
 
 def test_every_argument_is_commented():

@@ -6,8 +6,7 @@ import pytest
 import gatecore
 from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import interop, launch, source, support
-from gatecore.backends.cuda.engine import FusedLayer, KernelEngine
-from gatecore.backends.cuda.kernel_arguments import record_of
+from gatecore.backends.cuda.steps import FusedLayer, KernelEngine, record_of
 from gatecore.backends.numpy import bptt
 from tests.cuda.host import HostLauncher
 from tests.cuda.standin import Pointed, StandIn, Stream

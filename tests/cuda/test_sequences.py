@@ -11,7 +11,7 @@ import pytest
 import gatecore
 from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import support
-from gatecore.backends.cuda.engine import KernelEngine
+from gatecore.backends.cuda.steps import KernelEngine
 from gatecore.backends.numpy import Learner, bptt
 from gatecore.backends.numpy.learner import ExplicitLearner
 from tests import sequences

@@ -1,6 +1,6 @@
 // The kernels' arguments. They lie in device memory and are uploaded for each call, so that one
-// recorded graph serves any arrays of equal shapes. backends/cuda/kernel_arguments.py has the same
-// fields in the same order, 8 bytes each.
+// recorded graph serves any arrays of equal shapes. backends/cuda/steps.py has the same fields in
+// the same order, 8 bytes each.
 #pragma once
 
 namespace gatecore {

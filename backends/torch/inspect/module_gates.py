@@ -24,6 +24,8 @@ from gatecore.cells import CELLS, Cell
 # the name's suffix, gates (..., hidden), and which of (...) are within their sequence, None for all
 Gates = Iterator[tuple[str, Gate, Tensor | None]]
 Source = Callable[[Any, Any, Any, Any], Gates]  # of a module, its arguments and its output
+Layout = Dense | Packed
+Parts = tuple[Tensor, ...]  # of a state
 
 _LAYERS = {nn.LSTM: "lstm", nn.GRU: "gru"}
 _CELLS = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}
@@ -93,9 +95,7 @@ def _directions(
         yield name, gates, None if lengths is None else lengths.valid()
 
 
-def _run_layer(
-    module: Any, layer: int, layout: Dense | Packed, x: Tensor, starts: tuple[Tensor, ...]
-) -> Tensor:
+def _run_layer(module: Any, layer: int, layout: Layout, x: Tensor, starts: Parts) -> Tensor:
     """The hidden states (time, batch, directions · width) of one layer of torch's, by torch."""
     count = 2 if module.bidirectional else 1
     numbers = range(layer * count, (layer + 1) * count)
@@ -113,9 +113,7 @@ def _run_layer(
     return layout.time_first(PackedSequence(hidden, layout.batch_sizes))
 
 
-def _initial_states(
-    module: Any, layout: Dense | Packed, x: Tensor, state: Any
-) -> tuple[Tensor, ...]:
+def _initial_states(module: Any, layout: Layout, x: Tensor, state: Any) -> Parts:
     cell = _standard(module, module.input_size)
     if state is not None:
         return tuple(part.to(x.dtype) for part in layout.states(cell.parts(state)))

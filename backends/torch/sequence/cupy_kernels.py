@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.cuda import interop
-from gatecore.backends.cuda.engine import FusedLayer
+from gatecore.backends.cuda.steps import FusedLayer
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.implementation import DTYPES
 from gatecore.backends.torch.sequence.numpy_bptt import ArrayAdapter, NumpyBptt

@@ -107,17 +107,9 @@ def _sum(script: _Script, left: Term, right: Term) -> Term:
     return apply(left[0], right[0]), f"({left[1]}{sign}{right[1]})"
 
 
-def _pair(script: _Script) -> Term:
-    return _sum(script, *script.operands(2))
-
-
 def _small_product(script: _Script) -> Term:
     ((a, text),), b = script.operands(1), script.small()
     return a * b, f"({text}*{b})" if script.coin() else f"({b}*{text})"
-
-
-def _same(script: _Script) -> Term:
-    return script.operands(1)[0]
 
 
 def _variable(script: _Script) -> Term:
@@ -148,7 +140,8 @@ GRAMMARS = {
     ),
     "zaremba": Grammar(
         symbols="0123456789+-*=()<>:;#@ abcdefghijlnoprstx", answers="0123456789-.",
-        categories={"program": (_pair, _small_product, _same, _variable, _loop, _if)},
+        categories={"program": (lambda script: _sum(script, *script.operands(2)), _small_product,
+                                lambda script: script.operands(1)[0], _variable, _loop, _if)},
         program=_zaremba, forced=True,
         # an operation multiplies its largest operand by at most 4·length + 1; sign and end mark
         longest=lambda length, nesting: len(str(10**length * (4 * length + 1) ** nesting)) + 2,

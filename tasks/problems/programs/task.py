@@ -72,11 +72,9 @@ class Programs(GeneratedTask):
 
     grammar: Literal["santoro", "zaremba"] = Field("santoro", description="of the programs")
     category: Literal["addition", "control", "program"] = Field(
-        "program", description="operations of the programs"
-    )
+        "program", description="operations of the programs")  # fmt: skip
     curriculum: Literal["baseline", "naive", "mix", "combined"] = Field(
-        "mix", description="difficulty of training programs"
-    )
+        "mix", description="difficulty of training programs")  # fmt: skip
     length: int = Field(9, ge=1, le=12, description="digits of a literal")
     nesting: int = Field(4, ge=1, le=10, description="operations of a program")
     level_steps: Count = Field(5000, description="training steps at each level of naive and "
