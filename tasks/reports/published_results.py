@@ -12,6 +12,7 @@ _ROWS = {  # validation accuracy in % by data and core
     ("sCIFAR", "lstm"): "63.24** 65.60 67.78 67.63 71.85* 67.73* 70.41 67.29* 71.05",
     ("sCIFAR", "gru"): "71.30* 64.61 69.81** 70.10 70.74* 70.20* 71.40** 69.17* 71.04",
 }
+_DATA = {("MNIST", False): "sMNIST", ("MNIST", True): "pMNIST", ("CIFAR-10", False): "sCIFAR"}
 TABLE2 = {key: dict(zip(_ORDER, row.split(), strict=True)) for key, row in _ROWS.items()}
 TABLE3 = {  # test accuracy in % by data
     "standard": {"sMNIST": "98.9", "pMNIST": "95.11", "sCIFAR": "63.01"},
@@ -31,8 +32,6 @@ class Reference:
     """A column of the paper's values."""
 
     source: str  # table, data set and kind of score
-    same: bool  # whether the runs have the paper's task; else `note` says how theirs differs
-    note: str
     values: Mapping[str, str]  # as printed, by the mechanism's name
 
     def value(self, mechanism: Mechanism) -> str | None:
@@ -49,7 +48,7 @@ class Reference:
 
 
 def reference(config: Config) -> Reference | None:
-    """The paper's values for this data, core and kind of score, or None if it has none."""
+    """The paper's values for this data, core and kind of score; None for data of another kind."""
     task = config.task.name
     if task == "language" and config.core == "lstm":
         return _language(config)
@@ -58,11 +57,9 @@ def reference(config: Config) -> Reference | None:
 
 
 def _pixels(config: Config) -> Reference | None:
-    data = getattr(config.task, "data", "digits")
-    permuted = bool(getattr(config.task, "permute", False))
-    if data == "cifar10" and permuted:
+    data = getattr(config.task, "known", None), getattr(config.task, "permute", None)
+    if (name := _DATA.get(data)) is None:
         return None
-    name = "sCIFAR" if data == "cifar10" else "pMNIST" if permuted else "sMNIST"
     table = "Table 3, test"
     if any(config.zoneout):
         row = "UR, zoneout" if config.core == "lstm" else "UR, GRU, zoneout"
@@ -73,14 +70,12 @@ def _pixels(config: Config) -> Reference | None:
         values = {mechanism: TABLE3[mechanism][name] for mechanism in ("standard", "UR")}
     else:
         return None
-    same = data in ("mnist", "cifar10")
-    note = "" if same else f"{name} has other images (28 × 28, sequences of 784): no comparison"
-    return Reference(f"{table} accuracy on {name}, %", same, note, values)
+    return Reference(f"{table} accuracy on {name}, %", values)
 
 
-def _language(config: Config) -> Reference:
-    words = getattr(config.task, "level", "word") == "word"
-    same = words and getattr(config.task, "data", "") == "wikitext103"
-    note = "" if same else "WikiText-103 by words is another text: no comparison"
+def _language(config: Config) -> Reference | None:
+    task = config.task
+    if (getattr(task, "data", ""), getattr(task, "level", "")) != ("wikitext103", "word"):
+        return None
     values = {name: test for name, (_, test) in PERPLEXITIES.items()}
-    return Reference("Table 6a, test perplexity on WikiText-103", same, note, values)
+    return Reference("Table 6a, test perplexity on WikiText-103", values)

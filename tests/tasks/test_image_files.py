@@ -12,6 +12,7 @@ import pytest
 from gatecore.tasks import Config
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.pixels import image_files
 from gatecore.tasks.problems.pixels.image_files import cifar10, mnist, read_idx
 from gatecore.tasks.problems.pixels.task import Pixels, bit_reversal
 
@@ -408,6 +409,35 @@ def test_zoneout_depends_on_the_core():
     assert (config.zoneout, config.dropout) == ((0.0, 0.1), 0.5)
     assert Config.of("pixels", "UR", "table3-zoneout").zoneout == (0.5, 0.05)
     assert Config.of("pixels", "UR", "table3").zoneout == (0.0, 0.0)
+
+
+def test_data_are_known_by_the_digest_of_their_files(tmp_path, rng, monkeypatch):
+    for folder, suffix in (("plain", ""), ("zipped", ".gz")):
+        (tmp_path / folder).mkdir()
+        write_mnist(tmp_path / folder, np.random.default_rng(0), suffix=suffix,
+                    pack=gzip.compress if suffix else bytes)  # fmt: skip
+    one, two = (Pixels(data="mnist", path=str(tmp_path / name)) for name in ("plain", "zipped"))
+    assert one.content == two.content != ""
+    assert one.title == "Images of plain, pixel by pixel"
+    monkeypatch.setitem(image_files.KNOWN, one.content, "MNIST")
+    assert one.title == two.title == "MNIST, pixel by pixel"
+    assert Pixels(permute=True).title == "Digits, pixel by pixel, bit-reversed"
+    unread = Pixels(data="mnist", path=str(tmp_path / "none"))
+    assert (unread.content, unread.known) == ("", None)
+
+
+def test_a_run_is_not_continued_with_other_files(tmp_path, rng):
+    write_mnist(tmp_path, rng)
+    task = Pixels(data="mnist", path=str(tmp_path), content="0" * 32)
+    assert task.content == "0" * 32  # as a run recorded it
+    with pytest.raises(DataError, match=f"files of the digest .* expected {'0' * 32}"):
+        task.images(Stream.TEST)
+
+
+def test_fashion_mnist_is_titled_so():
+    content = {name: key for key, name in image_files.KNOWN.items()}["Fashion-MNIST"]
+    config = Config.of("pixels", data="mnist", path="mnist", content=content)
+    assert config.task.title == "Fashion-MNIST, pixel by pixel"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from scipy import stats
 from gatecore import mechanism
 from gatecore.analysis import figures
 from gatecore.tasks import Config
+from gatecore.tasks.problems.language.task import Language
+from gatecore.tasks.problems.pixels.image_files import KNOWN
 from gatecore.tasks.reports import paired_statistics, published_results
 from gatecore.tasks.reports.aggregate import Group, Variant
 from gatecore.tasks.reports.summary import summarize
@@ -158,20 +160,41 @@ def test_diverged_seeds_are_counted_and_left_out():
 # ---- the paper's numbers ---------------------------------------------------------------------
 
 
+MNIST, FASHION, CIFAR = (
+    {name: key for key, name in KNOWN.items()}[name]
+    for name in ("MNIST", "Fashion-MNIST", "CIFAR-10")
+)
+
+
+def paper(content, data="mnist", **settings):
+    config = Config.of("pixels", data=data, path="of another machine", content=content, **settings)
+    return published_results.reference(config)
+
+
 def test_the_paper_has_values_for_its_own_gates_only():
-    column = published_results.reference(Config.of("pixels", permute=True))
-    assert not column.same
-    assert "28 × 28" in column.note
+    column = paper(MNIST, permute=True)
     assert column.value(mechanism("standard")) == "94.77**"
     assert column.value(mechanism("UM", downsize=16)) == "95.50"
     assert column.value(mechanism("UR", refine_bias="neutral")) is None
     assert column.value(mechanism("CR")) is None
-    words = published_results.reference(Config.of("language", "C"))
+    words = published_results._language(Config.of("language", "C").model_copy(
+        update={"task": Language().model_copy(update={"data": "wikitext103"})}))  # fmt: skip
     assert [words.value(mechanism("C", t_max=t)) for t in ("hidden", 8, 11.0, 9, None)] == [
         "36.4", "36.1", "35.8", None, None,
     ]  # fmt: skip
     assert published_results.reference(Config.of("copying")) is None
-    assert published_results.reference(Config.of("pixels", core="minimal")) is None
+    assert paper(MNIST, core="minimal") is None
+
+
+def test_the_paper_has_values_for_its_own_data_only():
+    """Data are known by the digest of their files: Fashion-MNIST has MNIST's names and format."""
+    assert "sMNIST" in paper(MNIST).source
+    assert "Table 2, best validation accuracy on sCIFAR" in paper(CIFAR, "cifar10").source
+    assert paper(FASHION) is None
+    assert paper("0" * 32) is None
+    assert paper(CIFAR, "cifar10", permute=True) is None
+    assert published_results.reference(Config.of("pixels", permute=True)) is None  # the digits
+    assert published_results.reference(Config.of("language", "C")) is None  # Python's help
 
 
 # ---- bands -----------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 import contextlib
 import gzip
+import hashlib
 import itertools
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,6 +34,41 @@ _FUNCTIONS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._rec
               "numpy.dtype", "numpy.ndarray")  # fmt: skip
 _BYTES = object()  # the dtype of a pickled array
 _SUBFOLDERS = ("", "MNIST/raw", "raw", "cifar-10-batches-bin", "cifar-10-batches-py")
+_NAMES = {  # of the files in either version, by their format
+    "mnist": [[f"{part}-{name}{mark}{kind}-ubyte" for mark in "-."] for part in ("train", "t10k")
+              for name, kind in (("images", "idx3"), ("labels", "idx1"))],
+    "cifar10": [[f"{name}.bin", name]
+                for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")],
+}  # fmt: skip
+_MD5 = {  # of those files, uncompressed; of CIFAR-10 in the Python version
+    "MNIST": "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624 "
+             "2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637",
+    "Fashion-MNIST": "f4a8712d7a061bf5bd6d2ca38dc4d50a 9018921c3c673c538a1fc5bad174d6f9 "
+                     "8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965",
+    "CIFAR-10": "c99cafc152244af753f735de768cd75f d4bba439e000b95fd0a9bffe97cbabec "
+                "54ebc095f3ab1f0389bbae665268c751 634d18415352ddfa80567beed471001a "
+                "482c414d41f54cd18b22e5b47cb7c3cb 40351d587109b95175f43aff81a1287e",
+}  # fmt: skip
+
+
+def _md5(parts: Iterable[bytes]) -> str:
+    whole = hashlib.md5(usedforsecurity=False)
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
+
+
+KNOWN = {_md5([digests.encode()]): name for name, digests in _MD5.items()}  # by `digest`
+
+
+def digest(data: str, folder: Path) -> str:
+    """The digest of the uncompressed files of ``mnist`` or ``cifar10``; DataError without them."""
+    digests = []
+    for names in _NAMES[data]:
+        with _open(_find(folder, names), f"a file of {data}") as file:
+            chunks = (file.read(1 << 20) for _ in range(1 << 10))  # of 1 GiB at most
+            digests.append(_md5(itertools.takewhile(bool, chunks)))
+    return _md5([" ".join(digests).encode()])
 
 
 class Images(NamedTuple):
@@ -47,12 +83,8 @@ def mnist(folder: Path) -> tuple[Images, Images]:
 
     Raises DataError, as all readers of this module, if a file is missing or damaged.
     """
-    parts = []
-    for part in ("train", "t10k"):
-        images, labels = (
-            _find(folder, [f"{part}-{name}{mark}{kind}-ubyte" for mark in "-."])
-            for name, kind in (("images", "idx3"), ("labels", "idx1"))
-        )
+    parts, files = [], [_find(folder, names) for names in _NAMES["mnist"]]
+    for images, labels in zip(files[::2], files[1::2], strict=True):
         pixels, classes = read_idx(images, 2051), read_idx(labels, 2049)
         if pixels.shape[1:] != (28, 28):
             size = " x ".join(map(str, pixels.shape[1:]))
@@ -65,8 +97,8 @@ def mnist(folder: Path) -> tuple[Images, Images]:
 def cifar10(folder: Path) -> tuple[Images, Images]:
     """Training and test images (n, 1024, 3) of CIFAR-10, binary or Python version."""
     parts = []
-    for names in ([f"data_batch_{k}" for k in range(1, 6)], ["test_batch"]):
-        batches = [_cifar_batch(_find(folder, [f"{name}.bin", name])) for name in names]
+    for files in (_NAMES["cifar10"][:5], _NAMES["cifar10"][5:]):
+        batches = [_cifar_batch(_find(folder, names)) for names in files]
         pixels, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         planes = pixels.reshape(-1, 3, 1024)
         parts.append(Images(np.ascontiguousarray(planes.swapaxes(1, 2)), labels.astype(np.int64)))

@@ -1,5 +1,6 @@
 """Images read pixel by pixel: handwritten digits, MNIST, CIFAR-10 (Section 3.2)."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +14,14 @@ from gatecore import Batch, ModelSpec
 from gatecore.permutation import bit_reversal
 from gatecore.tasks.problems.base import Scores, Size, Stream, Task, frequency_scores, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
-from gatecore.tasks.problems.pixels.image_files import CLASSES, Images, cifar10, mnist
+from gatecore.tasks.problems.pixels.image_files import (
+    CLASSES,
+    KNOWN,
+    Images,
+    cifar10,
+    digest,
+    mnist,
+)
 
 _BATCH = 50  # of the paper
 _TABLE_3 = dict(batch_size=_BATCH, learning_rate=1e-3, steps=3800, evaluate_every=50,
@@ -28,7 +36,6 @@ _QUICK = dict(hidden_size=128, batch_size=64, learning_rate=2e-3, steps=800, eva
 class _Dataset(NamedTuple):
     """A data set and the paper's protocol for it."""
 
-    title: str
     channels: int = 1
     hidden_size: int = 1024  # Table 3
     epochs: int = 150
@@ -38,9 +45,9 @@ class _Dataset(NamedTuple):
 
 
 _DATASETS = {
-    "digits": _Dataset("Digits"),
-    "mnist": _Dataset("MNIST"),
-    "cifar10": _Dataset("CIFAR-10", 3, 2048, 100, 45_000, 10, cifar10),
+    "digits": _Dataset(),
+    "mnist": _Dataset(),
+    "cifar10": _Dataset(3, 2048, 100, 45_000, 10, cifar10),
 }
 
 
@@ -58,7 +65,8 @@ class Pixels(Task):
     of 256; p is a gather; clipping by the gradient's global norm. Ours are ``quick``, the digits
     and their split (14:3:3 of each class), the validation set (the last sixth of MNIST's training
     images, the last tenth of CIFAR-10's), and that a batch may straddle two epochs. A missing or
-    damaged file raises DataError when data are first read.
+    damaged file raises DataError when data are first read. The title and the paper's values beside
+    a result follow the digest of the files, ``content``: Fashion-MNIST has MNIST's format, too.
 
     >>> batch = Pixels(permute=True).batch(seed=0, step=0, size=5)
     >>> batch.inputs.shape, batch.targets.shape
@@ -81,10 +89,14 @@ class Pixels(Task):
     permute: bool = Field(False, description="read the pixels in bit-reversed order")
     judged: Size | None = Field(None, description="number of validation and of test images, "
                                 "from the first; null: all")  # fmt: skip
+    content: str = Field("", description="identifies the files; determined from them")
 
     @model_validator(mode="after")
-    def _check_path(self) -> Self:
+    def _identify_images(self) -> Self:
         check_path(self.data, "digits", self.path)
+        if self.path is not None and not self.content:
+            with contextlib.suppress(DataError):  # a run reports it
+                object.__setattr__(self, "content", _digest(self.data, self.path))
         return self
 
     @classmethod
@@ -111,7 +123,13 @@ class Pixels(Task):
     @property
     def title(self) -> str:
         order = ", bit-reversed" if self.permute else ""
-        return f"{_DATASETS[self.data].title}, pixel by pixel{order}"
+        folder = Path(self.path or "").name
+        return f"{self.known or f'Images of {folder}'}, pixel by pixel{order}"
+
+    @property
+    def known(self) -> str | None:
+        """The name of the data set, by the digest of its files."""
+        return "Digits" if self.path is None else KNOWN.get(self.content)
 
     def spec(self, **model: Any) -> ModelSpec:
         return ModelSpec(input="dense", input_size=_DATASETS[self.data].channels,
@@ -131,6 +149,9 @@ class Pixels(Task):
     def images(self, stream: Stream) -> Images:
         """The images of a split, with pixels in the order in which they are read."""
         images = _splits(self.data, self.path, self.permute)[stream]
+        if self.path is not None and self.content != (found := _digest(self.data, self.path)):
+            raise DataError(self.path, f"files of the digest {found}", f"{self.content}, of those "
+                            "that this run was made for; start another run")  # fmt: skip
         count = None if stream is Stream.TRAIN else self.judged
         return Images(*(part[:count] for part in images))
 
@@ -174,6 +195,11 @@ def _digits() -> dict[Stream, Images]:
         rank[labels == label] = np.arange(np.sum(labels == label)) % 20
     stream = np.select([rank < 3, rank < 6], [Stream.TEST, Stream.VALIDATION], Stream.TRAIN)
     return {key: Images(pixels[stream == key], labels[stream == key]) for key in Stream}
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(data: str, path: str) -> str:
+    return digest(data, Path(os.path.expanduser(path)))
 
 
 @functools.lru_cache(maxsize=1)
