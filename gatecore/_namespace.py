@@ -66,15 +66,17 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     return xp.where(positive, near_one, near_zero), xp.where(positive, near_zero, near_one)
 
 
-def through_smaller(value: Any, complement: Any) -> tuple[Any, Any]:
+def through_smaller(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
     """Both sides of a gate, which torch and JAX then differentiate through the smaller one.
 
-    The larger is 1 minus it: the chain rule would lose its derivative in rounding.
+    The larger is 1 minus it: the chain rule would lose its derivative in rounding. ``through`` is
+    the value where its derivative is accurate everywhere.
     """
     if constant(value) is value:
         return value, complement
-    smaller = namespace(value).where(value < complement, value, -complement)
-    change = smaller - constant(smaller)  # 0, with the derivative of the value
+    if through is None:
+        through = namespace(value).where(value < complement, value, -complement)
+    change = through - constant(through)  # 0, with the derivative of the value
     return constant(value) + change, constant(complement) - change
 
 

@@ -57,7 +57,8 @@ def both(a: Gate | Array, b: Gate | Array) -> Gate:
     8.496708510583178e-18
     """
     a, b = _gate("a", a), _gate("b", b)
-    return _result(a.value * b.value, a.complement + a.value * b.complement)
+    value = a.value * b.value
+    return _result(value, a.complement + a.value * b.complement, value)
 
 
 def either(a: Gate | Array, b: Gate | Array) -> Gate:
@@ -210,8 +211,8 @@ def _gate(name: str, value: Any) -> Gate:
     return Gate(value, 1 - value)
 
 
-def _result(value: Array, complement: Array) -> Gate:
-    return Gate(*through_smaller(value, complement))
+def _result(*sides: Array) -> Gate:
+    return Gate(*through_smaller(*sides))
 
 
 def _softmax_weight(xp: Any, z: Array) -> Array:
