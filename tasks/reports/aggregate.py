@@ -40,6 +40,20 @@ class Variant:
         return next((t.config.learning_rate for t in pool if t.best == best), self.rates[0])
 
     @property
+    def stable(self) -> float:
+        """The learning rate of the best mean final validation score (Figure 5).
+
+        Of the rates at which all runs finished, and none collapsed; without one :attr:`rate`.
+        """
+        finals = {}
+        for rate in self.rates:
+            trials = self.at(rate)
+            if all(t.status == "finished" and not t.collapsed for t in trials):
+                finals[rate] = float(np.mean([t.curve[1][-1] for t in trials]))
+        best = self.score.best(finals.values()) if finals else None
+        return next((rate for rate, final in finals.items() if final == best), self.rate)
+
+    @property
     def chosen(self) -> list[Trial]:
         """The runs at that learning rate, by seed."""
         return self.at(self.rate)
@@ -53,6 +67,17 @@ class Variant:
     def diverged(self) -> list[Trial]:
         """The chosen runs that diverged."""
         return [trial for trial in self.chosen if trial.status == "diverged"]
+
+    @property
+    def collapsed(self) -> list[Trial]:
+        """The chosen runs that ended at chance after they had been better."""
+        return [trial for trial in self.chosen if trial.collapsed]
+
+    @property
+    def smallest_timescale(self) -> float | None:
+        """The median of the chosen runs' smallest timescales after training, in steps."""
+        finished = (t for t in self.chosen if t.status == "finished")
+        return median(trial.timescales("after").get("smallest") for trial in finished)
 
     @property
     def unfinished(self) -> list[Trial]:

@@ -95,6 +95,7 @@ def _variant(group: Group, variant: Variant) -> dict[str, Any]:
         "median_test": variant.median_test,
         "test_by_seed": {str(seed): value for seed, value in variant.tests.items()},
         "diverged": [t.seed for t in variant.diverged],
+        "stable_learning_rate": variant.stable, "collapsed": [t.seed for t in variant.collapsed],
         "unfinished": [t.seed for t in variant.unfinished],
         "paper": group.reference.value(mechanism) if group.reference else None,
     }  # fmt: skip

@@ -88,7 +88,7 @@ def _leads(group: Group, variant: Variant, column: str) -> bool:
 
 def _test(trial: Trial) -> str:
     if trial.test is not None:
-        return trial.score.show(trial.test)
+        return trial.score.show(trial.test) + "†" * trial.collapsed
     step = f"at\N{NO-BREAK SPACE}step\N{NO-BREAK SPACE}{trial.step}"
     return {"finished": "not finite", "diverged": "diverged"}.get(trial.status, step)
 

@@ -45,13 +45,14 @@ def pictures(group: Group, anchor: str) -> list[Picture]:
 
 
 def band_of(variant: Variant) -> Band:
-    """The validation curves of a variant's chosen runs, as the paper draws such a task."""
-    curves = [trial.curve for trial in variant.chosen]
+    """The validation curves at a variant's best stable rate, as the paper draws such a task."""
+    trials = variant.at(variant.stable)
+    curves = [trial.curve for trial in trials]
     if percentiles := variant.score.band:
         band = figures.quantile_band(curves, *percentiles)
     else:
-        band = figures.trailing_band(curves, 0.01 * variant.chosen[0].config.steps)
-    diverged = [trial.curve for trial in variant.diverged if len(trial.curve[0])]
+        band = figures.trailing_band(curves, 0.01 * trials[0].config.steps)
+    diverged = [t.curve for t in trials if t.status == "diverged" and len(t.curve[0])]
     return band._replace(ends=tuple((float(x[-1]), float(y[-1])) for x, y in diverged))
 
 
@@ -63,12 +64,25 @@ def _curves(group: Group) -> Iterator[Drawn]:
             for label, band in bands.items() if len(band.steps)]  # fmt: skip
     description = (f"{group.title}: {content[2]} against training steps. "
                    f"At the end: {'; '.join(ends) or 'no values'}.")  # fmt: skip
-    single = all(len(variant.chosen) == 1 for variant in group.variants)
-    meaning = "One seed each: no band." if single else _BANDS[score.band]
+    single = all(len(variant.at(variant.stable)) == 1 for variant in group.variants)
+    meaning, config = _BANDS[score.band], group.trials[0].config
+    if score.band is None:
+        if config.evaluate_every >= config.steps / 100:
+            band = "there is no band" if single else "the 95 % band is of the seeds' mean"
+            meaning = (f"The last 1 % of the data, {config.steps / 100:g} steps, holds one "
+                       "validation of a seed. So the line cannot be smoothed as in the paper's "
+                       "Figure 6, which takes evaluate_every of at most "
+                       f"{max(config.steps // 300, 1)}, not {config.evaluate_every}, and {band}."
+                       )  # fmt: skip
+    elif single:
+        meaning = "One seed each: no band."
     many = len(bands) > figures.FEW
     caption = "The lines alone; their bands are in the next figure." if many else meaning
     if any(len(variant.rates) > 1 for variant in group.variants):
-        caption += " Each at its learning rate of the best validation score."
+        rates = ", ".join(f"{v.label} {v.stable:g}" for v in group.variants)
+        caption += (" Each at its best stable learning rate, that of the best mean final score if "
+                    f"all seeds finish and none collapses to chance (as in Figure 5): {rates}."
+                    )  # fmt: skip
     if any(band.ends for band in bands.values()):
         caption += " A cross marks the last validation of a seed that diverged."
     yield figures.learning_bands(*content), description, f"Learning curves. {caption}"

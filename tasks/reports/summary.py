@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from gatecore.tasks.problems.base import PERFECT
 from gatecore.tasks.reports.aggregate import Group, Variant
 from gatecore.tasks.reports.paired_statistics import ENOUGH, Difference, false_positives
-
-MARGIN = 0.01  # by which a score must exceed a memoryless baseline to be called better
+from gatecore.tasks.reports.trial import MARGIN
 
 
 def summarize(group: Group) -> list[str]:
     """Sentences: the ranking, the comparisons that the seeds allow, and their limits."""
     scored = [variant for variant in group.variants if variant.tests]
     parts = _ranking(group, scored), _baseline(group, scored), _differences(group, scored)
-    return [sentence for part in (*parts, _excluded(group)) for sentence in part]
+    parts = *parts, _timescales(group), _excluded(group)
+    return [sentence for part in parts for sentence in part]
 
 
 def _ranking(group: Group, scored: Sequence[Variant]) -> Iterator[str]:
@@ -106,6 +106,20 @@ def _amount(group: Group, difference: Difference) -> str:
     return f"{mean}{unit} ({low} to {high}, {_seeds(len(difference.seeds))})"
 
 
+def _timescales(group: Group) -> Iterator[str]:
+    """Figure 9: after training from saturated gates, the smallest timescales differ by a decade."""
+    if group.settings.get("task.name") != "forgetting":
+        return
+    steps = {v.label: v.smallest_timescale for v in group.variants}
+    known = {label: value for label, value in steps.items() if value is not None}
+    base = known.pop(group.standard.label, None)
+    for label, value in known.items() if base is not None else ():
+        judged = "more" if base > 10 * value else "not more"
+        yield (f"The smallest timescale after training is {base:.3g} steps with "
+               f"{group.standard.label}, {value:.3g} with {label}: {judged} than the order of "
+               "magnitude between them in the paper's Figure 9.")  # fmt: skip
+
+
 def _excluded(group: Group) -> Iterator[str]:
     """Runs that diverged, and runs that have not finished."""
     counts = [f"{v.label} on {len(v.diverged)} of {_seeds(len(v.chosen))}"
@@ -113,6 +127,9 @@ def _excluded(group: Group) -> Iterator[str]:
     if counts:
         rest = " The statistics are of the others." if any(v.tests for v in group.variants) else ""
         yield f"Diverged: {'; '.join(counts).replace('1 of one seed', 'its one seed')}.{rest}"
+    if counts := [f"{v.label} on {len(v.collapsed)} of {_seeds(len(v.chosen))}"
+                  for v in group.variants if v.collapsed]:  # fmt: skip
+        yield f"Collapsed to chance (†), and counted in the statistics: {'; '.join(counts)}."
     if count := sum(trial.status == "unfinished" for trial in group.trials):
         runs, are = ("One run has", "is") if count == 1 else (f"{count} runs have", "are")
         yield f"{runs} not finished, and {are} excluded from all statistics."

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from gatecore.tasks.problems.base import PERFECT
 from gatecore.tasks.training.atomic_files import DamagedError
 from gatecore.tasks.training.config import Config, flat
 from gatecore.tasks.training.run import Run
 
 BANDS = {"pixels": (25, 75), "language": None}  # percentiles of the paper's bands (Appendix D)
 SYNTHETIC = (20, 80)  # of all other tasks
+MARGIN = 0.01  # by which a score must exceed a memoryless baseline to be called better
 _FORMS = {"loss": "#.4g", "perplexity": ".1f", "score": ".2f"}
 
 
@@ -94,6 +96,22 @@ class Trial:
         """The best validation score of the run."""
         values = self.curve[1]
         return float(self.score.best(values)) if len(values) else None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether a finished run ended no better than without memory, after it had been better.
+
+        Better: by a tenth of the best memoryless baseline, or of its distance to a perfect score.
+        """
+        known = {k: v[self.score.name] for k, v in (self.summary.get("baselines") or {}).items()
+                 if self.score.name in v}  # fmt: skip
+        perfect, values = known.pop(PERFECT, None), self.curve[1]
+        if self.status != "finished" or not known or not len(values):
+            return False
+        chance = self.score.best(known.values())
+        scale = abs(chance) if perfect is None else abs(perfect - chance)
+        gains = (values - chance) * (1 if self.score.higher else -1)
+        return bool(gains.max() > 0.1 * scale and gains[-1] <= MARGIN * scale)
 
     @property
     def tested(self) -> Mapping[str, float | None]:

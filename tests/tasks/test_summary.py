@@ -90,6 +90,11 @@ class Ran:
     status: str = "finished"
     best: float | None = 0.5
     score: Score = ACCURACY
+    collapsed: bool = False
+    smallest: float | None = None
+
+    def timescales(self, when):
+        return {"smallest": self.smallest}
 
     @property
     def config(self):
@@ -155,6 +160,25 @@ def test_diverged_seeds_are_counted_and_left_out():
     assert "Diverged: standard on 1 of 3 seeds." in text
     assert "at most 2" in text
     assert summary(standard=[None], UR=[None]).startswith("No run of this group has finished")
+
+
+def test_a_collapsed_seed_is_named():
+    ended = Ran(0, 0.1, collapsed=True), Ran(1, 0.9)
+    text = " ".join(summarize(Group("Digits", {}, {}, (Variant("U", ended),), {})))
+    assert "Collapsed to chance (†), and counted in the statistics: U on 1 of 2 seeds." in text
+
+
+@pytest.mark.parametrize(("smallest", "word"), [(11.0, "more than"), (50.0, "not more than")])
+def test_forgetting_is_judged_by_its_smallest_timescales(smallest, word):
+    variants = tuple(
+        Variant(label, (Ran(0, 0.1, smallest=steps), Ran(1, 0.1, smallest=steps)))
+        for label, steps in (("standard", 404.0), ("R", smallest))
+    )
+    text = summarize(Group("Forgetting", {"task.name": "forgetting"}, {}, variants, {}))
+    assert (
+        f"The smallest timescale after training is 404 steps with standard, {smallest:g} with R: "
+        f"{word} the order of magnitude between them in the paper's Figure 9." in text
+    )
 
 
 # ---- the paper's numbers ---------------------------------------------------------------------

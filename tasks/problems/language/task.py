@@ -57,7 +57,7 @@ class Language(Task):
         "quick": dict(hidden_size=128, batch_size=32, bptt=32, learning_rate=2e-3, clip_norm=0.1,
                       steps=600, min_count=2, evaluate_every=30, checkpoint_every=150, threads=1),
         "paper": dict(hidden_size=3072, batch_size=128, bptt=128, learning_rate=1e-3, clip_norm=0.1,
-                      steps=50_000, evaluate_every=1000, checkpoint_every=1000),
+                      steps=50_000, evaluate_every=100, checkpoint_every=1000),
     }  # fmt: skip
 
     data: Literal["pydoc", "files", "wikitext103"] = "pydoc"
