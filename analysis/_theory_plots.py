@@ -171,9 +171,7 @@ def _axes(width: float, height: float, columns: int = 1, **settings: Any) -> tup
     return figure, [plain(ax) for ax in figure.subplots(1, columns, squeeze=False, **settings)[0]]
 
 
-def _panels(
-    panels: Sequence[Mapping[str, Curve]], ylabel: str, settings: Any, arrows: bool = False
-) -> Figure:
+def _panels(panels: Sequence[Any], ylabel: str, settings: Any, arrows: bool = False) -> Figure:
     """Curves over timescales; with ``arrows`` one of a single point is an arrow."""
     figure, axes = _axes(4.2 * len(panels), 3.6, len(panels), sharey=True)
     for ax, curves in zip(axes, panels, strict=True):

@@ -16,6 +16,18 @@ Metrics = dict[str, float]
 Named = dict[str, Array]
 
 
+class Noise(NamedTuple):
+    """The draws of one training step; at evaluation their expectations.
+
+    ``zoneout`` has for each layer the probabilities that its cell and hidden state (of an LSTM) or
+    its hidden state stay, or bool arrays (time, batch, hidden) of draws; None: all are zero.
+    ``dropout`` has for each ReLU layer which outputs (steps read, batch, width) stay; empty: all.
+    """
+
+    zoneout: list[tuple[Any, ...] | None]
+    dropout: list[np.ndarray]
+
+
 class Trainable(abc.ABC):
     """Parameters that Adam trains, and a state that resumes a run bit for bit.
 
@@ -33,9 +45,8 @@ class Trainable(abc.ABC):
     ) -> None:
         self.spec, self.steps, self._carried = spec, 0, {}
         self.seed = integer("seed", seed, 0, LARGEST_SEED)
-        first, second = (
-            probability("betas", beta, below_one=True) for beta in entries("betas", betas, length=2)
-        )
+        both = entries("betas", betas, length=2)
+        first, second = (probability("betas", beta, below_one=True) for beta in both)
         self.betas, self.eps = (first, second), number("eps", eps)
         if self.eps <= 0:
             raise ValueError(f"eps must be positive, got {eps}")
@@ -154,18 +165,16 @@ class LearnerBase(Trainable):
         """Make the parameters, their moments and the carried state."""
 
     @abc.abstractmethod
-    def _measure(
-        self, batch: Batch, noise: "Noise", carried: Named | None
-    ) -> tuple[Metrics, Named]:
+    def _measure(self, batch: Batch, noise: Noise, carried: Named | None) -> tuple[Metrics, Named]:
         """Metrics, with the ``count`` of scored elements, and the carried state after a batch."""
 
     @abc.abstractmethod
-    def _forget_gates(self, batch: Batch, noise: "Noise") -> tuple[Array, Array]:
+    def _forget_gates(self, batch: Batch, noise: Noise) -> tuple[Array, Array]:
         """Both sides of the effective forget gates, averaged over time and batch."""
 
     @abc.abstractmethod
     def _train(
-        self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None
+        self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
     ) -> Metrics | None:
         """One step of Adam: the metrics, or None if the parameters have overflowed."""
 
@@ -174,7 +183,7 @@ class GradientLearner(LearnerBase):
     """A learner that computes the gradients first, and then steps."""
 
     def _train(
-        self, batch: Batch, noise: "Noise", learning_rate: float, clip_norm: float | None
+        self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
     ) -> Metrics | None:
         if not self._finite():
             return None
@@ -192,7 +201,7 @@ class GradientLearner(LearnerBase):
 
     @abc.abstractmethod
     def _gradients(
-        self, batch: Batch, noise: "Noise", carried: Named | None
+        self, batch: Batch, noise: Noise, carried: Named | None
     ) -> tuple[Metrics, Any, Named]:
         """Metrics with the gradient's norm, all gradients, and the carried state afterwards."""
 
@@ -201,27 +210,13 @@ class GradientLearner(LearnerBase):
         """Step number ``count`` of Adam, from 1, on ``scale`` times the gradients."""
 
 
-class Noise(NamedTuple):
-    """The draws of one training step; at evaluation their expectations.
-
-    ``zoneout`` has for each layer the probabilities that its cell and hidden state (of an LSTM) or
-    its hidden state stay, or bool arrays (time, batch, hidden) of draws; None: all are zero.
-    ``dropout`` has for each ReLU layer which outputs (steps read, batch, width) stay; empty: all.
-    """
-
-    zoneout: list[tuple[Any, ...] | None]
-    dropout: list[np.ndarray]
-
-
 def draw(spec: ModelSpec, batch: Batch, rng: np.random.Generator | None = None) -> Noise:
     """The noise of a training step; without ``rng`` that of an evaluation."""
     shape = (*batch.inputs.shape[:2], spec.hidden_size)
     zoneout: list[tuple[Any, ...] | None] = [None] * spec.layers
     if any(spec.state_zoneout):
-        zoneout = [
-            tuple(p if rng is None or p == 0 else rng.random(shape) < p for p in spec.state_zoneout)
-            for _ in range(spec.layers)
-        ]
+        zoneout = [tuple(p if rng is None or p == 0 else rng.random(shape) < p
+                         for p in spec.state_zoneout) for _ in zoneout]  # fmt: skip
     if rng is None or not spec.dropout:
         return Noise(zoneout, [])
     steps = batch.targets.shape[:2]

@@ -117,9 +117,7 @@ class KernelSteps:
         slots = {slot: self.logits[..., part] for slot, part in self.layout.columns.items()}
         return self.layout.mechanism.activate(slots)
 
-    def scan(
-        self, engine: Any, weights: Array, resets: Array | None, num_outputs: int
-    ) -> tuple[Array, ...]:
+    def scan(self, engine: Any, weights: Array, resets: Array | None, num_outputs: int) -> Any:
         time, batch, _ = self.logits.shape
         shape, dtype = (time, batch, self.layout.hidden_size), self.logits.dtype
         outputs = tuple(self.xp.empty(shape, dtype=dtype) for _ in range(num_outputs))

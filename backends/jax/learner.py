@@ -53,9 +53,8 @@ class Learner(common.LearnerBase):
         self._moments = self.adam.init(self.parameters)
         self._first, self._second = self._moments.mu, self._moments.nu
         self._carried = {k: jnp.zeros(v, self.dtype) for k, v in self.spec.carried().items()}
-        self._update, self._evaluate, self._average = (
-            jax.jit(function) for function in (self._updated, self._loss, self._averages)
-        )
+        functions = self._updated, self._loss, self._averages
+        self._update, self._evaluate, self._average = map(jax.jit, functions)
 
     def _copied(self, value: Any) -> np.ndarray:
         return np.array(value)
@@ -66,12 +65,10 @@ class Learner(common.LearnerBase):
     def _train(
         self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
     ) -> dict[str, Any] | None:
-        rate, clip = (
-            np.asarray(np.inf if v is None else v, self.dtype) for v in (learning_rate, clip_norm)
-        )
-        moments = self._moments._replace(
-            count=np.asarray(self.steps, np.int32), mu=self._first, nu=self._second
-        )
+        clip_norm = np.inf if clip_norm is None else clip_norm
+        rate, clip = (np.asarray(v, self.dtype) for v in (learning_rate, clip_norm))
+        count = np.asarray(self.steps, np.int32)
+        moments = self._moments._replace(count=count, mu=self._first, nu=self._second)
         with _precision():
             parameters, moments, finite, metrics, carried = self._update(
                 self.parameters, moments, self._inputs(batch, noise), self._carried, rate, clip
@@ -82,9 +79,7 @@ class Learner(common.LearnerBase):
         self._carried.update(carried)
         return metrics
 
-    def _measure(
-        self, batch: Batch, noise: Noise, carried: Arrays | None
-    ) -> tuple[dict[str, Any], Arrays]:
+    def _measure(self, batch: Batch, noise: Noise, carried: Arrays | None) -> Any:
         with _precision():
             return self._evaluate(self.parameters, self._inputs(batch, noise), carried)[1]
 
@@ -109,9 +104,8 @@ class Learner(common.LearnerBase):
         clip: Array,
     ) -> tuple[Arrays, Any, Array, dict[str, Array], Arrays]:  # fmt: skip
         """Parameters, moments, whether the former were finite before, metrics, carried state."""
-        (loss, (metrics, final)), gradients = jax.value_and_grad(self._loss, has_aux=True)(
-            parameters, batch, carried or None
-        )
+        differentiated = jax.value_and_grad(self._loss, has_aux=True)
+        (loss, (metrics, final)), gradients = differentiated(parameters, batch, carried or None)
         norm = optax.tree.norm(gradients)
         scale = jnp.minimum(1, clip / (norm + 1e-6))
         updates, new = self.adam.update(jax.tree.map(lambda g: g * scale, gradients), moments)
@@ -142,9 +136,8 @@ class Learner(common.LearnerBase):
             return loss, ({"loss": loss, "count": jnp.asarray(targets.size)}, final)
         scored = targets >= 0
         count = jnp.maximum(scored.sum(), 1)
-        each = optax.softmax_cross_entropy_with_integer_labels(
-            predicted, jnp.where(scored, targets, jnp.zeros_like(targets))
-        )
+        labels = jnp.where(scored, targets, jnp.zeros_like(targets))
+        each = optax.softmax_cross_entropy_with_integer_labels(predicted, labels)
         loss = jnp.where(scored, each, jnp.zeros_like(each)).sum() / count.astype(each.dtype)
         right = (predicted.argmax(-1).astype(targets.dtype) == targets) & scored
         accuracy = right.sum().astype(each.dtype) / count.astype(each.dtype)

@@ -221,23 +221,17 @@ class GateUnit(nnx.Module):
 
 
 def _check_functions(gate_fn: Any, activation_fn: Any) -> None:
-    for name, function, supported in (
-        ("gate_fn", gate_fn, _SIGMOIDS),
-        ("activation_fn", activation_fn, _TANHS),
-    ):
+    functions = (("gate_fn", gate_fn, _SIGMOIDS), ("activation_fn", activation_fn, _TANHS))
+    for name, function, supported in functions:
         if function not in supported:
             raise ValueError(f"{name} must stay {supported[0].__name__}, got {function!r}: the "
                              "gates are the mechanism's, and carry their complement; choose "
                              "another mechanism instead")  # fmt: skip
 
 
-def _weight(
-    cell: Cell, key: Array, width: int, initializer: Initializer | None, dtype: Any
-) -> Array:
+def _weight(cell: Cell, key: Array, width: int, initializer: Any, dtype: Any) -> Array:
     """A matrix (rows, width), of which an ``initializer`` draws each slot separately."""
     if initializer is None:
         return weight(cell, key, width, dtype)
-    keys = jax.random.split(key, len(cell.slots))
-    return jnp.concatenate(
-        [initializer(k, (width, n), dtype).T for k, (_, n) in zip(keys, cell.slots, strict=True)]
-    )
+    keys = zip(jax.random.split(key, len(cell.slots)), cell.slots, strict=True)
+    return jnp.concatenate([initializer(k, (width, n), dtype).T for k, (_, n) in keys])

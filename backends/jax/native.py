@@ -96,17 +96,13 @@ def _forward(
     return outputs, final, {name: results[name] for name in call.saved_shapes}
 
 
-def _forward_forward(
-    cell: Cell, num_outputs: int, saves: bool, arguments: Arguments
-) -> tuple[Any, Any]:
+def _forward_forward(cell: Cell, num_outputs: int, saves: bool, arguments: Arguments) -> Any:
     results = _forward(cell, num_outputs, saves, arguments)
     return results, (arguments, results[2])
 
 
-def _forward_backward(
-    cell: Cell, num_outputs: int, saves: bool, residuals: Any, cotangents: Any
-) -> tuple[Arguments]:
-    return (Arguments(*_backward(cell, num_outputs, True, *residuals, cotangents[:2])),)
+def _forward_backward(cell: Cell, num_outputs: int, saves: bool, residuals: Any, d: Any) -> Any:
+    return (Arguments(*_backward(cell, num_outputs, True, *residuals, d[:2])),)
 
 
 _forward.defvjp(_forward_forward, _forward_backward)

@@ -29,7 +29,12 @@ def lstm(
     """Apply an LSTM with any gate mechanism to a whole sequence (equations 2-7, 9-15).
 
     Pure, for use under ``jit``, ``grad``, ``vmap``, ``scan``. Gates and state are float32 at least,
-    whatever the type of the parameters.
+    whatever the type of the parameters. ValueError for shapes that do not fit, an unknown
+    mechanism, parameters that are not finite (which are not read while JAX traces, as under
+    ``jit``), or an ``impl`` that does not support the call; TypeError if an argument is no array,
+    ``x`` is not floating, a weight's type is not that of ``x``, or a bias's neither that nor the
+    gates'. Returned are the output (time, batch, hidden), of the type of x, and (h, c) after the
+    last step, each (batch, hidden), float32 at least.
 
     Parameters
     ----------
@@ -55,21 +60,6 @@ def lstm(
     impl : {"auto", "native", "reference"}
         The C++ library, or a scan of JAX's operations. "auto" is the library in float32 on a CPU
         that is JAX's only device, else the scan; see :func:`implementation`, :func:`native_call`.
-
-    Returns
-    -------
-    output : array (time, batch, hidden), of the type of x
-    state : (h, c), each (batch, hidden)
-        After the last step, float32 at least.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, an unknown mechanism, parameters that are not finite (which are not
-        read while JAX traces, as under ``jit``), or an ``impl`` that does not support the call.
-    TypeError
-        An argument is no array, ``x`` is not floating, a weight's type is not that of ``x``, or a
-        bias's neither that nor the gates'.
 
     Examples
     --------

@@ -33,10 +33,8 @@ _KINDS = {
     "auxiliary": ("none", "refine", "master", "untied"),
     "activation": ("sigmoid", "cumax"),
 }
-_SLOTS = (
-    "candidate", "forget", "input", "refine", "refine_input", "output", "reset", "master_forget",
-    "master_input",
-)  # fmt: skip
+_SLOTS = ("candidate", "forget", "input", "refine", "refine_input", "output", "reset",
+          "master_forget", "master_input")  # fmt: skip
 _SPLITS = ("auto", "batch", "columns")
 _STATUS = {
     1: "the processor lacks the instruction set",
@@ -175,10 +173,8 @@ class LayerCall:
     def run(self, function: str, **fields: int | float | None) -> None:
         """Run one of the library's calls; the interpreter's lock is released meanwhile."""
         arguments = ArgumentsStruct(**fields)
-        status = getattr(library.library(), function)(
-            ctypes.byref(self.struct), ctypes.byref(arguments)
-        )
-        if status:
+        call = getattr(library.library(), function)
+        if status := call(ctypes.byref(self.struct), ctypes.byref(arguments)):
             raise RuntimeError(f"{function} failed: {_STATUS.get(status, f'status {status}')}")
 
     def ffi_attributes(self, read: Iterable[str], written: Iterable[str]) -> dict[str, np.ndarray]:

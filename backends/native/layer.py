@@ -85,9 +85,7 @@ class NativeLayer:
                 gates[slot] = negate(gates[slot])
         return Gate(*map(np.asarray, layout.mechanism.combine(gates)[0]))
 
-    def _run(
-        self, call: Any, read: Mapping[str, Any], results: Mapping[str, Array], scratch: Array
-    ) -> None:
+    def _run(self, call: Any, read: Any, results: dict[str, Array], scratch: Array) -> None:
         """Make one of the library's calls on these fields and the layer's own."""
         read = _contiguous(read)
         call(**self._addresses, **_addresses({**read, **results, "scratch": scratch}))

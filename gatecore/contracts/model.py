@@ -104,10 +104,8 @@ class ModelSpec(Loss, Head, Core, Input):
     Parameters
     ----------
     input : {"one_hot", "embedding", "dense"}
-    input_size : int
-        Number of symbols, or of features for dense input.
-    output_size : int
-        Number of classes, or of values to predict.
+    input_size, output_size : int
+        Number of symbols or dense features, and of classes or values to predict.
     hidden_size : int
         Units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
     core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}

@@ -1,17 +1,16 @@
 """Episodes of Match as animated GIFs."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gatecore.tasks.environments.match import Match
-from gatecore.tasks.environments.scripted_policies import Act
+from gatecore.tasks.environments.scripted_policies import Rng
 
 
-def film(
-    world: Match, player: Callable[..., Act], rng: np.random.Generator | int, scale: int = 16
-) -> list[np.ndarray]:
+def film(world: Match, player: Any, rng: Rng, scale: int = 16) -> list[np.ndarray]:
     """Frames of one episode, from the first state to the last, each uint8 (height, width, 3).
 
     ``world`` is reset, and its first episode is shown. ``player`` is a policy and ``rng`` the
@@ -35,9 +34,7 @@ def film(
     return frames
 
 
-def save_gif(
-    path: str | os.PathLike[str], pictures: Sequence[np.ndarray], seconds: float = 0.12
-) -> None:
+def save_gif(path: Path | str, pictures: Sequence[np.ndarray], seconds: float = 0.12) -> None:
     """Write an animated GIF in the exact colours of its frames, ``seconds`` each. Needs pillow.
 
     ``pictures`` are uint8 (height, width, 3). ValueError if there are none, their shapes differ, or

@@ -10,6 +10,7 @@ from gatecore.tasks.environments import maps
 from gatecore.tasks.environments.match import REWARD, Match
 
 Act = Callable[[np.random.Generator], np.ndarray]  # actions (size,) in the current state
+Rng = np.random.Generator | int
 
 
 def random_walk(environment: Environment) -> Act:
@@ -46,9 +47,7 @@ def perfect(environment: Match) -> Act:
 walker, chooser = random_walk, always_choosing  # the former names
 
 
-def play(
-    world: Environment, player: Callable[..., Act], episodes: int, rng: np.random.Generator | int
-) -> np.ndarray:
+def play(world: Environment, player: Callable[..., Act], episodes: int, rng: Rng) -> np.ndarray:
     """The scores of whole episodes, float32 (episodes,).
 
     Each of the parallel episodes is followed by the same number of others, so that short episodes

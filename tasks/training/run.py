@@ -32,25 +32,12 @@ __all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same"
 class Run:
     """A run as its folder records it.
 
-    Parameters
-    ----------
-    folder : Path
-    config : Config
-    environment : mapping
-        Versions, hardware and commits under which it was started.
-    metrics : list of dict
-        The lines of metrics.jsonl: "step", "split" ("train" or "validation") and values by name;
-        None for a value that was not finite.
-    summary : dict or None
-        The results: status, test scores, baselines, timescales in steps, training time in
-        seconds. None until the run has ended.
-    identity : str
-        The checksum of the recorded config.
-    unsigned : bool
-        Whether files without checksums are read, too.
+    ``environment`` has the versions, hardware and commits under which it was started, ``metrics``
+    the lines of metrics.jsonl: "step", "split" ("train" or "validation") and values by name, None
+    for a value that was not finite. ``summary`` are the results: status, test scores, baselines,
+    timescales in steps, training time in seconds; None until the run has ended. ``identity`` is the
+    checksum of the recorded config, and ``unsigned`` whether files without checksums are read, too.
 
-    Examples
-    --------
     >>> import tempfile
     >>> from gatecore.tasks import Config, train
     >>> config = Config.of("copying", length=4, hidden_size=8, steps=2, test_size=8)
@@ -82,15 +69,8 @@ class Run:
     def gates(self, when: str) -> Gate | None:
         """The mean effective forget gate of each unit, (layers, hidden), or None without a record.
 
-        Parameters
-        ----------
-        when : {"before", "after"}
-            Training.
-
-        Raises
-        ------
-        RunError
-            The file is damaged, or belongs to another run.
+        ``when`` is "before" or "after" training. RunError if the file is damaged, or belongs to
+        another run.
         """
         path = self.folder / "gates.safetensors"
         if not os.path.lexists(path):
@@ -121,27 +101,12 @@ class _Summary(BaseModel):
 
 
 def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
-    """Read a run's folder.
+    """Read the folder of a run that :func:`gatecore.tasks.train` or ``gatecore train`` wrote.
 
-    Parameters
-    ----------
-    path : path
-        The folder that :func:`gatecore.tasks.train` or ``gatecore train`` wrote.
-    unsigned : bool
-        Read files without checksums, too, as early versions wrote them: ``gatecore upgrade``.
+    With ``unsigned`` files without checksums are read, too, as early versions wrote them:
+    ``gatecore upgrade``. RunError if the folder holds no run, or one whose files are invalid,
+    damaged, or of different runs. Values that the run did not write are never returned.
 
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    RunError
-        The folder holds no run, or one whose files are invalid, damaged, or of different runs.
-        Values that the run did not write are never returned.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from gatecore.tasks import Config, load_run, train
     >>> config = Config.of("copying", length=4, hidden_size=8, steps=2, test_size=8)

@@ -56,42 +56,25 @@ def train(
     config: Config, out: str | os.PathLike[str], *, resume: bool = False,
     on_step: OnStep | None = None, on_metrics: OnMetrics | None = None,
 ) -> Run:  # fmt: skip
-    """Train one model, and write a run's folder.
+    """Train one model, and write the folder ``out``, which is made if it does not exist.
 
-    Parameters
-    ----------
-    config : Config
-    out : path
-        The run's folder; made if it does not exist.
-    resume : bool
-        Continue the run of this config in ``out`` from its last checkpoint, to the same result, or
-        return it if it has ended. Without a run there, start one.
-    on_step : callable, optional
-        Called after each training step with the number of steps done and the metric of the last
-        one that its task names: the training loss, or the score of the episodes.
-    on_metrics : callable, optional
-        Called with each line of metrics.jsonl as it is written: a mapping with "step", "split" and
-        values. After a resumption lines may be repeated.
+    With ``resume`` continue the run of this config there from its last checkpoint, to the same
+    result, or return it if it has ended; without a run there, start one. The status of the
+    :class:`Run` that is returned is "finished", or "diverged" if the loss or the gradient became
+    infinite or NaN, or the training loss exceeded ten times the validation loss before the first
+    step.
 
-    Returns
-    -------
-    Run
-        Its ``status`` is "finished", or "diverged" if the loss or the gradient became infinite or
-        NaN, or the training loss exceeded ten times the validation loss before the first step.
+    ``on_step`` is called after each training step with the number of steps done and the metric of
+    the last one that its task names: the training loss, or the score of the episodes.
+    ``on_metrics`` is called with each line of metrics.jsonl as it is written: a mapping with
+    "step", "split" and values. After a resumption lines may be repeated.
 
-    Raises
-    ------
-    RunError
-        ``out`` holds another run or a damaged one, cannot be written (its last checkpoint is
-        complete then), or another process trains there (``folder_lock.Busy``); or the model needs
-        more memory than there is.
-    ConfigError
-        A setting of a new run has no effect on its model.
-    Interrupted
-        After SIGINT or SIGTERM: the step in progress was finished, and a checkpoint holds it.
+    RunError if ``out`` holds another run or a damaged one, cannot be written (its last checkpoint
+    is complete then), or another process trains there (``folder_lock.Busy``); or if the model needs
+    more memory than there is. ConfigError if a setting of a new run has no effect on its model.
+    Interrupted after SIGINT or SIGTERM: the step in progress was finished, and a checkpoint holds
+    it.
 
-    Examples
-    --------
     >>> import tempfile
     >>> from gatecore.tasks import Config, train
     >>> config = Config.of("copying", "UR", length=4, hidden_size=8, steps=2, test_size=8)

@@ -103,9 +103,7 @@ class DNC(MemoryCore):
     def _project(self, weights: Weights, x: Tensor) -> tuple[Tensor, ...]:
         return (self.controller.project(weights, x),)
 
-    def _step(
-        self, weights: Weights, inputs: tuple[Tensor, ...], state: Any
-    ) -> tuple[Tensor, DNCState, Gate]:
+    def _step(self, weights: Weights, inputs: Any, state: Any) -> tuple[Tensor, DNCState, Gate]:
         hidden, cell, reads, *access = state
         last = (hidden, cell)
         states, forget = self.controller.advance(weights, inputs[0], reads.flatten(1), last)

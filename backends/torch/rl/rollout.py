@@ -12,6 +12,7 @@ from gatecore.backends.torch.training.backbone import leaves
 from gatecore.contracts.environment import Environment, EpisodeBatch
 
 Generator = np.random.Generator
+Metrics = dict[str, float]
 
 
 class EnvironmentState(NamedTuple):
@@ -118,9 +119,7 @@ class TruncatedRollout:
         self._sums = np.zeros((2, self._environment.size))  # reward and score of each episode
         self._means = np.zeros(2)
 
-    def run(
-        self, network: Network, episodes: EpisodeBatch
-    ) -> tuple[Rollout, Any, dict[str, float]]:
+    def run(self, network: Network, episodes: EpisodeBatch) -> tuple[Rollout, Any, Metrics]:
         """The next rollout, the core's state before it, and mean reward and score of episodes.
 
         Of those that ended; if none did, of those of the last rollout in which one did.

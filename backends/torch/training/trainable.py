@@ -35,12 +35,10 @@ class TorchTrainable(Trainable):
         return torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
 
     @torch.no_grad()
-    def _adam(
-        self, gradients: Sequence[Tensor], count: int, learning_rate: float, scale: float
-    ) -> None:
+    def _adam(self, gradients: Sequence[Tensor], count: int, rate: float, scale: float) -> None:
         """Step number ``count`` of Adam, from 1, on ``scale`` times the gradients."""
         beta1, beta2 = self.betas
-        rate = min(learning_rate / (1 - beta1**count), LARGEST_RATE)
+        rate = min(rate / (1 - beta1**count), LARGEST_RATE)
         root = float((1 - beta2**count) ** 0.5)
         values, first = [self.parameters[name] for name in self._first], list(self._first.values())
         second, each = list(self._second.values()), torch._foreach_mul(list(gradients), scale)
