@@ -31,20 +31,11 @@ class RecurrentCell(nnx.RNNCellBase):
     (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,). ValueError for another
     ``gate_fn`` or ``activation_fn``, and for sizes that the mechanism refuses.
 
-    Parameters
-    ----------
-    in_features, hidden_features, mechanism
-    gate_fn, activation_fn : functions
-        Only the sigmoid and tanh: another function has no complement for a gate to carry.
-    kernel_init, recurrent_kernel_init : initializers, optional
-        Called for each slot with shape (inputs, width); default U(−1/√d, 1/√d).
-    bias_init : initializer, optional
-        Called with shape (rows,); default: the mechanism's biases.
-    dtype, param_dtype : of the products, and of the parameters
-        Gates and carry are float32 at least.
-    carry_init : initializer, optional
-    promote_dtype, keep_rngs, rngs, kernel_metadata, recurrent_kernel_metadata, bias_metadata
-        As flax's cells have them.
+    ``gate_fn`` and ``activation_fn`` are only the sigmoid and tanh: another function has no
+    complement for a gate to carry. ``kernel_init`` and ``recurrent_kernel_init`` are called for
+    each slot with shape (inputs, width), by default U(−1/√d, 1/√d); ``bias_init`` with (rows,), by
+    default the mechanism's biases. ``dtype`` is that of the products, ``param_dtype`` of the
+    parameters; gates and carry are float32 at least. Other keywords are as in flax's cells.
     """
 
     core: str

@@ -18,37 +18,19 @@ class AgentSpec(Core):
 
     ValueError or TypeError names a wrong field, what came, and what was expected.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of an observation: (height, width, 3) of bytes, or (features,) of floats.
-    actions : int
-        Number of actions.
-    hidden_size, core, mechanism, layers, memory
-        As of :class:`gatecore.ModelSpec`; the core "none" has no state, and the heads read the
-        encoder's output.
-    channels : tuple of int
-        Of the encoder's 3×3 convolutions, for images.
-    features : int
-        Width of the encoder's linear layer; the one-hot last action and the last reward follow it.
-    background : float
-        The byte of an image that becomes zero for the encoder.
-    gain : float
-        The encoder's linear layer starts with weights N(0, 2/inputs) times this. Above 0.
-    heads : tuple of int
-        Widths of the ReLU layers before the policy and before the value.
-    discount : float
-        γ in [0, 1).
-    trace : float, optional
-        λ of TD(λ) in [0, 1]; default γ.
-    value_cost, entropy_cost : float
-        Weights of the value's squared error and of the policy's entropy. At least 0.
-    unroll : int, optional
-        Steps between two updates, through which gradients flow; episodes go on. Default: the
-        episodes of a batch are played to their end.
+    An observation of ``shape`` (height, width, 3) is bytes, of (features,) floats; ``actions`` is
+    the number of actions. ``hidden_size``, ``core``, ``mechanism``, ``layers`` and ``memory`` are
+    those of :class:`gatecore.ModelSpec`, but the core "none" has no state: the heads read the
+    encoder's output. The encoder has 3×3 convolutions of ``channels`` for images, whose byte
+    ``background`` becomes zero, and a linear layer of ``features``, which the one-hot last action
+    and the last reward follow; its initial weights are N(0, 2/inputs) times ``gain``, above 0.
+    ``heads`` are the widths of the ReLU layers before the policy and before the value.
 
-    Examples
-    --------
+    ``discount`` is γ in [0, 1), and ``trace`` λ of TD(λ) in [0, 1], by default γ. ``value_cost``
+    and ``entropy_cost``, at least 0, weigh the value's squared error and the policy's entropy.
+    ``unroll`` is the number of steps between two updates, through which gradients flow while
+    episodes go on; by default the episodes of a batch are played to their end.
+
     >>> spec = AgentSpec(shape=(3,), actions=2, hidden_size=8, core="gru")
     >>> spec.td_lambda, spec.gate_shape
     (0.96, (1, 8))

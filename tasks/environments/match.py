@@ -46,26 +46,13 @@ class Match(ArrayEnvironment):
     modulo 20 the cell of the apple eaten then, or 0. TypeError or ValueError names an argument of
     the wrong type or out of range.
 
-    Parameters
-    ----------
-    size : int
-        Number of episodes in parallel.
-    level : {"passive", "active"}
-    phases : (int, int, int)
-        Frames of each phase, at least 1; the second may be 0.
-    apple_reward, wrong_reward, right_reward : float
-        A wrong pad pays 1 in the first-person version.
-    pads : int
-        2, 3 or 4, each with a different colour.
-    colours : {"primary", "palette"} or sequence of (red, green, blue), optional
-        The colours that an episode's are drawn from: red, green and blue; sixteen others; or these.
-        By default ``"primary"``, as in the grid worlds, for up to three pads, and for four
-        ``"palette"``, as in the first-person version.
-    ends_at_choice : bool
-        Whether an episode ends when the player steps on a pad.
+    There are ``size`` episodes in parallel. ``phases`` are the frames of each phase, at least 1;
+    the second may be 0. A wrong pad pays 1 in the first-person version. Of 2, 3 or 4 ``pads`` each
+    has another colour, drawn for an episode from ``colours``: "primary" (red, green and blue),
+    "palette" (sixteen others), or a sequence of (red, green, blue). By default it is "primary", as
+    in the grid worlds, for up to three pads, and for four "palette", as in the first-person
+    version. With ``ends_at_choice`` an episode ends when the player steps on a pad.
 
-    Examples
-    --------
     >>> match = Match(1, "active")
     >>> print(match.text().replace(" ", "."))
     ..0######..
