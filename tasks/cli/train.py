@@ -56,8 +56,8 @@ def train(
                 click.echo(f"left out: {one}: trains the model of {other}", err=True)
                 del configs[k]
         if dry_run:
-            settings = [config.model_dump(mode="json") for config in configs]
-            click.echo(json.dumps(settings if len(configs) > 1 else settings[0], indent=1))
+            dumps = [config.model_dump(mode="json") for config in configs]
+            click.echo(json.dumps(dumps if "," in mechanism else dumps[0], indent=1))
             return
         if len(configs) > 1:
             compare(configs, out or Path("runs"), console, tensorboard=tensorboard)

@@ -57,7 +57,7 @@ def reference(config: Config) -> Reference | None:
 
 
 def _pixels(config: Config) -> Reference | None:
-    data = getattr(config.task, "known", None), getattr(config.task, "permute", None)
+    data = getattr(config.task, "known", ""), getattr(config.task, "permute", False)
     if (name := _DATA.get(data)) is None:
         return None
     table = "Table 3, test"

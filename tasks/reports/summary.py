@@ -11,8 +11,8 @@ from gatecore.tasks.reports.trial import MARGIN
 def summarize(group: Group) -> list[str]:
     """Sentences: the ranking, the comparisons that the seeds allow, and their limits."""
     scored = [variant for variant in group.variants if variant.tests]
-    parts = _ranking(group, scored), _baseline(group, scored), _differences(group, scored)
-    parts = *parts, _timescales(group), _excluded(group)
+    scores = _ranking(group, scored), _baseline(group, scored), _differences(group, scored)
+    parts = *scores, _timescales(group), _excluded(group)
     return [sentence for part in parts for sentence in part]
 
 
@@ -111,9 +111,10 @@ def _timescales(group: Group) -> Iterator[str]:
     if group.settings.get("task.name") != "forgetting":
         return
     steps = {v.label: v.smallest_timescale for v in group.variants}
-    known = {label: value for label, value in steps.items() if value is not None}
-    base = known.pop(group.standard.label, None)
-    for label, value in known.items() if base is not None else ():
+    base = steps.pop(group.standard.label)
+    for label, value in steps.items():
+        if base is None or value is None:
+            continue
         judged = "more" if base > 10 * value else "not more"
         yield (f"The smallest timescale after training is {base:.3g} steps with "
                f"{group.standard.label}, {value:.3g} with {label}: {judged} than the order of "

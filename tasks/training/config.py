@@ -235,7 +235,10 @@ class Config(Settings):
         gates = self.mechanism, plain, MECHANISMS.get(plain.name, plain)
         for name, reason in self.unused().items():
             if name.startswith("mechanism."):
-                whose, alike = plain, [getattr(m, name.removeprefix("mechanism.")) for m in gates]
+                whose, alike = (
+                    plain.name,
+                    [getattr(m, name.removeprefix("mechanism.")) for m in gates],
+                )
             elif name in fields:
                 whose = self.task.name
                 alike = [values[name], fields[name].default, preset.get(name, "UR")]
