@@ -58,8 +58,10 @@ class Trainable(abc.ABC):
         Float64 arrays of ``spec.gate_shape``, (layers, hidden) for layers; 1/complement is a
         timescale in steps.
         """
-        sides = (self._copied(side) for side in self._gates(batch))
-        return Gate(*(side.astype(np.float64, copy=False) for side in sides))
+        return self._averaged(self._gates(batch))
+
+    def _averaged(self, sides: tuple[Array, Array]) -> Gate:
+        return Gate(*(self._copied(side).astype(np.float64, copy=False) for side in sides))
 
     def state_dict(self) -> Named:
         """Copies of all that a resumed run needs, by flat name."""
@@ -156,9 +158,18 @@ class LearnerBase(Trainable):
             raise ValueError("batches must hold at least one scored element")
         return {name: total / total_count for name, total in totals.items()}
 
-    def _gates(self, batch: Batch) -> tuple[Array, Array]:
+    def main_gates(self, batch: Batch) -> Gate:
+        """As :meth:`gates` the forget gates f themselves, before a refine or master gate.
+
+        ValueError for a core with a memory.
+        """
+        if self.spec.memory is not None:
+            raise ValueError(f"main gates are of layers: core={self.spec.core!r} has none")
+        return self._averaged(self._gates(batch, main=True))
+
+    def _gates(self, batch: Batch, main: bool = False) -> tuple[Array, Array]:
         checks.check_inputs(self.spec, np.asarray(batch.inputs))
-        return self._forget_gates(batch, draw(self.spec, batch))
+        return self._forget_gates(batch, draw(self.spec, batch), main)
 
     @abc.abstractmethod
     def _build(self, initial: dict[str, np.ndarray]) -> None:
@@ -169,7 +180,7 @@ class LearnerBase(Trainable):
         """Metrics, with the ``count`` of scored elements, and the carried state after a batch."""
 
     @abc.abstractmethod
-    def _forget_gates(self, batch: Batch, noise: Noise) -> tuple[Array, Array]:
+    def _forget_gates(self, batch: Batch, noise: "Noise", main: bool) -> tuple[Array, Array]:
         """Both sides of the effective forget gates, averaged over time and batch."""
 
     @abc.abstractmethod

@@ -53,8 +53,8 @@ class Learner(common.LearnerBase):
         self._moments = self.adam.init(self.parameters)
         self._first, self._second = self._moments.mu, self._moments.nu
         self._carried = {k: jnp.zeros(v, self.dtype) for k, v in self.spec.carried().items()}
-        functions = self._updated, self._loss, self._averages
-        self._update, self._evaluate, self._average = map(jax.jit, functions)
+        self._update, self._evaluate = map(jax.jit, (self._updated, self._loss))
+        self._average = jax.jit(self._averages, static_argnums=2)
 
     def _copied(self, value: Any) -> np.ndarray:
         return np.array(value)
@@ -83,9 +83,9 @@ class Learner(common.LearnerBase):
         with _precision():
             return self._evaluate(self.parameters, self._inputs(batch, noise), carried)[1]
 
-    def _forget_gates(self, batch: Batch, noise: Noise) -> tuple[Array, Array]:
+    def _forget_gates(self, batch: Batch, noise: Noise, main: bool) -> tuple[Array, Array]:
         with _precision():
-            return self._average(self.parameters, self._inputs(batch, noise))
+            return self._average(self.parameters, self._inputs(batch, noise), main)
 
     def _inputs(self, batch: Batch, noise: Noise) -> dict[str, Any]:
         """A batch and its noise, of the types that a step is compiled for."""
@@ -164,15 +164,18 @@ class Learner(common.LearnerBase):
                     x = jnp.where(mask[k], x / (1 - self.spec.dropout), jnp.zeros_like(x))
         return x
 
-    def _averages(self, parameters: Arrays, batch: dict[str, Any]) -> tuple[Array, Array]:
-        """Both sides of the effective forget gate, (layers, hidden), averaged."""
+    def _averages(
+        self, parameters: Arrays, batch: dict[str, Any], main: bool
+    ) -> tuple[Array, Array]:
+        """Both sides of the effective or main forget gate, (layers, hidden), averaged."""
         x, means = self._features(parameters, batch), []
         for params, zoneout in zip(self._layers(parameters), batch["zoneout"], strict=True):
             cell, arguments = checked(
                 self.spec.core, params, x, None, self.spec.mechanism, batch["resets"], zoneout
             )
             (x,), _, (_, logits) = scan.forward(cell, 1, True, arguments)
-            forget, _ = cell.mechanism.gates(cell.split(logits))
+            gates = cell.mechanism.activate(cell.split(logits))
+            forget = gates["forget"] if main else cell.mechanism.combine(gates)[0]
             means.append([side.mean((0, 1)) for side in forget])
         value, complement = (jnp.stack(side) for side in zip(*means, strict=True))
         return value, complement

@@ -76,14 +76,15 @@ class NativeLayer:
         d_params = {name: results[f"d_{name}"] for name in self.params}
         return d_params, results.get("d_x"), tuple(of_states("d_initial", results))
 
-    def forget_gate(self) -> Gate:
+    def forget_gate(self, main: bool = False) -> Gate:
         layout, gates = layout_of(self.call.cell), {}
         for slot in layout.complements:
             saved = self._fields["saved_gates"][..., layout.columns[slot]]
             gates[slot] = _ordered(saved) if slot in layout.ordered else _decoded(saved)
             if layout.mechanism.negated(slot):
                 gates[slot] = negate(gates[slot])
-        return Gate(*map(np.asarray, layout.mechanism.combine(gates)[0]))
+        forget = gates["forget"] if main else layout.mechanism.combine(gates)[0]
+        return Gate(*map(np.asarray, forget))
 
     def _run(self, call: Any, read: Any, results: dict[str, Array], scratch: Array) -> None:
         """Make one of the library's calls on these fields and the layer's own."""

@@ -219,9 +219,10 @@ class Layer:
             gradients["bias_n"][...] = d_logits[..., layout.input_window.stop :].sum((0, 1))
         return gradients
 
-    def forget_gate(self) -> Gate:
-        """The effective forget gate of every step, (time, batch, hidden) each side."""
-        forget, _ = self.call.cell.mechanism.combine(self.steps.gates())
+    def forget_gate(self, main: bool = False) -> Gate:
+        """The effective or the main forget gate of every step, (time, batch, hidden) each side."""
+        gates = self.steps.gates()
+        forget = gates["forget"] if main else self.call.cell.mechanism.combine(gates)[0]
         return Gate(*(self.engine.xp.array(side) for side in forget))
 
 
@@ -259,9 +260,12 @@ class Pullback:
 
     path = impl
 
-    def gates(self) -> Gate:
-        """The effective forget gate at every step: both sides (time, batch, hidden)."""
-        return self._layer.forget_gate()
+    def gates(self, main: bool = False) -> Gate:
+        """The effective forget gate at every step: both sides (time, batch, hidden).
+
+        With ``main`` the gate f itself, before a refine or master gate.
+        """
+        return self._layer.forget_gate(main)
 
 
 class Stack:
@@ -286,9 +290,9 @@ class Stack:
 
     path = impl
 
-    def gates(self) -> list[Gate]:
-        """The effective forget gates of each layer."""
-        return [pullback.gates() for pullback in self._pullbacks]
+    def gates(self, main: bool = False) -> list[Gate]:
+        """The forget gates of each layer."""
+        return [pullback.gates(main) for pullback in self._pullbacks]
 
 
 def _acquire(

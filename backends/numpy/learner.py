@@ -50,9 +50,9 @@ class ExplicitLearner(common.GradientLearner):
         metrics, _, _, final = self._forward(batch, noise, carried, save_for_backward=False)
         return metrics, final
 
-    def _forget_gates(self, batch: Batch, noise: Noise) -> tuple[Array, Array]:
+    def _forget_gates(self, batch: Batch, noise: Noise, main: bool) -> tuple[Array, Array]:
         _, _, pullback = self._recur(self._features(batch)[0], batch, noise)
-        gates = pullback.gates()
+        gates = pullback.gates(main)
         value, complement = (
             np.stack([side.mean((0, 1), dtype=np.float64) for side in sides])
             for sides in zip(*gates, strict=True)

@@ -100,6 +100,12 @@ def _histograms(group: Group) -> Iterator[Drawn]:
         yield figures.gate_rows(_literal(gates)), _quartiles(gates, "value"), caption
         caption = "The same as timescales 1/(1 − g), in steps; the last bin includes longer ones."
         yield figures.timescale_rows(_literal(gates)), _quartiles(gates, "timescale"), caption
+    main = {v.label: (_units(v, "main before"), _units(v, "main after")) for v in group.variants}
+    if any(gate for pair in main.values() for gate in pair):
+        main = {k: pair if any(pair) else gates[k] for k, pair in main.items()}
+        caption = ("The forget gates f themselves, which a refine gate modulates (the f_t of the "
+                   "caption of Figure 4); other mechanisms' as above.")  # fmt: skip
+        yield figures.gate_rows(_literal(main)), _quartiles(main, "value"), caption
 
 
 def _literal(values: Mapping[str, Any]) -> dict[str, Any]:

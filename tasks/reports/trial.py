@@ -11,7 +11,7 @@ import numpy as np
 from gatecore.tasks.problems.base import PERFECT
 from gatecore.tasks.training.atomic_files import DamagedError
 from gatecore.tasks.training.config import Config, flat
-from gatecore.tasks.training.run import Run
+from gatecore.tasks.training.run import GATES, Run
 
 BANDS = {"pixels": (25, 75), "language": None}  # percentiles of the paper's bands (Appendix D)
 SYNTHETIC = (20, 80)  # of all other tasks
@@ -144,7 +144,7 @@ class Trial:
         if self.summary:
             self._check_summary(self.run.folder / "summary.json")
         path, shape = self.run.folder / "gates.safetensors", self.config.spec().gate_shape
-        for side in (side for when in ("before", "after") for side in self.run.gates(when) or ()):
+        for side in (side for when in GATES for side in self.run.gates(when) or ()):
             if side.shape != shape or side.dtype.kind != "f":
                 raise DamagedError(path, f"has gates of shape {side.shape} and type {side.dtype}, "
                                    f"which should be floats {shape}")  # fmt: skip

@@ -27,6 +27,8 @@ from gatecore.tasks.training.run_folder import (
 
 __all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same", "upgrade"]
 
+GATES = "before", "after", "main before", "main after"
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -69,17 +71,18 @@ class Run:
     def gates(self, when: str) -> Gate | None:
         """The mean effective forget gate of each unit, (layers, hidden), or None without a record.
 
-        ``when`` is "before" or "after" training. RunError if the file is damaged, or belongs to
-        another run.
+        ``when`` is "before" or "after" training; of refined gates also "main before" and "main
+        after", the gates f_t that the refine gate modulates. RunError if the file is damaged, or
+        belongs to another run.
         """
         path = self.folder / "gates.safetensors"
         if not os.path.lexists(path):
             return None
-        limit = 32 * math.prod(self.config.spec().gate_shape)  # bytes: before, after; two sides
+        limit = 16 * len(GATES) * math.prod(self.config.spec().gate_shape)  # bytes of two sides
         tensors, about = atomic_files.read_tensors(path, limit=limit, unsigned=self.unsigned)
         if about or not self.unsigned:
             check_identity(path, about.get("config"), self.identity)
-        if any(name.partition(".")[0] not in ("before", "after") for name in tensors):
+        if any(name.partition(".")[0] not in GATES for name in tensors):
             raise DamagedError(path, "should hold gates alone")  # another file of the run
         sides = [tensors.get(f"{when}.{side}") for side in Gate._fields]
         return Gate(*sides) if all(side is not None for side in sides) else None
@@ -147,7 +150,7 @@ def upgrade(path: str | os.PathLike[str]) -> Run:
     """
     folder = Folder(path)
     run = load_run(path, unsigned=True)
-    gates = {when: gate for when in ("before", "after") if (gate := run.gates(when))}
+    gates = {when: gate for when in GATES if (gate := run.gates(when))}
     record = atomic_files.read_json(folder.path / "config.json")
     with folder.claimed():
         folder.metrics.rewrite(run.metrics)

@@ -102,7 +102,7 @@ class Folder:
         return metrics_log.Log(self.path / "metrics.jsonl", self.identity)
 
     def save_gates(self, **gates: Gate) -> None:
-        """Write gates under the names "before" and "after"."""
+        """Write gates under the names "before" and "after", also with "main " before them."""
         tensors = {f"{when}.{side}": array for when, gate in gates.items()
                    for side, array in gate._asdict().items()}  # fmt: skip
         path = self.path / "gates.safetensors"

@@ -142,7 +142,7 @@ class _Trainer:
         self.config, self.folder, self.state = config, folder, State()
         self.learner = config.learner()
         self.validation = self._held_out(Stream.VALIDATION)
-        self.before = self.learner.gates(self.validation[0])
+        self.before = self._gates("before")
         self.last_checkpoint = time.monotonic()
 
     def run(self, on_step: OnStep | None, on_metrics: OnMetrics | None) -> Run:
@@ -170,7 +170,7 @@ class _Trainer:
         del arrays
         if checkpoint is None:
             self.folder.metrics.rewind(None)
-            self.folder.save_gates(before=self.before)
+            self.folder.save_gates(**self.before)
             self.state.untrained = self._validate().get("loss")
             return
         tensors, state, metrics = checkpoint
@@ -243,9 +243,10 @@ class _Trainer:
 
     def _summary(self, healthy: bool) -> dict[str, Any]:
         finite = healthy or all(np.isfinite(v).all() for v in self.learner.state_dict().values())
-        undefined = Gate(*np.full_like(self.before, np.nan))
-        after = self.learner.gates(self.validation[0]) if finite else undefined
-        self.folder.save_gates(before=self.before, after=after)
+        before = self.before["before"]
+        undefined = {"after": Gate(*np.full_like(before, np.nan))}
+        after = self._gates("after") if finite else undefined
+        self.folder.save_gates(**self.before, **after)
         evaluate, scores = self.learner.evaluate, self.config.task.scores
         test = scores(evaluate(self._held_out(Stream.TEST))) if healthy else None
         return {
@@ -253,8 +254,16 @@ class _Trainer:
             "parameters": sum(math.prod(array.shape) for array in self.learner.parameters.values()),
             "seconds": round(self.state.seconds, 3), "best": self.state.best, "test": test,
             "baselines": self.config.task.baselines(),
-            "timescales": {"before": _timescales(self.before), "after": _timescales(after)},
+            "timescales": {"before": _timescales(before), "after": _timescales(after["after"])},
         }  # fmt: skip
+
+    def _gates(self, when: str) -> dict[str, Gate]:
+        """The effective forget gates, and of refined gates of layers the main gates, too."""
+        batch, gates = self.validation[0], {}
+        refined = self.config.mechanism.auxiliary == "refine" and self.config.spec().memory is None
+        if refined and hasattr(self.learner, "main_gates"):  # an agent has no record of them
+            gates = {f"main {when}": self.learner.main_gates(batch)}
+        return {when: self.learner.gates(batch), **gates}
 
     def _held_out(self, stream: Stream) -> Sequence[Batch]:
         return self.config.task.held_out(stream, self.config.seed, self.config.batch_size)

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatecore.tasks import Config
+from gatecore.tasks import Config, train
+from gatecore.tasks.reports import report
 from gatecore.tasks.reports.aggregate import Group, Variant
 from gatecore.tasks.reports.html import _cells
-from gatecore.tasks.reports.plots import _curves, band_of
+from gatecore.tasks.reports.plots import _curves, _histograms, band_of
 from gatecore.tasks.reports.trial import Score, Trial
 from gatecore.tasks.training.run import Run
+from tests.tasks.tiny import tiny
 
 CHANCE = {"most frequent class": {"loss": 2.3, "accuracy": 0.1}}
 
@@ -108,3 +110,18 @@ def test_the_band_of_several_seeds_of_language_without_smoothing_is_that_of_thei
 def test_the_paper_preset_of_language_has_validations_enough_for_the_band():
     config = Config.of("language", "UR", "paper")
     assert config.steps / 100 >= 3 * config.evaluate_every
+
+
+def test_runs_record_the_forget_gates_that_refine_gates_modulate(tmp_path):
+    runs = {name: train(tiny(mechanism=name), tmp_path / name) for name in ("U", "UR")}
+    assert runs["U"].gates("main after") is None
+    for when in ("before", "after"):
+        main, effective = (runs["UR"].gates(f"{prefix}{when}") for prefix in ("main ", ""))
+        assert main.value.shape == effective.value.shape == (1, 16)
+        assert not np.allclose(main.value, effective.value)
+    (group,) = report.read(tmp_path).groups
+    captions = [caption for _, _, caption in _histograms(group)]
+    assert len(captions) == 3
+    assert "The forget gates f themselves" in captions[-1]
+    (alone,) = report.read(tmp_path / "U").groups
+    assert len([*_histograms(alone)]) == 2

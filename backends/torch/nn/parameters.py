@@ -81,16 +81,18 @@ def core_params(
 
 def forget_gates(
     cell: Cell, params: dict[str, Tensor], x: Tensor, start: Tensor, hidden: Tensor,
-    resets: Tensor | None = None,
+    resets: Tensor | None = None, main: bool = False,
 ) -> Gate:  # fmt: skip
-    """Effective forget gates (time, batch, hidden); ``start`` is the hidden state before them."""
+    """Effective or main forget gates (time, batch, hidden); ``start``: the hidden state before."""
     before = torch.cat([start.unsqueeze(0), hidden[:-1]])
     if resets is not None:
         before = before.masked_fill(resets.unsqueeze(-1), 0)
-    return step_gates(cell, params, x, before)
+    return step_gates(cell, params, x, before, main)
 
 
-def step_gates(cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor) -> Gate:
+def step_gates(
+    cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor, main: bool = False
+) -> Gate:
     """Effective forget gates (..., hidden) of inputs and the hidden states before them."""
     rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
     weight_ih, weight_hh, bias = (
@@ -99,4 +101,5 @@ def step_gates(cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor)
     )
     logits = x @ weight_ih.T + bias + before @ weight_hh.T
     widths = [part.stop - part.start for part in rows.values()]
-    return cell.mechanism.gates(dict(zip(rows, logits.split(widths, -1), strict=True)))[0]
+    gates = cell.mechanism.activate(dict(zip(rows, logits.split(widths, -1), strict=True)))
+    return gates["forget"] if main else cell.mechanism.combine(gates)[0]

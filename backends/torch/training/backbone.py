@@ -43,7 +43,7 @@ class LayerBackbone:
 
     def run(
         self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: list[Any],
-        means: list[Any] | None = None,
+        means: list[Any] | None = None, main: bool = False,
     ) -> tuple[Tensor, Any]:  # fmt: skip
         """Outputs of the last layer and all last states; ``means`` takes those of the gates."""
         last = []
@@ -52,16 +52,23 @@ class LayerBackbone:
             result = run(cell, params, x, state[k], resets, zoneout[k], impl=self._impl)
             hidden = result.outputs[0]
             if means is not None:
-                gate = forget_gates(cell, params, x, state[k][0], hidden, resets)
+                gate = forget_gates(cell, params, x, state[k][0], hidden, resets, main)
                 means.append([side.double().mean((0, 1)) for side in gate])
             x = hidden
             last.append(tuple(part.squeeze(0) for part in result.states))
         return x, tuple(last)
 
-    def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any]) -> Gate:
+    def gates(
+        self,
+        parameters: Tensors,
+        x: Tensor,
+        resets: Resets,
+        zoneout: list[Any],
+        main: bool = False,
+    ) -> Gate:
         """Effective forget gates (layers, hidden), averaged over time and batch."""
         means: list[Any] = []
-        self.run(parameters, x, self.state(x.shape[1], x), resets, zoneout, means)
+        self.run(parameters, x, self.state(x.shape[1], x), resets, zoneout, means, main)
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
@@ -85,7 +92,14 @@ class MemoryBackbone:
     def run(self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: Any) -> Any:
         return self._core(x, state, resets)
 
-    def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any]) -> Gate:
+    def gates(
+        self,
+        parameters: Tensors,
+        x: Tensor,
+        resets: Resets,
+        zoneout: list[Any],
+        main: bool = False,
+    ) -> Gate:
         """Effective forget gates of the core's gate shape, averaged over time and batch."""
         return self._core.forget_gates(x, None, resets)
 

@@ -81,9 +81,9 @@ class Learner(TorchTrainable, GradientLearner):
         return self._loss(batch, noise, carried)[1:]
 
     @torch.no_grad()
-    def _forget_gates(self, batch: Batch, noise: Noise) -> Any:
+    def _forget_gates(self, batch: Batch, noise: Noise, main: bool) -> Any:
         inputs = self._features(batch), self._resets(batch)
-        return self._backbone.gates(self.parameters, *inputs, noise.zoneout)
+        return self._backbone.gates(self.parameters, *inputs, noise.zoneout, main)
 
     def _loss(
         self, batch: Batch, noise: Noise, carried: Carried
