@@ -20,16 +20,10 @@ _ENGINE = Engine(np, (native.NativeLayer, Layer), library.default_threads)
 
 
 def lstm(
-    params: Params,
-    x: np.ndarray,
-    state: Any = None,
-    mechanism: str | Mechanism = "UR",
-    *,
-    resets: np.ndarray | None = None,
-    zoneout: Any = None,
-    return_cells: bool = False,
+    params: Params, x: np.ndarray, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    resets: np.ndarray | None = None, zoneout: Any = None, return_cells: bool = False,
     impl: str = "auto",
-) -> tuple[Any, Any, Pullback | Stack]:
+) -> tuple[Any, Any, Pullback | Stack]:  # fmt: skip
     """An LSTM over a whole sequence (equations 2-15, by mechanism), and its pullback.
 
     Parameters
@@ -89,15 +83,9 @@ def _hidden_state_layer(core: str, doc: str) -> Callable[..., tuple[Any, Any, Pu
     """The function of a core whose state is h alone."""
 
     def layer(
-        params: Params,
-        x: np.ndarray,
-        state: Any = None,
-        mechanism: str | Mechanism = "UR",
-        *,
-        resets: np.ndarray | None = None,
-        zoneout: Any = None,
-        impl: str = "auto",
-    ) -> tuple[Any, Any, Pullback | Stack]:
+        params: Params, x: np.ndarray, state: Any = None, mechanism: str | Mechanism = "UR", *,
+        resets: np.ndarray | None = None, zoneout: Any = None, impl: str = "auto",
+    ) -> tuple[Any, Any, Pullback | Stack]:  # fmt: skip
         options = {"resets": resets, "zoneout": zoneout, "impl": impl}
         return run(_ENGINE, core, params, x, state, mechanism, **options)
 

@@ -146,11 +146,9 @@ class Stateful(nn.Module):
             saved = repr(saved) if saved else " or ".join(repr(m.name) for m in known)
             if fields[1] == "untied":
                 saved = f"gatecore.mechanism({saved or repr('UR')}, tied=False)"
-            raise ValueError(
-                f"the state_dict is of mechanism {saved} ({recorded}), this layer has {name!r} "
-                f"({expected}): make the layer with mechanism={saved}, or load weights that were "
-                f"trained with {name!r}"
-            )
+            raise ValueError(f"the state_dict is of mechanism {saved} ({recorded}), this layer has "
+                             f"{name!r} ({expected}): make the layer with mechanism={saved}, or "
+                             f"load weights that were trained with {name!r}")  # fmt: skip
 
     def _needs_code(self) -> str:
         kind, name = type(self).__name__, self.mechanism.name
@@ -168,10 +166,8 @@ class Stateful(nn.Module):
         return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
 
     def __prepare_scriptable__(self) -> None:
-        raise RuntimeError(
-            f"{type(self).__name__} cannot be compiled by torch.jit.script: use torch.export, or "
-            "torch.compile"
-        )
+        raise RuntimeError(f"{type(self).__name__} cannot be compiled by torch.jit.script: use "
+                           "torch.export, or torch.compile")  # fmt: skip
 
 
 def _decoded(code: Tensor | None, record: Tensor | None) -> str | None:

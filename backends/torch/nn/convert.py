@@ -113,16 +113,13 @@ def _check(name: str, old: Any, torch_class: type[nn.Module]) -> None:
     names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if old.bias else [])]
     names = getattr(old, "_flat_weights_names", names)
     if changed := [weight for weight in names if weight not in old._parameters]:
-        raise TypeError(
-            f"{name} is a {kind} whose {', '.join(changed)} is reparametrized or pruned: undo that "
-            "with torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm or "
-            "prune.remove, convert the model, and apply it again"
-        )
+        raise TypeError(f"{name} is a {kind} whose {', '.join(changed)} is reparametrized or "
+                        "pruned: undo that with "
+                        "torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm or "
+                        "prune.remove, convert the model, and apply it again")  # fmt: skip
     if "forward" in vars(old) or not _delegates(old, torch_class):
-        raise TypeError(
-            f"{name} is a {kind} with a forward that is not torch's and may compute something "
-            "else: replace it by hand"
-        )
+        raise TypeError(f"{name} is a {kind} with a forward that is not torch's and may compute "
+                        "something else: replace it by hand")  # fmt: skip
 
 
 def _counterpart(

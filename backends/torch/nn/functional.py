@@ -136,10 +136,8 @@ def _call(
     for name, value in params.items():
         check_tensors(f"params[{name!r}]", value)
     if x.dim() != 3:
-        raise ValueError(
-            f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the missing axes, "
-            "as in x.unsqueeze(1) for a single sequence"
-        )
+        raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the "
+                         "missing axes, as in x.unsqueeze(1) for a single sequence")  # fmt: skip
     recurrent = params.get("weight_hh")
     if recurrent is None or recurrent.dim() != 2:
         raise ValueError("params must have a 'weight_hh' (rows, hidden)")

@@ -44,11 +44,9 @@ def gate(
     mechanism = mechanisms.mechanism(mechanism)
     widths = gate_slots(mechanism, size)
     if logits.shape[-1] != sum(widths.values()):
-        raise ValueError(
-            f"logits must have {sum(widths.values())} entries along the last axis "
-            f"({', '.join(f'{k} {v}' for k, v in widths.items())}), got {logits.shape[-1]}: give "
-            "the layer before as many outputs"
-        )
+        raise ValueError(f"logits must have {sum(widths.values())} entries along the last axis "
+                         f"({', '.join(f'{k} {v}' for k, v in widths.items())}), got "
+                         f"{logits.shape[-1]}: give the layer before as many outputs")  # fmt: skip
     wide = torch.promote_types(logits.dtype, torch.float32)
     logits = logits.to(wide) if bias is None else logits.to(wide) + bias.to(wide)
     parts = dict(zip(widths, logits.split(list(widths.values()), -1), strict=True))

@@ -102,9 +102,8 @@ class Dense:
             names, got = "hx", f"{dims[0]} tensor"
             if len(dims) > 1:
                 names, got = "hx and cx", f"({', '.join(dims)}) tensors"
-            raise RuntimeError(
-                f"For {kind} {expected}-D input, {names} should also be {expected}-D but got {got}"
-            )
+            raise RuntimeError(f"For {kind} {expected}-D input, {names} should also be "
+                               f"{expected}-D but got {got}")  # fmt: skip
         return parts if self._batched else tuple(part.unsqueeze(1) for part in parts)
 
     def restore_states(self, parts: Tensors) -> Tensors:
@@ -144,8 +143,7 @@ def _permute(tensor: Tensor, order: Tensor | None) -> Tensor:
 
 def _checked_resets(resets: Tensor, shape: tuple[int, ...]) -> Tensor:
     if resets.dtype != torch.bool or tuple(resets.shape) != shape:
-        raise ValueError(
-            f"resets must be torch.bool of shape {shape}, got {resets.dtype} of shape "
-            f"{tuple(resets.shape)}: lay it out as the input, and convert it with resets.bool()"
-        )
+        raise ValueError(f"resets must be torch.bool of shape {shape}, got {resets.dtype} of shape "
+                         f"{tuple(resets.shape)}: lay it out as the input, and convert it with "
+                         "resets.bool()")  # fmt: skip
     return resets

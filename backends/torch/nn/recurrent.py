@@ -225,10 +225,9 @@ class Recurrent(RecurrentModule[State]):
     def _checked_cells(self, return_cells: bool) -> bool:
         _checks.flag("return_cells", return_cells)
         if return_cells and len(CELLS[self.core].state_names) == 1:
-            raise ValueError(
-                f"return_cells must be False, got True: a {type(self).__name__} has no cell state "
-                "beside its hidden state, which is the output"
-            )
+            raise ValueError(f"return_cells must be False, got True: a {type(self).__name__} has "
+                             "no cell state beside its hidden state, which is the "
+                             "output")  # fmt: skip
         return return_cells
 
     def _check(self, layout: Dense | Packed, states: Tensors | None) -> None:
@@ -242,10 +241,9 @@ class Recurrent(RecurrentModule[State]):
             for state in states:
                 low = input.dtype in LOW and state.is_floating_point()
                 if not (low or state.dtype in (input.dtype, *LOW)):
-                    raise RuntimeError(
-                        "Input and hidden tensors are not the same dtype, found input tensor with "
-                        f"{input.dtype} and hidden tensor with {state.dtype}"
-                    )
+                    raise RuntimeError("Input and hidden tensors are not the same dtype, found "
+                                       f"input tensor with {input.dtype} and hidden tensor with "
+                                       f"{state.dtype}")  # fmt: skip
             self.check_forward_args(input, self._cells[0].state(states), layout.batch_sizes)
         if not layout.x.shape[0] and not torch.compiler.is_compiling():
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")

@@ -58,10 +58,8 @@ def choose(impl: str, call: Call) -> TorchImplementation:
     chosen = implementation.choose(IMPLEMENTATIONS, impl, call)
     tracing = not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
     if tracing and torch.onnx.is_in_onnx_export() and not isinstance(chosen, Stepping):
-        raise RuntimeError(
-            "the ONNX exporter that traces has no operator for a layer over a sequence: use "
-            "torch.onnx.export(..., dynamo=True)"
-        )
+        raise RuntimeError("the ONNX exporter that traces has no operator for a layer over a "
+                           "sequence: use torch.onnx.export(..., dynamo=True)")  # fmt: skip
     return chosen
 
 

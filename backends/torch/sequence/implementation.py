@@ -27,10 +27,9 @@ def resolved(name: str, value: Tensor) -> Tensor:
     storage, extent = value.untyped_storage(), value.storage_offset() + 1
     extent += sum((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
     if value.numel() and (storage.nbytes() < extent * value.itemsize or not storage.data_ptr()):
-        raise ValueError(
-            f"{name} of shape {tuple(value.shape)} needs {extent * value.itemsize} bytes of memory "
-            f"and its storage has {storage.nbytes()}: it was freed or resized"
-        )
+        raise ValueError(f"{name} of shape {tuple(value.shape)} needs {extent * value.itemsize} "
+                         f"bytes of memory and its storage has {storage.nbytes()}: it was freed or "
+                         "resized")  # fmt: skip
     return value
 
 

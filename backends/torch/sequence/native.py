@@ -151,10 +151,8 @@ def _checked(
         ):  # fmt: skip
             return value
         return resolved(name, value).contiguous()
-    raise ValueError(
-        f"{name} must be {dtype} of shape {shape} on the CPU, got {value.dtype} of shape "
-        f"{tuple(value.shape)} on {value.device}"
-    )
+    raise ValueError(f"{name} must be {dtype} of shape {shape} on the CPU, got {value.dtype} of "
+                     f"shape {tuple(value.shape)} on {value.device}")  # fmt: skip
 
 
 def _layer(call: Call, saves: bool) -> LayerCall:

@@ -34,13 +34,9 @@ class Stepping:
         return [*outputs[: call.num_outputs], *(state.unsqueeze(0) for state in last)]
 
     def backward(
-        self,
-        call: Call,
-        saved: list[Tensor],
-        d_outputs: Gradients,
-        d_states: Gradients,
+        self, call: Call, saved: list[Tensor], d_outputs: Gradients, d_states: Gradients,
         wrt_x: bool,
-    ) -> list[Tensor]:
+    ) -> list[Tensor]:  # fmt: skip
         """Gradients of the call's sources, differentiable where gradients are enabled.
 
         The forward pass runs again. Sources that require no gradient get zeros.
