@@ -28,41 +28,30 @@ def lstm(
 ) -> tuple[Any, Any]:  # fmt: skip
     """Apply an LSTM with any gate mechanism to a whole sequence (equations 2-7, 9-15).
 
-    Pure, for use under ``jit``, ``grad``, ``vmap``, ``scan``. Gates and state are float32 at least,
-    whatever the type of the parameters. ValueError for shapes that do not fit, an unknown
-    mechanism, parameters that are not finite (which are not read while JAX traces, as under
-    ``jit``), or an ``impl`` that does not support the call; TypeError if an argument is no array,
-    ``x`` is not floating, a weight's type is not that of ``x``, or a bias's neither that nor the
-    gates'. Returned are the output (time, batch, hidden), of the type of x, and (h, c) after the
-    last step, each (batch, hidden), float32 at least.
+    Pure, for use under ``jit``, ``grad``, ``vmap``, ``scan``. ``params`` are ``weight_ih`` (rows,
+    input), ``weight_hh`` (rows, hidden) and ``bias`` (rows,), packed in the order of
+    ``Mechanism.slots``, as :func:`init` draws them; the weights have the type of x (time, batch,
+    input), floating. ``state`` is (h, c), each (batch, hidden), by default zeros, and is zeroed
+    before the steps at which bool ``resets`` (time, batch) is true. ``zoneout`` (cell, hidden) is
+    how much of the old state replaces the new one (Krueger et al. 2016): probabilities in [0, 1],
+    for evaluation, or masks (time, batch, hidden), for training; it is not differentiated. For
+    stacked layers ``params``, ``state`` and ``zoneout`` are lists, one entry a layer.
 
-    Parameters
-    ----------
-    params : mapping of arrays, or a list of them for stacked layers
-        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), packed in the
-        order of ``Mechanism.slots``; :func:`init` draws them. The weights have the type of ``x``.
-    x : array (time, batch, input), floating
-    state : (h, c), each (batch, hidden), optional
-        Initial state, default zeros; a list of pairs for stacked layers.
-    mechanism : str or Mechanism
-        A name such as "standard" or "UR", see ``gatecore.MECHANISMS``.
-    resets : bool array (time, batch), optional
-        Where true, the state is zeroed before that step.
-    zoneout : (cell, hidden), optional
-        How much of the old state replaces the new one (Krueger et al. 2016): probabilities in
-        [0, 1], for evaluation, or masks (time, batch, hidden), for training; not differentiated.
-        A list of pairs for stacked layers.
-    return_cells : bool
-        Whether the output is a pair: hidden states and cell states of all steps.
-    autodiff : bool
-        False: the derivative is manual BPTT, which can be differentiated again in reverse mode.
-        True: JAX differentiates the scan, in forward mode too, with more memory.
-    impl : {"auto", "native", "reference"}
-        The C++ library, or a scan of JAX's operations. "auto" is the library in float32 on a CPU
-        that is JAX's only device, else the scan; see :func:`implementation`, :func:`native_call`.
+    Returned are the output (time, batch, hidden), of the type of x, with ``return_cells`` a pair of
+    the hidden and the cell states of all steps, and (h, c) after the last step. Gates and state are
+    float32 at least, whatever the type of the parameters.
 
-    Examples
-    --------
+    Without ``autodiff`` the derivative is manual BPTT, which can be differentiated again in reverse
+    mode; with it JAX differentiates the scan, in forward mode too, with more memory. ``impl`` is
+    "native" for the C++ library, "reference" for a scan of JAX's operations, or "auto": the library
+    in float32 on a CPU that is JAX's only device, else the scan; see :func:`implementation`,
+    :func:`native_call`.
+
+    ValueError for shapes that do not fit, an unknown mechanism, parameters that are not finite
+    (which are not read while JAX traces, as under ``jit``), or an ``impl`` that does not support
+    the call; TypeError if an argument is no array, ``x`` is not floating, a weight's type is not
+    that of ``x``, or a bias's neither that nor the gates'.
+
     >>> import jax.numpy as jnp
     >>> from gatecore.backends.jax import init
     >>> params = init(jax.random.key(0), 3, 8)

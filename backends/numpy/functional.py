@@ -26,46 +26,25 @@ def lstm(
 ) -> tuple[Any, Any, Pullback | Stack]:  # fmt: skip
     """An LSTM over a whole sequence (equations 2-15, by mechanism), and its pullback.
 
-    Parameters
-    ----------
-    params : mapping of arrays, or a list of them for stacked layers
-        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), packed in the
-        mechanism's order; :class:`gatecore.cells.LSTM` draws them.
-    x : array (time, batch, input), float32 or float64
-        The parameters must have the same dtype.
-    state : (h, c), each (batch, hidden), optional
-        Zeros by default; a list of pairs for stacked layers.
-    mechanism : str or Mechanism
-    resets : bool array (time, batch), optional
-        Where true, the state is zeroed before that step.
-    zoneout : (cell, hidden), optional
-        Probabilities of keeping the old value, in [0, 1], for evaluation, or masks (time, batch,
-        hidden) of ones and zeros; a list of pairs for stacked layers.
-    return_cells : bool
-        The output is then a pair (hidden, cell) of all steps, and so is the pullback's cotangent.
-    impl : {"auto", "native", "reference"}
-        The native library, which computes in float32, or NumPy; "auto" is the library wherever it
-        supports the call. ``pullback.impl`` is the name of the one that ran.
+    ``params`` are ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden) and ``bias`` (rows,),
+    packed in the mechanism's order, as :class:`gatecore.cells.LSTM` draws them, of the dtype of x
+    (time, batch, input), float32 or float64; ``state`` is (h, c), each (batch, hidden), by default
+    zeros. It is zeroed before the steps at which bool ``resets`` (time, batch) is true. ``zoneout``
+    (cell, hidden) are probabilities of keeping the old value, in [0, 1], for evaluation, or masks
+    (time, batch, hidden) of ones and zeros. For stacked layers ``params``, ``state`` and
+    ``zoneout`` are lists, one entry a layer.
 
-    Returns
-    -------
-    output : array (time, batch, hidden)
-        The caller's, as all that is returned: no later call overwrites it.
-    state : (h, c)
-        After the last step.
-    pullback : callable
-        ``pullback(d_output, d_state=None) -> (d_params, d_x, d_state)``; ``wrt_x=False`` leaves
-        d_x out; ``pullback.gates()`` is the effective forget gate of every step. The arrays that it
-        saved return to a pool when it is dropped.
+    ``impl`` is "native" for the native library, which computes in float32, "reference" for NumPy,
+    or "auto", the library wherever it supports the call; ``pullback.impl`` names the one that ran.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Shapes or dtypes that do not fit, parameters that are not finite, or an ``impl`` that
-        does not support the call, with the reason.
+    Returned are the output (time, batch, hidden), with ``return_cells`` a pair of the hidden and
+    the cell states of all steps, as is the pullback's cotangent then; (h, c) after the last step;
+    and ``pullback(d_output, d_state=None) -> (d_params, d_x, d_state)``, for which ``wrt_x=False``
+    leaves d_x out. ``pullback.gates()`` is the effective forget gate of every step. The arrays that
+    it saved return to a pool when it is dropped; no later call overwrites a result. ValueError or
+    TypeError for shapes or dtypes that do not fit, parameters that are not finite, or an ``impl``
+    that does not support the call, with the reason.
 
-    Examples
-    --------
     >>> from gatecore.cells import LSTM
     >>> params = LSTM(3, 8, mechanism="UR").init(rng=0)
     >>> output, (h, c), pullback = lstm(params, np.ones((5, 2, 3)))
@@ -147,19 +126,11 @@ def release() -> None:
 class Learner(ExplicitLearner):
     """Trains a ``ModelSpec`` in NumPy: ``step``, ``evaluate``, ``gates``, ``state_dict``.
 
-    ValueError or TypeError for a setting out of its range, and for a model or an ``impl`` that is
-    not supported.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    seed : int
-        At least 0. Equal seeds give equal initial weights and noise on every backend.
-    betas, eps : (float, float), float
-        Adam's: decay rates in [0, 1), by default (0.9, 0.999); above 0, by default 1e-8.
-    dtype : {"float32", "float64"}
-    impl : {"auto", "native", "reference"}
-        The implementation of the layers, as :func:`lstm` takes it.
+    Keywords are ``seed``, at least 0: equal seeds give equal initial weights and noise on every
+    backend; Adam's ``betas`` in [0, 1), by default (0.9, 0.999), and ``eps`` above 0, by default
+    1e-8; ``dtype``, "float32" or "float64"; and ``impl``, "auto", "native" or "reference", as
+    :func:`lstm` takes it. ValueError or TypeError for a setting out of its range, and for a model
+    or an ``impl`` that is not supported.
     """
 
     def __init__(self, spec: ModelSpec, **settings: Any) -> None:

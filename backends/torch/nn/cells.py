@@ -23,17 +23,10 @@ from gatecore.mechanisms import Mechanism
 class RecurrentCell(RecurrentModule[State]):
     """The base of :class:`LSTMCell`, :class:`GRUCell` and :class:`MinimalCell`: one step.
 
-    Parameters
-    ----------
-    input_size, hidden_size, bias, device, dtype
-        As for ``torch.nn.LSTMCell``, whose parameter names the cell has.
-    mechanism, zoneout, two_biases
-        As for :class:`Recurrent`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        The mechanism is unknown, a size is below 1, or zoneout is outside [0, 1].
+    ``input_size``, ``hidden_size``, ``bias``, ``device`` and ``dtype`` are as for
+    ``torch.nn.LSTMCell``, whose parameter names the cell has; ``mechanism``, ``zoneout`` and
+    ``two_biases`` as for :class:`Recurrent`. ValueError or TypeError if the mechanism is unknown, a
+    size is below 1, or zoneout is outside [0, 1].
     """
 
     weight_ih: Tensor
@@ -57,18 +50,10 @@ class RecurrentCell(RecurrentModule[State]):
         return f"{self.input_size}, {self.hidden_size}{bias}{self._settings_repr()}"
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
-        """The next state.
+        """The next state, from input (batch, input) or (input,).
 
-        Parameters
-        ----------
-        input : Tensor (batch, input) or (input,)
-        hx : (h, c) or h, optional
-            The state (batch, hidden) or (hidden,), by default zeros: a pair for the LSTM.
-
-        Raises
-        ------
-        ValueError, RuntimeError
-            For inputs and states that torch's cells refuse, in their words.
+        ``hx`` is the state (batch, hidden) or (hidden,), by default zeros: h, for the LSTM (h, c).
+        ValueError or RuntimeError for inputs and states that torch's cells refuse, in their words.
         """
         if isinstance(input, fx.Proxy):
             return self._fx_node(input, *(() if hx is None else (hx,)))
@@ -127,8 +112,6 @@ class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):
 
     Parameters and errors are those of :class:`RecurrentCell`.
 
-    Examples
-    --------
     >>> cell = LSTMCell(10, 20, mechanism="UR")
     >>> h, c = cell(torch.randn(3, 10))
     >>> h, c = cell(torch.randn(3, 10), (h, c))
@@ -143,8 +126,6 @@ class GRUCell(RecurrentCell[Tensor]):
 
     Parameters and errors are those of :class:`RecurrentCell`.
 
-    Examples
-    --------
     >>> GRUCell(10, 20, mechanism="UR")(torch.randn(3, 10)).shape
     torch.Size([3, 20])
     """
@@ -158,8 +139,6 @@ class MinimalCell(RecurrentCell[Tensor]):
 
     Parameters and errors are those of :class:`RecurrentCell`.
 
-    Examples
-    --------
     >>> MinimalCell(10, 20, mechanism="UR")(torch.randn(3, 10)).shape
     torch.Size([3, 20])
     """

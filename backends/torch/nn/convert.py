@@ -44,41 +44,20 @@ def convert(
 
     The new layers have the same ``Parameter`` objects, so that an optimizer, a moving average or
     tied weights go on working; where the mechanism needs other shapes (a GRU's, or master gates),
-    they are new, and ``optimizer`` gets them in place of the old ones. Hooks, ``requires_grad``,
-    training mode, dtype, device and further attributes are kept, and lists, tuples and dicts of the
-    model's modules are updated. A subclass whose ``forward`` is torch's, or hands its arguments to
-    torch's and returns the results, keeps its methods. Each replacement is logged.
+    they are new, and ``optimizer``, one of the model's parameters, gets them in place of the old
+    ones. Hooks, ``requires_grad``, training mode, dtype, device and further attributes are kept,
+    and lists, tuples and dicts of the model's modules are updated. A subclass whose ``forward`` is
+    torch's, or hands its arguments to torch's and returns the results, keeps its methods. Each
+    replacement is logged. The result is ``module``; if it is such a layer itself, the new layer.
 
-    Parameters
-    ----------
-    module : nn.Module
-    mechanism : str or Mechanism
-        Of the new layers.
-    keep_weights : bool, optional
-        Whether to keep the weights of the slots that the old and new layers have in common. All
-        others are initialized as in a new layer; ``initialised`` of each new layer names them. By
-        default true for "standard", else false.
-    optimizer : torch.optim.Optimizer, optional
-        One of the model's parameters, to be updated where parameters are new.
+    ``keep_weights``, by default true for "standard" and else false, keeps the weights of the slots
+    that the old and new layers have in common. All others are initialized as in a new layer;
+    ``initialised`` of each new layer names them.
 
-    Returns
-    -------
-    nn.Module
-        ``module``; if it is such a layer itself, the new layer.
+    TypeError if the model has reparametrized or pruned layers, or subclasses with a ``forward`` of
+    their own, which may compute something else; nothing is replaced then. Warns if nothing was
+    replaced.
 
-    Raises
-    ------
-    TypeError
-        The model has reparametrized or pruned layers, or subclasses with a ``forward`` of their
-        own, which may compute something else. Nothing is replaced then.
-
-    Warns
-    -----
-    UserWarning
-        Nothing was replaced.
-
-    Examples
-    --------
     >>> model = nn.Sequential(nn.LSTM(3, 8))
     >>> convert(model, mechanism="UR")
     Sequential(

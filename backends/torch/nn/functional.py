@@ -25,42 +25,20 @@ def lstm(
 ) -> tuple[Any, tuple[Tensor, Tensor]]:  # fmt: skip
     """An LSTM over a whole sequence (equations 2-15, by mechanism), differentiable by torch.
 
-    The counterpart of ``gatecore.backends.numpy.lstm``.
+    The counterpart of ``gatecore.backends.numpy.lstm``. ``params`` are ``weight_ih`` (rows, input),
+    ``weight_hh`` (rows, hidden) and ``bias`` (rows,), packed in the mechanism's order, as
+    :class:`gatecore.cells.LSTM` initializes them; x is (time, batch, input), float32 or float64,
+    and all tensors have its dtype and device. ``state`` is (h, c), each (batch, hidden), by default
+    zeros, and is zeroed before the steps at which bool ``resets`` (time, batch) is true.
+    ``zoneout`` (cell, hidden) are probabilities in [0, 1] (the expectation, for evaluation), or
+    masks (time, batch, hidden) that are 1 where the old value is kept. ``impl`` is "auto",
+    "native", "reference", "fused", "graph", "plain" or "scan".
 
-    Parameters
-    ----------
-    params : mapping of Tensors
-        ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), packed in the
-        mechanism's order; :class:`gatecore.cells.LSTM` initializes them.
-    x : Tensor (time, batch, input), float32 or float64
-        All tensors must have the same dtype and device.
-    state : (h, c), each (batch, hidden), optional
-        By default zeros.
-    mechanism : str or Mechanism
-    resets : bool Tensor (time, batch), optional
-        The state is zeroed before the steps where it is true.
-    zoneout : (cell, hidden), optional
-        Probabilities in [0, 1] (the expectation, for evaluation), or masks (time, batch, hidden)
-        that are 1 where the old value is kept.
-    return_cells : bool
-        The output is a pair: the hidden and the cell states of all steps.
-    impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
+    Returned are the output (time, batch, hidden), with ``return_cells`` a pair of the hidden and
+    the cell states of all steps, and (h, c) after the last step. ValueError if x has not three
+    axes, the state is no pair, ``impl`` is unknown, or that implementation does not support the
+    call; TypeError if an argument is no tensor.
 
-    Returns
-    -------
-    output : Tensor (time, batch, hidden), or a pair of them
-    state : (h, c)
-        After the last step.
-
-    Raises
-    ------
-    ValueError
-        x has not three axes, the state is no pair, ``impl`` is unknown, or that implementation
-        does not support the call.
-
-    Examples
-    --------
-    >>> import torch
     >>> from gatecore.cells import LSTM
     >>> params = {k: torch.tensor(v) for k, v in LSTM(3, 8).init(rng=0).items()}
     >>> output, (h, c) = lstm(params, torch.ones(5, 2, 3, dtype=torch.float64))
@@ -76,12 +54,9 @@ def gru(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """A GRU over a whole sequence, reset after the product; its update gate is the forget gate.
 
-    As :func:`lstm`, but the state is h (batch, hidden), zoneout a single amount, and ``params``
-    has ``bias_n`` (hidden,) too.
+    As :func:`lstm`, but the state is h (batch, hidden), zoneout a single amount, and ``params`` has
+    ``bias_n`` (hidden,) too.
 
-    Examples
-    --------
-    >>> import torch
     >>> from gatecore.cells import GRU
     >>> params = {k: torch.tensor(v) for k, v in GRU(3, 8).init(rng=0).items()}
     >>> output, h = gru(params, torch.ones(5, 2, 3, dtype=torch.float64))
@@ -99,9 +74,6 @@ def minimal(
 
     As :func:`lstm`, but the state is h (batch, hidden) and zoneout a single amount.
 
-    Examples
-    --------
-    >>> import torch
     >>> from gatecore.cells import Minimal
     >>> params = {k: torch.tensor(v) for k, v in Minimal(3, 8).init(rng=0).items()}
     >>> output, h = minimal(params, torch.ones(5, 2, 3, dtype=torch.float64), mechanism="UR")

@@ -16,28 +16,12 @@ from gatecore.mechanisms import Mechanism
 def gate(
     logits: Tensor, mechanism: str | Mechanism = "UR", bias: Tensor | None = None, *, size: int
 ) -> Gate:
-    """The effective gates of logits: :class:`GateUnit` as a function.
+    """The effective gates of logits (..., features): :class:`GateUnit` as a function.
 
-    Parameters
-    ----------
-    logits : Tensor (..., features)
-        ``features`` as a :class:`GateUnit` of this size and mechanism has.
-    mechanism : str or Mechanism
-    bias : Tensor (features,), optional
-    size : int
+    ``features`` and ``bias`` (features,) are as a :class:`GateUnit` of this size and mechanism has
+    them. Returned are ``value`` and ``complement`` in [0, 1], both (..., size), at least float32.
+    ValueError if the logits have another number of features.
 
-    Returns
-    -------
-    Gate
-        ``value`` and ``complement`` in [0, 1], both (..., size), at least float32.
-
-    Raises
-    ------
-    ValueError
-        The logits have another number of features.
-
-    Examples
-    --------
     >>> gate(torch.zeros(3, 8), "standard", size=8).value[0, 0]
     tensor(0.5000)
     """
@@ -56,21 +40,10 @@ def gate(
 class GateUnit(Stateful):
     """``size`` gates with any mechanism, and their biases.
 
-    Parameters
-    ----------
-    size : int
-    mechanism : str or Mechanism
-    device, dtype : of the biases
+    ``features`` is the number of logits: ``size`` for "standard", twice as many for "UR" (forget,
+    refine). The parameter ``bias`` (features,), of this device and dtype, is initialized by the
+    mechanism.
 
-    Attributes
-    ----------
-    features : int
-        Number of logits: ``size`` for "standard", twice as many for "UR" (forget, refine).
-    bias : Parameter (features,)
-        Initialized by the mechanism.
-
-    Examples
-    --------
     >>> unit = GateUnit(8, "UR")
     >>> carry, transform = unit(torch.zeros(3, unit.features))  # a highway layer's two gates
     >>> carry.shape

@@ -14,8 +14,6 @@ class LSTM(Recurrent[tuple[Tensor, Tensor]]):
 
     Parameters, attributes and errors are those of :class:`Recurrent`.
 
-    Examples
-    --------
     >>> import torch
     >>> layer = LSTM(10, 20, 2, mechanism="UR")
     >>> output, (h, c) = layer(torch.randn(5, 3, 10))
@@ -34,17 +32,9 @@ class LSTM(Recurrent[tuple[Tensor, Tensor]]):
         """An LSTM of the sizes of torch's ``module``, with its weights where they mean the same.
 
         The weights of the slots that both mechanisms have are copied; ``initialised`` names the
-        other slots, which are initialized as in a new layer.
+        other slots, which are initialized as in a new layer. ``keywords`` are further parameters of
+        :class:`Recurrent`, from ``zoneout`` on.
 
-        Parameters
-        ----------
-        module : torch.nn.LSTM
-        mechanism : str or Mechanism
-        **keywords
-            Further parameters of :class:`Recurrent`, from ``zoneout`` on.
-
-        Examples
-        --------
         >>> LSTM.from_lstm(nn.LSTM(10, 20), mechanism="UR").initialised
         ('refine',)
         """
@@ -54,11 +44,9 @@ class LSTM(Recurrent[tuple[Tensor, Tensor]]):
 class GRU(Recurrent[Tensor]):
     """``torch.nn.GRU`` with any gate mechanism, of state h.
 
-    n = tanh(Wx + b + q∘(Uh + b_n)), h' = g·h + (1 − g)·n: the update gate is the mechanism's
-    forget gate. Parameters, attributes and errors are those of :class:`Recurrent`.
+    n = tanh(Wx + b + q∘(Uh + b_n)), h' = g·h + (1 − g)·n: the update gate is the mechanism's forget
+    gate. Parameters, attributes and errors are those of :class:`Recurrent`.
 
-    Examples
-    --------
     >>> import torch
     >>> output, h = GRU(10, 20, mechanism="UR", batch_first=True)(torch.randn(3, 5, 10))
     >>> output.shape
@@ -72,8 +60,6 @@ class GRU(Recurrent[Tensor]):
     def from_gru(cls, module: nn.GRU, mechanism: str | Mechanism = "UR", **keywords: Any) -> Self:
         """A GRU of the sizes and weights of torch's ``module``, as :meth:`LSTM.from_lstm`.
 
-        Examples
-        --------
         >>> GRU.from_gru(nn.GRU(10, 20), mechanism="standard").initialised
         ()
         """
@@ -85,8 +71,6 @@ class Minimal(Recurrent[Tensor]):
 
     Parameters, attributes and errors are those of :class:`Recurrent`.
 
-    Examples
-    --------
     >>> import torch
     >>> output, h = Minimal(10, 20, mechanism="UR")(torch.randn(5, 3, 10))
     >>> h.shape

@@ -37,39 +37,23 @@ class Recurrent(RecurrentModule[State]):
 
     Parameters are named and packed as torch's: ``weight_ih_l0`` (rows, input), ``weight_hh_l0``
     (rows, width), ``bias_ih_l0``, ``bias_hh_l0`` (rows,), and with a projection ``weight_hr_l0``
-    (width, hidden), with the rows in the order of ``Mechanism.slots``.
+    (width, hidden), with the rows in the order of ``Mechanism.slots``. The arguments from
+    ``input_size`` to ``dtype`` are as for ``torch.nn.LSTM``; with the mechanism "standard" the
+    layer computes what torch's does.
 
-    Parameters
-    ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
-    device, dtype
-        As for ``torch.nn.LSTM``.
-    mechanism : str or Mechanism
-        How the gates are formed; with "standard" the layer computes what torch's does.
-    zoneout : float or (float, float)
-        Probability in [0, 1] with which a unit keeps its old value at a training step; for an LSTM
-        that of the cell and of the hidden state. In evaluation the expectation is taken.
-    return_cells : bool
-        LSTM: whether the output is a pair, the hidden and the cell states of all steps.
-    two_biases : bool
-        Whether ``bias_hh`` is trained beside ``bias_ih`` as in torch, which doubles the learning
-        rate of their sum. If not, ``bias_hh`` is a buffer that stays 0; a GRU's is a parameter, of
-        which only the part that the reset gate multiplies is read and trained.
-    impl : {"auto", "native", "reference", "fused", "graph", "plain", "scan"}
-        The implementation that runs a sequence; "auto" is the first that supports the call.
+    ``zoneout`` is the probability in [0, 1] with which a unit keeps its old value at a training
+    step; for an LSTM that of the cell and of the hidden state, if it is a pair. In evaluation the
+    expectation is taken. ``return_cells`` (LSTM) makes the output a pair, the hidden and the cell
+    states of all steps. ``two_biases`` trains ``bias_hh`` beside ``bias_ih`` as in torch, which
+    doubles the learning rate of their sum; without, ``bias_hh`` is a buffer that stays 0; a GRU's
+    is a parameter, of which only the part that the reset gate multiplies is read and trained.
+    ``impl``, "auto", "native", "reference", "fused", "graph", "plain" or "scan", is the
+    implementation that runs a sequence; "auto" is the first that supports the call.
 
-    Attributes
-    ----------
-    last_impl : str or None
-        The implementation that ran the last call.
-    initialised : tuple of str
-        Of a layer made from torch's: the slots whose weights were not copied.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For sizes and settings that torch refuses, in its words; for an unknown mechanism or
-        implementation, a zoneout outside [0, 1], or ``return_cells`` without cell states.
+    ``last_impl`` is the implementation that ran the last call, or None; ``initialised``, of a layer
+    made from torch's, the slots whose weights were not copied. ValueError or TypeError for sizes
+    and settings that torch refuses, in its words; for an unknown mechanism or implementation, a
+    zoneout outside [0, 1], or ``return_cells`` without cell states.
     """
 
     # each is called after each layer and direction with its number, a function that returns the
@@ -163,32 +147,19 @@ class Recurrent(RecurrentModule[State]):
     ) -> Any:  # fmt: skip
         """The outputs of the last layer, and the last states of all layers.
 
-        Parameters
-        ----------
-        input : Tensor or PackedSequence
-            (time, batch, input), (batch, time, input) with ``batch_first``, or (time, input).
-        hx : (h_0, c_0) or h_0, optional
-            Initial states (layers · directions, batch, width), by default zeros: a pair for the
-            LSTM. Without the batch axis where the input has none.
-        resets : bool Tensor, optional
-            (time, batch), laid out as the input: where true, the state is zeroed before the step,
-            in the reversed direction after it. For a packed input (time, batch), in the order
-            before packing.
-        return_cells : bool, optional
-            By default as set in the constructor, where static types assume False.
+        ``input`` is (time, batch, input), (batch, time, input) with ``batch_first``, (time, input),
+        or a PackedSequence. ``hx`` are the initial states (layers · directions, batch, width), by
+        default zeros: h_0, for the LSTM (h_0, c_0); without the batch axis where the input has
+        none. Where bool ``resets`` (time, batch), laid out as the input, is true, the state is
+        zeroed before the step, in the reversed direction after it; for a packed input it is (time,
+        batch), in the order before packing. ``return_cells`` is by default as set in the
+        constructor, where static types assume False.
 
-        Returns
-        -------
-        output : Tensor or PackedSequence, or with ``return_cells`` a pair of them
-            (time, batch, directions · width), laid out as the input.
-        state : (h_n, c_n) or h_n
-            As ``hx``; the part that accumulates (c, or the h of a GRU) is at least float32.
-
-        Raises
-        ------
-        ValueError, RuntimeError
-            For inputs and states that torch refuses, in its words; for resets that are not boolean
-            or have another shape, and an ``impl`` that does not support the call.
+        The output, (time, batch, directions · width), is laid out as the input; with
+        ``return_cells`` it is a pair. The last states are as ``hx``; the part that accumulates (c,
+        or the h of a GRU) is at least float32. ValueError or RuntimeError for inputs and states
+        that torch refuses, in its words; for resets that are not boolean or have another shape, and
+        an ``impl`` that does not support the call.
         """
         if isinstance(input, fx.Proxy):
             options = {"resets": resets, "return_cells": return_cells}
