@@ -53,7 +53,7 @@ class Learner(common.LearnerBase):
         self._moments = self.adam.init(self.parameters)
         self._first, self._second = self._moments.mu, self._moments.nu
         self._carried = {k: jnp.zeros(v, self.dtype) for k, v in self.spec.carried().items()}
-        self._update, self._evaluate = map(jax.jit, (self._updated, self._loss))
+        self._update, self._evaluate = jax.jit(self._updated), jax.jit(self._loss)
         self._average = jax.jit(self._averages, static_argnums=2)
 
     def _copied(self, value: Any) -> np.ndarray:
