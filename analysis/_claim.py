@@ -9,10 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import sympy
 from sympy.polys.polyerrors import BasePolynomialError
-
-from gatecore import Gate
 
 HOLDS = "holds"
 CORRECTED = "holds as corrected"
@@ -21,12 +18,12 @@ OPEN = "not established"
 
 PROOF = "symbolic proof"
 CERTIFIED = "certified bound"
-PROOF_AND_SAMPLE = f"{PROOF}; Monte Carlo, 99.99 % confidence interval"
+SAMPLED = f"{PROOF}; Monte Carlo, 99.99 % confidence interval"
 ENUMERATION = "exact enumeration"
 PRECISION = "comparison with high precision"
-TRANSCRIPTION = "comparison with the printed equations"
+PRINTED = "comparison with the printed equations"
 
-CheckResult = tuple[Any, Sequence[tuple[str, Any]]]
+Result = tuple[Any, Sequence[tuple[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Proposition(NamedTuple):
     truth: str
     method: str
     expected: str
-    check: Callable[[], CheckResult]
+    check: Callable[[], Result]
 
     def judge(self) -> Claim:
         """Run the check and give the verdict."""
@@ -80,22 +77,6 @@ class Proposition(NamedTuple):
 
 def claim(
     name: str, expected: str, statement: str, truth: str, method: str = PROOF
-) -> Callable[[Callable[[], CheckResult]], Proposition]:
+) -> Callable[[Callable[[], Result]], Proposition]:
     """Decorator that makes a :class:`Proposition` of a check."""
     return lambda check: Proposition(name, statement, truth, method, expected, check)
-
-
-def symbolic_gate(name: str) -> tuple[sympy.Symbol, Gate]:
-    """A symbol in (0, 1) and the gate of that value."""
-    symbol = sympy.Symbol(name, positive=True)
-    return symbol, Gate(symbol, 1 - symbol)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Whether two rational expressions are identical, decided exactly."""
-    return sympy.cancel(sympy.together(sympy.sympify(left) - sympy.sympify(right))) == 0
-
-
-def sums_to_one(gate: Gate) -> bool:
-    """Whether value and complement of a gate of rational expressions sum to 1 identically."""
-    return same(gate.value + gate.complement, 1)

@@ -42,11 +42,11 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     for k in reversed(range(len(heights))):
         heights[k] = min(heights[k], top - _APART * (len(heights) - 1 - k))
     for (label, (_, colour)), height in zip(placed, heights, strict=True):
-        text, style = label_text(label, colour)
+        text, style = caption(label, colour)
         axes.text(1.02, height, text, transform=axes.transAxes, **style)
 
 
-def label_text(label: str, colour: str) -> tuple[str, dict[str, Any]]:
+def caption(label: str, colour: str) -> tuple[str, dict[str, Any]]:
     """A label with its parenthesis on a second line, and the style of the text."""
     size = 10 if len(label) < 12 else 7
     return label.replace(" (", "\n("), {"color": ink(colour), "va": "center", "fontsize": size}

@@ -189,10 +189,8 @@ def _panels(panels: Sequence[Any], ylabel: str, settings: Any, arrows: bool = Fa
 
 def _lines() -> list[dict[str, Any]]:
     """Styles of up to seven lines; each is thinner, so that equal curves are both visible."""
-    return [
-        {"color": colour, "linestyle": DASHES[k % len(DASHES)], "linewidth": 2.4 - 0.2 * k}
-        for k, colour in enumerate(COLOURS)
-    ]
+    return [{"color": colour, "linestyle": DASHES[k % len(DASHES)], "linewidth": 2.4 - 0.2 * k}
+            for k, colour in enumerate(COLOURS)]  # fmt: skip
 
 
 def _legend_above(axes: Axes, columns: int = 2) -> None:

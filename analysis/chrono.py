@@ -8,7 +8,7 @@ import sympy
 
 import gatecore
 from gatecore import init
-from gatecore.analysis._claim import CERTIFIED, CORRECTED, FALSE, HOLDS, CheckResult, claim
+from gatecore.analysis._claim import CERTIFIED, CORRECTED, FALSE, HOLDS, Result, claim
 from gatecore.analysis.timescales import timescale_quantile
 
 _TERMS = 1 << 16
@@ -58,12 +58,10 @@ def normaliser(digits: int = 30) -> Any:
         return +total
 
 
-@claim("Table 4, chrono without T_max", CORRECTED,
-       "D has density proportional to 1/(x log^2 x)",
-       "P(D = x) = 1/(Z(x-1) ln^2 x) on the integers from 2, Z = 3.38773553...; the printed one "
-       "is a continuous analogue with a heavier tail",
-       CERTIFIED)  # fmt: skip
-def _check_normaliser() -> CheckResult:
+@claim("Table 4, chrono without T_max", CORRECTED, "D has density proportional to 1/(x log^2 x)",
+       "P(D = x) = 1/(Z(x-1) ln^2 x) on the integers from 2, Z = 3.38773553...; the printed one is "
+       "a continuous analogue with a heavier tail", CERTIFIED)  # fmt: skip
+def _check_normaliser() -> Result:
     low, high = normaliser_bracket()
     exact = normaliser()
     steps, z = sympy.symbols("x Z", positive=True)
@@ -82,8 +80,7 @@ def _check_normaliser() -> CheckResult:
          abs(1 / float(exact * mpmath.log(2) ** 2) - 0.614384) < 1e-6
          and first[0] == 0 and first[1] == np.log(2)),
         (f"the printed distribution's tail in b is {printed_tail / exact_tail:.2f} times heavier",
-         abs(quantile / level - 1) < 1e-6 and 2.34 < printed_tail / exact_tail < 2.36),
-    ]  # fmt: skip
+         abs(quantile / level - 1) < 1e-6 and 2.34 < printed_tail / exact_tail < 2.36)]  # fmt: skip
 
 
 def mean_bias(t_max: float) -> float:
@@ -92,10 +89,9 @@ def mean_bias(t_max: float) -> float:
     return m * np.log(m) / (m - 1) - 1
 
 
-@claim("Section 3.3, T_max", FALSE,
-       "T_max = 8 and 11 mimic fixed biases of about 1.0 and 2.0",
+@claim("Section 3.3, T_max", FALSE, "T_max = 8 and 11 mimic fixed biases of about 1.0 and 2.0",
        "Their mean biases are 1.27 and 1.56")  # fmt: skip
-def _check_t_max() -> CheckResult:
+def _check_t_max() -> Result:
     m, b = sympy.symbols("m b", positive=True)
     mean = sympy.integrate(sympy.log(b), (b, 1, m)) / (m - 1)
     nodes = (np.arange(20000) + 0.5) / 20000
@@ -107,16 +103,14 @@ def _check_t_max() -> CheckResult:
         (f"T_max = 8, 11: mean b {means[0]:.2f} and {means[1]:.2f}",
          np.allclose(means, [mean_bias(8), mean_bias(11)], atol=1e-6)),
         ("median b log(T_max/2): 1.39 and 1.70",
-         np.allclose(medians, np.log([4, 5.5]), rtol=1e-14)),
-    ]  # fmt: skip
+         np.allclose(medians, np.log([4, 5.5]), rtol=1e-14))]  # fmt: skip
 
 
-@claim("B.3, order of the laws", HOLDS,
-       "UGI's timescales lie between those of chrono initialization, with a much heavier tail, and "
-       "the sharply decaying standard initialization",
+@claim("B.3, order of the laws", HOLDS, "UGI's timescales lie between those of chrono "
+       "initialization, with a much heavier tail, and the sharply decaying standard initialization",
        "P(D > x) is 0 < 1/x < that of chrono without T_max, from x = 7 on; chrono with T_max = d "
        "lies above U throughout")  # fmt: skip
-def _check_order() -> CheckResult:
+def _check_order() -> Result:
     x = sympy.Symbol("x", positive=True)
     ratio = x / (normaliser(15) * sympy.log(x))  # of chrono's tail ~ 1/(Z ln x) to 1/x
     steps = np.concatenate([np.arange(3.0, 100), np.logspace(2, 7, 50)])
@@ -131,5 +125,4 @@ def _check_order() -> CheckResult:
          np.array_equal(chrono > steps, steps >= 7)),
         ("the ratio of the tails, x/(Z ln x), grows without bound",
          sympy.limit(ratio, x, sympy.oo) == sympy.oo),
-        ("T_max = d = 256: above U at every quantile", np.all(chrono_known >= of_u)),
-    ]  # fmt: skip
+        ("T_max = d = 256: above U at every quantile", np.all(chrono_known >= of_u))]  # fmt: skip

@@ -9,16 +9,8 @@ from scipy import stats
 
 import gatecore
 from gatecore import Gate, init
-from gatecore.analysis._claim import (
-    CORRECTED,
-    HOLDS,
-    PRECISION,
-    PROOF_AND_SAMPLE,
-    CheckResult,
-    claim,
-    same,
-    symbolic_gate,
-)
+from gatecore.analysis._claim import CORRECTED, HOLDS, PRECISION, SAMPLED, Result, claim
+from gatecore.analysis._exact import same, symbolic_gate
 from gatecore.analysis.timescales import sample_timescales, timescale_quantile
 
 _U, _X, _D = sympy.symbols("u x d", positive=True)
@@ -27,7 +19,7 @@ _U, _X, _D = sympy.symbols("u x d", positive=True)
 @claim("Proposition 1", CORRECTED,
        "With uniform gates D has density x^-2, a Pareto(alpha = 2) distribution",
        "The density is correct; it is Pareto of shape 1 (2 is the density's exponent)")  # fmt: skip
-def _check_pareto() -> CheckResult:
+def _check_pareto() -> Result:
     steps = gatecore.timescale(Gate(_U, 1 - _U))
     (below,) = sympy.solve(sympy.Eq(steps, _X), _U)  # P(D <= x) = P(f <= this)
     density = sympy.diff(below, _X)
@@ -37,15 +29,13 @@ def _check_pareto() -> CheckResult:
         ("P(D <= x) = 1 - 1/x, density x^-2", same(below, 1 - 1 / _X) and same(density, _X**-2)),
         ("it integrates to 1 over [1, oo)", sympy.integrate(density, (_X, 1, sympy.oo)) == 1),
         ("Pareto of shape 1 (scipy: b = 1), since shape 2 has density 2x^-3",
-         np.allclose(values, stats.pareto(b=1).pdf(x))),
-    ]  # fmt: skip
+         np.allclose(values, stats.pareto(b=1).pdf(x)))]  # fmt: skip
 
 
-@claim("Proposition 1, truncated", HOLDS,
-       "Sampling U[1/d, 1-1/d] is justified: the extremes of d draws are 1/(d+1) and 1-1/(d+1)",
-       "The extremes are these; D then lies in [d/(d-1), d] with mean d ln(d-1)/(d-2) and median 2",
-       PROOF_AND_SAMPLE)  # fmt: skip
-def _check_truncated() -> CheckResult:
+@claim("Proposition 1, truncated", HOLDS, "Sampling U[1/d, 1-1/d] is justified: the extremes of d "
+       "draws are 1/(d+1) and 1-1/(d+1)", "The extremes are these; D then lies in [d/(d-1), d] "
+       "with mean d ln(d-1)/(d-2) and median 2", SAMPLED)  # fmt: skip
+def _check_truncated() -> Result:
     gate = 1 / _D + _U * (1 - 2 / _D)
     steps = sympy.cancel(gatecore.timescale(Gate(gate, 1 - gate)))
     (below,) = sympy.solve(sympy.Eq(steps, _X), _U)
@@ -66,8 +56,7 @@ def _check_truncated() -> CheckResult:
          sympy.simplify(sympy.gammasimp(smallest) - 1 / (order + 1)) == 0),
         ("init.uniform_quantile has this distribution to 1e-12 in D",
          _uniform_quantile_error() < 1e-12),
-        _ks_fact(sample, lambda x: (1 - 1 / 64 - 1 / x) * 64 / 62),
-    ]  # fmt: skip
+        _ks_fact(sample, lambda x: (1 - 1 / 64 - 1 / x) * 64 / 62)]  # fmt: skip
 
 
 def _uniform_quantile_error() -> float:
@@ -90,10 +79,9 @@ def _ks_fact(sample: np.ndarray, cdf: Any) -> tuple[str, bool]:
     return f"{len(sample)} draws: distance {distance:.4f} < {limit:.4f}", bool(distance < limit)
 
 
-@claim("Proposition 2", CORRECTED,
-       "The refine gate makes of D a timescale in (D/2, D^2)",
+@claim("Proposition 2", CORRECTED, "The refine gate makes of D a timescale in (D/2, D^2)",
        "The sharp interval is (D^2/(2D-1), D^2); its lower end has the asymptote D/2")  # fmt: skip
-def _check_refined_range() -> CheckResult:
+def _check_refined_range() -> Result:
     r, refine = symbolic_gate("r")
     forget = Gate(1 - 1 / _D, 1 / _D)
     steps = sympy.cancel(gatecore.timescale(gatecore.refine(forget, refine)))
@@ -106,25 +94,23 @@ def _check_refined_range() -> CheckResult:
         ("its ends are D^2/(2D-1) and D^2, so the range is sharp",
          same(low, _D**2 / (2 * _D - 1)) and same(high, _D**2)),
         ("D^2/(2D-1) - D/2 = D/(4D-2) > 0: D/2 is never reached",
-         same(low - _D / 2, _D / (4 * _D - 2))),
-    ]  # fmt: skip
+         same(low - _D / 2, _D / (4 * _D - 2)))]  # fmt: skip
 
 
 @claim("Table 4, constant bias", HOLDS,
        "All units start at D = 1 + exp b, 3.7 steps for b = 1", "As stated")  # fmt: skip
-def _check_constant() -> CheckResult:
+def _check_constant() -> Result:
     weight = sympy.Symbol("w", positive=True)
     steps = gatecore.timescale(gatecore.sigmoid(sympy.log(weight)))
     units = sample_timescales("standard", 32, 0, 32)
-    return True, [
-        ("D = 1 + exp b", same(sympy.simplify(steps), 1 + weight)),
-        (f"b = 1: all units at {units[0]:.4f}", np.allclose(units, 1 + np.exp(1), rtol=1e-14)),
-    ]
+    return True, [("D = 1 + exp b", same(sympy.simplify(steps), 1 + weight)),
+                  (f"b = 1: all units at {units[0]:.4f}",
+                   np.allclose(units, 1 + np.exp(1), rtol=1e-14))]  # fmt: skip
 
 
 @claim("Table 4, chrono with T_max", HOLDS,
-       "D is uniform in [2, T_max]", "As stated", PROOF_AND_SAMPLE)  # fmt: skip
-def _check_chrono_known() -> CheckResult:
+       "D is uniform in [2, T_max]", "As stated", SAMPLED)  # fmt: skip
+def _check_chrono_known() -> Result:
     span = sympy.Symbol("T", positive=True)
     steps = gatecore.timescale(gatecore.sigmoid(sympy.log(1 + _U * (span - 2))))
     u = np.linspace(0, 1, 33)
@@ -134,21 +120,18 @@ def _check_chrono_known() -> CheckResult:
     return True, [
         ("D = 2 + u (T_max - 2)", same(sympy.simplify(steps), 2 + _U * (span - 2))),
         ("init.chrono_quantile gives it to 1e-12", np.allclose(quantiles, 2 + u * 782, rtol=1e-12)),
-        _ks_fact(sample, lambda x: (x - 2) / 782),
-    ]
+        _ks_fact(sample, lambda x: (x - 2) / 782)]  # fmt: skip
 
 
 @claim("Table 4, uniform gates", HOLDS,
        "D has density proportional to x^-2", "As stated: the survival function is 1/x")  # fmt: skip
-def _check_uniform_row() -> CheckResult:
+def _check_uniform_row() -> Result:
     return True, _check_pareto.check()[1]
 
 
-@claim("Table 4, cumax", CORRECTED,
-       "D has density proportional to x^-2",
-       "D = n/(n-j): that distribution in the limit of many units, and one unit at infinity",
-       PRECISION)  # fmt: skip
-def _check_cumax_row() -> CheckResult:
+@claim("Table 4, cumax", CORRECTED, "D has density proportional to x^-2", "D = n/(n-j): that "
+       "distribution in the limit of many units, and one unit at infinity", PRECISION)  # fmt: skip
+def _check_cumax_row() -> Result:
     n = 64
     steps = gatecore.timescale(gatecore.cumax(np.zeros(n)))
     finite = np.sort(steps)[:-1]
@@ -162,10 +145,9 @@ def _check_cumax_row() -> CheckResult:
     ]  # fmt: skip
 
 
-@claim("Footnote 2", CORRECTED,
-       "1/(1-f) is the number of steps to decay by 1/e",
+@claim("Footnote 2", CORRECTED, "1/(1-f) is the number of steps to decay by 1/e",
        "To decay to 1/e takes -1/ln f = D - 1/2 - 1/(12D) - ... steps")  # fmt: skip
-def _check_footnote() -> CheckResult:
+def _check_footnote() -> Result:
     gate = Gate(1 - 1 / _D, 1 / _D)
     exact = -1 / sympy.log(gate.value)
     small = sympy.Symbol("t", positive=True)
@@ -179,14 +161,13 @@ def _check_footnote() -> CheckResult:
          all(power >= 3 for (power,) in sympy.Poly(rest, small).monoms())),
         (f"D = 100: {steps:.3f} steps", abs(steps - (100 - 0.5 - 1 / 1200)) < 1e-4),
         ("it decays to 1/e, not by 1/e", same(gate.value**exact, sympy.exp(-1))),
-        ("`timescale` is 1/(1-f)", same(gatecore.timescale(gate), _D)),
-    ]  # fmt: skip
+        ("`timescale` is 1/(1-f)", same(gatecore.timescale(gate), _D))]  # fmt: skip
 
 
 @claim("B.4, time warps", HOLDS,
        "The tied update is the discretization of an equation that is invariant to time warpings",
        "It is exact with f = exp(-1/tau); D = tau + 1/2 + 1/(12 tau) + ...")  # fmt: skip
-def _check_time_warp() -> CheckResult:
+def _check_time_warp() -> Result:
     state, tau, t, target = sympy.symbols("h tau t v", positive=True)
     forget = Gate(sympy.exp(-t / tau), 1 - sympy.exp(-t / tau))
     solution = gatecore.cells.update(state, target, forget)
@@ -201,8 +182,7 @@ def _check_time_warp() -> CheckResult:
         ("D = tau + 1/2 + 1/(12 tau) + ...",
          same(series, 1 / small + sympy.Rational(1, 2) + small / 12)),
         ("any gates in (0, 1) are a time warp by steps -ln f, and the library's cell follows it",
-         abs(warped / exact - 1) < 1e-12),
-    ]  # fmt: skip
+         abs(warped / exact - 1) < 1e-12)]  # fmt: skip
 
 
 def _warped_state() -> tuple[float, float]:

@@ -22,16 +22,7 @@ from gatecore.analysis._learning_curves import (
     quantile_band,
     trailing_band,
 )
-from gatecore.analysis._style import (
-    BEFORE,
-    COLOURS,
-    DASHES,
-    Canvas,
-    Curve,
-    label_text,
-    plain,
-    styles,
-)
+from gatecore.analysis._style import BEFORE, COLOURS, DASHES, Canvas, Curve, caption, plain, styles
 from gatecore.analysis._theory_plots import (
     adjustment,
     effective_band,
@@ -176,7 +167,7 @@ def _column(axes: Any, gates: Gates, edges: np.ndarray, quantity: Callable[[Gate
                 values = np.clip(values[~np.isnan(values)], edges[0], edges[-1])
                 ax.hist(values, list(edges), **style)
         plain(ax).set_yticks([])
-        text, style = label_text(label, colour)
+        text, style = caption(label, colour)
         ax.set_ylabel(text, rotation=0, ha="right", **style)
 
 

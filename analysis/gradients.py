@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 import gatecore
 from gatecore import Gate, _checks
-from gatecore.analysis import _gradient_proofs
+from gatecore.analysis import _exact
 from gatecore.analysis._arrays import as_gate, bisect
-from gatecore.analysis._claim import CERTIFIED, CORRECTED, HOLDS, CheckResult, claim, same
+from gatecore.analysis._claim import CERTIFIED, CORRECTED, HOLDS, Result, claim
+from gatecore.analysis._exact import same
 
 Floats = np.ndarray
 
@@ -100,7 +101,7 @@ def _gradient() -> tuple[sympy.Symbol, sympy.Symbol, Gate, Any, Any]:
 @claim("Section 2.3, gradient of a gate", HOLDS,
        "The gradient of a gate is a function of its value, f(1-f), and vanishes at 0 and 1",
        "As stated, and `sigmoid_vjp` computes it, to the size of the smaller side")  # fmt: skip
-def _check_plain_gradient() -> CheckResult:
+def _check_plain_gradient() -> Result:
     odds, v = sympy.symbols("X v", positive=True)
     gate = gatecore.sigmoid(sympy.log(odds))
     slope = gatecore.sigmoid_vjp(sympy.log(odds), v)
@@ -114,10 +115,9 @@ def _check_plain_gradient() -> CheckResult:
     ]  # fmt: skip
 
 
-@claim("Appendix C, gradient", HOLDS,
-       "By the logits of f and r, g has the derivatives 2f(1-f)(r + (1-2r)f) and 2fr(1-r)(1-f)",
-       "As stated; the first is also g(1-g) + (g-f)^2")  # fmt: skip
-def _check_gradient() -> CheckResult:
+@claim("Appendix C, gradient", HOLDS, "By the logits of f and r, g has the derivatives 2f(1-f)(r + "
+       "(1-2r)f) and 2fr(1-r)(1-f)", "As stated; the first is also g(1-g) + (g-f)^2")  # fmt: skip
+def _check_gradient() -> Result:
     f, r, g, by_forget, by_refine = _gradient()
     one = sympy.Integer(1)
     d_forget, d_refine = gatecore.refine_vjp(Gate(f, 1 - f), Gate(r, 1 - r), one)
@@ -129,14 +129,13 @@ def _check_gradient() -> CheckResult:
          same(d_forget * f * (1 - f), by_forget) and same(d_refine * r * (1 - r), by_refine)),
         ("dg/dx = g(1-g) + (g-f)^2 = 2f(1-f)(r(1-f) + (1-r)f)",
          same(by_forget, g.value * g.complement + (g.value - f) ** 2)
-         and same(by_forget, stable)),
-    ]  # fmt: skip
+         and same(by_forget, stable))]  # fmt: skip
 
 
 @claim("Appendix C, norm", CORRECTED,
        "|grad g|^2 = ((g-f^2)(1-2f) + 2f^2(1-f))^2 + (g-f^2)^2 (1 - (g-f^2)/(2f(1-f)))",
        "The last factor is squared; our copy of the text may have lost the square")  # fmt: skip
-def _check_norm() -> CheckResult:
+def _check_norm() -> Result:
     f, _, g, by_forget, by_refine = _gradient()
     norm = by_forget**2 + by_refine**2
     lift = g.value - f**2
@@ -147,15 +146,14 @@ def _check_norm() -> CheckResult:
     ]
 
 
-@claim("Figure 2d, upper bound", HOLDS,
-       "At equal g the refine gate's gradient exceeds the plain gate's by at most the upper curve",
-       "The curve is 2/(1 + sqrt(min(g, 1-g))), attained at the ends of the band; below 2 always",
-       CERTIFIED)  # fmt: skip
-def _check_upper_bound() -> CheckResult:
+@claim("Figure 2d, upper bound", HOLDS, "At equal g the refine gate's gradient exceeds the plain "
+       "gate's by at most the upper curve", "The curve is 2/(1 + sqrt(min(g, 1-g))), attained at "
+       "the ends of the band; below 2 always", CERTIFIED)  # fmt: skip
+def _check_upper_bound() -> Result:
     s, a = sympy.symbols("s a", positive=True)
     f, r, g, by_forget, by_refine = _gradient()
     level = _square_on_level(f, r, g, by_forget**2 + by_refine**2, s**2).subs(f, 1 - a)
-    coefficients, divides = _gradient_proofs.upper_bound(sympy.cancel(level), s, a)
+    coefficients, divides = _exact.upper_bound(sympy.cancel(level), s, a)
     maximum = sympy.cancel(level.subs(a, s) / (s**2 * (1 - s**2)) ** 2)
     flip = {f: 1 - f, r: 1 - r}
     flipped = (side.subs(flip, simultaneous=True) for side in (by_forget, by_refine))
@@ -171,11 +169,10 @@ def _check_upper_bound() -> CheckResult:
     ]  # fmt: skip
 
 
-@claim("Figure 2d, lower bound", HOLDS,
-       "At equal g the refine gate's gradient is at least the lower curve times the plain gate's",
-       "The curve is 1.11305292642936 at g = 1/2 and falls to 1 at both ends without reaching it",
-       CERTIFIED)  # fmt: skip
-def _check_lower_bound() -> CheckResult:
+@claim("Figure 2d, lower bound", HOLDS, "At equal g the refine gate's gradient is at least the "
+       "lower curve times the plain gate's", "The curve is 1.11305292642936 at g = 1/2 and falls "
+       "to 1 at both ends without reaching it", CERTIFIED)  # fmt: skip
+def _check_lower_bound() -> Result:
     f, r, g, by_forget, by_refine = _gradient()
     norm = by_forget**2 + by_refine**2
     turning = sympy.diff(norm, f) * sympy.diff(g.value, r)
@@ -194,8 +191,7 @@ def _check_lower_bound() -> CheckResult:
         ("dg/dx > g(1-g) unless f = g, and there dg/dy > 0: 1 is not attained",
          same(by_forget, g.value * g.complement + (g.value - f) ** 2)),
         ("as e = 1-g -> 0 it is 1 + e/4 - 5e^3/64 + ...",
-         _gradient_proofs.least_series_is(series, sympy.cancel(near_one), t, e)),
-    ]  # fmt: skip
+         _exact.least_series_is(series, sympy.cancel(near_one), t, e))]  # fmt: skip
 
 
 def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool]]:
@@ -203,7 +199,7 @@ def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool
     for value in ("1/2", "3/4", "99/100", "999999/1000000"):
         at = sympy.Rational(value)
         square = sympy.cancel(_square_on_level(f, r, g, norm, 1 - at) / (at * (1 - at)) ** 2)
-        low, high = _gradient_proofs.least_value(
+        low, high = _exact.least_value(
             square, f, lambda x, at=at: 0 < x < 1 and x**2 <= at and (1 - x) ** 2 <= 1 - at
         )
         ratio = float(mpmath.sqrt(low))
@@ -226,7 +222,7 @@ def _square_on_level(f: Any, r: Any, g: Gate, norm: Any, complement: Any) -> Any
 
 @claim("Figure 2d, forget logit alone", HOLDS, "",
        "By this logit the ratio's minimum is 1, at f = g; the maximum is the same")  # fmt: skip
-def _check_forget_logit() -> CheckResult:
+def _check_forget_logit() -> Result:
     f, r, g, by_forget, _ = _gradient()
     root = sympy.Symbol("q", positive=True)  # √g
     plain = g.value * g.complement
@@ -243,10 +239,9 @@ def _check_forget_logit() -> CheckResult:
     ]  # fmt: skip
 
 
-@claim("Section 2.3, saturation", CORRECTED,
-       "Refining bypasses the saturating gradient problem",
+@claim("Section 2.3, saturation", CORRECTED, "Refining bypasses the saturating gradient problem",
        "At equal g the gain is below 2 and 1-g sets the size; logits move half as far")  # fmt: skip
-def _check_saturation() -> CheckResult:
+def _check_saturation() -> Result:
     f, r, g, by_forget, _ = _gradient()
     speed = by_forget / g.complement  # d log D_g / dx, as log D = −log(1 − g)
     plain = sympy.Symbol("x", positive=True)
@@ -260,5 +255,4 @@ def _check_saturation() -> CheckResult:
         ("d log D/dx is 2f at r = 1, where a plain gate has f",
          same(speed.subs(r, 1), 2 * f) and same(plain_speed, f)),
         ("f = 0.9 reaches g = 0.99",
-         same(g.value.subs({f: sympy.Rational(9, 10), r: 1}), "99/100")),
-    ]  # fmt: skip
+         same(g.value.subs({f: sympy.Rational(9, 10), r: 1}), "99/100"))]  # fmt: skip

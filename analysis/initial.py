@@ -8,21 +8,11 @@ from numpy.typing import ArrayLike
 
 import gatecore
 from gatecore import Gate, Mechanism
+from gatecore.analysis import timescales
 from gatecore.analysis._arrays import as_gate
-from gatecore.analysis._claim import (
-    HOLDS,
-    PROOF_AND_SAMPLE,
-    CheckResult,
-    claim,
-    same,
-    symbolic_gate,
-)
-from gatecore.analysis.timescales import (
-    chrono_span,
-    independent_refine,
-    sample_timescales,
-    timescale_quantile,
-)
+from gatecore.analysis._claim import HOLDS, SAMPLED, Result, claim
+from gatecore.analysis._exact import same, symbolic_gate
+from gatecore.analysis.timescales import sample_timescales, timescale_quantile
 
 Floats = np.ndarray
 
@@ -65,18 +55,15 @@ def initial_gate_density(
     gate = as_gate(g)
     constant = mechanism.activation == "sigmoid" and mechanism.initial == "constant"
     if constant or (mechanism.initial == "chrono" and mechanism.t_max is None):
-        raise ValueError(
-            f"mechanism {mechanism.name!r} starts with point masses, which have no density: use "
-            "timescale_quantile"
-        )
-    if not independent_refine(mechanism):
+        raise ValueError(f"mechanism {mechanism.name!r} starts with point masses, which have no "
+                         "density: use timescale_quantile")  # fmt: skip
+    if not timescales.independent_refine(mechanism):
         main, slope = _main_gate(mechanism, gate)
         return (_main_density(mechanism, main, size) / slope)[()]
     if mechanism.initial == "chrono":
-        raise ValueError(
-            f"mechanism {mechanism.name!r} combines chrono biases with an independent uniform "
-            "refine gate: its density has no closed form; use sample_timescales"
-        )
+        raise ValueError(f"mechanism {mechanism.name!r} combines chrono biases with an independent "
+                         "uniform refine gate: its density has no closed form; use "
+                         "sample_timescales")  # fmt: skip
     with np.errstate(divide="ignore"):
         return (sum(np.log1p(np.sqrt(side)) - np.log(side) / 2 for side in gate) / 2)[()]
 
@@ -95,17 +82,15 @@ def _main_gate(mechanism: Mechanism, gate: Gate) -> tuple[Gate, Floats]:
         v = np.sinh(np.arcsinh(3 * np.sqrt(12) * middle) / 3) / np.sqrt(3)
         return Gate(0.5 + v, 0.5 - v), 0.5 + 6 * v * v
     if opposed and mechanism.forget_bias:
-        raise ValueError(
-            f"mechanism {mechanism.name!r} with forget_bias={mechanism.forget_bias} has no density "
-            "in closed form: use timescale_quantile"
-        )
+        raise ValueError(f"mechanism {mechanism.name!r} with forget_bias={mechanism.forget_bias} "
+                         "has no density in closed form: use timescale_quantile")  # fmt: skip
     return gate, np.ones_like(g)
 
 
 def _main_density(mechanism: Mechanism, main: Gate, size: int | None) -> Floats:
     if mechanism.initial != "chrono":
         return np.ones_like(main.value)
-    span = chrono_span(mechanism, size)  # D uniform in [2, T_max]: 1/(T_max − 2) · dD/df
+    span = timescales.chrono_span(mechanism, size)  # D uniform in [2, T_max]: 1/(T_max − 2) · dD/df
     inside = (main.complement <= 0.5) & (main.complement >= 1 / span)
     return np.where(inside, 1 / np.where(inside, main.complement, 1) ** 2, 0) / (span - 2)
 
@@ -129,11 +114,9 @@ def _variance(g: Any) -> Any:
     return _moment(g, 2) - _moment(g, 1) ** 2
 
 
-@claim("Listing 2, initial law", HOLDS, "",
-       "With the listing's r = 1-f, g starts at 2u-3u^2+2u^3, u = f uniform: half as many long "
-       "timescales",
-       PROOF_AND_SAMPLE)  # fmt: skip
-def _check_listing_2() -> CheckResult:
+@claim("Listing 2, initial law", HOLDS, "", "With the listing's r = 1-f, g starts at 2u-3u^2+2u^3, "
+       "u = f uniform: half as many long timescales", SAMPLED)  # fmt: skip
+def _check_listing_2() -> Result:
     g = _initial_gate(Gate(1 - _U, _U))
     tail = sympy.limit((1 - g) / (1 - _U), _U, 1)  # 1 − g ~ tail·(1 − u): P(D > x) ~ 1/(tail·x)
     variance, error = _sampled_variance(_OPPOSED)
@@ -141,13 +124,12 @@ def _check_listing_2() -> CheckResult:
     return True, [
         ("g = 2u - 3u^2 + 2u^3, mean 1/2",
          same(g, 2 * _U - 3 * _U**2 + 2 * _U**3) and _moment(g, 1) == sympy.Rational(1, 2)),
-        ("variance 23/420 (uniform gates: 1/12)",
-         _variance(g) == sympy.Rational(23, 420)),
+        ("variance 23/420 (uniform gates: 1/12)", _variance(g) == sympy.Rational(23, 420)),
         ("P(D > x) ~ 1/(2x) (uniform gates: 1/x)", tail == 2),
         (f"layers of 4096 units: {variance:.4f} +- {_bound(error):.4f} contains {exact:.4f}",
          abs(variance - exact) < _bound(error)),
-        ("initial_gate_density is the reciprocal of its derivative", _density_matches(g)),
-    ]  # fmt: skip
+        ("initial_gate_density is the reciprocal of its derivative",
+         _density_matches(g))]  # fmt: skip
 
 
 def _density_matches(g: Any) -> bool:
@@ -167,10 +149,9 @@ def _bound(error: float) -> float:
     return 3.89 * error + 2 / 4096  # the range [1/d, 1 − 1/d] changes it by less than 2/d
 
 
-@claim("Section 2.4, uniform refine", HOLDS, "",
-       "An independent uniform r makes the distribution of g wider than uniform: variance 17/180",
-       PROOF_AND_SAMPLE)  # fmt: skip
-def _check_uniform_refine() -> CheckResult:
+@claim("Section 2.4, uniform refine", HOLDS, "", "An independent uniform r makes the distribution "
+       "of g wider than uniform: variance 17/180", SAMPLED)  # fmt: skip
+def _check_uniform_refine() -> Result:
     (f, forget), (g, _) = symbolic_gate("f"), symbolic_gate("g")
     r = sympy.Symbol("r")
     (refine,) = sympy.solve(sympy.Eq(gatecore.refine(forget, Gate(r, 1 - r)).value, g), r)
@@ -193,25 +174,22 @@ def _check_uniform_refine() -> CheckResult:
          "1/(2f(1-f))", max(errors) < 1e-12),
         ("variance 17/180", same(square - sympy.Rational(1, 4), sympy.Rational(17, 180))),
         (f"layers of 4096 units: {variance:.4f} +- {_bound(error):.4f} contains {17 / 180:.4f}",
-         abs(variance - 17 / 180) < _bound(error)),
-    ]  # fmt: skip
+         abs(variance - 17 / 180) < _bound(error))]  # fmt: skip
 
 
 @claim("Listing 2, other starts", HOLDS,
        "The refine gate starts with bias -b; the sign appears in Listing 2 alone",
        "The sign matters: +b gives tails ~ 1/sqrt(3x); only bias 0 keeps g uniform")  # fmt: skip
-def _check_other_starts() -> CheckResult:
+def _check_other_starts() -> Result:
     same_sign = _initial_gate(Gate(_U, 1 - _U))
     neutral = _initial_gate(Gate(sympy.Rational(1, 2), sympy.Rational(1, 2)))
     tail = sympy.limit((1 - same_sign) / (1 - _U) ** 2, _U, 1)
     u = np.linspace(0.01, 0.99, 99)
     uniform = timescale_quantile("U", 512, u)
     neutral_ur = timescale_quantile(gatecore.mechanism("UR", refine_bias="neutral"), 512, u)
-    return True, [
-        ("r = f: g = 3u^2 - 2u^3, variance 17/140, P(D > x) ~ 1/sqrt(3x)",
-         same(same_sign, 3 * _U**2 - 2 * _U**3)
-         and _variance(same_sign) == sympy.Rational(17, 140) and tail == 3),
-        ("r = 1/2: g = u, the only one of the four that is uniform", same(neutral, _U)),
-        ("neutral UR layers start with the timescales of U",
-         np.allclose(neutral_ur, uniform, rtol=1e-12)),
-    ]  # fmt: skip
+    return True, [("r = f: g = 3u^2 - 2u^3, variance 17/140, P(D > x) ~ 1/sqrt(3x)",
+                   same(same_sign, 3 * _U**2 - 2 * _U**3)
+                   and _variance(same_sign) == sympy.Rational(17, 140) and tail == 3),
+                  ("r = 1/2: g = u, the only one of the four that is uniform", same(neutral, _U)),
+                  ("neutral UR layers start with the timescales of U",
+                   np.allclose(neutral_ur, uniform, rtol=1e-12))]  # fmt: skip

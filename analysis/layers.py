@@ -9,16 +9,8 @@ import sympy
 
 import gatecore
 from gatecore.analysis import _transcription as paper
-from gatecore.analysis._claim import (
-    CORRECTED,
-    HOLDS,
-    TRANSCRIPTION,
-    CheckResult,
-    Proposition,
-    claim,
-    same,
-    symbolic_gate,
-)
+from gatecore.analysis._claim import CORRECTED, HOLDS, PRINTED, Proposition, Result, claim
+from gatecore.analysis._exact import same, symbolic_gate
 
 Arrays = dict[str, np.ndarray]
 _TIME, _BATCH, _INPUTS, _SIZE = 3, 2, 3, 4
@@ -44,10 +36,8 @@ class _Case(NamedTuple):
         cell = self.cell
         shapes = cell.parameter_shapes() | {"x": (_TIME, _BATCH, _INPUTS)}
         shapes |= dict.fromkeys(cell.state_names, (_BATCH, _SIZE))
-        *arrays, cotangent = (
-            rng.standard_normal(shape).astype(np.float32).astype(float)
-            for shape in (*shapes.values(), (_TIME, _BATCH, _SIZE))
-        )
+        *arrays, cotangent = (rng.standard_normal(shape).astype(np.float32).astype(float)
+                              for shape in (*shapes.values(), (_TIME, _BATCH, _SIZE)))  # fmt: skip
         return dict(zip(shapes, arrays, strict=True)), cotangent
 
     @property
@@ -103,7 +93,7 @@ def _distance(values: Any, exact: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(values) - exact) / np.linalg.norm(exact))
 
 
-def _check(cases: Iterable[_Case], layers: Iterable[Layer]) -> CheckResult:
+def _check(cases: Iterable[_Case], layers: Iterable[Layer]) -> Result:
     cell = max(_distance(case.by_cell(case.arrays()[0]), case.printed(case.arrays()[0]))
                for case in cases)  # fmt: skip
     facts: list[tuple[str, Any]] = [(f"gatecore.cells: error {cell:.0e}", cell < 1e-13)]
@@ -147,16 +137,15 @@ def propositions(layers: Iterable[Layer]) -> tuple[Proposition, ...]:
     truth = "As stated, forward and backward, in every backend that is installed"
     return tuple(
         Proposition(
-            name, statement, truth, TRANSCRIPTION, HOLDS, functools.partial(_check, cases, layers)
+            name, statement, truth, PRINTED, HOLDS, functools.partial(_check, cases, layers)
         )
         for name, (statement, cases) in _CLAIMS.items()
     )
 
 
-@claim("Equation (1)", HOLDS,
-       "h' = f h + i u with gates f and i in [0, 1]; with f + i = 1 it is f h + (1-f)u",
-       "As stated, and `cells.update` computes it for gates of any size")  # fmt: skip
-def _check_update() -> CheckResult:
+@claim("Equation (1)", HOLDS, "h' = f h + i u with gates f and i in [0, 1]; with f + i = 1 it is f "
+       "h + (1-f)u", "As stated, and `cells.update` computes it for gates of any size")  # fmt: skip
+def _check_update() -> Result:
     state, candidate = sympy.symbols("h u")
     (f, forget), (i, input) = map(symbolic_gate, "fi")
     untied, tied = (gatecore.cells.update(state, candidate, forget, *g) for g in ((input,), ()))
@@ -165,19 +154,16 @@ def _check_update() -> CheckResult:
     c, u = rng.standard_normal((2, 999))
     exact = f_.value * c + i_.value * u
     error = abs(gatecore.cells.update(c, u, f_, i_) - exact) / (abs(c) + abs(u))
-    return True, [
-        ("f h + i u", same(untied, f * state + i * candidate)),
-        ("tied: f h + (1-f)u", same(tied, f * state + (1 - f) * candidate)),
-        (f"999 random gates in floating point: error {error.max():.0e}", error.max() < 1e-15),
-    ]
+    return True, [("f h + i u", same(untied, f * state + i * candidate)),
+                  ("tied: f h + (1-f)u", same(tied, f * state + (1 - f) * candidate)),
+                  (f"999 random gates in floating point: error {error.max():.0e}",
+                   error.max() < 1e-15)]  # fmt: skip
 
 
-@claim("Footnote 4", CORRECTED,
-       "The simplest gated model is the JANET, a GRU without reset gate, a recurrent highway "
-       "network of depth 1",
-       "The last two as stated; JANET also shifts the input gate's logit by a constant, here 0",
-       TRANSCRIPTION)  # fmt: skip
-def _check_footnote() -> CheckResult:
+@claim("Footnote 4", CORRECTED, "The simplest gated model is the JANET, a GRU without reset gate, "
+       "a recurrent highway network of depth 1", "The last two as stated; JANET also shifts the "
+       "input gate's logit by a constant, here 0", PRINTED)  # fmt: skip
+def _check_footnote() -> Result:
     case, full = _Case("minimal"), _Case("gru")
     arrays, _ = case.arrays()
     outputs = case.by_cell(arrays)
@@ -196,5 +182,4 @@ def _check_footnote() -> CheckResult:
     return False, [
         ("a GRU with reset gate 1 and b_n = 0 has its outputs", _distance(as_gru, outputs) < 1e-14),
         ("so has a highway layer with transform gate 1-f, carry gate f",
-         _distance(np.stack(highway), outputs) < 1e-14),
-    ]  # fmt: skip
+         _distance(np.stack(highway), outputs) < 1e-14)]  # fmt: skip

@@ -9,16 +9,8 @@ import sympy
 
 import gatecore
 from gatecore import Gate
-from gatecore.analysis._claim import (
-    ENUMERATION,
-    FALSE,
-    HOLDS,
-    PROOF_AND_SAMPLE,
-    CheckResult,
-    claim,
-    same,
-    symbolic_gate,
-)
+from gatecore.analysis._claim import ENUMERATION, FALSE, HOLDS, SAMPLED, Result, claim
+from gatecore.analysis._exact import same, symbolic_gate
 
 Floats = np.ndarray
 _Z = 3.89  # standard errors of a 99.99 % confidence interval
@@ -114,11 +106,8 @@ def _sums(n: Any) -> tuple[Any, Any, Any]:
 def _multilinear() -> bool:
     """Whether `master` is linear in each of its four gates."""
     symbols, gates = zip(*map(symbolic_gate, "FIfi"), strict=True)
-    return all(
-        sympy.Poly(sympy.expand(out.value), *symbols).degree(symbol) <= 1
-        for out in gatecore.master(*gates)
-        for symbol in symbols
-    )
+    return all(sympy.Poly(sympy.expand(out.value), *symbols).degree(symbol) <= 1
+               for out in gatecore.master(*gates) for symbol in symbols)  # fmt: skip
 
 
 def _agrees(n: int) -> bool:
@@ -133,24 +122,21 @@ def _agrees(n: int) -> bool:
 @claim("Proposition 3, forget gate", FALSE,
        "At initialization the effective forget gate averages 5/6",
        "Its mean (n+1)(5n+1)/(12n^2) tends to 5/12; the sum of both gates to 5/6")  # fmt: skip
-def _check_forget_mean() -> CheckResult:
+def _check_forget_mean() -> Result:
     n = sympy.Symbol("n", positive=True)
     forget, input, _ = _sums(n)
     return sympy.limit(forget, n, sympy.oo) == sympy.Rational(5, 6), [
         ("`master` is linear in each gate", _multilinear()),
         ("mean f^ = (n+1)(5n+1)/(12n^2) -> 5/12",
          same(forget, (n + 1) * (5 * n + 1) / (12 * n**2))),
-        ("mean i^ = (n-1)(5n-1)/(12n^2) -> 5/12",
-         same(input, (n - 1) * (5 * n - 1) / (12 * n**2))),
-        ("expected_gates has these means at n = 7 and 32", _agrees(7) and _agrees(32)),
-    ]  # fmt: skip
+        ("mean i^ = (n-1)(5n-1)/(12n^2) -> 5/12", same(input, (n - 1) * (5 * n - 1) / (12 * n**2))),
+        ("expected_gates has these means at n = 7 and 32", _agrees(7) and _agrees(32))]  # fmt: skip
 
 
-@claim("Proposition 3, sum", HOLDS,
-       "As derived: the effective forget and input gates sum to about 5/6 in expectation",
-       "The expected sum is exactly (5n^2+1)/(6n^2) with n master gates",
-       PROOF_AND_SAMPLE)  # fmt: skip
-def _check_sum() -> CheckResult:
+@claim("Proposition 3, sum", HOLDS, "As derived: the effective forget and input gates sum to about "
+       "5/6 in expectation", "The expected sum is exactly (5n^2+1)/(6n^2) with n master gates",
+       SAMPLED)  # fmt: skip
+def _check_sum() -> Result:
     n = sympy.Symbol("n", positive=True)
     forget, input, product = _sums(n)
     totals = np.add(*sample_gates(16, 2.0, np.random.default_rng(3), 4000)).mean(axis=1)
@@ -168,11 +154,9 @@ def _check_sum() -> CheckResult:
     ]  # fmt: skip
 
 
-@claim("B.4, ordered master gates", HOLDS,
-       "At initialization E F_j = j/n and E I_j = 1 - j/n",
-       "These are exact for exchangeable logits",
-       PROOF_AND_SAMPLE)  # fmt: skip
-def _check_cumax_mean() -> CheckResult:
+@claim("B.4, ordered master gates", HOLDS, "At initialization E F_j = j/n and E I_j = 1 - j/n",
+       "These are exact for exchangeable logits", SAMPLED)  # fmt: skip
+def _check_cumax_mean() -> Result:
     n = 4
     logits = np.array([sympy.log(sympy.Symbol(f"x{k}", positive=True)) for k in range(n)])
     orders = [gatecore.cumax(np.array(order)) for order in itertools.permutations(logits)]
@@ -186,8 +170,7 @@ def _check_cumax_mean() -> CheckResult:
         ("the mean over all orders of 4 arbitrary logits is j/4",
          all(same(mean, sympy.Rational(j + 1, n)) for j, mean in enumerate(means))),
         ("the variance is (j/n)(1-j/n)(nq-1)/(n-1), q = sum p^2", same(second - half**2, variance)),
-        _sampled_variance(np.random.default_rng(4)),
-    ]  # fmt: skip
+        _sampled_variance(np.random.default_rng(4))]  # fmt: skip
 
 
 def _sampled_variance(rng: np.random.Generator) -> tuple[str, bool]:
@@ -206,7 +189,7 @@ def _sampled_variance(rng: np.random.Generator) -> tuple[str, bool]:
 @claim("Section 2.5, cumax", HOLDS,
        "cumax = cumsum(softmax) is a monotonically increasing vector in [0, 1]",
        "As stated; the complement is the sum of the later entries: 1 - cumax cancels")  # fmt: skip
-def _check_cumax() -> CheckResult:
+def _check_cumax() -> Result:
     odds = np.array(sympy.symbols("x0:3", positive=True))
     v = np.array(sympy.symbols("v0:6"))
     logits = np.array([sympy.log(x) for x in odds])
@@ -224,27 +207,22 @@ def _check_cumax() -> CheckResult:
         ("downsized, neighbours share an entry",
          all(map(same, gatecore.cumax(logits, downsize=2).value, doubled))),
         ("cumax_vjp is its derivative",
-         all(map(same, gatecore.cumax_vjp(logits, v, downsize=2), slopes))),
-    ]  # fmt: skip
+         all(map(same, gatecore.cumax_vjp(logits, v, downsize=2), slopes)))]  # fmt: skip
 
 
-@claim("(19), (28), (34), last unit", HOLDS, "",
-       "The last unit (OM: the last C) has forget gate 1 and input gate 0: it is never written",
-       ENUMERATION)  # fmt: skip
-def _check_dead_units() -> CheckResult:
+@claim("(19), (28), (34), last unit", HOLDS, "", "The last unit (OM: the last C) has forget gate 1 "
+       "and input gate 0: it is never written", ENUMERATION)  # fmt: skip
+def _check_dead_units() -> Result:
     logits = 30 * np.random.default_rng(5).standard_normal((50, 8))
     symbols = np.array([sympy.log(sympy.Symbol(f"x{k}", positive=True)) for k in range(3)])
     last = gatecore.cumax(symbols)
-    dead = {
-        name: _never_written(gatecore.mechanism(name, **fields), logits)
-        for name, fields in {"O": {}, "OR": {}, "OM": {"downsize": 2}}.items()
-    }
+    dead = {name: _never_written(gatecore.mechanism(name, **fields), logits)
+            for name, fields in {"O": {}, "OR": {}, "OM": {"downsize": 2}}.items()}  # fmt: skip
     return True, [
         ("cumax's last entry is 1 and its complement 0 for any logits",
          same(last.value[-1], 1) and same(last.complement[-1], 0)),
         (f"units never written, of 8: O {dead['O']}, OR {dead['OR']}, OM with C = 2 {dead['OM']}",
-         dead == {"O": 1, "OR": 1, "OM": 2}),
-    ]  # fmt: skip
+         dead == {"O": 1, "OR": 1, "OM": 2})]  # fmt: skip
 
 
 def _never_written(mechanism: gatecore.Mechanism, logits: Floats) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gatecore.analysis._claim import CORRECTED, ENUMERATION, CheckResult, claim
+from gatecore.analysis._claim import CORRECTED, ENUMERATION, Result, claim
 from gatecore.permutation import bit_reversal
 
 
@@ -11,15 +11,12 @@ def reversed_bits(index: int, bits: int) -> int:
     return int(format(index, f"0{bits}b")[::-1], 2)
 
 
-@claim("D.5, bit reversal", CORRECTED,
-       "The permutation of 784 pixels sends i to the reverse of its binary digits",
-       "That of 1024 does; without the indices from 784 on it is no longer an involution",
-       ENUMERATION)  # fmt: skip
-def _check_bit_reversal() -> CheckResult:
-    powers = all(
-        list(bit_reversal(1 << m)) == [reversed_bits(i, m) for i in range(1 << m)]
-        for m in range(1, 11)
-    )
+@claim("D.5, bit reversal", CORRECTED, "The permutation of 784 pixels sends i to the reverse of "
+       "its binary digits", "That of 1024 does; without the indices from 784 on it is no longer an "
+       "involution", ENUMERATION)  # fmt: skip
+def _check_bit_reversal() -> Result:
+    powers = all(list(bit_reversal(1 << m)) == [reversed_bits(i, m) for i in range(1 << m)]
+                 for m in range(1, 11))  # fmt: skip
     order = bit_reversal(784)
     pixels = np.arange(784)
     moved = int(np.sum(order != [reversed_bits(int(i), 10) for i in pixels]))

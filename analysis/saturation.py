@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 import gatecore
 from gatecore import Gate, _checks
-from gatecore.analysis._claim import CORRECTED, HOLDS, PRECISION, CheckResult, claim
+from gatecore.analysis._claim import CORRECTED, HOLDS, PRECISION, Result, claim
 
 Floats = np.ndarray
 ULP = 2.0**-24  # spacing of float32 just below 1
@@ -62,10 +62,8 @@ def precision_loss(
     """
     steps = np.asarray(timescale, dtype=np.float64)
     if not np.all(steps > 1):
-        raise ValueError(
-            f"timescale must be above 1 step, got {np.min(steps)}: leave out gates at 0, whose "
-            "timescale is 1"
-        )
+        raise ValueError(f"timescale must be above 1 step, got {np.min(steps)}: leave out gates at "
+                         "0, whose timescale is 1")  # fmt: skip
     x = np.log(steps - 1).astype(np.float32)
     y = np.full_like(x, refine_logit)
     exact = _refined(x.astype(np.float64), y.astype(np.float64)).complement
@@ -120,12 +118,10 @@ def worst_errors(reach: float = 40.0, count: int = 321) -> dict[str, float]:
     pair = _refined(x, y)
     f, r = gatecore.sigmoid(x).value, gatecore.sigmoid(y).value
     printed = r * (1 - (1 - f) ** 2) + (1 - r) * f**2
-    return {
-        "value": _ulps(pair.value, exact.value),
-        "complement": _ulps(pair.complement, exact.complement),
-        "printed": _ulps(printed, exact.value),
-        "subtracted": _ulps(1 - pair.value, exact.complement),
-    }
+    return {"value": _ulps(pair.value, exact.value),
+            "complement": _ulps(pair.complement, exact.complement),
+            "printed": _ulps(printed, exact.value),
+            "subtracted": _ulps(1 - pair.value, exact.complement)}  # fmt: skip
 
 
 def _ulps(values: Floats, exact: Floats) -> float:
@@ -133,11 +129,10 @@ def _ulps(values: Floats, exact: Floats) -> float:
         return float(np.max(abs(values.astype(np.float64) / exact - 1))) / ULP
 
 
-@claim("D.5, in float32", CORRECTED,
-       "(12) can instead be implemented as 2rf + (1-2r)f^2",
+@claim("D.5, in float32", CORRECTED, "(12) can instead be implemented as 2rf + (1-2r)f^2",
        "As algebra; but either loses 1-g, which sets the timescale: both sides are needed",
        PRECISION)  # fmt: skip
-def _check_float32() -> CheckResult:
+def _check_float32() -> Result:
     worst = worst_errors()
     last = largest_timescale("float32")
     return worst["subtracted"] < 100, [
@@ -147,14 +142,12 @@ def _check_float32() -> CheckResult:
          min(worst["printed"], worst["subtracted"]) > 1e6),
         ("stored as a value alone, a float32 gate has at most 2^24 steps",
          np.float32(1 - 1 / last) < 1 and np.float32(1 - 1 / (2 * last)) == 1),
-        ("refine keeps D = 10^12 to 1e-6", precision_loss(1e12).pair < 2e-6),
-    ]  # fmt: skip
+        ("refine keeps D = 10^12 to 1e-6", precision_loss(1e12).pair < 2e-6)]  # fmt: skip
 
 
-@claim("Section 2.2, in bfloat16", HOLDS, "",
-       "As values in bfloat16 gates do not cover long timescales: they are 1 from D = 512 on",
-       PRECISION)  # fmt: skip
-def _check_bfloat16() -> CheckResult:
+@claim("Section 2.2, in bfloat16", HOLDS, "", "As values in bfloat16 gates do not cover long "
+       "timescales: they are 1 from D = 512 on", PRECISION)  # fmt: skip
+def _check_bfloat16() -> Result:
     steps = np.array([256.0, 511.0, 512.0, 1e3])
     values = rounded(1 - 1 / steps, "bfloat16")
     loss = precision_loss(np.array([1e3, 1e18]), "bfloat16")
@@ -165,18 +158,14 @@ def _check_bfloat16() -> CheckResult:
          list(values < 1) == [True, True, False, False]),
         (f"D = 300: g c + (1-g)u tends to {limit:.3f} u, c + (1-g)(u-c) to u",
          abs(limit - 1) > 0.1),
-        ("the complement of a pair is accurate to 0.4 %", np.all(loss.pair < 2.0**-8)),
-    ]  # fmt: skip
+        ("the complement of a pair is accurate to 0.4 %", np.all(loss.pair < 2.0**-8))]  # fmt: skip
 
 
-@claim("Equation (13), in float32", CORRECTED,
-       "c' = g c + (1-g)u",
-       "As c + (1-g)(u-c), with 1-g from its own formula, it is accurate at long timescales",
-       PRECISION)  # fmt: skip
-def _check_update() -> CheckResult:
+@claim("Equation (13), in float32", CORRECTED, "c' = g c + (1-g)u", "As c + (1-g)(u-c), with 1-g "
+       "from its own formula, it is accurate at long timescales", PRECISION)  # fmt: skip
+def _check_update() -> Result:
     error = update_error(1e6, 20000)
     text = ", ".join(f"{name} {value:.0e}" for name, value in error.items())
     return error["subtracted"] < 1e-4, [
         (f"relative error after 20000 steps: {text}",
-         error["lerp"] < 1e-4 < error["weighted"] < error["subtracted"]),
-    ]  # fmt: skip
+         error["lerp"] < 1e-4 < error["weighted"] < error["subtracted"])]  # fmt: skip

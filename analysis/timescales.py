@@ -76,10 +76,9 @@ def chrono_span(mechanism: Mechanism, size: int | None) -> float:
     """T_max of chrono biases in steps; ``t_max="hidden"`` needs the hidden size."""
     t_max = size if mechanism.t_max == "hidden" else mechanism.t_max
     if t_max is None:
-        raise ValueError(
-            f"mechanism {mechanism.name!r} takes t_max from the hidden size, got size=None: "
-            "give `size`, or a mechanism with a number as t_max"
-        )
+        raise ValueError(f"mechanism {mechanism.name!r} takes t_max from the hidden size, got "
+                         "size=None: give `size`, or a mechanism with a number as "
+                         "t_max")  # fmt: skip
     return float(t_max)
 
 
@@ -141,7 +140,6 @@ def _independent_refine_quantile(mechanism: Mechanism, size: int, u: Floats) -> 
         return gatecore.refine(gatecore.sigmoid(np.full(u.shape, mechanism.forget_bias)), refine)
     if mechanism.initial == "uniform":
         return _refine_distribution.uniform_quantile(edge, u)
-    raise ValueError(
-        f"mechanism {mechanism.name!r} combines chrono biases with an independent uniform refine "
-        "gate: its quantiles have no closed form; use sample_timescales"
-    )
+    raise ValueError(f"mechanism {mechanism.name!r} combines chrono biases with an independent "
+                     "uniform refine gate: its quantiles have no closed form; use "
+                     "sample_timescales")  # fmt: skip

@@ -66,7 +66,7 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     return xp.where(positive, near_one, near_zero), xp.where(positive, near_zero, near_one)
 
 
-def through_smaller(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
+def by_smaller(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
     """Both sides of a gate, which torch and JAX then differentiate through the smaller one.
 
     The larger is 1 minus it: the chain rule would lose its derivative in rounding. ``through`` is

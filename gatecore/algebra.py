@@ -16,11 +16,11 @@ from gatecore import _checks
 from gatecore._namespace import (
     Array,
     asarray,
+    by_smaller,
     constant,
     is_symbolic,
     logistic,
     namespace,
-    through_smaller,
 )
 
 
@@ -77,10 +77,8 @@ def mix(selector: Gate | Array, high: Gate | Array, low: Gate | Array) -> Gate:
     Gate(value=array([0.625]), complement=array([0.375]))
     """
     s, high, low = _gate("selector", selector), _gate("high", high), _gate("low", low)
-    return _result(
-        s.value * high.value + s.complement * low.value,
-        s.value * high.complement + s.complement * low.complement,
-    )
+    return _result(s.value * high.value + s.complement * low.value,
+                   s.value * high.complement + s.complement * low.complement)  # fmt: skip
 
 
 def timescale(gate: Gate | Array) -> Array:
@@ -162,18 +160,14 @@ def refine(forget: Gate | Array, refine: Gate | Array) -> Gate:
     0.99
     """
     f, r = _gate("forget", forget), _gate("refine", refine)
-    return _result(
-        f.value * (f.value + 2 * r.value * f.complement),
-        f.complement * (f.complement + 2 * r.complement * f.value),
-    )
+    return _result(f.value * (f.value + 2 * r.value * f.complement),
+                   f.complement * (f.complement + 2 * r.complement * f.value))  # fmt: skip
 
 
 def master(
-    master_forget: Gate | Array,
-    master_input: Gate | Array,
-    forget: Gate | Array,
+    master_forget: Gate | Array, master_input: Gate | Array, forget: Gate | Array,
     input: Gate | Array,
-) -> tuple[Gate, Gate]:
+) -> tuple[Gate, Gate]:  # fmt: skip
     """The effective forget and input gates of the ON-LSTM (equations 21-23).
 
     With ω = F·I of the master gates and f, i the inner ones, all gates or arrays (...), the paper's
@@ -193,14 +187,11 @@ def _vector(logit: Array, axis: int) -> Array:
     if not getattr(logit, "ndim", 0):
         raise ValueError("logit must have an axis to sum along, got a scalar: pass an array")
     if not -logit.ndim <= axis < logit.ndim:
-        raise ValueError(
-            f"axis={axis} is no axis of logit, of shape {tuple(logit.shape)}: pass one from "
-            f"{-logit.ndim} to {logit.ndim - 1}"
-        )
+        raise ValueError(f"axis={axis} is no axis of logit, of shape {tuple(logit.shape)}: pass "
+                         f"one from {-logit.ndim} to {logit.ndim - 1}")  # fmt: skip
     if not logit.shape[axis]:
-        raise ValueError(
-            f"logit must have at least one entry along axis {axis}, got shape {tuple(logit.shape)}"
-        )
+        raise ValueError(f"logit must have at least one entry along axis {axis}, got shape "
+                         f"{tuple(logit.shape)}")  # fmt: skip
     return logit
 
 
@@ -212,7 +203,7 @@ def _gate(name: str, value: Any) -> Gate:
 
 
 def _result(*sides: Array) -> Gate:
-    return Gate(*through_smaller(*sides))
+    return Gate(*by_smaller(*sides))
 
 
 def _softmax_weight(xp: Any, z: Array) -> Array:

@@ -96,10 +96,9 @@ class Cell:
         fields["slots"] = self.mechanism.slots(self.core, self.hidden_size)
         fields["rows"] = self.mechanism.rows(self.core, self.hidden_size)
         if (count := self.rows * (self.input_size + self.hidden_size)) > _MOST_WEIGHTS:
-            raise ValueError(
-                f"input_size={input_size} and hidden_size={hidden_size} make {count} weights, and "
-                f"at most {_MOST_WEIGHTS} are supported: take fewer units"
-            )
+            raise ValueError(f"input_size={input_size} and hidden_size={hidden_size} make {count} "
+                             f"weights, and at most {_MOST_WEIGHTS} are supported: take fewer "
+                             "units")  # fmt: skip
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"
@@ -107,20 +106,15 @@ class Cell:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the parameters by name."""
-        return {
-            "weight_ih": (self.rows, self.input_size),
-            "weight_hh": (self.rows, self.hidden_size),
-            "bias": (self.rows,),
-        }
+        return {"weight_ih": (self.rows, self.input_size),
+                "weight_hh": (self.rows, self.hidden_size), "bias": (self.rows,)}  # fmt: skip
 
     def init(self, rng: Rng) -> dict[str, np.ndarray]:
         """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0."""
         rng = _checks.generator(rng)
         bound = self.hidden_size**-0.5
-        params = {
-            name: rng.uniform(-bound, bound, shape) if len(shape) == 2 else np.zeros(shape)
-            for name, shape in self.parameter_shapes().items()
-        }
+        params = {name: rng.uniform(-bound, bound, shape) if len(shape) == 2 else np.zeros(shape)
+                  for name, shape in self.parameter_shapes().items()}  # fmt: skip
         biases = self.mechanism.biases(self.core, self.hidden_size, rng)
         return {**params, "bias": np.concatenate(list(biases.values()))}
 

@@ -20,11 +20,9 @@ from gatecore.algebra import Gate, cumax, master, negate, refine, sigmoid, sprea
 CORES = ("lstm", "gru", "minimal")
 
 # Packed order of the slots that every mechanism of a core has, and those of master gates.
-_CORE_SLOTS = {
-    "lstm": ("input", "forget", "candidate", "output"),
-    "gru": ("reset", "forget", "candidate"),
-    "minimal": ("forget", "candidate"),
-}
+_CORE_SLOTS = {"lstm": ("input", "forget", "candidate", "output"),
+               "gru": ("reset", "forget", "candidate"),
+               "minimal": ("forget", "candidate")}  # fmt: skip
 _MASTER_SLOTS = ("master_forget", "master_input")
 REFINE_SLOTS = {"forget": "refine", "input": "refine_input"}  # by the gate that they refine
 _GATE_SLOTS = ("forget", "input", *REFINE_SLOTS.values(), *_MASTER_SLOTS)
@@ -99,18 +97,14 @@ class Mechanism:
         if not isinstance(self.tied, bool):
             raise TypeError(f"tied must be True or False, got {_checks.show(self.tied)}")
         if not self.tied and self.auxiliary != "refine":
-            raise ValueError(
-                f"tied=False has no effect with auxiliary={self.auxiliary!r}: leave it out, or use "
-                "auxiliary='refine'"
-            )
+            raise ValueError(f"tied=False has no effect with auxiliary={self.auxiliary!r}: leave "
+                             "it out, or use auxiliary='refine'")  # fmt: skip
         _checks.number("forget_bias", self.forget_bias, limit=1000)
         if not (self.t_max is None or (isinstance(self.t_max, str) and self.t_max == "hidden")):
             init.chrono_quantile(0.0, _t_max(self.t_max))
         if self.activation == "cumax" and self.initial != "constant":
-            raise ValueError(
-                f"initial={self.initial!r} does not fit activation='cumax', which sets the initial "
-                "gates itself: use initial='constant'"
-            )
+            raise ValueError(f"initial={self.initial!r} does not fit activation='cumax', which "
+                             "sets the initial gates itself: use initial='constant'")  # fmt: skip
 
     def __str__(self) -> str:
         return self.name
@@ -142,21 +136,17 @@ class Mechanism:
         """Raise ValueError if a layer of ``hidden_size`` units cannot have the mechanism."""
         _checks.integer("hidden_size", hidden_size)
         if self.auxiliary == "master" and hidden_size % self.downsize:
-            raise ValueError(
-                f"hidden_size={hidden_size} is not divisible by downsize={self.downsize}, the "
-                "number of units that a master gate serves: change one of them"
-            )
+            raise ValueError(f"hidden_size={hidden_size} is not divisible by "
+                             f"downsize={self.downsize}, the number of units that a master gate "
+                             "serves: change one of them")  # fmt: skip
         drawn = self.auxiliary == "refine" and self.refine_bias == "uniform"
         if (self.initial == "uniform" or drawn) and hidden_size < 2:
-            raise ValueError(
-                f"hidden_size must be at least 2 for mechanism {self.name!r}, which draws biases "
-                f"from U[1/d, 1 - 1/d], got {hidden_size}"
-            )
+            raise ValueError(f"hidden_size must be at least 2 for mechanism {self.name!r}, which "
+                             f"draws biases from U[1/d, 1 - 1/d], got {hidden_size}")  # fmt: skip
         if self.initial == "chrono" and self.t_max == "hidden" and hidden_size <= 2:
-            raise ValueError(
-                f"hidden_size must be above 2 for mechanism {self.name!r}, whose t_max it is, got "
-                f"{hidden_size}: set t_max to a number above 2 or to None"
-            )
+            raise ValueError(f"hidden_size must be above 2 for mechanism {self.name!r}, whose "
+                             f"t_max it is, got {hidden_size}: set t_max to a number above 2 or to "
+                             "None")  # fmt: skip
 
     def biases(self, core: str, hidden_size: int, rng: init.Rng) -> dict[str, np.ndarray]:
         """The initial bias of each slot by name, in packed order: float64 arrays (width,)."""
@@ -237,12 +227,9 @@ class Mechanism:
         return init.chrono(size, hidden_size if self.t_max == "hidden" else _t_max(self.t_max), rng)
 
 
-_MAIN: dict[str, dict[str, Any]] = {
-    "": {},
-    "C": {"initial": "chrono"},
-    "O": {"activation": "cumax", "forget_bias": 0.0},
-    "U": {"initial": "uniform"},
-}
+_MAIN: dict[str, dict[str, Any]] = {"": {}, "C": {"initial": "chrono"},
+                                    "O": {"activation": "cumax", "forget_bias": 0.0},
+                                    "U": {"initial": "uniform"}}  # fmt: skip
 _AUXILIARY = {"": "none", "R": "refine", "M": "master"}
 
 
@@ -293,7 +280,6 @@ def _refined(gates: Mapping[str, Gate], name: str) -> Gate:
 
 def _t_max(value: Any) -> float:
     if isinstance(value, str):
-        raise ValueError(
-            f"t_max must be 'hidden', a number above 2, or None, got {_checks.show(value)}"
-        )
+        raise ValueError("t_max must be 'hidden', a number above 2, or None, got "
+                         f"{_checks.show(value)}")  # fmt: skip
     return _checks.number("t_max", value)

@@ -36,10 +36,9 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
     logit, downsize = _vector(logit, axis), _checks.integer("downsize", downsize)
     xp, v = namespace(logit), _of_value(cotangent)
     if not getattr(v, "ndim", 0) or v.shape[axis] != logit.shape[axis] * downsize:
-        raise ValueError(
-            f"cotangent must have {logit.shape[axis] * downsize} entries along axis {axis}, one "
-            f"for each unit of the gate, got shape {tuple(getattr(v, 'shape', ()))}"
-        )
+        raise ValueError(f"cotangent must have {logit.shape[axis] * downsize} entries along axis "
+                         f"{axis}, one for each unit of the gate, got shape "
+                         f"{tuple(getattr(v, 'shape', ()))}")  # fmt: skip
     z, v = xp.moveaxis(logit, axis, -1), xp.moveaxis(v, axis, -1)
     if downsize != 1:
         v = xp.sum(xp.reshape(v, (*z.shape, downsize)), axis=-1)
@@ -67,13 +66,9 @@ def refine_vjp(
 
 
 def master_vjp(
-    master_forget: Gate | Array,
-    master_input: Gate | Array,
-    forget: Gate | Array,
-    input: Gate | Array,
-    forget_cotangent: Gate | Array,
-    input_cotangent: Gate | Array,
-) -> tuple[Array, Array, Array, Array]:
+    master_forget: Gate | Array, master_input: Gate | Array, forget: Gate | Array,
+    input: Gate | Array, forget_cotangent: Gate | Array, input_cotangent: Gate | Array,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """The cotangents (dF, dI, df, di) of the values of the arguments of :func:`gatecore.master`.
 
     With a and b the cotangents of f̂ and î: dF = a(Ī + f I) − b I ī, dI = b(F̄ + i F) − a F f̄,
@@ -86,12 +81,9 @@ def master_vjp(
     f, i = _gate("forget", forget), _gate("input", input)
     a, b = _of_value(forget_cotangent), _of_value(input_cotangent)
     overlap = big_f.value * big_i.value
-    return (
-        a * (big_i.complement + f.value * big_i.value) - b * (big_i.value * i.complement),
-        b * (big_f.complement + i.value * big_f.value) - a * (big_f.value * f.complement),
-        a * overlap,
-        b * overlap,
-    )
+    return (a * (big_i.complement + f.value * big_i.value) - b * (big_i.value * i.complement),
+            b * (big_f.complement + i.value * big_f.value) - a * (big_f.value * f.complement),
+            a * overlap, b * overlap)  # fmt: skip
 
 
 def _of_value(cotangent: Any) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gatecore import backends
 from gatecore.analysis import claims
-from gatecore.analysis._claim import ENUMERATION, HOLDS, CheckResult, Proposition, claim
+from gatecore.analysis._claim import ENUMERATION, HOLDS, Proposition, Result, claim
 from gatecore.analysis.layers import Layer
 from gatecore.tasks.environments.match import FIRST_PERSON, Match
 from gatecore.tasks.training.config import TASKS, Config
@@ -68,7 +68,7 @@ def _task(name: str, **settings: Any) -> Any:
        "Ten digits from 1..8, N zeros, ten 9s; the digits are the output at the 9s alone, with "
        "baseline loss log 8", "As stated, in nats per digit",
        ENUMERATION)  # fmt: skip
-def _check_copy() -> CheckResult:
+def _check_copy() -> Result:
     task = _task("copying", length=30)
     batch = task.batch(seed=0, step=0, size=500)
     digits, blanks, cues = np.split(batch.inputs, [10, 40])
@@ -88,7 +88,7 @@ def _check_copy() -> CheckResult:
        "Numbers from U[0, 1], one marked in each half; their sum is the output, with baseline loss "
        "1/6", "As stated: a constant answer errs least with 1",
        ENUMERATION)  # fmt: skip
-def _check_adding() -> CheckResult:
+def _check_adding() -> Result:
     task = _task("adding", length=20)
     batch = task.batch(seed=0, step=0, size=4000)
     values, markers = np.moveaxis(batch.inputs, -1, 0)
@@ -107,7 +107,7 @@ def _check_adding() -> CheckResult:
        "Permuted images are read in the order of the bit reversal permutation",
        "As stated: step t reads pixel p[t]",
        ENUMERATION)  # fmt: skip
-def _check_pixels() -> CheckResult:
+def _check_pixels() -> Result:
     plain, permuted = (_task("pixels", permute=p).batch(0, 0, 8) for p in (False, True))
     digits = [int(format(t, "06b")[::-1], 2) for t in range(64)]
     return True, [
@@ -121,7 +121,7 @@ def _check_pixels() -> CheckResult:
        "Episodes of Match last 450-600 steps, with apples of reward 0, 1 or 5 in between; the "
        "score is the reward of the last phase", "As stated; ten apples, and 10 for the right pad",
        ENUMERATION)  # fmt: skip
-def _check_match() -> CheckResult:
+def _check_match() -> Result:
     match = Match(64, apple_reward=5.0, phases=(1, 2, 3))
     match.step(np.zeros(64, np.int64))
     apples = (match.board == 2).sum(axis=1) + (match.eaten > 0).sum(axis=1)
@@ -142,7 +142,7 @@ def _check_match() -> CheckResult:
        "C = 16 for synthetic and image tasks, 32 for language and programs; 256 units, rate 1e-3 "
        "and clipping at 1.0 on the synthetic tasks; forgetting starts at sigmoid(6)", "As stated",
        ENUMERATION)  # fmt: skip
-def _check_settings() -> CheckResult:
+def _check_settings() -> Result:
     names = ("copying", "adding", "pixels", "language", "programs")
     shared = {name: Config.of(name, "OM", hidden_size=64).mechanism.downsize for name in names}
     synthetic = [Config.of(name, "UR", "paper") for name in ("copying", "adding")]

@@ -1,6 +1,6 @@
-"""Exact arithmetic for the gradient bounds: Bernstein coefficients, root isolation, series.
+"""Exact arithmetic: identities of gates; and Bernstein coefficients, root isolation, series.
 
-The arguments are expressions computed by the library's `refine`; no formula of it is repeated.
+The arguments are expressions computed by the library; no formula of it is repeated.
 """
 
 from math import comb
@@ -9,7 +9,25 @@ from typing import Any
 import mpmath
 import sympy
 
+from gatecore import Gate
+
 WIDTH = sympy.Rational(1, 10**80)
+
+
+def symbolic_gate(name: str) -> tuple[sympy.Symbol, Gate]:
+    """A symbol in (0, 1) and the gate of that value."""
+    symbol = sympy.Symbol(name, positive=True)
+    return symbol, Gate(symbol, 1 - symbol)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two rational expressions are identical, decided exactly."""
+    return sympy.cancel(sympy.together(sympy.sympify(left) - sympy.sympify(right))) == 0
+
+
+def sums_to_one(gate: Gate) -> bool:
+    """Whether value and complement of a gate of rational expressions sum to 1 identically."""
+    return same(gate.value + gate.complement, 1)
 
 
 def bernstein(polynomial: sympy.Poly, edge: Any) -> list[Any]:
@@ -77,11 +95,9 @@ def least_value(function: Any, variable: Any, feasible: Any) -> tuple[Any, Any]:
     slope = sympy.Poly(sympy.numer(sympy.together(sympy.diff(function, variable))), variable)
     mpmath.iv.dps = 120
     value = sympy.lambdify(variable, function, modules=mpmath.iv)
-    brackets = [
-        value(mpmath.iv.mpf([_interval(low), _interval(high)]))
-        for (low, high), _ in slope.intervals(eps=WIDTH)
-        if feasible(low) and feasible(high)
-    ]
+    brackets = [value(mpmath.iv.mpf([_interval(low), _interval(high)]))
+                for (low, high), _ in slope.intervals(eps=WIDTH)
+                if feasible(low) and feasible(high)]  # fmt: skip
     if not brackets:
         return mpmath.mpf("nan"), mpmath.mpf("nan")
     return min(b.a for b in brackets), min(b.b for b in brackets)
