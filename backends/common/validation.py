@@ -94,7 +94,7 @@ def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:
 
 
 def check_zoneout(
-    cell: cells.Cell, zoneout: tuple[Any, ...] | None, steps: tuple[int, int], dtype: Any
+    cell: cells.Cell, zoneout: tuple[Any, ...] | None, steps: Sequence[int], dtype: Any
 ) -> tuple[Any, ...] | None:
     """The result of :func:`zoneout_parts`, checked; None if all are 0."""
     parts = () if zoneout is None else zoneout

@@ -57,7 +57,7 @@ class RecurrentCell(RecurrentModule[State]):
         """
         if isinstance(input, fx.Proxy):
             return self._fx_node(input, *(() if hx is None else (hx,)))
-        states = () if hx is None else self._cell.parts(hx, "hx")
+        states: tuple[Any, ...] = () if hx is None else self._cell.parts(hx, "hx")
         check_tensors("input", input)
         check_tensors("hx", *states)
         for name, value in (("input", input), *(("hx", part) for part in states)):
