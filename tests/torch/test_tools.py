@@ -52,7 +52,7 @@ ROWS = {
     "`torch.onnx.export(dynamo=True)`": "test_compile::test_onnx_runs_another_length",
     "`torch.onnx.export(dynamo=False)`": "test_tools::test_the_tracing_onnx_exporter_is_refused",
     "`torch.jit.trace`": "test_transforms::test_a_traced_layer_runs_other_lengths_and_batch_sizes",
-    "`torch.jit.script`": "test_transforms::test_errors_say_what_was_wrong",
+    "`torch.jit.script`": "test_script::test_a_scripted_layer_equals_the_eager_one",
     "`torch.fx.symbolic_trace`": "test_transforms::test_a_layer_is_one_node_of_a_traced_graph",
     "`torch.profiler`": "test_tools::test_the_profiler_shows_forward_and_backward_by_name",
     "`torch.utils.flop_counter`": "test_tools::test_flops_are_those_of_the_matrix_products",

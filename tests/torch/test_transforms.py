@@ -106,7 +106,6 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
     assert not keeping(x)[0].any()
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's, of itself
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -125,11 +124,6 @@ def test_zoneout_draws_in_training_and_takes_the_mean_in_evaluation():
             lambda: LSTM(3, 4)(torch.randn(5, 2, 3), (torch.zeros(1, 2, 4).double(),) * 2),
             RuntimeError,
             "not the same dtype",
-        ),
-        (
-            lambda: torch.jit.script(nn.Sequential(LSTM(3, 4))),
-            RuntimeError,
-            "LSTM cannot be compiled by torch.jit.script: use torch.export",
         ),
         (lambda: LSTM(3, 4)(torch.randn(0, 2, 3)), RuntimeError, "larger than 0"),
         (lambda: GateUnit(4)(torch.zeros(2, 4)), ValueError, "must have 8 entries"),

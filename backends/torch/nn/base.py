@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gatecore import _checks, mechanisms
 from gatecore.backends.torch.nn.checkpoint import Stateful
 from gatecore.backends.torch.nn.parameters import initialise, merge_biases
+from gatecore.backends.torch.nn.scriptable import scriptable
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
@@ -79,6 +80,9 @@ class RecurrentModule(Stateful, Generic[State]):
                 merged = merge_biases(cell, *(state[name] for name in biases))
                 state |= dict(zip(biases, merged, strict=True))
         return state
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        return scriptable(self)
 
     def _settings_repr(self) -> str:
         text = f", mechanism={self.mechanism.name!r}"

@@ -165,7 +165,7 @@ class Stateful(nn.Module):
         tracer = args[0].tracer
         return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
 
-    def __prepare_scriptable__(self) -> None:
+    def __prepare_scriptable__(self) -> nn.Module:
         raise RuntimeError(f"{type(self).__name__} cannot be compiled by torch.jit.script: use "
                            "torch.export, or torch.compile")  # fmt: skip
 
