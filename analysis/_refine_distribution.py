@@ -10,9 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from gatecore import Gate, negate
-from gatecore.analysis._arrays import bisect
+from gatecore.analysis._arrays import Floats, bisect
 
-Floats = np.ndarray
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(80)
 
 

@@ -1,25 +1,19 @@
 """The paper's claims, checked on the library's functions, and the state of its experiments."""
 
+import importlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gatecore.analysis import (
-    biases,
-    chrono,
-    decay,
-    equivalence,
-    gradients,
-    initial,
-    layers,
-    ordered,
-    permutation,
-    saturation,
-)
+from gatecore.analysis import layers
 from gatecore.analysis._claim import Claim, Proposition
 
 __all__ = ["Claim", "Empirical", "Proposition", "empirical", "propositions", "verify"]
+
+_MODULES = [importlib.import_module(f"gatecore.analysis.{name}") for name in (
+    "layers", "biases", "decay", "chrono", "initial", "ordered", "equivalence", "gradients",
+    "saturation", "permutation")]  # fmt: skip
 
 
 class Empirical(NamedTuple):
@@ -52,11 +46,7 @@ def propositions(trained: Iterable[layers.Layer] = ()) -> tuple[Proposition, ...
 
     Those on cells are also checked on the layers ``trained``: see :func:`verify`.
     """
-    modules = (
-        layers, biases, decay, chrono, initial, ordered, equivalence, gradients, saturation,
-        permutation,
-    )  # fmt: skip
-    values = (value for module in modules for value in vars(module).values())
+    values = (value for module in _MODULES for value in vars(module).values())
     found = tuple(value for value in values if isinstance(value, Proposition))
     return layers.propositions(trained) + found
 

@@ -13,36 +13,22 @@ from numpy.typing import ArrayLike
 import gatecore
 from gatecore import Gate, _checks
 from gatecore.analysis import _exact
-from gatecore.analysis._arrays import as_gate, bisect
+from gatecore.analysis._arrays import Floats, as_gate, bisect
 from gatecore.analysis._claim import CERTIFIED, CORRECTED, HOLDS, Result, claim
 from gatecore.analysis._exact import same
-
-Floats = np.ndarray
 
 
 def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, Floats]:
     """Smallest and largest ratio ‖∇g‖ / (g(1 − g)) of a refine gate of value g (Figure 2d).
 
-    Over all forget and refine gates that give g. The upper bound is 2/(1 + √min(g, 1 − g)),
-    attained at r = 0 or r = 1; the lower bound is an interior minimum without closed form.
-    ValueError if g is not in [0, 1], or ``logits`` is unknown.
+    Over all forget and refine gates that give g. The upper bound, in [1.1715, 2], is 2/(1 + √min(g,
+    1 − g)), attained at r = 0 or r = 1; the lower one, in [1, 1.1131], is an interior minimum
+    without closed form. Both are float64 arrays (...), of ``g``, a Gate or an array (...) in [0,
+    1]: a Gate is exact also where g rounds to 1, and at 0 and 1 the bounds are the limits (1, 2).
+    ``logits`` is "both", or "forget" for the gradient with respect to the forget gate's logit
+    alone, which has the lower bound 1 and the same upper bound. ValueError if g is not in [0, 1],
+    or ``logits`` is unknown.
 
-    Parameters
-    ----------
-    g : Gate or array (...), in [0, 1]
-        The effective gate. A Gate is exact also where g rounds to 1. At 0 and 1 the bounds are
-        the limits (1, 2).
-    logits : {"both", "forget"}
-        The gradient with respect to both logits, or to the forget gate's logit alone. The latter
-        has the lower bound 1 and the same upper bound.
-
-    Returns
-    -------
-    (lower, upper) : float64 arrays (...)
-        In [1, 1.1131] and [1.1715, 2].
-
-    Examples
-    --------
     >>> lower, upper = gradient_bounds([0.5, 0.9, 0.999])
     >>> lower.round(6), upper.round(6)
     (array([1.113053, 1.024917, 1.00025 ]), array([1.171573, 1.519494, 1.938693]))
@@ -54,11 +40,10 @@ def gradient_bounds(g: Gate | ArrayLike, logits: str = "both") -> tuple[Floats, 
 
 
 def _least_ratio(e: Floats) -> Floats:
-    """The interior minimum, by bisection on the derivative; e = min(g, 1 − g).
+    """The interior minimum, by bisection on the derivative; by symmetry e = min(g, 1 − g) is 1 − g.
 
-    Refine is symmetric under negation, so e may be taken as the complement of g. The complement of
-    the forget gate is then a = e·t with t from t0 = 1/(1 + √(1 − e)), where r = 0, to 1, where
-    f = g. The minimum is close to t0 for small e, so the variable is t − t0: nothing cancels.
+    1 − f is e·t with t from t0 = 1/(1 + √(1 − e)), where r = 0, to 1, where f = g. The minimum is
+    close to t0 for small e, so the variable is t − t0: nothing cancels.
     """
     end = 1 - 1 / (1 + np.sqrt(1 - e))
     low, _ = bisect(lambda tau: ~(_ratio_parts(e, tau)[2] > 0), np.zeros_like(e), end, 60)
@@ -82,20 +67,14 @@ def _ratio_parts(e: Floats, tau: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _gradient() -> tuple[sympy.Symbol, sympy.Symbol, Gate, Any, Any]:
-    """f, r, the effective gate and its derivatives by both logits, as functions of f and r.
-
-    The logits are log(f/(1 − f)), so that the chain goes through the library's sigmoid.
-    """
-    f, r = sympy.symbols("f r", positive=True)
-    odds, refine_odds = sympy.symbols("X Y", positive=True)
-    forget = gatecore.sigmoid(sympy.log(odds))
-    refine = gatecore.sigmoid(sympy.log(refine_odds))
-    effective = gatecore.refine(forget, refine)
+    """f, r, the effective gate and its derivatives by both logits, as functions of f and r."""
+    f, r, odds, refine_odds = sympy.symbols("f r X Y", positive=True)
+    # logits log(f/(1 − f)): the chain goes through the library's sigmoid
+    effective = gatecore.refine(*(gatecore.sigmoid(sympy.log(o)) for o in (odds, refine_odds)))
     back = {odds: f / (1 - f), refine_odds: r / (1 - r)}
-    by_forget = (odds * sympy.diff(effective.value, odds)).subs(back)
-    by_refine = (refine_odds * sympy.diff(effective.value, refine_odds)).subs(back)
-    value = Gate(*(sympy.cancel(side.subs(back)) for side in effective))
-    return f, r, value, sympy.cancel(by_forget), sympy.cancel(by_refine)
+    slopes = (odd * sympy.diff(effective.value, odd) for odd in back)
+    sides = [sympy.cancel(one.subs(back)) for one in (*effective, *slopes)]
+    return f, r, Gate(*sides[:2]), sides[2], sides[3]
 
 
 @claim("Section 2.3, gradient of a gate", HOLDS,
@@ -184,14 +163,13 @@ def _check_lower_bound() -> Result:
     t, e = sympy.symbols("t e", positive=True)
     near_one = _square_on_level(f, r, g, norm, e).subs(f, 1 - e * t) / (e * (1 - e)) ** 2
     series = 1 + e / 4 - 5 * e**3 / 64
-    return True, [
-        ("stationary where the cubic in f vanishes",
-         same(turning, -16 * f**2 * (1 - f) ** 2 * cubic)),
-        *_isolated_minima(f, r, g, norm),
-        ("dg/dx > g(1-g) unless f = g, and there dg/dy > 0: 1 is not attained",
-         same(by_forget, g.value * g.complement + (g.value - f) ** 2)),
-        ("as e = 1-g -> 0 it is 1 + e/4 - 5e^3/64 + ...",
-         _exact.least_series_is(series, sympy.cancel(near_one), t, e))]  # fmt: skip
+    return True, [("stationary where the cubic in f vanishes",
+                   same(turning, -16 * f**2 * (1 - f) ** 2 * cubic)),
+                  *_isolated_minima(f, r, g, norm),
+                  ("dg/dx > g(1-g) unless f = g, and there dg/dy > 0: 1 is not attained",
+                   same(by_forget, g.value * g.complement + (g.value - f) ** 2)),
+                  ("as e = 1-g -> 0 it is 1 + e/4 - 5e^3/64 + ...",
+                   _exact.least_series_is(series, sympy.cancel(near_one), t, e))]  # fmt: skip
 
 
 def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool]]:

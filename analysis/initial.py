@@ -9,12 +9,10 @@ from numpy.typing import ArrayLike
 import gatecore
 from gatecore import Gate, Mechanism
 from gatecore.analysis import timescales
-from gatecore.analysis._arrays import as_gate
+from gatecore.analysis._arrays import Floats, as_gate
 from gatecore.analysis._claim import HOLDS, SAMPLED, Result, claim
 from gatecore.analysis._exact import same, symbolic_gate
 from gatecore.analysis.timescales import sample_timescales, timescale_quantile
-
-Floats = np.ndarray
 
 
 def initial_gate_density(
@@ -22,32 +20,17 @@ def initial_gate_density(
 ) -> Floats:
     """Density of the effective forget gate at initialization, in the limit of large layers.
 
-    In this limit uniform gates have the range (0, 1), and ordered gates j/n with n → ∞ are
-    uniform in it. With an independent uniform refine gate the density is ½ ln[(1 + √g)(1 +
-    √(1 − g))/√(g(1 − g))], the integral of 1/(2f(1 − f)) over the band of equation 12.
+    In this limit uniform gates have the range (0, 1), and ordered gates j/n with n → ∞ are uniform
+    in it. With an independent uniform refine gate the density is ½ ln[(1 + √g)(1 + √(1 − g))/√(g(1
+    − g))], the integral of 1/(2f(1 − f)) over the band of equation 12. It is a float64 array (...),
+    in [0, ∞], of ``g``, a Gate or an array (...) in [0, 1]; a Gate is exact also where g rounds to
+    1. ``size`` is the hidden size, required if chrono biases take T_max from it.
 
-    Parameters
-    ----------
-    mechanism : str or Mechanism
-    g : Gate or array (...), in [0, 1]
-        A Gate is exact also where g rounds to 1.
-    size : int, optional
-        Hidden size, required if chrono biases take T_max from it.
+    ValueError if g is not in [0, 1]; if all units start at one gate or at countably many (constant
+    biases, chrono without T_max); if the density has no closed form (an independent uniform refine
+    gate on chrono biases, an opposed one on cumax gates with a forget bias); or if ``size`` is
+    required and missing.
 
-    Returns
-    -------
-    float64 array (...), in [0, ∞]
-
-    Raises
-    ------
-    ValueError
-        If g is not in [0, 1]; if all units start at one gate or at countably many (constant biases,
-        chrono without T_max); if the density has no closed form (an independent uniform refine gate
-        on chrono biases, an opposed one on cumax gates with a forget bias); or if ``size`` is
-        required and missing.
-
-    Examples
-    --------
     >>> initial_gate_density("UR", [0.01, 0.5, 0.99]).round(4)
     array([1.5468, 0.8814, 1.5468])
     """
@@ -106,12 +89,10 @@ def _initial_gate(refine: Gate) -> Any:
     return sympy.expand(gatecore.refine(Gate(_U, 1 - _U), refine).value)
 
 
-def _moment(g: Any, power: int) -> Any:
-    return sympy.integrate(sympy.expand(g**power), (_U, 0, 1))
-
-
-def _variance(g: Any) -> Any:
-    return _moment(g, 2) - _moment(g, 1) ** 2
+def _moments(g: Any) -> tuple[Any, Any]:
+    """Mean and variance of a polynomial in the uniform number u."""
+    mean, square = (sympy.integrate(sympy.expand(g**power), (_U, 0, 1)) for power in (1, 2))
+    return mean, square - mean**2
 
 
 @claim("Listing 2, initial law", HOLDS, "", "With the listing's r = 1-f, g starts at 2u-3u^2+2u^3, "
@@ -119,34 +100,27 @@ def _variance(g: Any) -> Any:
 def _check_listing_2() -> Result:
     g = _initial_gate(Gate(1 - _U, _U))
     tail = sympy.limit((1 - g) / (1 - _U), _U, 1)  # 1 − g ~ tail·(1 − u): P(D > x) ~ 1/(tail·x)
-    variance, error = _sampled_variance(_OPPOSED)
-    exact = 23 / 420
-    return True, [
-        ("g = 2u - 3u^2 + 2u^3, mean 1/2",
-         same(g, 2 * _U - 3 * _U**2 + 2 * _U**3) and _moment(g, 1) == sympy.Rational(1, 2)),
-        ("variance 23/420 (uniform gates: 1/12)", _variance(g) == sympy.Rational(23, 420)),
-        ("P(D > x) ~ 1/(2x) (uniform gates: 1/x)", tail == 2),
-        (f"layers of 4096 units: {variance:.4f} +- {_bound(error):.4f} contains {exact:.4f}",
-         abs(variance - exact) < _bound(error)),
-        ("initial_gate_density is the reciprocal of its derivative",
-         _density_matches(g))]  # fmt: skip
-
-
-def _density_matches(g: Any) -> bool:
+    mean, variance = _moments(g)
     u = np.linspace(0.001, 0.999, 301)
     value, slope = (sympy.lambdify(_U, x)(u) for x in (g, sympy.diff(g, _U)))
-    return np.allclose(initial_gate_density(_OPPOSED, value), 1 / slope, rtol=1e-11)
+    return True, [
+        ("g = 2u - 3u^2 + 2u^3, mean 1/2",
+         same(g, 2 * _U - 3 * _U**2 + 2 * _U**3) and mean == sympy.Rational(1, 2)),
+        ("variance 23/420 (uniform gates: 1/12)", variance == sympy.Rational(23, 420)),
+        ("P(D > x) ~ 1/(2x) (uniform gates: 1/x)", tail == 2),
+        _sampled_variance(_OPPOSED, 23 / 420),
+        ("initial_gate_density is the reciprocal of its derivative",
+         np.allclose(initial_gate_density(_OPPOSED, value), 1 / slope, rtol=1e-11))]  # fmt: skip
 
 
-def _sampled_variance(mechanism: str | Mechanism) -> tuple[float, float]:
-    """Variance of the initial gates of many units, and its standard error."""
+def _sampled_variance(mechanism: str | Mechanism, exact: float) -> tuple[str, bool]:
+    """The fact that the initial gates of many units have this variance, within its error."""
     gates = 1 - 1 / sample_timescales(mechanism, 4096, np.random.default_rng(11), 8 * 4096)
     squares = (gates - 0.5) ** 2
-    return float(squares.mean()), float(squares.std() / np.sqrt(len(gates)))
-
-
-def _bound(error: float) -> float:
-    return 3.89 * error + 2 / 4096  # the range [1/d, 1 − 1/d] changes it by less than 2/d
+    variance, error = float(squares.mean()), float(squares.std() / np.sqrt(len(gates)))
+    bound = 3.89 * error + 2 / 4096  # the range [1/d, 1 − 1/d] changes it by less than 2/d
+    text = f"layers of 4096 units: {variance:.4f} +- {bound:.4f} contains {exact:.4f}"
+    return text, abs(variance - exact) < bound
 
 
 @claim("Section 2.4, uniform refine", HOLDS, "", "An independent uniform r makes the distribution "
@@ -160,21 +134,17 @@ def _check_uniform_refine() -> Result:
     # over the band, f from 1 − √(1 − g) to √g
     density = antiderivative.subs(f, root) - antiderivative.subs(f, 1 - other)
     points = [Gate(x, 1 - x) for x in (0.001, 0.2, 0.5, 0.9)]
-    errors = [
-        abs(complex(density.subs({root: np.sqrt(p.value), other: np.sqrt(p.complement)}).evalf())
-            - initial_gate_density("UR", p))
-        for p in points
-    ]  # fmt: skip
+    roots = [{root: np.sqrt(p.value), other: np.sqrt(p.complement)} for p in points]
+    errors = [abs(complex(density.subs(q).evalf()) - initial_gate_density("UR", p))
+              for p, q in zip(points, roots, strict=True)]  # fmt: skip
     x = sympy.Symbol("x")
     gate = gatecore.refine(Gate(_U, 1 - _U), Gate(x, 1 - x)).value
     square = sympy.integrate(sympy.expand(gate**2), (x, 0, 1), (_U, 0, 1))
-    variance, error = _sampled_variance("UR")
     return True, [
         ("density 1/2 ln[(1+sqrt g)(1+sqrt(1-g))/sqrt(g(1-g))], the integral over the band of "
          "1/(2f(1-f))", max(errors) < 1e-12),
         ("variance 17/180", same(square - sympy.Rational(1, 4), sympy.Rational(17, 180))),
-        (f"layers of 4096 units: {variance:.4f} +- {_bound(error):.4f} contains {17 / 180:.4f}",
-         abs(variance - 17 / 180) < _bound(error))]  # fmt: skip
+        _sampled_variance("UR", 17 / 180)]  # fmt: skip
 
 
 @claim("Listing 2, other starts", HOLDS,
@@ -189,7 +159,7 @@ def _check_other_starts() -> Result:
     neutral_ur = timescale_quantile(gatecore.mechanism("UR", refine_bias="neutral"), 512, u)
     return True, [("r = f: g = 3u^2 - 2u^3, variance 17/140, P(D > x) ~ 1/sqrt(3x)",
                    same(same_sign, 3 * _U**2 - 2 * _U**3)
-                   and _variance(same_sign) == sympy.Rational(17, 140) and tail == 3),
+                   and _moments(same_sign)[1] == sympy.Rational(17, 140) and tail == 3),
                   ("r = 1/2: g = u, the only one of the four that is uniform", same(neutral, _U)),
                   ("neutral UR layers start with the timescales of U",
                    np.allclose(neutral_ur, uniform, rtol=1e-12))]  # fmt: skip

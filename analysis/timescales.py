@@ -12,34 +12,20 @@ from numpy.typing import ArrayLike
 import gatecore
 from gatecore import Gate, Mechanism, init
 from gatecore.analysis import _refine_distribution
-from gatecore.analysis._arrays import in_unit_interval
-
-Floats = np.ndarray
+from gatecore.analysis._arrays import Floats, in_unit_interval
 
 
 def timescale_quantile(mechanism: str | Mechanism, size: int, u: ArrayLike) -> Floats:
     """Quantile function of a mechanism's initial timescale (Table 4 and its combinations).
 
-    ValueError if u is not in [0, 1], if the mechanism does not allow ``size``, or if it combines
-    chrono biases with an independent uniform refine gate: that distribution has no closed form, use
+    A float64 array (...) of steps, in [1, ∞]; infinite for the last unit of ordered gates, which
+    never forgets. ``u`` (...), in [0, 1], is the fraction of the units below the quantile. ``size``
+    is the hidden size d of the layer, at least 1: the range [1/d, 1 − 1/d] of uniform gates, the
+    default T_max of chrono gates and, divided by C, the number of ordered gates. ValueError if u is
+    not in [0, 1], if the mechanism does not allow ``size``, or if it combines chrono biases with an
+    independent uniform refine gate: that distribution has no closed form, use
     :func:`sample_timescales`.
 
-    Parameters
-    ----------
-    mechanism : str or Mechanism
-    size : int
-        Hidden size d of the layer, at least 1: the range [1/d, 1 − 1/d] of uniform gates, the
-        default T_max of chrono gates and, divided by C, the number of ordered gates.
-    u : array (...), in [0, 1]
-        Fraction of the units below the quantile.
-
-    Returns
-    -------
-    float64 array (...)
-        Steps, in [1, ∞]; infinite for the last unit of ordered gates, which never forgets.
-
-    Examples
-    --------
     >>> timescale_quantile("U", 256, [0.25, 0.5, 0.75]).round(4)
     array([1.3368, 2.    , 3.969 ])
     >>> timescale_quantile("UR", 256, 0.75).round(4)

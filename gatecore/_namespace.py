@@ -104,11 +104,8 @@ class _Symbolic:
         """No shift: exact expressions cannot overflow."""
         return 0
 
-    moveaxis = staticmethod(np.moveaxis)
-    flip = staticmethod(np.flip)
-    repeat = staticmethod(np.repeat)
-    reshape = staticmethod(np.reshape)
-    sum = staticmethod(np.sum)
+    moveaxis, flip, repeat = map(staticmethod, (np.moveaxis, np.flip, np.repeat))
+    reshape, sum = map(staticmethod, (np.reshape, np.sum))
 
     @staticmethod
     def cumulative_sum(x: Any, *, axis: int = -1, include_initial: bool = False) -> Any:

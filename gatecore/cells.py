@@ -62,19 +62,11 @@ def zoneout(old: Array, new: Array, probability: Any) -> Array:
 class Cell:
     """Base of the recurrent cells: a value, hashable, and equal by class and fields.
 
-    ValueError or TypeError if a size is below 1 or a mechanism out of range, or if the mechanism
-    cannot have the hidden size.
-
-    Attributes
-    ----------
-    core : str
-        Name of the class: "lstm", "gru" or "minimal".
-    state_names : tuple of str
-        Names of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",).
-    slots : tuple of (str, int)
-        ``mechanism.slots`` of the cell.
-    rows : int
-        The number of rows of the packed weights.
+    ``core`` is the name of the class, "lstm", "gru" or "minimal"; ``state_names`` are those of the
+    state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",). ``slots`` are
+    ``mechanism.slots`` of the cell, ``rows`` the number of rows of the packed weights. ValueError
+    or TypeError if a size is below 1 or a mechanism out of range, or if the mechanism cannot have
+    the hidden size.
     """
 
     core: ClassVar[str]

@@ -32,37 +32,24 @@ _GATE_SLOTS = ("forget", "input", *REFINE_SLOTS.values(), *_MASTER_SLOTS)
 class Mechanism:
     """How the forget and input gates of a recurrent cell are formed and initialised.
 
-    ValueError or TypeError for a field out of range, or fields that contradict each other.
+    ``name`` is for display; no code depends on it. ``activation`` of the main gate is "sigmoid" or
+    "cumax"; with the latter a separate input gate is 1 − cumax (equations 20, 29). ``initial`` is
+    the distribution of the main gate's initial bias b: "constant", "chrono" or "uniform". If b is
+    drawn, a separate input gate has −b (equation 18). Ordered gates start at zero logits: they
+    require "constant". ``forget_bias`` is the constant b, in [-1000, 1000]; ``t_max`` the longest
+    dependency of the chrono bias in steps, above 2, "hidden" for the hidden size, or None for the
+    distribution without T_max.
 
-    Parameters
-    ----------
-    name : str
-        For display; no code depends on it.
-    activation : {"sigmoid", "cumax"}
-        Of the main gate. With "cumax" a separate input gate is 1 − cumax (equations 20, 29).
-    initial : {"constant", "chrono", "uniform"}
-        Distribution of the main gate's initial bias b. If b is drawn, a separate input gate has
-        −b (equation 18). Ordered gates start at zero logits: they require "constant".
-    auxiliary : {"none", "refine", "master"}
-        The gate that modulates the main gate: none; a refine gate (equations 11-12), with the input
-        gate tied to 1 − g; or a pair of master gates over inner gates (equations 21-23).
-    tied : bool
-        False, which is for refine gates: every core has an input gate, refined by a separate refine
-        gate (Section 2.4), in place of 1 − g.
-    forget_bias : float
-        The constant bias b, in [-1000, 1000].
-    t_max : "hidden", float or None
-        Longest dependency of the chrono bias in steps, above 2; "hidden" is the hidden size, None
-        the distribution without T_max.
-    refine_bias : {"neutral", "opposed", "uniform"}
-        Initial bias of a refine gate: 0; −b (Listing 2: then r = 1 − f and the initial g is
-        2f − 3f² + 2f³); or a separate draw of uniform gate initialization, the default of UR and OR
-        (Section 2.4). The three start with different timescales.
-    downsize : int
-        C: a master gate serves C consecutive units; must divide the hidden size.
+    ``auxiliary`` is the gate that modulates the main gate: "none"; "refine", a refine gate
+    (equations 11-12), with the input gate tied to 1 − g; or "master", a pair of master gates over
+    inner gates (equations 21-23), each for C = ``downsize`` consecutive units: C must divide the
+    hidden size. ``tied`` is False for refine gates alone: then every core has an input gate,
+    refined by a separate refine gate (Section 2.4), in place of 1 − g. ``refine_bias`` is the
+    initial bias of a refine gate: 0 if "neutral"; −b if "opposed" (Listing 2: then r = 1 − f and
+    the initial g is 2f − 3f² + 2f³); if "uniform" a separate draw of uniform gate initialization,
+    the default of UR and OR (Section 2.4). The three start with different timescales. ValueError or
+    TypeError for a field out of range, or fields that contradict each other.
 
-    Examples
-    --------
     >>> Mechanism(name="slow refine", forget_bias=5.0, auxiliary="refine").ties_gates("lstm")
     True
     """

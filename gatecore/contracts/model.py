@@ -99,49 +99,31 @@ class Loss:
 class ModelSpec(Loss, Head, Core, Input):
     """Input, recurrent layers, head and loss: a model that every backend can build.
 
-    ValueError or TypeError names a wrong field, what came, and what was expected.
+    ``input`` is "one_hot", "embedding" or "dense", of ``input_size`` symbols or features; an
+    embedding has the width ``embedding_size``, by default ``hidden_size``. ``output_size`` is the
+    number of classes, or of values to predict.
 
-    Parameters
-    ----------
-    input : {"one_hot", "embedding", "dense"}
-    input_size, output_size : int
-        Number of symbols or dense features, and of classes or values to predict.
-    hidden_size : int
-        Units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
-    core : {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
-        The last three have an external memory and no zoneout; they need the torch backend.
-    mechanism : str or Mechanism
-    layers : int
-        Of the first three cores.
-    memory : Memory, optional
-        Sizes of the last three; None, here or there: the defaults.
-    embedding_size : int, optional
-        Width of the embedding; default ``hidden_size``. Only for ``input="embedding"``.
-    zoneout : (float, float)
-        Probabilities in [0, 1] that a unit keeps its cell and its hidden value at a training step;
-        GRU and minimal cells use the second. Evaluation takes the expectation.
-    head : tuple of int
-        Widths of ReLU layers between the last recurrent layer and the output.
-    dropout : float
-        Probability in [0, 1) that an output of a ReLU layer is dropped in training.
-    read : int, optional
-        How many last steps the head reads; default all of them.
-    loss : {"cross_entropy", "squared_error"}
-    streams : int, optional
-        The model carries its state: each batch holds this many sequences and continues those of the
-        batch before, into which no gradients flow. Default: every batch starts from zeros.
-    two_biases : bool
-        Each layer of the first three cores has a second trained bias, ``bias_hh``, which starts at
-        zero and is added to the first: under Adam that doubles their learning rate (Appendix D.5).
-    tied : bool
-        The output layer's weight is the embedding, initialized as an output layer.
-    adaptive : tuple of int, optional
-        In place of an output layer ``torch.nn.AdaptiveLogSoftmaxWithLoss`` (Grave et al. 2017),
-        with clusters that end at these classes, most frequent first. It needs the torch backend,
-        and no accuracy is measured.
+    ``core`` is "lstm", "gru" or "minimal", of one or more ``layers``; or "rmc", "dnc" or "rma",
+    which have an external memory of sizes ``memory`` (None, here or there: the defaults) and no
+    zoneout, and need the torch backend. Its gates have the ``mechanism``. ``hidden_size`` is the
+    units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
+    ``zoneout`` has the probabilities in [0, 1] that a unit keeps its cell and its hidden value at a
+    training step; GRU and minimal cells use the second. Evaluation takes the expectation. With
+    ``two_biases`` each layer of the first three cores has a second trained bias, ``bias_hh``, which
+    starts at zero and is added to the first: under Adam that doubles their learning rate (Appendix
+    D.5).
 
-    Examples
-    --------
+    ``head`` has the widths of ReLU layers between the last recurrent layer and the output,
+    ``dropout`` the probability in [0, 1) that an output of one is dropped in training. The head
+    reads the last ``read`` steps, by default all of them. If ``tied``, the output layer's weight is
+    the embedding, initialized as an output layer. ``loss`` is "cross_entropy" or "squared_error".
+    ``adaptive`` is, in place of an output layer, ``torch.nn.AdaptiveLogSoftmaxWithLoss`` (Grave et
+    al. 2017), with clusters that end at these classes, most frequent first. It needs the torch
+    backend, and no accuracy is measured. With ``streams`` the model carries its state: each batch
+    holds this many sequences and continues those of the batch before, into which no gradients flow;
+    by default every batch starts from zeros. ValueError or TypeError names a wrong field, what
+    came, and what was expected.
+
     >>> spec = ModelSpec(input="one_hot", input_size=4, output_size=4, hidden_size=8)
     >>> spec.gate_shape, spec.initial(seed=0)["head.0.weight"].shape
     ((1, 8), (4, 8))
