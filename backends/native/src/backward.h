@@ -19,8 +19,7 @@ INLINE long gradient_floats(const gatecore_layer& l) {
 // Whether each thread sums the gradients over its own sequences, and so waits for no other: where the
 // sums fit the cache once more, and all threads have about as many sequences.
 INLINE bool separate_sums(const gatecore_layer& l) {
-  return l.threads > 1 && l.split != 2 && l.batch >= 4 * l.threads &&
-         gradient_floats(l) <= 80 * 1024;
+  return l.threads > 1 && l.split != 2 && l.batch >= 4 * l.threads && gradient_floats(l) <= 80 * 1024;
 }
 
 enum { X_ROWS = 96 };
@@ -31,8 +30,7 @@ struct BackwardScratch {
   float* d_gates;     // (steps of a chunk, batch, stride)
   float *d_hidden, *d_cell;  // (batch, padded hidden)
   float* features;    // of a chunk, transposed in tiles: [tile][row][HEIGHT]
-  float* gradient;    // the columns' gradients, [panel][feature][vectors][lane], once for each thread
-                      // with sums of its own
+  float* gradient;    // the columns', [panel][feature][vectors][lane], for each thread that sums alone
   float* d_x;         // for each thread, X_ROWS rows of padded x
   float* buffers;
   BackwardScratch(const gatecore_layer& l, Arena& arena, bool wants_x) {

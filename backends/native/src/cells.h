@@ -1,5 +1,4 @@
 // One step of each cell on rows (sequences of the batch), forward and backward, for every mechanism.
-//
 // Forward overwrites a row of logits by what backward reads: tanh of the candidate; a gate and its
 // complement as one float (`encoded`); the softmax of an ordered gate; the value of an output or reset
 // gate; the GRU's recurrent part of the candidate as it is.
@@ -157,12 +156,11 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     const long n = row_gate_size(l), times = l.hidden_size / n, size = buffer_floats(l);
     float *d = g.cotangent, *scratch = s.buffers + 10 * size;
     const int column = row_gate_column(l, k);
-    if (times > 1)
-      for (long j = 0; j < n; j++) {
-        float sum = 0.0f;
-        for (long i = 0; i < times; i++) sum += d[j * times + i];
-        d[j] = sum;
-      }
+    for (long j = 0; times > 1 && j < n; j++) {
+      float sum = 0.0f;
+      for (long i = 0; i < times; i++) sum += d[j * times + i];
+      d[j] = sum;
+    }
     if (ORDERED)
       return cumax_backward(row + column, g.value, g.complement, d, scratch, scratch + size,
                             k ? -1.0f : 1.0f, d_row + column, n);
@@ -210,12 +208,8 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
             g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), l,
             [&](int column, V v) ALWAYS_INLINE { store(d_row + column + j, v, n); },
             [&](int k, V v) ALWAYS_INLINE { store(row_gates[k].cotangent + j, v); });
-        if (CORE == LSTM) {
-          store(d_cell + j, d.state + kept_cell);
-          store(d_hidden + j, kept_hidden);
-        } else {
-          store(d_hidden + j, d.state + kept_hidden);
-        }
+        if (CORE == LSTM) store(d_cell + j, d.state + kept_cell);
+        store(d_hidden + j, CORE == LSTM ? kept_hidden : d.state + kept_hidden);
       });
       for (int k = 0; k < ROW_GATES; k++) row_gate_vjp(s, row_gates[k], k, row, d_row);
     }

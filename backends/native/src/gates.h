@@ -11,9 +11,7 @@ namespace ISA {
 
 // A gate in one float: the smaller side, negative if that is the complement. The other side is 1
 // minus it, exact to rounding.
-INLINE V encoded(Gate<V> g) {
-  return choose(g.complement - g.value, -g.complement, g.value);
-}
+INLINE V encoded(Gate<V> g) { return choose(g.complement - g.value, -g.complement, g.value); }
 INLINE Gate<V> decoded(V code) {
   V smaller = magnitude(code), larger = 1.0f - smaller;
   return {choose(code, larger, smaller), choose(code, smaller, larger)};
@@ -66,9 +64,8 @@ INLINE void cumax(const float* weights, float* value, float* complement, long n)
 // Cotangents of the logits from those of the values, v: with p the softmax,
 // d_k = p_k (sum over j >= k of v_j (1 - f_j)  -  sum over j < k of v_j f_j).
 // `v` is overwritten; `kept` and `spent` are scratch of n floats and a vector more.
-INLINE void cumax_backward(const float* weights, const float* value, const float* complement,
-                           float* v, float* kept, float* spent, float sign, float* d_logits,
-                           long n) {
+INLINE void cumax_backward(const float* weights, const float* value, const float* complement, float* v,
+                           float* kept, float* spent, float sign, float* d_logits, long n) {
   for (long k = 0; k < n; k += VL) {
     V cotangent = load(v + k);
     store(kept + k, cotangent * load(complement + k));

@@ -15,7 +15,6 @@ enum Core { LSTM = 0, GRU = 1, MINIMAL = 2 };
 enum Auxiliary { NONE = 0, REFINE = 1, MASTER = 2, UNTIED = 3 };
 enum Activation { SIGMOID = 0, CUMAX = 1 };
 enum InstructionSet { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
-
 enum Status { OK = 0, NO_INSTRUCTION_SET = 1, BAD_SHAPE = 2 };
 
 // What is computed, and over which sizes.
@@ -28,8 +27,7 @@ struct gatecore_layer {
   int32_t state_offset;       // first column of the state's product; `rows` of them follow
   // first column of each slot, -1 where the cell lacks it
   int32_t candidate, forget, input, refine, refine_input, output, reset, master_forget, master_input;
-  int32_t threads;            // at most so many
-  int32_t instruction_set;
+  int32_t threads, instruction_set;  // at most so many threads
   int32_t split;              // 0: choose; 1: by sequences of the batch; 2: by columns
   int32_t saves;              // 0: no backward call follows
   const int32_t* input_rows;  // (rows,) weight row of each column of the input's product
@@ -39,39 +37,26 @@ struct gatecore_layer {
 // The arguments of both calls. A pointer that a cell or a call does not need may be null.
 struct gatecore_arguments {
   // read by both calls
-  const float* x;                    // (time, batch, input)
-  const float* weight_ih;            // (rows, input)
-  const float* weight_hh;            // (rows, hidden)
-  const float* bias;                 // (rows,)
-  const float* bias_n;               // (hidden,), GRU
-  const uint8_t* resets;             // (time, batch) or null: zero the state before the step
-  const float* zoneout_mask_hidden;  // (time, batch, hidden), or null for the probability below
-  const float* zoneout_mask_cell;
-  float zoneout_hidden, zoneout_cell;
+  const float* x;                                // (time, batch, input)
+  const float *weight_ih, *weight_hh;            // (rows, input), (rows, hidden)
+  const float *bias, *bias_n;                    // (rows,); GRU: (hidden,)
+  const uint8_t* resets;                         // (time, batch) or null: zero the state before it
+  const float *zoneout_mask_hidden, *zoneout_mask_cell;  // (time, batch, hidden), or null: these
+  float zoneout_hidden, zoneout_cell;                    // probabilities
   // written by the forward call, read by the backward call; saves = 0 takes (1, ...) and (2, ...)
-  float* saved_gates;                // (time, batch, gatecore_stride(layer))
-  float* saved_hidden;               // (time + 1, batch, hidden)
-  float* saved_cell;                 // the same, LSTM
+  float* saved_gates;                            // (time, batch, gatecore_stride(layer))
+  float *saved_hidden, *saved_cell;              // (time + 1, batch, hidden); the cell's of an LSTM
   // the forward call
-  const float* initial_hidden;       // (batch, hidden) or null for zeros
-  const float* initial_cell;
-  float* output_hidden;              // (time, batch, hidden)
-  float* output_cell;                // the same, or null
-  float* final_hidden;               // (batch, hidden) or null
-  float* final_cell;
+  const float *initial_hidden, *initial_cell;    // (batch, hidden) or null for zeros
+  float *output_hidden, *output_cell;            // (time, batch, hidden); the cell's may be null
+  float *final_hidden, *final_cell;              // (batch, hidden) or null
   // the backward call: cotangents
-  const float* d_output_hidden;      // (time, batch, hidden) or null for zeros
-  const float* d_output_cell;
-  const float* d_final_hidden;       // (batch, hidden) or null for zeros
-  const float* d_final_cell;
-  float* d_initial_hidden;           // (batch, hidden) or null
-  float* d_initial_cell;
-  float* d_x;                        // (time, batch, input) or null
-  float* d_weight_ih;
-  float* d_weight_hh;
-  float* d_bias;
-  float* d_bias_n;                   // GRU
-  float* scratch;                    // gatecore_forward_scratch or _backward_scratch floats
+  const float *d_output_hidden, *d_output_cell;  // (time, batch, hidden) or null for zeros
+  const float *d_final_hidden, *d_final_cell;    // (batch, hidden) or null for zeros
+  float *d_initial_hidden, *d_initial_cell;      // (batch, hidden) or null
+  float* d_x;                                    // (time, batch, input) or null
+  float *d_weight_ih, *d_weight_hh, *d_bias, *d_bias_n;  // GRU: d_bias_n
+  float* scratch;                                // gatecore_forward_scratch or _backward_scratch floats
 };
 
 int32_t gatecore_version();

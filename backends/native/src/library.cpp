@@ -50,11 +50,8 @@ typedef void (*Run)(const gatecore_layer&, const gatecore_arguments&, const Work
 // Runs one of the calls on the layer's threads.
 int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Kernels::*direction) {
   if (int status = status_of(layer)) return status;
-  struct Job {
-    const gatecore_layer& layer;
-    const gatecore_arguments& arguments;
-    Run run;
-  } job = {*layer, *arguments, kernels_of(layer).*direction};
+  struct Job { const gatecore_layer& layer; const gatecore_arguments& arguments; Run run; };
+  Job job = {*layer, *arguments, kernels_of(layer).*direction};
   run_on_threads(layer->threads, [](void* data, const Worker& worker) {
     const Job& j = *(const Job*)data;
     j.run(j.layer, j.arguments, worker, by_columns(&j.layer, worker.size));

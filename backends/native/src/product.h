@@ -1,5 +1,4 @@
 // Products of small matrices by packed ones: the tiles stay in registers over the whole inner sum.
-//
 // Sums start from 0, and what they are added to comes last: a saturated gate's bias, or a cotangent
 // carried over thousands of steps, is so large that it would swallow their terms one by one.
 #pragma once
@@ -31,9 +30,8 @@ struct Left {
   long stride, depth;
 };
 
-// Prefetches while products are computed, a line for each row of weights: the weights that follow,
-// and what the next step touches, which has long left the caches. A burst of prefetches at any other
-// time would have to be waited for.
+// Prefetches while products are computed, a line for each row of weights: the weights that follow, and
+// what the next step touches. A burst of prefetches at any other time would have to be waited for.
 class Prefetcher {
  public:
   struct Range { const float *next, *end; };
@@ -42,8 +40,8 @@ class Prefetcher {
     lines_ += rounded(floats, LINE) / LINE;
     ranges_[count_++] = {start, start + rounded(floats, LINE)};
   }
-  // Of so many rows of weights to come, the first prefetch weights, and the last what was added, with
-  // some to spare: so no weights drive it from the cache again.
+  // Of so many rows of weights to come, the first prefetch weights, and the last, with some to spare,
+  // what was added: so no weights drive it from the cache again.
   void start_after(long rows) { rows_ = count_ ? most(0, rows - lines_ - lines_ / 4) : 0; }
   // A tile begins with `resume`, goes on with `following` at the end of a range, and returns the rest
   // by `suspend`.
@@ -173,10 +171,9 @@ static void multiply(long rows, const Left* left, int parts, const Packed& weigh
 }
 
 // The product that forms weight gradients: sums over time of left[k][m] * right[k][n].
-
-enum { HEIGHT = 6 };    // rows of a tile of weight gradients
-enum { BLOCK = 1024 };  // time steps times sequences of one pass: the right operand of a panel, and
-                        // the next one's, stay in the L2 cache
+// Rows of a tile of weight gradients; time steps times sequences of one pass: the right operands of a
+// panel and of the next one stay in the L2 cache.
+enum { HEIGHT = 6, BLOCK = 1024 };
 
 // Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. Each k prefetches what stands `step`
 // times k from `upcoming`.

@@ -1,5 +1,4 @@
 // A whole sequence as each thread of a job runs it: forward.h and backward.h.
-//
 // The threads divide the work in one of two ways. By sequences: each takes its rows of the batch
 // through all steps, and no thread waits within a step. By columns: each takes a share of the panels
 // of every product, which then are read from memory once; there are two barriers a step.

@@ -143,10 +143,8 @@ void use_openmp(void* parallel, void* num_threads) {
 void run_on_threads(int most, void (*function)(void*, const Worker&), void* data) {
   Job job{function, data};
   Parallel parallel = openmp_parallel.load();
-  if (most > 1 && parallel && process_id() == loaded_by) {  // GNU's OpenMP hangs in a forked child
-    parallel(run_openmp_thread, &job, (unsigned)most, 0);
-    return;
-  }
+  if (most > 1 && parallel && process_id() == loaded_by)  // GNU's OpenMP hangs in a forked child
+    return parallel(run_openmp_thread, &job, (unsigned)most, 0);
   ThreadPool* threads = most > 1 ? pool_of_this_process() : nullptr;
   if (threads && threads->busy.try_lock()) {
     threads->run(job, most);

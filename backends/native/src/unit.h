@@ -11,19 +11,14 @@ struct CellSteps { CellStep forward, backward; };
 
 // The steps of the layer's cell.
 static CellSteps steps_of(const gatecore_layer& l) {
-#define CASE(core, auxiliary, activation)                                   \
-  case (core * 4 + auxiliary) * 2 + activation:                             \
-    return {Cell<core, auxiliary, activation>::forward,                     \
-            Cell<core, auxiliary, activation>::backward};
-#define CASES(core)                                             \
-  CASE(core, NONE, SIGMOID) CASE(core, NONE, CUMAX)             \
-  CASE(core, REFINE, SIGMOID) CASE(core, REFINE, CUMAX)         \
-  CASE(core, MASTER, SIGMOID) CASE(core, MASTER, CUMAX)         \
-  CASE(core, UNTIED, SIGMOID) CASE(core, UNTIED, CUMAX)
-  switch ((l.core * 4 + l.auxiliary) * 2 + l.activation) {
-    CASES(LSTM) CASES(GRU) CASES(MINIMAL)
-  }
+#define CASE(core, auxiliary, activation)                                                     \
+  case (core * 4 + auxiliary) * 2 + activation: return {                                      \
+    Cell<core, auxiliary, activation>::forward, Cell<core, auxiliary, activation>::backward};
+#define BOTH(core, auxiliary) CASE(core, auxiliary, SIGMOID) CASE(core, auxiliary, CUMAX)
+#define CASES(core) BOTH(core, NONE) BOTH(core, REFINE) BOTH(core, MASTER) BOTH(core, UNTIED)
+  switch ((l.core * 4 + l.auxiliary) * 2 + l.activation) { CASES(LSTM) CASES(GRU) CASES(MINIMAL) }
 #undef CASES
+#undef BOTH
 #undef CASE
   return {};  // not reached: library.cpp checks the fields
 }

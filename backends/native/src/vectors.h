@@ -1,6 +1,5 @@
-// Vectors of VL floats for the instruction set that this unit is compiled for, and the functions of
-// them that gates need. Everything is internal to the unit: nothing here may be shared with code
-// compiled for another instruction set.
+// Vectors of VL floats, and the functions of them that gates need. Everything is internal to the unit:
+// nothing here may be shared with code compiled for another instruction set.
 #pragma once
 
 #if defined(__AVX2__) || defined(__AVX512F__)
@@ -60,8 +59,7 @@ template <class F> INLINE void for_vectors(long count, F f) {
 INLINE V lowest(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE V highest(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE V choose(V sign, V negative, V positive) {  // by the sign bit
-  return (V)_mm512_mask_mov_ps((__m512)positive, _mm512_movepi32_mask((__m512i)sign),
-                               (__m512)negative);
+  return (V)_mm512_mask_mov_ps((__m512)positive, _mm512_movepi32_mask((__m512i)sign), (__m512)negative);
 }
 INLINE V reciprocal(V d) {  // 14 bits, then one step of Newton's method
   V y = (V)_mm512_rcp14_ps((__m512)d);
