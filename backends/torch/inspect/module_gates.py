@@ -80,9 +80,8 @@ def _layer_gates(module: Any, args: Any, kwargs: Any, output: Any) -> Gates:
             x = hidden
 
 
-def _directions(
-    module: Any, layer: int, x: Tensor, start: Tensor, hidden: Tensor, lengths: Lengths | None
-) -> Gates:
+def _directions(module: Any, layer: int, x: Tensor, start: Tensor, hidden: Tensor,
+                lengths: Lengths | None) -> Gates:  # fmt: skip
     cell, bounds = _standard(module, x.shape[-1]), Sequences(None, lengths)
     count = 2 if module.bidirectional else 1
     for direction, states in enumerate(hidden.chunk(count, -1)):

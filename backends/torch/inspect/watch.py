@@ -82,10 +82,9 @@ class Watch:
                 self.unwatched += (name or type(module).__name__,)
         if not self._removals:
             unwatched = f" ({', '.join(self.unwatched)} may compute anything)"
-            raise ValueError(
-                f"model must have gates to watch, but {type(model).__name__} holds no LSTM, GRU or "
-                "Minimal layer or cell and no GateUnit" + unwatched * bool(self.unwatched)
-            )
+            raise ValueError(f"model must have gates to watch, but {type(model).__name__} holds no "
+                             "LSTM, GRU or Minimal layer or cell and no GateUnit"
+                             + unwatched * bool(self.unwatched))  # fmt: skip
 
     def means(self) -> dict[str, Gate]:
         """The mean forget gate and the mean complement of each unit: float64 arrays (hidden,)."""

@@ -36,9 +36,8 @@ class MemoryCore(nn.Module, abc.ABC):
         """The outputs (time, batch, ``output_size``) of x (time, batch, input), and the last state.
 
         ``state`` is a former call's, a tensor or nested tuples of tensors, the batch along axis 0
-        of each; by default it is that of new sequences. So it is, too, before each step at which
-        ``resets``, bool (time, batch), is true. ValueError if x or resets has another shape or
-        dtype.
+        of each; by default, and before each step at which ``resets``, bool (time, batch), is true,
+        that of new sequences. ValueError if x or resets has another shape or dtype.
         """
         with no_autocast(x.device.type):
             return self._run(x, state, resets, None)
@@ -68,9 +67,8 @@ class MemoryCore(nn.Module, abc.ABC):
         outputs, state = self._scan(self._weights(), x, state, fresh, resets, gates)
         return self._finish(torch.stack(outputs)), state
 
-    def _scan(
-        self, weights: Any, x: Tensor, state: Any, fresh: Any, resets: Resets, gates: Gates
-    ) -> tuple[list[Any], Any]:
+    def _scan(self, weights: Any, x: Tensor, state: Any, fresh: Any, resets: Resets,
+              gates: Gates) -> tuple[list[Any], Any]:  # fmt: skip
         """The outputs of all steps and the last state; ``fresh`` is that of new sequences."""
         outputs, projected = [], self._project(weights, x)
         due = [True] * len(x)  # when traced, there may be resets before any step
@@ -135,22 +133,21 @@ class Weights(NamedTuple):
 
 
 class Controller(LSTMCell):
-    """An LSTM cell whose input has a first part that is projected for all steps at once.
+    """An LSTM cell; the first part of its input is projected for all steps at once.
 
     The rest, which the core has read from its memory, is known only at its step.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, *, mechanism: str | Mechanism, **factory: Any
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, *, mechanism: str | Mechanism,
+                 **factory: Any) -> None:  # fmt: skip
         # two biases in the torch-compatible cells alone, as in the runs of earlier versions
         factory["two_biases"] = torch_compatible(self.core, mechanism)
         super().__init__(input_size, hidden_size, mechanism=mechanism, **factory)
 
     def weights(self, first: int) -> Weights:
         """The weights for a first part of that width."""
-        own, dtype = self._weights(0), self.weight_ih.dtype
-        params = parameters.core_params(self._cell, own, self.two_biases, dtype)
+        dtype, two_biases = self.weight_ih.dtype, self.two_biases
+        params = parameters.core_params(self._cell, self._weights(0), two_biases, dtype)
         matrix = params["weight_ih"]
         return Weights(matrix[:, :first], matrix[:, first:], params["weight_hh"], params["bias"])
 
@@ -158,9 +155,8 @@ class Controller(LSTMCell):
         """The first part's logits, bias included."""
         return functional.linear(x, weights.first, weights.bias)
 
-    def advance(
-        self, weights: Weights, projected: Tensor, rest: Tensor, state: States
-    ) -> tuple[States, Gate]:
+    def advance(self, weights: Weights, projected: Tensor, rest: Tensor,
+                state: States) -> tuple[States, Gate]:  # fmt: skip
         """One step: the next (h, c) and the effective forget gate, both (batch, hidden)."""
         logits = torch.addmm(projected, rest, weights.rest.T)
         parts = self._cell.split(torch.addmm(logits, state[0], weights.hidden.T))

@@ -28,8 +28,7 @@ class DNCState(NamedTuple):
     usage: Tensor  # (batch, N)
 
 
-# so that torch.load reads a saved state by its defaults
-torch.serialization.add_safe_globals([DNCState])
+torch.serialization.add_safe_globals([DNCState])  # torch.load reads a saved state by its defaults
 
 
 class DNC(MemoryCore):
@@ -60,11 +59,10 @@ class DNC(MemoryCore):
     (torch.Size([5, 3, 20]), torch.Size([3, 16, 16]))
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, output_size: int | None = None, *,
-        slots: int = 16, width: int = 16, reads: int = 4, mechanism: str | Mechanism = "UR",
-        clip: float | None = 20.0, device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, input_size: int, hidden_size: int, output_size: int | None = None, *,
+                 slots: int = 16, width: int = 16, reads: int = 4,
+                 mechanism: str | Mechanism = "UR", clip: float | None = 20.0, device: Any = None,
+                 dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
         output_size = hidden_size if output_size is None else output_size
         positive(input_size=input_size, hidden_size=hidden_size, output_size=output_size,
@@ -92,10 +90,9 @@ class DNC(MemoryCore):
         return DNCState(*(like.new_zeros(batch, *shape) for shape in shapes))
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.input_size}, {self.controller.hidden_size}, {self.output_size}, "
-            f"slots={self.slots}, width={self.width}, reads={self.reads}, clip={self.clip}"
-        )
+        sizes = f"{self.input_size}, {self.controller.hidden_size}, {self.output_size}"
+        memory = f"slots={self.slots}, width={self.width}, reads={self.reads}"
+        return f"{sizes}, {memory}, clip={self.clip}"
 
     def _weights(self) -> Weights:
         return self.controller.weights(self.input_size)
@@ -104,9 +101,8 @@ class DNC(MemoryCore):
         return (self.controller.project(weights, x),)
 
     def _step(self, weights: Weights, inputs: Any, state: Any) -> tuple[Tensor, DNCState, Gate]:
-        hidden, cell, reads, *access = state
-        last = (hidden, cell)
-        states, forget = self.controller.advance(weights, inputs[0], reads.flatten(1), last)
+        reads, *access = state[2:]
+        states, forget = self.controller.advance(weights, inputs[0], reads.flatten(1), state[:2])
         hidden, cell = map(self._clipped, states)
         reads, access = self._access(hidden, *access)
         output = torch.cat([hidden, reads.flatten(1)], 1)
@@ -119,10 +115,9 @@ class DNC(MemoryCore):
     def _clipped(self, x: Tensor) -> Tensor:
         return x if self.clip is None else x.clamp(-self.clip, self.clip)
 
-    def _access(
-        self, hidden: Tensor, memory: Tensor, read_weights: Tensor, write_weights: Tensor,
-        link: Tensor, precedence: Tensor, usage: Tensor,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
+    def _access(self, hidden: Tensor, memory: Tensor, read_weights: Tensor, write_weights: Tensor,
+                link: Tensor, precedence: Tensor,
+                usage: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
         """The reads (batch, R, W), and the memory's next state."""
         parts = self.interface(hidden).split(self._sizes, -1)
         read_keys, read_strengths, write_key, write_strength, vector, *gates, modes = parts
@@ -139,11 +134,8 @@ class DNC(MemoryCore):
         keys = read_keys.unflatten(-1, (self.reads, -1))
         modes = modes.unflatten(-1, (self.reads, 3)).softmax(-1).unsqueeze(-1)
         backward, forward, content_mode = modes.unbind(2)
-        read_weights = (
-            backward * (read_weights @ link)
-            + forward * (read_weights @ link.mT)
-            + content_mode * content(memory, keys, read_strengths)
-        )
+        moved = backward * (read_weights @ link) + forward * (read_weights @ link.mT)
+        read_weights = moved + content_mode * content(memory, keys, read_strengths)
         return read_weights @ memory, (memory, read_weights, w, link, precedence, usage)
 
 

@@ -52,10 +52,10 @@ _LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Mini
 _MEMORY_CORES: dict[str, Callable[..., nn.Module]] = {  # of input size, units d and sizes m
     "rmc": lambda size, d, m, **settings: RelationalMemory(
         size, m.slots, d // m.heads, m.heads, blocks=m.blocks, gate_style=m.gate_style, **settings),
-    "dnc": lambda size, d, m, **settings: DNC(size, d, slots=m.slots, width=m.width,
-                                              reads=m.heads, **settings),
-    "rma": lambda size, d, m, **settings: RMA(size, d, layers=RMA_LAYERS, latents=m.width,
-                                              slots=m.slots, reads=m.heads, **settings),
+    "dnc": lambda size, d, m, **settings: DNC(
+        size, d, slots=m.slots, width=m.width, reads=m.heads, **settings),
+    "rma": lambda size, d, m, **settings: RMA(
+        size, d, layers=RMA_LAYERS, latents=m.width, slots=m.slots, reads=m.heads, **settings),
 }  # fmt: skip
 
 

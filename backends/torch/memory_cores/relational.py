@@ -55,11 +55,10 @@ class RelationalMemory(Stateful, MemoryCore):
 
     core = "rmc"
 
-    def __init__(
-        self, input_size: int, slots: int, head_size: int, heads: int = 1, *, blocks: int = 1,
-        key_size: int | None = None, mlp_layers: int = 2, mechanism: str | Mechanism = "UR",
-        gate_style: str | None = "unit", device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, input_size: int, slots: int, head_size: int, heads: int = 1, *,
+                 blocks: int = 1, key_size: int | None = None, mlp_layers: int = 2,
+                 mechanism: str | Mechanism = "UR", gate_style: str | None = "unit",
+                 device: Any = None, dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
         key_size = head_size if key_size is None else key_size
         positive(input_size=input_size, slots=slots, head_size=head_size, heads=heads,
@@ -72,10 +71,10 @@ class RelationalMemory(Stateful, MemoryCore):
         self.gate_shape = (slots, self.width if self.gate_style == "unit" else 1)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.input = nn.Linear(input_size, self.width, **factory)
-        each = (_Block(self.width, heads, key_size, **factory) for _ in range(blocks))
+        width = self.width
+        each = (_Block(width, heads, key_size, **factory) for _ in range(blocks))
         self.blocks: Any = nn.ModuleList(each)
-        layers = (nn.Linear(self.width, self.width, **factory) for _ in range(mlp_layers))
-        self.mlp = nn.ModuleList(layers)
+        self.mlp = nn.ModuleList(nn.Linear(width, width, **factory) for _ in range(mlp_layers))
         if self.gate_style != "none":
             self._make_gates(factory)
         self.reset_parameters()
@@ -117,10 +116,8 @@ class RelationalMemory(Stateful, MemoryCore):
     def _project(self, weights: Any, x: Tensor) -> tuple[Tensor, ...]:
         """The input as a row of the memory, its projection in the first block, and in the gates."""
         row = self.input(x).unsqueeze(2)
-        projected = (row, self.blocks[0].project(row))
-        if self.gate_style == "none":
-            return projected
-        return (*projected, functional.linear(row, self.weight_input))
+        projected, gated = (row, self.blocks[0].project(row)), self.gate_style != "none"
+        return (*projected, functional.linear(row, self.weight_input)) if gated else projected
 
     def _step(self, weights: Any, inputs: Any, memory: Tensor) -> tuple[Tensor, Tensor, Gate]:
         row, projected, *from_input = inputs

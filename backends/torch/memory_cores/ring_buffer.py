@@ -22,10 +22,9 @@ class RingBuffer:
     zeros. A read needs ``nearest`` zero rows at most.
     """
 
-    def __init__(
-        self, memory: Tensor | None, written: Tensor | None, resets: Tensor | None, *,
-        slots: int, width: int, batch: int, steps: int, nearest: int, like: Tensor,
-    ) -> None:  # fmt: skip
+    def __init__(self, memory: Tensor | None, written: Tensor | None, resets: Tensor | None, *,
+                 slots: int, width: int, batch: int, steps: int, nearest: int,
+                 like: Tensor) -> None:  # fmt: skip
         self.slots, self.steps, self.nearest, self._memory = slots, steps, nearest, memory
         self._prior, self._count = 0, torch.zeros(batch, dtype=torch.int64, device=like.device)
         if memory is not None and written is not None:
@@ -44,7 +43,10 @@ class RingBuffer:
         if resets is not None:
             step = torch.arange(steps, device=resets.device).unsqueeze(1)
             self._start = torch.where(resets, step, -1).cummax(0).values
-        self._mask = self._alive() if self._needs_mask(resets) else None
+        needs_mask = memory is not None or steps - 1 > slots - nearest
+        if not needs_mask and resets is not None:
+            needs_mask = torch.compiler.is_compiling() or bool(resets[1:].any())
+        self._mask = self._alive() if needs_mask else None
 
     def read(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """The rows before the next step: (batch, n, width), their directions, and a mask.
@@ -87,11 +89,6 @@ class RingBuffer:
         """The number of rows of its sequence before a step."""
         return torch.where(start < 0, self._count + step, step - start)
 
-    def _needs_mask(self, resets: Tensor | None) -> bool:
-        if self._memory is not None or self.steps - 1 > self.slots - self.nearest:
-            return True
-        return resets is not None and (torch.compiler.is_compiling() or bool(resets[1:].any()))
-
     def _alive(self) -> Tensor:
         """Which zero, former and new rows there are before each step (steps, batch, rows)."""
         index = torch.arange(max(self.slots, self.steps), device=self._count.device)
@@ -99,9 +96,8 @@ class RingBuffer:
         count = self._count.view(1, -1, 1)
         empty = self.slots - self._written(self._start, index[: self.steps].unsqueeze(1))
         zeros = index[: self.nearest] < empty.unsqueeze(-1)
-        slot = index[: self._prior]
+        slot, written = index[: self._prior], index[: self.steps]
         overwritten = (slot - count) % self.slots < step
         former = (start < 0) & (slot < count) & ~overwritten
-        written = index[: self.steps]
         new = (written < step) & (written >= start) & (step - written <= self.slots)
         return torch.cat([zeros, former, new], -1)

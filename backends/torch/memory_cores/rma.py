@@ -23,19 +23,15 @@ class RMAState(NamedTuple):
     written: Tensor  # (batch,): the integer number of rows so far
 
 
-# so that torch.load reads a saved state by its defaults
-torch.serialization.add_safe_globals([RMAState])
+torch.serialization.add_safe_globals([RMAState])  # torch.load reads a saved state by its defaults
 
 
 class Unrolled(NamedTuple):
-    """The results of ``RMA.unroll``, of which the losses of an agent are made.
-
-    Observations are reconstructed from the latents; the strengths regularise the reads.
-    """
+    """The results of ``RMA.unroll``, of which the losses of an agent are made."""
 
     output: Tensor  # (time, batch, output): [z, h of all layers, reads]
-    latents: Tensor  # z (time, batch, L)
-    strengths: Tensor  # β (time, batch, R)
+    latents: Tensor  # z (time, batch, L), from which observations are reconstructed
+    strengths: Tensor  # β (time, batch, R), which regularise the reads
     state: RMAState
 
 
@@ -72,11 +68,10 @@ class RMA(MemoryCore):
     (torch.Size([5, 3, 72]), torch.Size([3, 50, 8]))
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int = 256, *, layers: int = 2, latents: int = 200,
-        slots: int = 1000, reads: int = 3, nearest: int = 50,
-        mechanism: str | Mechanism = "UR", device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, input_size: int, hidden_size: int = 256, *, layers: int = 2,
+                 latents: int = 200, slots: int = 1000, reads: int = 3, nearest: int = 50,
+                 mechanism: str | Mechanism = "UR", device: Any = None,
+                 dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
         base.positive(input_size=input_size, hidden_size=hidden_size, layers=layers,
                       latents=latents, slots=slots, reads=reads, nearest=nearest)  # fmt: skip
@@ -88,9 +83,8 @@ class RMA(MemoryCore):
         self.encoder = nn.Linear(input_size + feedback, 2 * latents, **factory)
         self.latent = nn.Linear(2 * latents, latents, **factory)
         widths = [latents] + [latents + hidden_size] * (layers - 1)
-        self.controllers = nn.ModuleList(
-            Controller(width, hidden_size, mechanism=mechanism, **factory) for width in widths
-        )
+        settings = factory | {"mechanism": mechanism}
+        self.controllers = nn.ModuleList(Controller(w, hidden_size, **settings) for w in widths)
         self.query = nn.Linear(layers * hidden_size, reads * (latents + 1), **factory)
 
     @property
@@ -104,10 +98,8 @@ class RMA(MemoryCore):
         return RMAState(*self._fresh(batch, like), memory, written)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.input_size}, {self.hidden_size}, latents={self.latents}, slots={self.slots}, "
-            f"reads={self.reads}, nearest={self.nearest}"
-        )
+        memory = f"latents={self.latents}, slots={self.slots}, reads={self.reads}"
+        return f"{self.input_size}, {self.hidden_size}, {memory}, nearest={self.nearest}"
 
     def unroll(self, x: Tensor, state: Any = None, resets: Resets = None) -> Unrolled:
         """The results of a call, with the latents and the strengths of the reads."""

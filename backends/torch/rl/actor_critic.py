@@ -43,10 +43,8 @@ class Network(nn.Module):
         self.policy = _perceptron(width, spec.heads, spec.actions)
         self.value = _perceptron(width, spec.heads, 1)
 
-    def forward(
-        self, observations: Tensor, actions: Tensor, rewards: Tensor, state: Any = None,
-        resets: Tensor | None = None,
-    ) -> PolicyOutput:  # fmt: skip
+    def forward(self, observations: Tensor, actions: Tensor, rewards: Tensor, state: Any = None,
+                resets: Tensor | None = None) -> PolicyOutput:  # fmt: skip
         """Policy and value of all steps, from observations (time, batch, *shape).
 
         ``actions`` (time, batch) came before them, -1 for none, and gave ``rewards``. Where
@@ -61,9 +59,8 @@ class Network(nn.Module):
             x, state = self.core(x, state, resets)
         return PolicyOutput(self.policy(x), self.value(x)[..., 0], state, cost)
 
-    def forget_gates(
-        self, observations: Tensor, actions: Tensor, rewards: Tensor, resets: Tensor
-    ) -> Gate:
+    def forget_gates(self, observations: Tensor, actions: Tensor, rewards: Tensor,
+                     resets: Tensor) -> Gate:  # fmt: skip
         """The core's effective forget gates, averaged over time and batch: (rows, units)."""
         if self.core is None:
             return Gate(rewards.new_zeros(1, 1), rewards.new_ones(1, 1))
@@ -97,17 +94,14 @@ class Reconstruction(nn.Module):
 
     def __init__(self, spec: AgentSpec, latents: int) -> None:
         super().__init__()
-        self.image = spec.image
-        size = math.prod(spec.shape)
+        self.image, size = spec.image, math.prod(spec.shape)
         layers = nn.Linear(latents, spec.features), nn.ReLU(), nn.Linear(spec.features, size)
         self.observation = nn.Sequential(*layers)
         self.action = nn.Linear(latents, spec.actions)
         self.reward = nn.Linear(latents, 1)
 
-    def forward(
-        self, latents: Tensor, strengths: Tensor, observations: Tensor, actions: Tensor,
-        rewards: Tensor,
-    ) -> Tensor:  # fmt: skip
+    def forward(self, latents: Tensor, strengths: Tensor, observations: Tensor, actions: Tensor,
+                rewards: Tensor) -> Tensor:  # fmt: skip
         """Costs (time, batch) of latents (time, batch, L) and strengths (time, batch, reads)."""
         predicted, targets = self.observation(latents), observations.flatten(2).to(latents.dtype)
         if self.image:

@@ -40,11 +40,9 @@ class Agent(TorchTrainable):
     torch.Size([200, 8])
     """
 
-    def __init__(
-        self, spec: AgentSpec, games: EpisodeBatch | None = None, *, seed: int = 0,
-        betas: tuple[float, float] = (0.0, 0.95), eps: float = 1e-6, dtype: str = "float32",
-        device: Any = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, spec: AgentSpec, games: EpisodeBatch | None = None, *, seed: int = 0,
+                 betas: tuple[float, float] = (0.0, 0.95), eps: float = 1e-6,
+                 dtype: str = "float32", device: Any = None) -> None:  # fmt: skip
         super().__init__(spec, seed, betas, eps, dtype)
         if (games is None) != (spec.unroll is None):
             raise ValueError("games are the episodes of truncated rollouts: give both games and "
@@ -61,9 +59,8 @@ class Agent(TorchTrainable):
         if games and spec.unroll:
             self._truncated = TruncatedRollout(self.network, games, spec.unroll)
 
-    def step(
-        self, games: EpisodeBatch, *, learning_rate: float, clip_norm: float | None = None
-    ) -> dict[str, float]:
+    def step(self, games: EpisodeBatch, *, learning_rate: float,
+             clip_norm: float | None = None) -> dict[str, float]:  # fmt: skip
         """Run a rollout, and take one step of Adam, the gradient's global norm clipped if asked.
 
         The episodes are run to their end; with ``spec.unroll`` only their seed is used. Metrics are
@@ -82,8 +79,8 @@ class Agent(TorchTrainable):
         bound = DIVERGED * max(1.0, self._largest**2)
         if not (np.isfinite(value) and metrics["value_error"] <= bound):
             return {**metrics, "loss": float("nan")}
-        gradients = [g.contiguous() for g in gradients]
-        self._adam(gradients, self.steps, learning_rate, clip_scale(value, clip_norm))
+        scale = clip_scale(value, clip_norm)
+        self._adam([g.contiguous() for g in gradients], self.steps, learning_rate, scale)
         return metrics
 
     def evaluate(self, batches: Iterable[EpisodeBatch]) -> dict[str, float]:
@@ -135,13 +132,11 @@ class Agent(TorchTrainable):
         loss, metrics = self._loss(rollout, alive, output, after.detach())
         return loss, {**metrics, **results}
 
-    def _loss(
-        self, rollout: Rollout, alive: np.ndarray, output: PolicyOutput, after: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, rollout: Rollout, alive: np.ndarray, output: PolicyOutput,
+              after: Tensor) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
         spec = self.spec
-        actions, rewards, ended, counted = self.network.tensors(
-            rollout.actions, rollout.rewards, rollout.ended, alive.astype(np.float32)
-        )
+        steps = rollout.actions, rollout.rewards, rollout.ended, alive.astype(np.float32)
+        actions, rewards, ended, counted = self.network.tensors(*steps)
         targets = rollouts.returns(rewards, ended, after, spec.discount, spec.td_lambda)
         discounted = rollouts.returns(rewards, ended, torch.zeros_like(after), spec.discount, 1.0)
         self._largest = max(self._largest, float((discounted.abs() * counted).max()))
@@ -152,9 +147,7 @@ class Agent(TorchTrainable):
         each = -chosen * error.detach() + spec.value_cost * error.square()
         each = each if output.cost is None else each + output.cost
         loss = ((each - spec.entropy_cost * entropy) * counted).sum() / counted.shape[1]
-        steps = counted.sum()
-        return loss, {
-            "loss": float(loss.detach()),
-            "value_error": float((error.detach().square() * counted).sum() / steps),
-            "entropy": float((entropy.detach() * counted).sum() / steps),
-        }
+        count = counted.sum()
+        return loss, {"loss": float(loss.detach()),
+                      "value_error": float((error.detach().square() * counted).sum() / count),
+                      "entropy": float((entropy.detach() * counted).sum() / count)}  # fmt: skip

@@ -54,10 +54,8 @@ def whole_episodes(network: Network, episodes: EpisodeBatch) -> tuple[Rollout, n
     return rollout, np.cumsum(rollout.ended, axis=0) - rollout.ended == 0
 
 
-def run(
-    network: Network, environment: Environment, state: EnvironmentState, rng: Generator, steps: int,
-    once: bool = False,
-) -> tuple[Rollout, EnvironmentState]:  # fmt: skip
+def run(network: Network, environment: Environment, state: EnvironmentState, rng: Generator,
+        steps: int, once: bool = False) -> tuple[Rollout, EnvironmentState]:  # fmt: skip
     """A rollout of ``steps`` steps, ``once`` only until every episode has ended; the next state."""
     results: list[tuple[np.ndarray, ...]] = []
     over = np.zeros(environment.size, bool)

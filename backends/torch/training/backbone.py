@@ -41,10 +41,8 @@ class LayerBackbone:
         zeros = (like.new_zeros(size, cell.hidden_size) for cell in self._cells)
         return tuple((z,) * len(c.state_names) for z, c in zip(zeros, self._cells, strict=True))
 
-    def run(
-        self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: list[Any],
-        means: list[Any] | None = None, main: bool = False,
-    ) -> tuple[Tensor, Any]:  # fmt: skip
+    def run(self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: list[Any],
+            means: list[Any] | None = None, main: bool = False) -> tuple[Tensor, Any]:  # fmt: skip
         """Outputs of the last layer and all last states; ``means`` takes those of the gates."""
         last = []
         for k, cell in enumerate(self._cells):

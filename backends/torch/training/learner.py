@@ -58,9 +58,8 @@ class Learner(TorchTrainable, GradientLearner):
         self._set_parameters(parameters)
         self._softmax: nn.Module | None = None
         if spec.adaptive is not None:  # its matrices are among the learner's parameters
-            self._softmax = nn.AdaptiveLogSoftmaxWithLoss(
-                spec.last_width, spec.output_size, list(spec.adaptive), device="meta"
-            )
+            sizes = spec.last_width, spec.output_size, list(spec.adaptive)
+            self._softmax = nn.AdaptiveLogSoftmaxWithLoss(*sizes, device="meta")
         start = leaves(self._backbone.state(spec.streams, like)) if spec.streams else []
         named = zip(self._backbone.carried, start, strict=True)
         self._carried = {name: leaf.clone() for name, leaf in named}
@@ -68,9 +67,8 @@ class Learner(TorchTrainable, GradientLearner):
     def _finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.parameters.values())
 
-    def _gradients(
-        self, batch: Batch, noise: Noise, carried: Carried
-    ) -> tuple[Metrics, list[Tensor], Tensors]:
+    def _gradients(self, batch: Batch, noise: Noise,
+                   carried: Carried) -> tuple[Metrics, list[Tensor], Tensors]:  # fmt: skip
         loss, metrics, final = self._loss(batch, noise, carried)
         gradients = [g.contiguous() for g in self._backward(loss)]
         distributed.total(gradients)
@@ -85,9 +83,8 @@ class Learner(TorchTrainable, GradientLearner):
         inputs = self._features(batch), self._resets(batch)
         return self._backbone.gates(self.parameters, *inputs, noise.zoneout, main)
 
-    def _loss(
-        self, batch: Batch, noise: Noise, carried: Carried
-    ) -> tuple[Tensor, Metrics, Tensors]:
+    def _loss(self, batch: Batch, noise: Noise,
+              carried: Carried) -> tuple[Tensor, Metrics, Tensors]:  # fmt: skip
         """This process's share of the loss; metrics and carried state of the whole batch."""
         size, spec = batch.inputs.shape[1], self.spec
         part, local = distributed.share(batch)
@@ -152,17 +149,16 @@ class Learner(TorchTrainable, GradientLearner):
         """This process's part of the draws; a probability as it is."""
         if not isinstance(draws, np.ndarray):
             return draws
-        chosen = torch.from_numpy(np.ascontiguousarray(draws[:, local]))
-        return chosen.to(self.device, self.dtype)
+        part = np.ascontiguousarray(draws[:, local])
+        return torch.from_numpy(part).to(self.device, self.dtype)
 
     def _head(self, x: Tensor, mask: list[Tensor]) -> Tensor:
         """ReLU layers with dropout, and the output layer."""
         for k, (weight, bias) in enumerate(self.spec.head_names()):
             x = functional.linear(x, self.parameters[weight], self.parameters[bias])
-            if k < len(self.spec.head):
-                x = x.relu()
-                if mask:
-                    x = x * (mask[k] / (1 - self.spec.dropout))
+            x = x.relu() if k < len(self.spec.head) else x
+            if mask and k < len(self.spec.head):
+                x = x * (mask[k] / (1 - self.spec.dropout))
         return x
 
 
