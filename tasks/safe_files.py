@@ -30,9 +30,9 @@ def descriptor(path: Path, flags: int = os.O_RDONLY, *, links: bool = False) -> 
 
     Raises UnsafeError if it is a link or a device, or would be changed under another name, too.
     """
-    follow = 0 if links else os.O_NOFOLLOW
+    flags |= os.O_NONBLOCK | os.O_NOCTTY | (0 if links else os.O_NOFOLLOW)
     try:
-        number = os.open(path, flags | follow | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+        number = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UnsafeError(path, "is a symbolic link, which is not followed") from error
@@ -90,12 +90,8 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     level, depth = [value], 0
-    while level := [
-        child
-        for item in level
-        if isinstance(item, dict | list)
-        for child in (item.values() if isinstance(item, dict) else item)
-    ]:
+    while level := [child for item in level if isinstance(item, dict | list)
+                    for child in (item.values() if isinstance(item, dict) else item)]:  # fmt: skip
         if (depth := depth + 1) > _DEEPEST:
             raise ValueError("it is nested too deeply")
     return value

@@ -74,8 +74,8 @@ class ArrayEnvironment(environment.Environment):
         """
         expected = self.state_dict()
         if different := sorted(set(expected) ^ set(state)):
-            raise ValueError(f"state must have the entries {sorted(expected)}; missing or "
-                             f"unknown: {different}")  # fmt: skip
+            raise ValueError(f"state must have the entries {sorted(expected)}; missing or unknown: "
+                             f"{different}")  # fmt: skip
         arrays = {name: np.asarray(part) for name, part in state.items()}
         for name, like in expected.items():
             if ((part := arrays[name]).dtype, part.shape) != (like.dtype, like.shape):

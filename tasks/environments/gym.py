@@ -19,11 +19,9 @@ from gatecore.tasks.environments.match import Match
 
 RENDER_MODES = ["rgb_array", "ansi"]
 _METADATA: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
-_VECTOR_METADATA = {
-    **_METADATA,
-    "render_modes": [*RENDER_MODES, *(f"{mode}_list" for mode in RENDER_MODES)],
-    "autoreset_mode": AutoresetMode.SAME_STEP,
-}
+_VECTOR_METADATA = {**_METADATA,
+                    "render_modes": [*RENDER_MODES, *(f"{mode}_list" for mode in RENDER_MODES)],
+                    "autoreset_mode": AutoresetMode.SAME_STEP}  # fmt: skip
 Info = dict[str, Any]
 Reset = tuple[np.ndarray, Info]  # observations and info
 
@@ -33,9 +31,8 @@ class _Rendered:
 
     metadata: dict[str, Any]
 
-    def _make(
-        self, size: int, render_mode: str | None, scale: int, settings: Any
-    ) -> tuple[spaces.Box, spaces.Discrete]:
+    def _make(self, size: int, render_mode: str | None, scale: int,
+              settings: Any) -> tuple[spaces.Box, spaces.Discrete]:  # fmt: skip
         """Make the environment; return the spaces of an episode's observations and actions."""
         if render_mode is not None:
             _checks.choice("render_mode", render_mode, self.metadata["render_modes"])
@@ -46,9 +43,8 @@ class _Rendered:
     def _render(self, episode: int) -> Any:
         if self.render_mode is None:
             return None
-        if self.render_mode.startswith("ansi"):
-            return self.match.text(episode)
-        return self.match.render(episode, self.scale)
+        ansi = self.render_mode.startswith("ansi")
+        return self.match.text(episode) if ansi else self.match.render(episode, self.scale)
 
 
 class MatchEnv(_Rendered, gymnasium.Env):
@@ -105,9 +101,8 @@ class MatchVectorEnv(_Rendered, gymnasium.vector.VectorEnv):
 
     metadata = _VECTOR_METADATA
 
-    def __init__(
-        self, num_envs: int = 1, render_mode: str | None = None, scale: int = 16, **settings: Any
-    ) -> None:
+    def __init__(self, num_envs: int = 1, render_mode: str | None = None, scale: int = 16,
+                 **settings: Any) -> None:  # fmt: skip
         self.num_envs = _checks.integer("num_envs", num_envs)
         observation, action = self._make(num_envs, render_mode, scale, settings)
         self.single_observation_space, self.single_action_space = observation, action

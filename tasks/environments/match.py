@@ -69,12 +69,11 @@ class Match(ArrayEnvironment):
     dtype = np.uint8
     state_names: ClassVar = ("position", "phase", "frame", "board", "palette", "eaten")
 
-    def __init__(
-        self, size: int, level: Literal["passive", "active"] = "passive",
-        phases: tuple[int, int, int] = (15, 90, 15), apple_reward: float = 0.0, pads: int = 3,
-        wrong_reward: float = 0.0, right_reward: float = 10.0,
-        colours: str | Sequence[tuple[int, int, int]] | None = None, ends_at_choice: bool = False,
-    ) -> None:  # fmt: skip
+    def __init__(self, size: int, level: Literal["passive", "active"] = "passive",
+                 phases: tuple[int, int, int] = (15, 90, 15), apple_reward: float = 0.0,
+                 pads: int = 3, wrong_reward: float = 0.0, right_reward: float = 10.0,
+                 colours: str | Sequence[tuple[int, int, int]] | None = None,
+                 ends_at_choice: bool = False) -> None:  # fmt: skip
         self.size = _checks.integer("size", size)
         self.level = _checks.choice("level", level, ("passive", "active"))
         _checks.entries("phases", phases, length=3)
@@ -90,7 +89,11 @@ class Match(ArrayEnvironment):
         self._lengths = np.array(self.phases)
         self._pays = np.full(pads, _checks.number("wrong_reward", wrong_reward), np.float32)
         self._pays[0] = _checks.number("right_reward", right_reward)
-        self._maps = _Maps(self.level, pads)
+        first = {"passive": maps.PASSIVE, "active": maps.ACTIVE}[self.level]
+        rows = first, maps.DISTRACTOR, maps.REWARD[pads]
+        self._boards = [maps.board(r, walls) for r, walls in zip(rows, "p##", strict=True)]
+        self._starts = [maps.cells(r, "+") for r in rows]
+        self._places = [maps.cells(r, symbol) for r, symbol in zip(rows, "pap", strict=True)]
         self._offset = np.arange(self.size) * CELLS  # of each board in all boards' cells
         self.position, self.phase, self.frame = np.zeros((3, self.size), np.int64)
         self.board = np.zeros((self.size, CELLS), np.uint8)
@@ -138,8 +141,8 @@ class Match(ArrayEnvironment):
             return
         colours = distinct_draws(self._rng, len(episodes), len(self.colours), self.pads)
         self.palette[episodes, PADS:] = self.colours[colours]
-        self._start(episodes, EXPLORE, self._maps.explore, self._maps.starts)
-        target = self._rng.choice(self._maps.candidates, len(episodes))
+        self._start(episodes, EXPLORE)
+        target = self._rng.choice(self._places[EXPLORE], len(episodes))
         self.board[episodes, target] = PADS
 
     def _map(self, episode: int) -> np.ndarray:
@@ -163,7 +166,7 @@ class Match(ArrayEnvironment):
         episodes = np.flatnonzero(chose)
         if len(episodes):
             reward[episodes] = self._pays[here[episodes] - PADS]
-            self.board[episodes[:, None], self._maps.pads] = FLOOR
+            self.board[episodes[:, None], self._places[REWARD]] = FLOOR
         return reward, chose
 
     def _eat(self, here: np.ndarray) -> np.ndarray:
@@ -183,30 +186,17 @@ class Match(ArrayEnvironment):
         """Start the next phase of the episodes whose phase is over."""
         explored = over & (self.phase == EXPLORE) & (self.phases[DISTRACTOR] > 0)
         episodes = np.flatnonzero(explored)
-        self._start(episodes, DISTRACTOR, self._maps.distractor, self._maps.distractor_starts)
-        places = distinct_draws(self._rng, len(episodes), len(self._maps.apples), APPLES)
-        self.board[episodes[:, None], self._maps.apples[places]] = APPLE
+        self._start(episodes, DISTRACTOR)
+        apples = self._places[DISTRACTOR]
+        chosen = distinct_draws(self._rng, len(episodes), len(apples), APPLES)
+        self.board[episodes[:, None], apples[chosen]] = APPLE
         self.eaten[episodes] = 0
         episodes = np.flatnonzero(over & ~explored)
-        self._start(episodes, REWARD, self._maps.reward, self._maps.reward_starts)
+        self._start(episodes, REWARD)
         order = distinct_draws(self._rng, len(episodes), self.pads, self.pads)
-        self.board[episodes[:, None], self._maps.pads] = PADS + order
+        self.board[episodes[:, None], self._places[REWARD]] = PADS + order
 
-    def _start(self, episodes: Array, phase: int, board: Array, starts: Array) -> None:
-        self.phase[episodes], self.frame[episodes], self.board[episodes] = phase, 0, board
-        self.position[episodes] = self._rng.choice(starts, len(episodes))
-
-
-class _Maps:
-    """The boards of a level, and the cells that things are placed in."""
-
-    def __init__(self, level: str, pads: int) -> None:
-        rows = {"passive": maps.PASSIVE, "active": maps.ACTIVE}[level]
-        self.explore = maps.board(rows, walls="p")
-        self.candidates, self.starts = maps.cells(rows, "p"), maps.cells(rows, "+")
-        self.distractor = maps.board(maps.DISTRACTOR)
-        self.apples = maps.cells(maps.DISTRACTOR, "a")
-        self.distractor_starts = maps.cells(maps.DISTRACTOR, "+")
-        self.reward = maps.board(maps.REWARD[pads])
-        self.pads = maps.cells(maps.REWARD[pads], "p")
-        self.reward_starts = maps.cells(maps.REWARD[pads], "+")
+    def _start(self, episodes: Array, phase: int) -> None:
+        self.phase[episodes], self.frame[episodes] = phase, 0
+        self.board[episodes] = self._boards[phase]
+        self.position[episodes] = self._rng.choice(self._starts[phase], len(episodes))

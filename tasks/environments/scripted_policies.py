@@ -19,10 +19,7 @@ def random_walk(environment: Environment) -> Act:
 
 
 def always_choosing(environment: Match) -> Act:
-    """A memoryless policy: when the pads appear it draws one, and takes a shortest path to it.
-
-    Before that it walks randomly.
-    """
+    """A memoryless policy: a random walk, then a shortest path to a pad drawn when they appear."""
     targets = np.zeros(environment.size, int)
 
     def choose(rng: np.random.Generator) -> np.ndarray:
@@ -34,14 +31,10 @@ def always_choosing(environment: Match) -> Act:
 
 
 def perfect(environment: Match) -> Act:
-    """A policy that reads the colour from the state, and takes a shortest path to its pad.
-
-    Before the pads appear it walks randomly.
-    """
+    """A random walk, then a shortest path to the right pad, whose colour it reads in the state."""
     places = maps.cells(maps.REWARD[environment.pads], "p")
-    return _go_to_pad(
-        environment, lambda rng: (environment.board[:, places] == maps.PADS).argmax(axis=1)
-    )
+    return _go_to_pad(environment, lambda rng: (
+        environment.board[:, places] == maps.PADS).argmax(axis=1))  # fmt: skip
 
 
 walker, chooser = random_walk, always_choosing  # the former names

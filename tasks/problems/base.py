@@ -27,10 +27,8 @@ class Stream(enum.IntEnum):
 
 
 def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
-    """The random generator of one batch or epoch, a function of its three arguments.
-
-    So every mechanism sees the same data, and a resumed run only needs its step number.
-    """
+    """The random generator of one batch or epoch, a function of its three arguments."""
+    # so every mechanism sees the same data, and a resumed run only needs its step number
     return np.random.default_rng([seed, stream, index])
 
 
@@ -141,9 +139,7 @@ class Task(Settings, abc.ABC):
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec | AgentSpec:
         """The model; ``model`` has core, mechanism, hidden_size, layers, memory, zoneout, dropout,
-        two_biases.
-
-        A task that carries the state gets ``streams``, too.
+        two_biases, and for a task that carries the state ``streams``.
         """
 
     def learner(self, backend: Any, spec: Any, *, seed: int, dtype: str, batch_size: int) -> Any:
@@ -164,9 +160,8 @@ class Task(Settings, abc.ABC):
 
     @abc.abstractmethod
     def baselines(self) -> dict[str, Scores]:
-        """Scores of memoryless predictors by name: loss, and accuracy where defined.
-
-        Reinforcement learning tasks add the maximum score as ``PERFECT``.
+        """Scores of memoryless predictors by name: loss, and accuracy where defined; ``PERFECT``
+        is the maximum score of a reinforcement learning task.
         """
 
     def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:

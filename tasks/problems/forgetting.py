@@ -41,8 +41,7 @@ class Forgetting(Adding):
     def mechanism_defaults(self, mechanism: Mechanism) -> dict[str, Any]:
         if mechanism.activation != "sigmoid" or mechanism.auxiliary == "master":
             kind = "master" if mechanism.auxiliary == "master" else "cumax"
-            raise ValueError(f"mechanism {mechanism.name!r} cannot run forgetting: no constant "
-                             f"bias brings its {kind} gates to σ({self.forget_bias:g}); choose "
-                             "standard or R (C and U start as standard here, CR and UR as "
-                             "R)")  # fmt: skip
+            raise ValueError(f"mechanism {mechanism.name!r} cannot run forgetting: no constant bias"
+                             f" brings its {kind} gates to σ({self.forget_bias:g}); choose standard"
+                             " or R (C and U start as standard here, CR and UR as R)")  # fmt: skip
         return dict(initial="constant", forget_bias=self.forget_bias, refine_bias="neutral")

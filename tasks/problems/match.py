@@ -44,9 +44,8 @@ class VisualMatch(AgentTask):
                       learning_rate=1e-3, growth=(400, 1200), steps=2600, log_every=10,
                       evaluate_every=100, checkpoint_every=100, threads=1),
         "paper": dict(backend="torch", explore=75, distractor=450, reward=75, ends_at_choice=True,
-                      pads=4, wrong=1.0,
-                      discount=0.96, hidden_size=256, batch_size=128, learning_rate=2e-4,
-                      steps=100_000, evaluate_every=500, checkpoint_every=500),
+                      pads=4, wrong=1.0, discount=0.96, hidden_size=256, batch_size=128,
+                      learning_rate=2e-4, steps=100_000, evaluate_every=500, checkpoint_every=500),
     }  # fmt: skip
 
     _acts: ClassVar[Acts] = dict.fromkeys(
@@ -98,8 +97,7 @@ class VisualMatch(AgentTask):
         if self.growth is None:
             return self.distractor
         first, last = self.growth
-        grown = (step - first) / (last - first)
-        return int(self.distractor * min(max(grown, 0.0), 1.0))
+        return int(self.distractor * min(max((step - first) / (last - first), 0.0), 1.0))
 
     def environment(self, size: int) -> Match:
         return Match(size, level=self.level, phases=(self.explore, self.distractor, self.reward),

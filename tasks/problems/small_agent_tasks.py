@@ -25,13 +25,11 @@ class CartPole(AgentTask):
 
     name: ClassVar = "cartpole"
     title_format: ClassVar = "CartPole by position only"
-    presets: ClassVar = {
-        "quick": dict(
-            _SMALL, core="gru", discount=0.97, betas=(0.9, 0.999), unroll=32, gain=2.0,
-            entropy_cost=0.002, hidden_size=64, batch_size=8, learning_rate=3e-3, schedule="linear",
-            steps=780, evaluate_every=78, checkpoint_every=100, validation_size=32, test_size=64,
-        )
-    }  # fmt: skip
+    presets: ClassVar = {"quick": dict(
+        _SMALL, core="gru", discount=0.97, betas=(0.9, 0.999), unroll=32, gain=2.0,
+        entropy_cost=0.002, hidden_size=64, batch_size=8, learning_rate=3e-3, schedule="linear",
+        steps=780, evaluate_every=78, checkpoint_every=100, validation_size=32, test_size=64,
+    )}  # fmt: skip
 
     def environment(self, size: int) -> Environment:
         try:

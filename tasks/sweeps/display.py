@@ -14,9 +14,8 @@ import rich.table
 from gatecore.tasks.sweeps.scheduler import Progress, Swept
 from gatecore.tasks.training.run import Run
 
-_STYLES = {"running": "bold", "waiting": "dim", "finished": "green", "diverged": "yellow",
-           "failed": "red"}  # fmt: skip
-_ORDER = ("running", "failed", "diverged", "waiting", "finished")  # of the table
+_STYLES = {"running": "bold", "failed": "red", "diverged": "yellow", "waiting": "dim",
+           "finished": "green"}  # in the order of the table  # fmt: skip
 
 
 class Display:
@@ -76,18 +75,18 @@ class Display:
     def _table(self, progress: Sequence[Progress]) -> rich.table.Table:
         """As many trials as the window has lines for, in the order of their status."""
         rows = max(3, self.console.height - 6)
-        ordered = sorted(progress, key=lambda one: _ORDER.index(one.status))
+        order = list(_STYLES)
+        ordered = sorted(progress, key=lambda one: order.index(one.status))
         table = rich.table.Table(box=rich.box.SIMPLE, show_edge=False, pad_edge=False)
         table.add_column("trial", overflow="fold")
         for column in ("", "step", ordered[0].trial.config.task.shown):
             table.add_column(column, justify="right", no_wrap=True)
         for one in ordered[:rows]:
-            table.add_row(
-                one.trial.name, one.status, f"{one.step}/{one.trial.config.steps}",
-                "" if one.metric is None else f"{one.metric:.4f}", style=_STYLES[one.status],
-            )  # fmt: skip
+            table.add_row(one.trial.name, one.status, f"{one.step}/{one.trial.config.steps}",
+                          "" if one.metric is None else f"{one.metric:.4f}",
+                          style=_STYLES[one.status])  # fmt: skip
         if hidden := ordered[rows:]:
-            counts = {s: sum(one.status == s for one in hidden) for s in _ORDER}
+            counts = {s: sum(one.status == s for one in hidden) for s in order}
             more = ", ".join(f"{count} {s}" for s, count in counts.items() if count)
             table.add_row(f"… and {more}", style="dim")
         return table
@@ -106,16 +105,11 @@ def results_table(swept: Swept) -> rich.table.Table:
         table.add_column(column, justify="right")
     for name in dict.fromkeys([*groups, *failed]):
         runs = groups.get(name, [])
+        finished = [run.summary for run in runs if run.summary and run.status == "finished"]
+        values = [v for summary in finished if (v := summary["test"][score]) is not None]
+        unit = ".1%" if score == "accuracy" else ".4f"
         diverged = sum(run.status == "diverged" for run in runs)
-        table.add_row(
-            name, str(len(runs) + failed.count(name)), str(diverged or ""),
-            str(failed.count(name) or ""), _median(runs, score),
-        )  # fmt: skip
+        table.add_row(name, str(len(runs) + failed.count(name)), str(diverged or ""),
+                      str(failed.count(name) or ""),
+                      f"{np.median(values):{unit}}" if values else "–")  # fmt: skip
     return table
-
-
-def _median(runs: Sequence[Run], score: str) -> str:
-    scores = [run.summary["test"][score] for run in runs
-              if run.status == "finished" and run.summary]  # fmt: skip
-    values = [value for value in scores if value is not None]
-    return f"{np.median(values):{'.1%' if score == 'accuracy' else '.4f'}}" if values else "–"

@@ -61,20 +61,11 @@ class Watcher(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Swept:
-    """The results of a sweep, by the names of its trials.
-
-    Parameters
-    ----------
-    out : Path
-    runs : dict
-        The runs that finished or diverged.
-    failed : dict
-        The reasons why others failed.
-    """
+    """The results of a sweep, by the names of its trials."""
 
     out: Path
-    runs: dict[str, Run]
-    failed: dict[str, str]
+    runs: dict[str, Run]  # that finished or diverged
+    failed: dict[str, str]  # why others failed
 
 
 def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
@@ -84,34 +75,15 @@ def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
     are reused or continued. A trial whose process dies is continued from its last checkpoint, and
     has failed after three deaths; the next sweep tries it again. ``sweep.jsonl`` records deaths and
     ends, ``sweep.json`` the config. Several sweeps may share a folder: one of them trains each
-    trial.
+    trial. A ``watcher`` has the methods of ``gatecore.tasks.sweeps.scheduler.Watcher``.
 
-    Parameters
-    ----------
-    config : SweepConfig
-    watcher : optional
-        An object with the methods of ``gatecore.tasks.sweeps.scheduler.Watcher``.
+    ConfigError if a combination is invalid, or no scheduler answers, and RunError if the folder, or
+    that of a trial, cannot be used: nothing has been trained; RunError also if the scheduler was
+    lost. Interrupted after SIGINT or SIGTERM: the runs in progress have a checkpoint.
 
-    Returns
-    -------
-    Swept
-
-    Raises
-    ------
-    ConfigError
-        A combination is invalid, or no scheduler answers. Nothing has been trained.
-    RunError
-        The folder, or that of a trial, cannot be used, and nothing has been trained; or the
-        scheduler was lost.
-    Interrupted
-        After SIGINT or SIGTERM: the runs in progress have a checkpoint.
-
-    Examples
-    --------
     >>> from gatecore.tasks import SweepConfig, sweep
-    >>> config = SweepConfig.of(
-    ...     "copying", mechanisms=["U", "UR"], seeds=3, steps=100, set={"length": 20}
-    ... )
+    >>> config = SweepConfig.of("copying", mechanisms=["U", "UR"], seeds=3, steps=100,
+    ...                         set={"length": 20})
     >>> swept = sweep(config)  # doctest: +SKIP
     >>> sorted(swept.runs)[0]  # doctest: +SKIP
     'copying-U-seed0'
@@ -127,18 +99,13 @@ def sweep(config: SweepConfig, watcher: Watcher | None = None) -> Swept:
             _create(out, config)
         else:
             sizes = describe(config)
-            pool: Pool
-            if config.dask:
-                pool = Cluster(stack.enter_context(connected(config.dask)))
-            else:
-                pool = Local(sizes["workers"])
+            pool: Pool = (Cluster(stack.enter_context(connected(config.dask))) if config.dask
+                          else Local(sizes["workers"]))  # fmt: skip
             _create(out, config)
             _Sweep(progress, out, pool, watcher, sizes.get("threads", config.threads or 1)).run()
-    return Swept(
-        out,
-        {one.trial.name: load_run(one.folder) for one in progress if one.status != "failed"},
-        {one.trial.name: one.reason for one in progress if one.status == "failed"},
-    )
+    failed = {one.trial.name: one.reason for one in progress if one.status == "failed"}
+    rest = (one for one in progress if one.status != "failed")
+    return Swept(out, {one.trial.name: load_run(one.folder) for one in rest}, failed)
 
 
 class _Sweep:
@@ -162,10 +129,9 @@ class _Sweep:
             finally:
                 self.pool.stop()
             if received:
-                ended = sum(one.ended for one in self.progress)
-                raise Interrupted(f"stopped; {ended} of {len(self.progress)} trials have ended, "
-                                  f"and the others' checkpoints are in {self.out}",
-                                  received[0])  # fmt: skip
+                trials = f"{sum(one.ended for one in self.progress)} of {len(self.progress)} trials"
+                raise Interrupted(f"stopped; {trials} have ended, and the others' checkpoints are "
+                                  f"in {self.out}", received[0])  # fmt: skip
 
     def _submit(self, one: Progress) -> None:
         config = one.trial.config.model_dump(mode="json")
@@ -173,8 +139,7 @@ class _Sweep:
 
     def _turn(self) -> None:
         """Wait for attempts to end, begin those that are due, and report the progress."""
-        done, _ = concurrent.futures.wait(self.attempts, _POLL,
-                                          concurrent.futures.FIRST_COMPLETED)  # fmt: skip
+        done, _ = concurrent.futures.wait(self.attempts, _POLL, "FIRST_COMPLETED")
         if not self.attempts:
             time.sleep(_POLL)
         for future in done:

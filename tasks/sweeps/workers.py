@@ -60,11 +60,10 @@ def attempt(order: Order, stop: Callable[[], bool]) -> Outcome:
     with tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-P", "-m", "gatecore.tasks.sweeps.workers"]
         inherited = {name: value for name, value in os.environ.items() if name not in _SHARED}
-        process = subprocess.Popen(
+        environment = inherited | dict.fromkeys(_THREADS, str(order.threads))
+        process = subprocess.Popen(  # in a session of its own: Ctrl-C reaches the sweep alone
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
-            env=inherited | dict.fromkeys(_THREADS, str(order.threads)),
-            start_new_session=True,  # so that Ctrl-C in the terminal reaches the sweep alone
-        )  # fmt: skip
+            env=environment, start_new_session=True)  # fmt: skip
         assert process.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):  # it has died

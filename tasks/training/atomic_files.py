@@ -30,9 +30,8 @@ class RunError(Exception):
 class DamagedError(RunError):
     """A file was changed, is damaged, or belongs to another run."""
 
-    def __init__(
-        self, path: Path, problem: str, advice: str = "restore the file, or train in a new folder"
-    ) -> None:
+    def __init__(self, path: Path, problem: str,
+                 advice: str = "restore the file, or train in a new folder") -> None:  # fmt: skip
         super().__init__(f"{path} {problem}; {advice}")
 
 
@@ -87,10 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path, value: Mapping[str, Any], *, unsigned: bool = False) -> dict[str, Any]:
-    """The object without its checksum. Raises DamagedError if that does not match.
-
-    With ``unsigned`` an object without checksum is valid.
-    """
+    """The object without its checksum, which must match; only with ``unsigned`` it may lack."""
     content = {name: item for name, item in value.items() if name != CHECKSUM}
     if CHECKSUM in value:
         _compare(path, value[CHECKSUM], digest(content))
@@ -107,8 +103,7 @@ def digest(value: Any) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Replace a safetensors file; its metadata holds ``about`` and a checksum of everything.
 
-    One entry of the metadata holds both: several would have no fixed order. The tensors are written
-    without a copy, so that a checkpoint needs no memory.
+    Both are one entry: several would have no fixed order. No tensor is copied.
     """
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     plain = finite(about)

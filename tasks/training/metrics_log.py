@@ -1,8 +1,7 @@
 """The metrics of a run: lines of JSON, each with a checksum over itself and the lines before it.
 
 So a changed digit, a missing line and a file of another run are detected. An incomplete last line,
-which a killed process may leave, is ignored. A :class:`Mark` records the log's length at a
-checkpoint.
+of a killed process, is ignored. A :class:`Mark` records the log's length at a checkpoint.
 """
 
 import itertools
@@ -69,9 +68,8 @@ class Log:
         return f'{body[:-1]}, "{CHECK}": "{self.mark.check:08x}"}}\n'.encode()
 
 
-def read(
-    path: Path, identity: str, most: int | None = None, *, unsigned: bool = False
-) -> tuple[list[dict[str, Any]], list[Mark]]:
+def read(path: Path, identity: str, most: int | None = None, *,
+         unsigned: bool = False) -> tuple[list[dict[str, Any]], list[Mark]]:  # fmt: skip
     """The complete lines (the first ``most``), without their checksums, and the mark after each.
 
     With ``unsigned`` a log without any checksum is valid.
@@ -125,8 +123,6 @@ def _is_metrics(line: Any) -> bool:
     """Whether it has an integer step, a split, and otherwise numbers or null."""
     if not isinstance(line, dict) or line.get("split") not in ("train", "validation"):
         return False
-    values = [value for name, value in line.items() if name != "split"]
+    values = [v for name, v in line.items() if name != "split" and v is not None]
     return type(line.get("step")) is int and all(
-        value is None or type(value) is float or (type(value) is int and abs(value) < _LARGEST)
-        for value in values
-    )
+        type(v) is float or (type(v) is int and abs(v) < _LARGEST) for v in values)  # fmt: skip

@@ -34,17 +34,13 @@ def environment(backend: str) -> dict[str, Any]:
     """
     libraries = threadpoolctl.threadpool_info()
     return {
-        "gatecore": distribution().version,
-        "commit": commit(Path(gatecore.__file__)),
-        "project_commit": _git(Path.cwd(), *_DESCRIBE),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "numpy": np.__version__,
+        "gatecore": distribution().version, "commit": commit(Path(gatecore.__file__)),
+        "project_commit": _git(Path.cwd(), *_DESCRIBE), "python": platform.python_version(),
+        "platform": platform.platform(), "numpy": np.__version__,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "blas": [" ".join(str(library[part]) for part in _BLAS if part in library)
                  for library in libraries if library["user_api"] == "blas"],
-        "libraries": _versions(backend),
-        "cores": os.cpu_count(),
+        "libraries": _versions(backend), "cores": os.cpu_count(),
         "threads": max((library["num_threads"] for library in libraries), default=1),
     }  # fmt: skip
 
@@ -52,12 +48,10 @@ def environment(backend: str) -> dict[str, Any]:
 def commit(file: Path) -> str | None:
     """The git commit that ``file`` belongs to, with "-dirty" if the repository has changes.
 
-    None outside a repository, for an untracked file (a package installed into another project),
-    and without git.
+    None outside a repository, without git, and for an untracked file, as of an installed package.
     """
-    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
-        return None
-    return _git(file.parent, *_DESCRIBE)
+    tracked = _git(file.parent, "ls-files", "--error-unmatch", file.name) is not None
+    return _git(file.parent, *_DESCRIBE) if tracked else None
 
 
 def _git(folder: Path, *words: str) -> str | None:

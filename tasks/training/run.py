@@ -11,19 +11,11 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from gatecore import Gate
-from gatecore.tasks.training import atomic_files, metrics_log
-from gatecore.tasks.training.atomic_files import DamagedError
+from gatecore.tasks.training import atomic_files, metrics_log, run_folder
+from gatecore.tasks.training.atomic_files import DamagedError, RunError
 from gatecore.tasks.training.config import Config, explain
 from gatecore.tasks.training.folder_lock import Busy
-from gatecore.tasks.training.run_folder import (
-    FILES,
-    MARK,
-    UNIDENTIFIED,
-    Folder,
-    RunError,
-    check_identity,
-    identity,
-)
+from gatecore.tasks.training.run_folder import FILES, MARK, UNIDENTIFIED, Folder
 
 __all__ = ["FILES", "Busy", "Folder", "Run", "RunError", "load_run", "load_same", "upgrade"]
 
@@ -81,7 +73,7 @@ class Run:
         limit = 16 * len(GATES) * math.prod(self.config.spec().gate_shape)  # bytes of two sides
         tensors, about = atomic_files.read_tensors(path, limit=limit, unsigned=self.unsigned)
         if about or not self.unsigned:
-            check_identity(path, about.get("config"), self.identity)
+            run_folder.check_identity(path, about.get("config"), self.identity)
         if any(name.partition(".")[0] not in GATES for name in tensors):
             raise DamagedError(path, "should hold gates alone")  # another file of the run
         sides = [tensors.get(f"{when}.{side}") for side in Gate._fields]
@@ -98,9 +90,8 @@ class _Summary(BaseModel):
     test: dict[str, float | None] | None
     metrics: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     baselines: dict[str, dict[str, float]] | None = None
-    timescales: dict[
-        Literal["before", "after"], dict[Literal["smallest", "median", "largest"], float | None]
-    ]
+    timescales: dict[Literal["before", "after"],
+                     dict[Literal["smallest", "median", "largest"], float | None]]  # fmt: skip
 
 
 def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
@@ -133,7 +124,7 @@ def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
     except ValidationError as error:
         raise DamagedError(file, f"is no config: {explain(error)}") from error
     atomic_files.verify(file, record, unsigned=unsigned)
-    checksum = identity(record)
+    checksum = run_folder.identity(record)
     reached = _checkpoint_mark(folder)  # before the metrics: a run in progress writes it after them
     summary, end = _read_summary(folder, checksum, config.task.score, unsigned)
     metrics, marks = metrics_log.read(folder / "metrics.jsonl", checksum, unsigned=unsigned)
@@ -198,6 +189,6 @@ def _read_summary(
     summary = atomic_files.verify(path, summary, unsigned=unsigned)
     summary |= read.model_dump(exclude_unset=True)  # with floats for integers of any size
     if "config" in summary:
-        check_identity(path, summary.pop("config"), checksum)
+        run_folder.check_identity(path, summary.pop("config"), checksum)
     mark = summary.pop("metrics", None)
     return summary, None if mark is None else MARK.validate_python(mark)

@@ -1,8 +1,7 @@
 """The files of a run, and how they are written.
 
-All but the metrics are replaced atomically. Each carries a checksum of its content, and the
-checksum of the config that it belongs to (``identity``), so damaged files and files of another run
-are detected. Reading them executes nothing.
+All but the metrics are replaced atomically. Each carries a checksum of its content and that of its
+config (``identity``), to detect damage and files of another run. Reading them executes nothing.
 """
 
 import contextlib
@@ -88,7 +87,7 @@ class Folder:
     def create(self, config: Config) -> None:
         """Start a new run in a folder that is free."""
         record = config.model_dump(mode="json") | {"environment": environment(config.backend)}
-        self._write_json("config.json", record)
+        atomic_files.write_json(self.path / "config.json", record)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -105,8 +104,8 @@ class Folder:
         """Write gates under the names "before" and "after", also with "main " before them."""
         tensors = {f"{when}.{side}": array for when, gate in gates.items()
                    for side, array in gate._asdict().items()}  # fmt: skip
-        path = self.path / "gates.safetensors"
-        atomic_files.write_tensors(path, tensors, {"config": self.identity})
+        about = {"config": self.identity}
+        atomic_files.write_tensors(self.path / "gates.safetensors", tensors, about)
 
     def save_checkpoint(self, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
         """Write what a run needs to continue in one file, so that its parts always agree."""
@@ -117,7 +116,7 @@ class Folder:
 
     def save_state(self, state: Mapping[str, Any], mark: metrics_log.Mark) -> None:
         """Write the readable copy of a checkpoint's state."""
-        self._write_json("state.json", {**state, "metrics": mark})
+        atomic_files.write_json(self.path / "state.json", {**state, "metrics": mark})
 
     def load_checkpoint(self, limit: int = 1 << 40) -> Checkpoint | None:
         """The last checkpoint, of at most ``limit`` bytes, or None. Raises DamagedError."""
@@ -136,10 +135,7 @@ class Folder:
         """Write the results, which ends the run."""
         self.metrics.sync()
         ending = {"config": self.identity, "metrics": self.metrics.mark}
-        self._write_json("summary.json", {**summary, **ending})
-
-    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        atomic_files.write_json(self.path / name, value)
+        atomic_files.write_json(self.path / "summary.json", {**summary, **ending})
 
 
 def remove_parts(folder: Path, names: Iterable[str]) -> None:

@@ -34,8 +34,15 @@ class TensorBoard:
         """Add a line of metrics. The first one removes what came from its step on."""
         step, split = line["step"], line["split"]
         for name, value in line.items():
-            if name not in ("step", "split") and value is not None:
-                self._at(step).add_scalar(f"{split}/{name}", value, step)
+            if name in ("step", "split") or value is None:
+                continue
+            if self._writer is None:
+                # unlike any file there: the name's time is in seconds, and it is opened as is
+                suffix = f".{os.getpid()}.{step}.{secrets.token_hex(8)}"
+                with writing(self._folder):
+                    self._writer = self._open(str(self._folder), purge_step=step,
+                                              filename_suffix=suffix)  # fmt: skip
+            self._writer.add_scalar(f"{split}/{name}", value, step)
 
     def add_gates(self, run: Run) -> None:
         """Add histograms of a run's gates, unless it had ended before any line was added."""
@@ -49,16 +56,6 @@ class TensorBoard:
             self._writer.add_histogram("gates/forget", np.ravel(gate.value), step)
             if finite.size:
                 self._writer.add_histogram("gates/log10_timescale", finite, step)
-
-    def _at(self, step: int) -> Any:
-        """The writer; the first call opens it."""
-        if self._writer is None:
-            # unlike any file that is there: the name's time is in seconds, and it is opened as is
-            suffix = f".{os.getpid()}.{step}.{secrets.token_hex(8)}"
-            with writing(self._folder):
-                self._writer = self._open(str(self._folder), purge_step=step,
-                                          filename_suffix=suffix)  # fmt: skip
-        return self._writer
 
     def __enter__(self) -> "TensorBoard":
         return self

@@ -37,25 +37,19 @@ SHARING = ("torch",)  # backends whose processes share each batch
 
 @dataclasses.dataclass
 class State:
-    """The trainer's part of a checkpoint.
-
-    ``untrained`` is the validation loss before the first step, ``recent`` the metrics of the steps
-    since the last line of the log, ``best`` those of the best validation.
-    """
+    """The trainer's part of a checkpoint."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     step: int = 0
-    untrained: float | None = None
-    recent: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: dict[str, float] | None = None
+    untrained: float | None = None  # the validation loss before the first step
+    recent: list[dict[str, float]] = dataclasses.field(default_factory=list)  # not yet in the log
+    best: dict[str, float] | None = None  # metrics of the best validation
     seconds: float = 0.0
 
 
-def train(
-    config: Config, out: str | os.PathLike[str], *, resume: bool = False,
-    on_step: OnStep | None = None, on_metrics: OnMetrics | None = None,
-) -> Run:  # fmt: skip
+def train(config: Config, out: str | os.PathLike[str], *, resume: bool = False,
+          on_step: OnStep | None = None, on_metrics: OnMetrics | None = None) -> Run:  # fmt: skip
     """Train one model, and write the folder ``out``, which is made if it does not exist.
 
     With ``resume`` continue the run of this config there from its last checkpoint, to the same
@@ -114,13 +108,9 @@ def _former_run(config: Config, folder: Folder, resume: bool) -> Run | None:
     return None
 
 
-def _folder_of_process(
-    config: Config, out: str | os.PathLike[str], resume: bool
-) -> str | os.PathLike[str]:
-    """``out``; for all but the first process of ``torchrun`` a temporary copy of it.
-
-    They compute the same as the first one, each on its share of a batch; it alone keeps the run.
-    """
+def _folder_of_process(config: Config, out: str | os.PathLike[str],
+                       resume: bool) -> str | os.PathLike[str]:  # fmt: skip
+    """``out``; for all but the first process of ``torchrun``, which keeps the run, a copy of it."""
     rank, processes = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
     follows = rank.isdecimal() and int(rank) > 0 and processes.isdecimal() and int(processes) > 1
     if not follows or config.backend not in SHARING:  # others may inherit these variables
@@ -282,6 +272,5 @@ class _Trainer:
 
 def _timescales(gate: Gate) -> dict[str, float]:
     """Smallest, median and largest characteristic timescale of the units, in steps."""
-    steps = timescale(gate)
-    return {"smallest": float(steps.min()), "median": float(np.median(steps)),
-            "largest": float(steps.max())}  # fmt: skip
+    statistics = {"smallest": np.min, "median": np.median, "largest": np.max}
+    return {name: float(statistic(timescale(gate))) for name, statistic in statistics.items()}

@@ -77,10 +77,7 @@ class Corpus:
 
 
 class _Words(dict[str, int]):
-    """Words, numbered in the order of their first occurrence.
-
-    Spaces separate words if ``separated``; else a word is a run of letters and digits or of a mark.
-    """
+    """Numbers of words, which spaces separate or else are runs of letters and digits or a mark."""
 
     def __init__(self, separated: bool) -> None:
         super().__init__({UNKNOWN: 0, END: 1})
@@ -127,10 +124,9 @@ def numbering(level: str, kind: str) -> Numbering:
     return _Characters() if level == "character" else _Words(separated=kind != "text")
 
 
-def encoded(
-    splits: Mapping[Stream, Iterable[Piece]], files: Mapping[Stream, Any], numbers: Numbering,
-    min_count: int, limit: int | None,
-) -> tuple[list[str], dict[Stream, np.ndarray]]:  # fmt: skip
+def encoded(splits: Mapping[Stream, Iterable[Piece]], files: Mapping[Stream, Any],
+            numbers: Numbering, min_count: int,
+            limit: int | None) -> tuple[list[str], dict[Stream, np.ndarray]]:  # fmt: skip
     """Write each split's ids into its open file; return the vocabulary and the article starts.
 
     The text is read once; symbols are renumbered at the end by their frequency in training.
@@ -162,9 +158,8 @@ def _write_numbers(pieces: Iterable[Piece], file: Any, numbers: Numbering) -> np
     return np.unique(np.array(starts, np.int64))
 
 
-def _vocabulary(
-    counts: np.ndarray, numbers: Numbering, min_count: int, limit: int | None
-) -> tuple[list[str], list[int]]:
+def _vocabulary(counts: np.ndarray, numbers: Numbering, min_count: int,
+                limit: int | None) -> tuple[list[str], list[int]]:  # fmt: skip
     """The symbols, and the numbers of those other than ``<unk>`` and ``<eos>``."""
     chosen = (2 + np.flatnonzero(counts[2:] >= max(min_count, 1))).tolist()
     chosen.sort(key=lambda number: (-counts[number], numbers.name(number)))
@@ -213,9 +208,9 @@ def fingerprint(path: Path, source: Source) -> str:
     parts = []
     for stream, files in source.files.items():
         for file in files:
+            name = file.relative_to(path).as_posix()
             with readable(file, "a file of the corpus"):
-                digest = _file_digest(file)
-            parts.append([int(stream), file.relative_to(path).as_posix(), digest])
+                parts.append([int(stream), name, _file_digest(file)])
     return _digest([source.kind, parts])[:16]
 
 
@@ -229,15 +224,11 @@ def _digest(value: Any) -> str:
 
 
 def _writable(folder: Path) -> bool:
-    existing = folder if folder.exists() else folder.parent
-    return os.access(existing, os.W_OK | os.X_OK)
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK)
 
 
 def _read(folder: Path, content: str) -> Corpus | None:
-    """The corpus of a folder; None if it is absent, incomplete or damaged.
-
-    Its files have the digests that corpus.json records beside that of the text.
-    """
+    """The corpus of a folder; None if it is absent, or its files have not the recorded digests."""
     if folder.is_symlink() or (folder.parent.name == ".gatecore" and folder.parent.is_symlink()):
         raise DataError(folder, "a symbolic link", "a folder; remove the link")
     try:
@@ -284,10 +275,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(
-    folder: Path, source: Source, numbers: Numbering, min_count: int, limit: int | None,
-    content: str,
-) -> None:  # fmt: skip
+def _make(folder: Path, source: Source, numbers: Numbering, min_count: int, limit: int | None,
+          content: str) -> None:  # fmt: skip
     """Encode a corpus into a temporary folder, then rename that."""
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     temporary.mkdir()
@@ -317,10 +306,8 @@ def _make(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def in_memory(
-    articles: Mapping[Stream, list[str]], level: str, min_count: int, limit: int | None,
-    content: str,
-) -> Corpus:  # fmt: skip
+def in_memory(articles: Mapping[Stream, list[str]], level: str, min_count: int, limit: int | None,
+              content: str) -> Corpus:  # fmt: skip
     """The corpus of articles that are strings in memory; parameters as for :func:`load`."""
     files = {stream: io.BytesIO() for stream in Stream}
     pieces = {stream: (Piece(text, True) for text in texts) for stream, texts in articles.items()}

@@ -178,9 +178,8 @@ def _topics(level: str, min_count: int, limit: int | None) -> Corpus:
     from pydoc_data.topics import topics
 
     articles = [topics[name].rstrip("\n") + "\n" for name in sorted(topics)]
-    digest = encoding._digest(articles)[:16]
     version = ".".join(platform.python_version_tuple()[:2])  # a patch leaves the texts as they are
-    content = f"Python {version}, {len(articles)} articles, {digest}"
+    content = f"Python {version}, {len(articles)} articles, {encoding._digest(articles)[:16]}"
     return encoding.in_memory(tenths(articles), level, min_count, limit, content)
 
 

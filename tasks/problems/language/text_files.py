@@ -16,12 +16,10 @@ _TITLE = re.compile(r"^ ?= (?!= )[^\n]*(?<! =) = *$", re.MULTILINE)
 _SPLITS = {Stream.TRAIN: ("train",), Stream.VALIDATION: ("valid", "validation", "val"),
            Stream.TEST: ("test",)}  # the names of each split's files  # fmt: skip
 # pattern of file names, {} being the split: kind of source, regular expression
-_LAYOUTS: dict[str, tuple[Any, str]] = {
-    "wiki.{}.tokens": ("tokens", r"wiki\.{}\.tokens"),
-    "{}*.parquet": ("parquet", r"{}([-_.][^/]*)?\.parquet"),
-    "{}.txt": ("text", r"([^/]*\.)?{}\.txt"),
-    "{}/*.txt": ("text", r"{}/.*\.txt"),
-}
+_LAYOUTS: dict[str, tuple[Any, str]] = {"wiki.{}.tokens": ("tokens", r"wiki\.{}\.tokens"),
+                                        "{}*.parquet": ("parquet", r"{}([-_.][^/]*)?\.parquet"),
+                                        "{}.txt": ("text", r"([^/]*\.)?{}\.txt"),
+                                        "{}/*.txt": ("text", r"{}/.*\.txt")}  # fmt: skip
 _EXPECTED = (
     "wiki.{train,valid,test}.tokens; or train*, valid* and test*.parquet with a column 'text'; or "
     "{train,valid,test}.txt, folders of .txt of these names, or at least ten .txt files"
@@ -42,11 +40,8 @@ class Source(NamedTuple):
     files: Mapping[Stream, list[Path]]
 
     def pieces(self, stream: Stream) -> Iterator[Piece]:
-        """The text of one split, a block at a time.
-
-        In ``.tokens`` and parquet files an article starts at a line ``= Title =``; each ``.txt``
-        file is an article. The rows of a parquet file are lines.
-        """
+        """The text of one split, a block at a time."""
+        # an article is a .txt file, or starts at a line = Title =; rows of a parquet file are lines
         for path in self.files[stream]:
             texts = _rows(path) if self.kind == "parquet" else _blocks(path)
             if self.kind == "text":

@@ -118,8 +118,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
     dimensions, most = _IDX[magic]
     size = 4 * (1 + dimensions)
     with _open(path, f"an IDX file with magic number {magic}") as file:
-        header = file.read(size)
-        if len(header) < size:
+        if len(header := file.read(size)) < size:
             raise DataError(path, f"{len(header)} bytes", f"a header of {size}")
         number, *shape = (int.from_bytes(header[k : k + 4]) for k in range(0, size, 4))
         if number != magic:
@@ -130,8 +129,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         if compressed or count == expected:
             if math.prod(max(length, 1) for length in shape) > most:  # NumPy's sizes have a limit
                 raise DataError(path, f"the shape {tuple(shape)}", f"at most {most:,} bytes")
-            content = np.empty(expected, np.uint8)
-            count = 0
+            content, count = np.empty(expected, np.uint8), 0
             while part := file.readinto(content.data[count:]):  # type: ignore[attr-defined]
                 count += part
             count += len(file.read(1))
@@ -154,9 +152,10 @@ def _open(path: Path, expected: str) -> Iterator[BinaryIO]:
             raise DataError(path, f"damaged gzip data ({detail})", "a complete .gz file") from error
 
 
-def _read(path: Path, file: BinaryIO) -> bytes:
+def _read(path: Path, expected: str) -> bytes:
     """The content of a batch of CIFAR-10."""
-    content = file.read(_MOST_BYTES + 1)
+    with _open(path, expected) as file:
+        content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise DataError(path, "a larger file", f"at most {_MOST_BYTES:,} bytes, as a batch has")
     return content
@@ -182,19 +181,16 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with _open(path, "a batch of CIFAR-10, binary version") as file:
-        content = _read(path, file)
+    content = _read(path, "a batch of CIFAR-10, binary version")
     if not content or len(content) % _RECORD:
-        expected = f"a multiple of {_RECORD}: a label and 3072 pixels each"
-        raise DataError(path, f"{len(content)} bytes", expected)
+        raise DataError(path, f"{len(content)} bytes",
+                        f"a multiple of {_RECORD}: a label and 3072 pixels each")  # fmt: skip
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]
 
 
 def _cifar_pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    expected = "a batch of CIFAR-10, Python version"
-    with _open(path, expected) as file:
-        content = _read(path, file)
+    content = _read(path, expected := "a batch of CIFAR-10, Python version")
     try:
         batch = _unpickled(content)
     except _UNPICKLING_ERRORS as error:
@@ -241,11 +237,8 @@ def _called(name: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def _unpickled(content: bytes) -> Any:
-    """The dictionary, list, tuple, text, number or array of bytes that a pickle describes.
-
-    Its opcodes are read one by one; nothing else is built, and nothing called, imported or hashed
-    but text. Raises one of ``_UNPICKLING_ERRORS`` about any other pickle.
-    """
+    """The dictionary, list, tuple, text, number or array of bytes that a pickle describes."""
+    # read opcode by opcode: nothing else is built, and nothing called, imported or hashed but text
     import pickletools
 
     stack: list[Any] = []

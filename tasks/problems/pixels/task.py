@@ -14,14 +14,8 @@ from gatecore import Batch, ModelSpec
 from gatecore.permutation import bit_reversal
 from gatecore.tasks.problems.base import Scores, Size, Stream, Task, frequency_scores, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
-from gatecore.tasks.problems.pixels.image_files import (
-    CLASSES,
-    KNOWN,
-    Images,
-    cifar10,
-    digest,
-    mnist,
-)
+from gatecore.tasks.problems.pixels import image_files
+from gatecore.tasks.problems.pixels.image_files import CLASSES, KNOWN, Images, cifar10, mnist
 
 _BATCH = 50  # of the paper
 _TABLE_3 = dict(batch_size=_BATCH, learning_rate=1e-3, steps=3800, evaluate_every=50,
@@ -44,11 +38,8 @@ class _Dataset(NamedTuple):
     read: Callable[[Path], tuple[Images, Images]] = mnist
 
 
-_DATASETS = {
-    "digits": _Dataset(),
-    "mnist": _Dataset(),
-    "cifar10": _Dataset(3, 2048, 100, 45_000, 10, cifar10),
-}
+_DATASETS = {"digits": _Dataset(), "mnist": _Dataset(),
+             "cifar10": _Dataset(3, 2048, 100, 45_000, 10, cifar10)}  # fmt: skip
 
 
 class Pixels(Task):
@@ -132,9 +123,9 @@ class Pixels(Task):
         return "Digits" if self.path is None else KNOWN.get(self.content)
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(input="dense", input_size=_DATASETS[self.data].channels,
-                         output_size=CLASSES, head=(256,), read=1, loss="cross_entropy",
-                         **model)  # fmt: skip
+        channels = _DATASETS[self.data].channels
+        return ModelSpec(input="dense", input_size=channels, output_size=CLASSES, head=(256,),
+                         read=1, loss="cross_entropy", **model)  # fmt: skip
 
     def batch(self, seed: int, step: int, size: int) -> Batch:
         images = self.images(Stream.TRAIN)
@@ -199,7 +190,7 @@ def _digits() -> dict[Stream, Images]:
 
 @functools.lru_cache(maxsize=4)
 def _digest(data: str, path: str) -> str:
-    return digest(data, Path(os.path.expanduser(path)))
+    return image_files.digest(data, Path(os.path.expanduser(path)))
 
 
 @functools.lru_cache(maxsize=1)
@@ -209,10 +200,9 @@ def _files(data: str, path: str) -> dict[Stream, Images]:
     if not folder.is_dir():
         raise DataError(folder, "no such folder", f"the folder of the {data} files")
     train, test = dataset.read(folder)
-    validation = len(train.labels) // dataset.validation_share
-    if not validation:
-        expected = f"{dataset.validation_share} or more"
-        raise DataError(path, f"{len(train.labels)} training images", expected)
+    share, count = dataset.validation_share, len(train.labels)
+    if not (validation := count // share):
+        raise DataError(path, f"{count} training images", f"{share} or more")
     return {Stream.TRAIN: Images(*(part[:-validation] for part in train)), Stream.TEST: test,
             Stream.VALIDATION: Images(*(part[-validation:] for part in train))}  # fmt: skip
 

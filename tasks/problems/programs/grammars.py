@@ -40,17 +40,14 @@ def _santoro(draw: Draw, operations: Operations, length: int, nesting: int) -> t
     return text, str(value % 10 ** (length + 1))
 
 
-def _binary(
-    sign: str, apply: Callable[[int, int], int],
-    value: int, text: str, literal: Callable[[], int], draw: Draw,
-) -> Term:  # fmt: skip
+def _binary(sign: str, apply: Callable[[int, int], int], value: int, text: str,
+            literal: Callable[[], int], draw: Draw) -> Term:  # fmt: skip
     other = literal()
     return apply(value, other), f"{text}{sign}{other}"
 
 
-_add = functools.partial(_binary, "+", operator.add)
-_subtract = functools.partial(_binary, "-", operator.sub)
-_multiply = functools.partial(_binary, "*", operator.mul)
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_add, _subtract, _multiply = (functools.partial(_binary, *item) for item in _OPERATORS.items())
 
 
 def _choose(value: int, text: str, literal: Callable[[], int], draw: Draw) -> Term:

@@ -11,14 +11,8 @@ from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
 from gatecore._checks import Acts
-from gatecore.tasks.problems.base import (
-    Count,
-    GeneratedTask,
-    Scores,
-    Stream,
-    frequency_scores,
-    generator,
-)
+from gatecore.tasks.problems import base
+from gatecore.tasks.problems.base import Count, GeneratedTask, Scores, Stream, generator
 from gatecore.tasks.problems.programs.grammars import GRAMMARS, Draw, Grammar
 
 PAD = "\0"  # becomes the token -1
@@ -65,9 +59,8 @@ class Programs(GeneratedTask):
                       steps=500_000, evaluate_every=1000, checkpoint_every=1000),
     }  # fmt: skip
 
-    _acts: ClassVar[Acts] = {
-        "level_steps": (lambda task: task.curriculum in ("naive", "combined"),
-                        "its curriculum has no levels"),
+    _acts: ClassVar[Acts] = {"level_steps": (
+        lambda task: task.curriculum in ("naive", "combined"), "its curriculum has no levels")
     }  # fmt: skip
 
     grammar: Literal["santoro", "zaremba"] = Field("santoro", description="of the programs")
@@ -104,22 +97,20 @@ class Programs(GeneratedTask):
         return f"{kind}, nesting {self.nesting}, length {self.length}"
 
     def spec(self, **model: Any) -> ModelSpec:
-        return ModelSpec(input="one_hot", input_size=len(self._grammar.symbols),
-                         output_size=len(self._grammar.answers), read=self._read,
+        inputs, outputs = len(self._grammar.symbols), len(self._grammar.answers)
+        return ModelSpec(input="one_hot", input_size=inputs, output_size=outputs, read=self._read,
                          loss="cross_entropy", **model)  # fmt: skip
 
     def draw(self, stream: Stream, seed: int, index: int, size: int) -> Batch:
         return self.sample(generator(seed, stream, index), size, stream, index)
 
-    def sample(
-        self, rng: np.random.Generator, size: int, stream: Stream = Stream.TEST, step: int = 0
-    ) -> Batch:
+    def sample(self, rng: np.random.Generator, size: int, stream: Stream = Stream.TEST,
+               step: int = 0) -> Batch:  # fmt: skip
         """``size`` programs of one split; in training, ``step`` determines the difficulty."""
         return self._encoded(self.examples(rng, size, stream, step))
 
-    def examples(
-        self, rng: np.random.Generator, size: int, stream: Stream = Stream.TEST, step: int = 0
-    ) -> list[tuple[str, str]]:
+    def examples(self, rng: np.random.Generator, size: int, stream: Stream = Stream.TEST,
+                 step: int = 0) -> list[tuple[str, str]]:  # fmt: skip
         """The programs of :meth:`sample` with their answers, as text."""
         draw = random.Random(int.from_bytes(rng.bytes(16))).random
         program, operations = self._grammar.program, self._grammar.categories[self.category]
@@ -192,8 +183,8 @@ def _table(symbols: str) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _baselines(task: Programs) -> dict[str, Scores]:
     hardest, grammar = task.model_copy(update={"curriculum": "baseline"}), GRAMMARS[task.grammar]
-    train, test = (hardest.sample(generator(0, stream, 0), _COUNTED, stream)
-                   for stream in (Stream.TRAIN, Stream.TEST))  # fmt: skip
+    splits = Stream.TRAIN, Stream.TEST
+    train, test = (hardest.sample(generator(0, split, 0), _COUNTED, split) for split in splits)
     place = np.broadcast_to(np.arange(len(test.targets))[:, None], test.targets.shape)
     contexts = {"most frequent character": (0 * place, 0 * place),
                 "most frequent at each place": (place, place)}  # fmt: skip
@@ -204,4 +195,4 @@ def _baselines(task: Programs) -> dict[str, Scores]:
     targets, classes = (train.targets, test.targets), len(grammar.answers)
     pairs = {name: [(c[t >= 0], t[t >= 0]) for c, t in zip(parts, targets, strict=True)]
              for name, parts in contexts.items()}  # fmt: skip
-    return {name: frequency_scores(splits, classes) for name, splits in pairs.items()}
+    return {name: base.frequency_scores(splits, classes) for name, splits in pairs.items()}
