@@ -81,15 +81,12 @@ def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:
 
 def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
     """The parts of the initial state; zeros where it, or a part, is None."""
-    shape = batch, cell.hidden_size
-    parts = [
-        jnp.zeros(shape, dtype) if part is None else as_array("state", part)
-        for part in cell.parts(state)
-    ]
-    return tuple(
-        check_array("state", part.astype(widened(part.dtype)), shape, dtype, "(batch, hidden)")
-        for part in parts
-    )
+    shape, parts = (batch, cell.hidden_size), []
+    for part in cell.parts(state):
+        array = jnp.zeros(shape, dtype) if part is None else as_array("state", part)
+        array = array.astype(widened(array.dtype))
+        parts.append(check_array("state", array, shape, dtype, "(batch, hidden)"))
+    return tuple(parts)
 
 
 def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:

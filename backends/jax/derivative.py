@@ -28,10 +28,8 @@ def step_backward(
     gates = cell.mechanism.gates(logits)
     _, pullback = jax.vjp(
         lambda logits, gates, state: cell.complete(logits, gates, state, zoneout),
-        dict(logits),
-        gates,
-        state,
-    )
+        dict(logits), gates, state,
+    )  # fmt: skip
     d_logits, d_gates, d_old = pullback(d_state)
     return {**d_logits, **gates_vjp(cell.mechanism, logits, *d_gates)}, d_old
 
@@ -43,7 +41,12 @@ def gates_vjp(
     gates = mechanism.activate(logits)
     d_gates: dict[str, Array] = {}
     if mechanism.auxiliary == "master":
-        d_gates, forget, input = _master_vjp(mechanism, gates, d_forget, d_input)
+        masters = [spread(gates[name], mechanism.downsize) for name in mechanism.main_slots]
+        inner = gates["input"] if "input" in gates else negate(gates["forget"])
+        cotangents = master_vjp(*masters, gates["forget"], inner, d_forget, d_input)
+        *d_masters, forget, input = cotangents
+        for name, d in zip(mechanism.main_slots, d_masters, strict=True):  # sums over their units
+            d_gates[name] = d.reshape(*d.shape[:-1], -1, mechanism.downsize).sum(-1)
     else:
         forget, input = (d.value - d.complement for d in (d_forget, d_input))
     if "input" in gates:
@@ -55,20 +58,6 @@ def gates_vjp(
         if slot in gates:
             d_gates[gate], d_gates[slot] = refine_vjp(gates[gate], gates[slot], d_gates[gate])
     return {name: _to_logit(mechanism, name, logits[name], d) for name, d in d_gates.items()}
-
-
-def _master_vjp(
-    mechanism: Mechanism, gates: Mapping[str, Gate], d_forget: Gate, d_input: Gate
-) -> tuple[dict[str, Array], Array, Array]:
-    """Cotangents of the master gates, summed over the units of each, and of the inner gates."""
-    big_f, big_i = (spread(gates[name], mechanism.downsize) for name in mechanism.main_slots)
-    inner = gates["input"] if "input" in gates else negate(gates["forget"])
-    *d_masters, forget, input = master_vjp(big_f, big_i, gates["forget"], inner, d_forget, d_input)
-    d_gates = {
-        name: d.reshape(*d.shape[:-1], -1, mechanism.downsize).sum(-1)
-        for name, d in zip(mechanism.main_slots, d_masters, strict=True)
-    }
-    return d_gates, forget, input
 
 
 def _to_logit(mechanism: Mechanism, slot: str, logit: Array, d_gate: Array) -> Array:

@@ -51,7 +51,12 @@ class RecurrentCell(nnx.RNNCellBase):
         recurrent_kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
     ) -> None:  # fmt: skip
-        _check_functions(gate_fn, activation_fn)
+        functions = (("gate_fn", gate_fn, _SIGMOIDS), ("activation_fn", activation_fn, _TANHS))
+        for name, function, supported in functions:
+            if function not in supported:
+                raise ValueError(f"{name} must stay {supported[0].__name__}, got {function!r}: the "
+                                 "gates are the mechanism's, and carry their complement; choose "
+                                 "another mechanism instead")  # fmt: skip
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"rngs must be an nnx.Rngs, got {type(rngs).__name__}: nnx.Rngs(seed)")
         self.in_features, self.hidden_features = in_features, hidden_features
@@ -209,15 +214,6 @@ class GateUnit(nnx.Module):
         wide = widened(logits.dtype)
         bias = self.bias[...].astype(wide).reshape((1,) * (logits.ndim - 1) + (-1,))
         return self.mechanism.gates(scan.split(self.slots, logits.astype(wide) + bias))[0]
-
-
-def _check_functions(gate_fn: Any, activation_fn: Any) -> None:
-    functions = (("gate_fn", gate_fn, _SIGMOIDS), ("activation_fn", activation_fn, _TANHS))
-    for name, function, supported in functions:
-        if function not in supported:
-            raise ValueError(f"{name} must stay {supported[0].__name__}, got {function!r}: the "
-                             "gates are the mechanism's, and carry their complement; choose "
-                             "another mechanism instead")  # fmt: skip
 
 
 def _weight(cell: Cell, key: Array, width: int, initializer: Any, dtype: Any) -> Array:

@@ -28,18 +28,13 @@ from gatecore.cells import Cell
 
 Shapes = dict[str, tuple[int, ...]]
 
-_KINDS = {
-    "core": ("lstm", "gru", "minimal"),
-    "auxiliary": ("none", "refine", "master", "untied"),
-    "activation": ("sigmoid", "cumax"),
-}
+_KINDS = {"core": ("lstm", "gru", "minimal"), "activation": ("sigmoid", "cumax"),
+          "auxiliary": ("none", "refine", "master", "untied")}  # fmt: skip
 _SLOTS = ("candidate", "forget", "input", "refine", "refine_input", "output", "reset",
           "master_forget", "master_input")  # fmt: skip
 _SPLITS = ("auto", "batch", "columns")
-_STATUS = {
-    1: "the processor lacks the instruction set",
-    2: "sizes or kinds that the library does not know",
-}
+_STATUS = {1: "the processor lacks the instruction set",
+           2: "sizes or kinds that the library does not know"}  # fmt: skip
 
 
 class LayerStruct(ctypes.Structure):
@@ -60,17 +55,15 @@ class ArgumentsStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
-            "x", "weight_ih", "weight_hh", "bias", "bias_n", "resets",
-            "zoneout_mask_hidden", "zoneout_mask_cell",
+            "x", "weight_ih", "weight_hh", "bias", "bias_n", "resets", "zoneout_mask_hidden",
+            "zoneout_mask_cell",
         )),
         *((name, ctypes.c_float) for name in ("zoneout_hidden", "zoneout_cell")),
         *((name, ctypes.c_void_p) for name in (
-            "saved_gates", "saved_hidden", "saved_cell",
-            "initial_hidden", "initial_cell", "output_hidden", "output_cell",
-            "final_hidden", "final_cell",
-            "d_output_hidden", "d_output_cell", "d_final_hidden", "d_final_cell",
-            "d_initial_hidden", "d_initial_cell", "d_x",
-            "d_weight_ih", "d_weight_hh", "d_bias", "d_bias_n", "scratch",
+            "saved_gates", "saved_hidden", "saved_cell", "initial_hidden", "initial_cell",
+            "output_hidden", "output_cell", "final_hidden", "final_cell", "d_output_hidden",
+            "d_output_cell", "d_final_hidden", "d_final_cell", "d_initial_hidden",
+            "d_initial_cell", "d_x", "d_weight_ih", "d_weight_hh", "d_bias", "d_bias_n", "scratch",
         )),
     ]  # fmt: skip
 
@@ -206,7 +199,7 @@ layer_call = functools.lru_cache(maxsize=256)(LayerCall)  # asks the library for
 def _kinds(layout: Layout) -> dict[str, int]:
     """The fields of the struct that say what is computed, and the first column of each slot."""
     mechanism, columns = layout.mechanism, layout.columns
-    kinds = layout.core, mechanism.kind, mechanism.activation
+    kinds = layout.core, mechanism.activation, mechanism.kind
     return {
         **{name: _KINDS[name].index(kind) for name, kind in zip(_KINDS, kinds, strict=True)},
         "downsize": mechanism.downsize if mechanism.auxiliary == "master" else 1,

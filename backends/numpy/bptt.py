@@ -12,18 +12,11 @@ from typing import Any
 
 from gatecore import _checks
 from gatecore.algebra import Gate
+from gatecore.backends.common import validation
 from gatecore.backends.common.buffer_pool import BufferPool
 from gatecore.backends.common.implementation import choose
 from gatecore.backends.common.layout import layout_of
-from gatecore.backends.common.validation import (
-    cell_of,
-    check_array,
-    check_numbers,
-    check_zoneout,
-    layers_of,
-    per_layer,
-    zoneout_parts,
-)
+from gatecore.backends.common.validation import check_array, per_layer
 from gatecore.backends.numpy.steps import STEPS
 from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism
@@ -76,7 +69,7 @@ class Call:
     save_for_backward: bool = True  # whether a backward pass may follow
 
     def __post_init__(self) -> None:
-        zoneout = check_zoneout(self.cell, self.zoneout, self.steps, self.dtype)
+        zoneout = validation.check_zoneout(self.cell, self.zoneout, self.steps, self.dtype)
         vars(self)["zoneout"] = zoneout  # the class is frozen
         if self.resets is not None:
             check_array("resets", self.resets, self.steps, "bool", "(time, batch)")
@@ -114,16 +107,17 @@ def run(
     """
     return_cells = _checks.flag("return_cells", return_cells)
     stacked = not isinstance(params, Mapping)
-    layers = layers_of(params) if stacked else [params]
+    layers = validation.layers_of(params) if stacked else [params]
     count = len(layers)
     states = per_layer("state", state, count, list | tuple) if stacked else [state]
     zoneouts = per_layer("zoneout", zoneout, count) if stacked else [zoneout]
     xp, outputs, finals, pullbacks = engine.xp, x, [], []
     for k, layer in enumerate(layers):
-        cell = cell_of(core, layer, outputs, mechanism)
-        check_numbers(xp, layer, outputs)
+        cell = validation.cell_of(core, layer, outputs, mechanism)
+        validation.check_numbers(xp, layer, outputs)
         steps, dtype, cells = outputs.shape[:2], outputs.dtype, return_cells and k == count - 1
-        values, zoned = (_copy(xp, v) for v in (dict(layer), zoneout_parts(cell, zoneouts[k])))
+        amounts = validation.zoneout_parts(cell, zoneouts[k])
+        values, zoned = (_copy(xp, v) for v in (dict(layer), amounts))
         call = Call(engine, cell, values, steps, dtype, resets, zoned, cells, save_for_backward)
         arrays: list[Array] = []  # that the layer acquires
         acquire = functools.partial(_acquire, call, arrays)

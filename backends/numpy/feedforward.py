@@ -69,10 +69,8 @@ def cross_entropy(xp: Any, logits: Array, targets: Array) -> tuple[dict[str, flo
 def squared_error(xp: Any, predicted: Array, targets: Array) -> tuple[dict[str, float], Pull]:
     """Mean squared error over all outputs."""
     difference = predicted - targets
-    size = difference.size
-    loss = float((difference**2).sum(dtype=xp.float64)) / size
-    metrics = {"loss": loss, "count": size}
-    return metrics, lambda: difference * (2 / size)
+    loss = float((difference**2).sum(dtype=xp.float64)) / difference.size
+    return {"loss": loss, "count": difference.size}, lambda: difference * (2 / difference.size)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}

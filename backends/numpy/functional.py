@@ -52,10 +52,8 @@ def lstm(
     >>> output.shape, d_params["weight_hh"].shape, pullback.impl
     ((5, 2, 8), (32, 8), 'reference')
     """
-    return run(
-        _ENGINE, "lstm", params, x, state, mechanism, resets=resets, zoneout=zoneout,
-        return_cells=return_cells, impl=impl,
-    )  # fmt: skip
+    options = {"resets": resets, "zoneout": zoneout, "return_cells": return_cells, "impl": impl}
+    return run(_ENGINE, "lstm", params, x, state, mechanism, **options)
 
 
 def _hidden_state_layer(core: str, doc: str) -> Callable[..., tuple[Any, Any, Pullback | Stack]]:
@@ -109,9 +107,8 @@ def layer_vjp(
     These are the layer's parameters, ``x`` and the parts of its state; see :func:`lstm`.
     """
     params, x, state = arguments(core, arrays)
-    output, _, pullback = run(
-        _ENGINE, core, params, x, state, mechanism, zoneout=zoneout, impl=impl
-    )
+    options = {"zoneout": zoneout, "impl": impl}
+    output, _, pullback = run(_ENGINE, core, params, x, state, mechanism, **options)
     d_params, d_x, d_state = pullback(cotangent)
     parts = CELLS[core](1, 3).parts(d_state)
     return output, {**d_params, "x": d_x, **dict(zip(CELLS[core].state_names, parts, strict=True))}

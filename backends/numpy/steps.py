@@ -266,9 +266,8 @@ def _rows(resets: Array | None) -> list[Array | None]:
     """For each step the rows (batch,) to reset, None where there are none; empty without resets."""
     if resets is None:
         return []
-    return [
-        rows if any_ else None for rows, any_ in zip(resets, resets.any(1).tolist(), strict=True)
-    ]
+    due = resets.any(1).tolist()
+    return [rows if any_ else None for rows, any_ in zip(resets, due, strict=True)]
 
 
 def _reset(rows: list[Array | None], t: int, arrays: Sequence[Array]) -> None:

@@ -5,14 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.base import (
-    RecurrentModule,
-    State,
-    check_tensors,
-    round_states,
-    zoneout_mask,
-)
+from gatecore.backends.torch.nn import base, parameters
+from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensors
 from gatecore.backends.torch.nn.layout import Tensors
 from gatecore.backends.torch.sequence import stepping
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
@@ -95,7 +89,7 @@ class RecurrentCell(RecurrentModule[State]):
             projected = self._cell.project(params, x.to(compute))
             zoneout = self._zoneout(projected)
             last = stepping.advance(self._cell, params, projected, states, None, zoneout)
-        return round_states(last, dtype)
+        return base.round_states(last, dtype)
 
     def _zoneout(self, projected: Tensor) -> tuple[Any, ...] | None:
         """Masks while training, else probabilities; in the order (cell, hidden) of an LSTM."""
@@ -104,7 +98,9 @@ class RecurrentCell(RecurrentModule[State]):
         if not self.training:
             return self.zoneout
         shape = (projected.shape[0], self.hidden_size)
-        return tuple(zoneout_mask(probability, shape, projected) for probability in self.zoneout)
+        return tuple(
+            base.zoneout_mask(probability, shape, projected) for probability in self.zoneout
+        )
 
 
 class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):

@@ -109,7 +109,12 @@ def _counterpart(
     subclass: Any = type(old)
     new = from_torch(kind, old, mechanism, keep_weights)
     new.__class__ = _on_top_of(kind, torch_class, subclass)
-    _share_parameters(old, new, parameters)
+    with torch.no_grad():
+        for name, value in new._parameters.items():
+            if (source := old._parameters[name]) is not None:
+                same = source.shape == value.shape
+                shared = source.copy_(value) if same else parameters.setdefault(source, value)
+                new._parameters[name] = shared
     for name, value in vars(old).items():
         if "hook" in name or name not in {*vars(new), *_TORCH_ATTRIBUTES}:
             vars(new)[name] = value
@@ -119,16 +124,6 @@ def _counterpart(
         if hook.with_module:
             hook.module = weakref.ref(new)
     return new
-
-
-@torch.no_grad()
-def _share_parameters(old: Any, new: Any, parameters: Parameters) -> None:
-    for name, value in new._parameters.items():
-        source = old._parameters[name]
-        if source is not None:
-            same = source.shape == value.shape
-            shared = source.copy_(value) if same else parameters.setdefault(source, value)
-            new._parameters[name] = shared
 
 
 def _exchange(value: Any, new: Modules, visited: set[int]) -> Any:
@@ -207,7 +202,9 @@ def _on_top_of(kind: Any, torch_class: Any, subclass: Any) -> Any:
     result = kind
     for base in reversed(subclass.__mro__):
         if base not in (*torch_class.__mro__, abc.ABC, Generic):
-            result = _rebuilt(base, result)
+            cell = types.CellType()
+            members = {k: _rebound(v, cell) for k, v in vars(base).items() if k not in _SKIPPED}
+            cell.cell_contents = result = type(base.__name__, (result,), members)
 
     def reduce(self: Any, protocol: int) -> tuple[Any, ...]:
         return _empty, (kind, torch_class, subclass), vars(self)
@@ -223,14 +220,6 @@ def _empty(*classes: Any) -> Any:
     return cls.__new__(cls)
 
 
-def _rebuilt(base: type[Any], parent: type[Any]) -> type[Any]:
-    """A class of the same attributes, derived from ``parent``."""
-    cell = types.CellType()
-    attributes = {k: _rebound(v, cell) for k, v in vars(base).items() if k not in _SKIPPED}
-    cell.cell_contents = result = type(base.__name__, (parent,), attributes)
-    return result
-
-
 def _rebound(value: Any, cell: types.CellType) -> Any:
     """A method, or what wraps one, whose ``super()`` is that of the cell's class."""
     if isinstance(value, classmethod | staticmethod):
@@ -241,8 +230,7 @@ def _rebound(value: Any, cell: types.CellType) -> Any:
         return value
     names = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
     closure = tuple(cell if name == "__class__" else content for name, content in names)
-    method = types.FunctionType(
-        value.__code__, value.__globals__, value.__name__, value.__defaults__, closure
-    )
+    parts = value.__code__, value.__globals__, value.__name__, value.__defaults__, closure
+    method = types.FunctionType(*parts)
     method.__kwdefaults__ = value.__kwdefaults__
     return functools.update_wrapper(method, value)

@@ -35,8 +35,9 @@ def from_torch(
     # the logits of an ordered gate mean something else than those of a sigmoid
     shared = [s for s in slots if s in standard and s not in new.mechanism.ordered_slots]
     if keep_weights:
-        _copy(new, module, [(slots[slot], standard[slot]) for slot in shared])
-        _adapt_biases(new, slots)
+        with torch.no_grad():
+            _copy(new, module, [(slots[slot], standard[slot]) for slot in shared])
+            _adapt_biases(new, slots)
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(getattr(module, name).requires_grad)
     new.initialised = tuple(slot for slot in slots if not (keep_weights and slot in shared))
@@ -45,7 +46,6 @@ def from_torch(
     return new
 
 
-@torch.no_grad()
 def _copy(new: Any, module: Any, rows: list[tuple[slice, slice]]) -> None:
     """Copy the projection whole, and of the other parameters these rows."""
     for name in (name for names in new._names for name in names.values()):
@@ -55,7 +55,6 @@ def _copy(new: Any, module: Any, rows: list[tuple[slice, slice]]) -> None:
             target[target_rows] = source[source_rows]
 
 
-@torch.no_grad()
 def _adapt_biases(new: Any, slots: dict[str, slice]) -> None:
     """Oppose the refine gates' biases to those of their gates, and merge two biases into one."""
     for k, cell in enumerate(new._cells):
@@ -67,7 +66,6 @@ def _adapt_biases(new: Any, slots: dict[str, slice]) -> None:
             if slot in slots and new.mechanism.refine_bias == "opposed":
                 first[slots[slot]] = -(first[slots[gate]] + second[slots[gate]])
         if not new.two_biases:
-            for target, value in zip(
-                (first, second), merge_biases(cell, first, second), strict=True
-            ):
+            merged = merge_biases(cell, first, second)
+            for target, value in zip((first, second), merged, strict=True):
                 target.copy_(value)

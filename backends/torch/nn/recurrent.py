@@ -11,14 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatecore import _checks
 from gatecore.algebra import Gate
-from gatecore.backends.torch.nn import parameters
-from gatecore.backends.torch.nn.base import (
-    RecurrentModule,
-    State,
-    check_tensors,
-    round_states,
-    zoneout_mask,
-)
+from gatecore.backends.torch.nn import base, parameters
+from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensors
 from gatecore.backends.torch.nn.layout import Dense, Lengths, Packed, Sequences, Tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
@@ -78,9 +72,8 @@ class Recurrent(RecurrentModule[State]):
         for name, size in (("num_layers", num_layers), ("hidden_size", hidden_size)):
             if isinstance(size, int) and size > _LARGEST:  # before anything is made
                 raise ValueError(f"{name} must be at most {_LARGEST}, got {_checks.show(size)}")
-        projection: dict[str, Any] = (
-            {} if type(proj_size) is int and not proj_size else {"proj_size": proj_size}
-        )
+        plain = type(proj_size) is int and not proj_size
+        projection: dict[str, Any] = {} if plain else {"proj_size": proj_size}
         self._torch_class(  # raises for what torch refuses, in its words
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
             batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, device="meta",
@@ -241,7 +234,7 @@ class Recurrent(RecurrentModule[State]):
         finals = _concatenate(last, 0)
         if dtype == compute:
             return outputs, finals
-        return (outputs[0].to(dtype), *outputs[1:]), round_states(finals, dtype)
+        return (outputs[0].to(dtype), *outputs[1:]), base.round_states(finals, dtype)
 
     def _run_direction(
         self, k: int, x: Tensor, states: Tensors | None, bounds: Sequences, cells: bool
@@ -273,7 +266,7 @@ class Recurrent(RecurrentModule[State]):
             return self.zoneout
         widths = (self.hidden_size, self.proj_size or self.hidden_size)[-len(self.zoneout) :]
         return tuple(
-            zoneout_mask(p, (*x.shape[:2], width), x) if p else 0.0
+            base.zoneout_mask(p, (*x.shape[:2], width), x) if p else 0.0
             for p, width in zip(self.zoneout, widths, strict=True)
         )
 

@@ -44,14 +44,9 @@ class CudaGraphs(OperatorImplementation):
 
     name, device = "graph", "cuda"
 
-    def _unsupported(self, call: Call) -> str | None:
-        return None
-
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
-        return _run(
-            "forward", call, call.tensors(),
-            lambda buffers: PLAIN.forward(call.with_tensors(buffers)),
-        )  # fmt: skip
+        tensors = call.tensors()
+        return _run("forward", call, tensors, lambda b: PLAIN.forward(call.with_tensors(b)))
 
     def backward(
         self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,

@@ -16,13 +16,9 @@ from gatecore.backends.common.fields import by_state, zoneout_fields
 from gatecore.backends.common.validation import check_zoneout
 from gatecore.backends.native import library
 from gatecore.backends.native.call import LayerCall, saved_shapes
+from gatecore.backends.torch.sequence import implementation
 from gatecore.backends.torch.sequence.call import Call
-from gatecore.backends.torch.sequence.implementation import (
-    DTYPES,
-    Gradients,
-    OperatorImplementation,
-    resolved,
-)
+from gatecore.backends.torch.sequence.implementation import DTYPES, Gradients, resolved
 from gatecore.backends.torch.sequence.pooled_tensors import empty
 from gatecore.cells import Cell
 
@@ -37,7 +33,7 @@ def _library_unsupported(dtype: str) -> str | None:
 _library_unsupported._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-class Native(OperatorImplementation):
+class Native(implementation.OperatorImplementation):
     """The C++ library. It adds the biases, and starts from zeros where there are no states."""
 
     name, device = "native", "cpu"
@@ -54,13 +50,10 @@ class Native(OperatorImplementation):
         activations = empty(x, layer.saved_floats)
         states = [_checked("state", state, (batch, width)) for state in call.states]
         fields = {
-            **_fields(call, layer, activations),
-            **_biases(call),
-            **by_state("initial", states),
-            **by_state("output", outputs),
-            **by_state("final", last),
+            **_fields(call, layer, activations), **_biases(call), **by_state("initial", states),
+            **by_state("output", outputs), **by_state("final", last),
             "scratch": empty(x, layer.forward_scratch),
-        }
+        }  # fmt: skip
         layer.run("gatecore_run_forward", **_addresses(fields))
         return [*outputs, *last, *((activations,) if save_for_backward else ())]
 
@@ -78,11 +71,10 @@ class Native(OperatorImplementation):
             **_fields(call, layer, saved[0]),
             **by_state("d_output", [_checked("d_output", d, full) for d in d_outputs]),
             **by_state("d_final", [_checked("d_state", d, last) for d in d_states]),
-            **by_state("d_initial", d_first),
-            **d_x,
+            **by_state("d_initial", d_first), **d_x,
             **{f"d_{name}": d for name, d in d_params.items()},
             "scratch": empty(call.x, layer.backward_scratch[wrt_x]),
-        }
+        }  # fmt: skip
         layer.run("gatecore_run_backward", **_addresses(fields))
         d_params["bias_hh"] = d_params["bias"]
         of_params = (d_params[name] for name in call.params)
@@ -114,7 +106,13 @@ def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]
     if call.resets is not None:
         fields["resets"] = _checked("resets", call.resets, (time, batch), torch.bool)
     if call.zoneout is not None:
-        fields |= _zoneout(call)
+        masks = tuple(
+            resolved("zoneout mask", z.detach()).contiguous() if isinstance(z, Tensor) else z
+            for z in call.zoneout
+        )
+        arrays = tuple(z.numpy() if isinstance(z, Tensor) else z for z in masks)
+        check_zoneout(call.cell, arrays, (time, batch), _SINGLE)
+        fields |= zoneout_fields(masks)
     return fields
 
 
@@ -125,17 +123,6 @@ def _biases(call: Call) -> dict[str, Tensor]:
         bias = bias + _checked("bias_hh", params["bias_hh"], rows)
     bias_n = _checked("bias_n", params.get("bias_n"), (call.cell.hidden_size,))
     return {"bias": bias, "bias_n": bias_n}
-
-
-def _zoneout(call: Call) -> dict[str, Any]:
-    assert call.zoneout is not None
-    masks = [
-        resolved("zoneout mask", z.detach()).contiguous() if isinstance(z, Tensor) else z
-        for z in call.zoneout
-    ]
-    arrays = tuple(z.numpy() if isinstance(z, Tensor) else z for z in masks)
-    check_zoneout(call.cell, arrays, call.x.shape[:2], _SINGLE)
-    return zoneout_fields(tuple(masks))
 
 
 def _checked(

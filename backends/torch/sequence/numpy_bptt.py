@@ -12,14 +12,9 @@ import torch
 from torch import Tensor
 
 from gatecore.backends.numpy import bptt
-from gatecore.backends.torch.sequence import pooled_tensors
+from gatecore.backends.torch.sequence import implementation, pooled_tensors
 from gatecore.backends.torch.sequence.call import Call
-from gatecore.backends.torch.sequence.implementation import (
-    DTYPES,
-    Gradients,
-    OperatorImplementation,
-    resolved,
-)
+from gatecore.backends.torch.sequence.implementation import DTYPES, Gradients, resolved
 from gatecore.backends.torch.sequence.matmul import engine
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.cells import Cell
@@ -55,13 +50,10 @@ class ArrayAdapter:
         return pooled_tensors.empty(like, *sizes)
 
 
-class NumpyBptt(OperatorImplementation):
+class NumpyBptt(implementation.OperatorImplementation):
     """Manual BPTT in NumPy."""
 
     name, device = "reference", "cpu"
-
-    def _unsupported(self, call: Call) -> str | None:
-        return None
 
     @contextlib.contextmanager
     def adapter(self, call: Call) -> Iterator[ArrayAdapter]:
@@ -81,14 +73,11 @@ class NumpyBptt(OperatorImplementation):
                 return arrays.array(saved[-1])
 
             layer = _layer(call, acquire, arrays)
-            outputs, last = layer.forward(
-                arrays.array(call.x, "x"), [arrays.array(part, "state") for part in call.states]
-            )
-            return [
-                *map(arrays.tensor, outputs),
-                *(arrays.tensor(part[None]) for part in last),  # not views, to be changed in place
-                *(saved if save_for_backward else ()),
-            ]
+            initial = [arrays.array(part, "state") for part in call.states]
+            outputs, last = layer.forward(arrays.array(call.x, "x"), initial)
+            # the last states are not views, to be changed in place
+            results = [*map(arrays.tensor, (*outputs, *(part[None] for part in last)))]
+            return results + saved if save_for_backward else results
 
     def backward(
         self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,
@@ -99,9 +88,8 @@ class NumpyBptt(OperatorImplementation):
 
             def acquire(width: int, steps: bool = True, extra: int = 0) -> Any:
                 """The arrays that the forward pass filled, in the same order."""
-                return arrays.array(
-                    next(remaining) if steps else arrays.empty(call.x, batch, width)
-                )
+                tensor = next(remaining) if steps else arrays.empty(call.x, batch, width)
+                return arrays.array(tensor)
 
             layer = _layer(call, acquire, arrays)
             scratch = arrays.array(arrays.empty(call.x, *layer.scratch_shape(wrt_x)))
@@ -133,10 +121,5 @@ def _layer(call: Call, acquire: Any, arrays: ArrayAdapter) -> bptt.Layer:
     zoneout = call.zoneout and tuple(arrays.array(z, "zoneout mask") for z in call.zoneout)
     dtype = np.dtype(DTYPES[call.x.dtype])
     (time, batch, _), resets = call.x.shape, arrays.array(call.resets, "resets")
-    engine = arrays.engine(call.cell)
-    return arrays.layer(
-        bptt.Call(
-            engine, call.cell, params, (time, batch), dtype, resets, zoneout, call.return_cells
-        ),
-        acquire,
-    )
+    arguments = params, (time, batch), dtype, resets, zoneout, call.return_cells
+    return arrays.layer(bptt.Call(arrays.engine(call.cell), call.cell, *arguments), acquire)

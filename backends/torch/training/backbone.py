@@ -57,12 +57,7 @@ class LayerBackbone:
         return x, tuple(last)
 
     def gates(
-        self,
-        parameters: Tensors,
-        x: Tensor,
-        resets: Resets,
-        zoneout: list[Any],
-        main: bool = False,
+        self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any], main: bool = False
     ) -> Gate:
         """Effective forget gates (layers, hidden), averaged over time and batch."""
         means: list[Any] = []
@@ -91,12 +86,7 @@ class MemoryBackbone:
         return self._core(x, state, resets)
 
     def gates(
-        self,
-        parameters: Tensors,
-        x: Tensor,
-        resets: Resets,
-        zoneout: list[Any],
-        main: bool = False,
+        self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any], main: bool = False
     ) -> Gate:
         """Effective forget gates of the core's gate shape, averaged over time and batch."""
         return self._core.forget_gates(x, None, resets)
