@@ -46,8 +46,8 @@ class _Case(NamedTuple):
 
     @property
     def gating(self) -> gatecore.Mechanism:
-        by_end: dict[str, Any] = {"M": {"downsize": 2}, "RR": {"tied": False}}
-        fields = next((by_end[end] for end in by_end if self.mechanism.endswith(end)), {})
+        by_end = {"M": {"downsize": 2}, "RR": {"tied": False}}
+        fields: Any = next((by_end[end] for end in by_end if self.mechanism.endswith(end)), {})
         return gatecore.mechanism(self.mechanism.replace("RR", "R"), **fields)
 
     def printed(self, arrays: Arrays) -> np.ndarray:

@@ -98,14 +98,13 @@ class _Symbolic:
         self.exp, self.log, self.tanh, self.atanh = map(
             _elementwise, (sympy.exp, sympy.log, sympy.tanh, sympy.atanh)
         )
+        self.moveaxis, self.flip, self.repeat = np.moveaxis, np.flip, np.repeat
+        self.reshape, self.sum = np.reshape, np.sum
 
     @staticmethod
     def max(x: Any, **_: Any) -> int:
         """No shift: exact expressions cannot overflow."""
         return 0
-
-    moveaxis, flip, repeat = map(staticmethod, (np.moveaxis, np.flip, np.repeat))
-    reshape, sum = map(staticmethod, (np.reshape, np.sum))
 
     @staticmethod
     def cumulative_sum(x: Any, *, axis: int = -1, include_initial: bool = False) -> Any:
