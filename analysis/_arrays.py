@@ -26,9 +26,8 @@ def as_gate(g: Gate | ArrayLike) -> Gate:
     return Gate(*(in_unit_interval("g", side, advice) for side in sides))
 
 
-def bisect(
-    is_below: Callable[[Floats], Floats], low: Floats, high: Floats, steps: int
-) -> tuple[Floats, Floats]:
+def bisect(is_below: Callable[[Floats], Floats], low: Floats, high: Floats,
+           steps: int) -> tuple[Floats, Floats]:  # fmt: skip
     """Bracket of the solution between ``low`` and ``high``, halved ``steps`` times."""
     for _ in range(steps):
         middle = (low + high) / 2

@@ -65,9 +65,8 @@ def refined_cell() -> Figure:
     return figure
 
 
-def _box(
-    axes: Axes, x: float, y: float, text: str, fill: str, edge: str = _BLACK, width: float = 0.8
-) -> None:
+def _box(axes: Axes, x: float, y: float, text: str, fill: str, edge: str = _BLACK,
+         width: float = 0.8) -> None:  # fmt: skip
     axes.add_patch(FancyBboxPatch((x - width / 2, y - 0.27), width, 0.54, facecolor=fill,
                                   edgecolor=edge, boxstyle="round,pad=0.03", zorder=3))  # fmt: skip
     axes.text(x, y, text, ha="center", va="center", zorder=4)

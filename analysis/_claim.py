@@ -75,8 +75,7 @@ class Proposition(NamedTuple):
         return Claim(self.name, self.statement, verdict, evidence, ok, self.truth, self.method)
 
 
-def claim(
-    name: str, expected: str, statement: str, truth: str, method: str = PROOF
-) -> Callable[[Callable[[], Result]], Proposition]:
+def claim(name: str, expected: str, statement: str, truth: str,
+          method: str = PROOF) -> Callable[[Callable[[], Result]], Proposition]:  # fmt: skip
     """Decorator that makes a :class:`Proposition` of a check."""
     return lambda check: Proposition(name, statement, truth, method, expected, check)

@@ -38,13 +38,9 @@ def bernstein(polynomial: sympy.Poly, edge: Any) -> list[Any]:
     """
     n, m = (polynomial.degree(symbol) for symbol in polynomial.gens)
     scaled = {(i, j): c * sympy.expand(edge**i) for (i, j), c in polynomial.terms()}
-    return [
-        sympy.expand(sum(
-            c * sympy.Rational(comb(k, i) * comb(q, j), comb(n, i) * comb(m, j))
-            for (i, j), c in scaled.items() if i <= k and j <= q
-        ))
-        for k in range(n + 1) for q in range(m + 1)
-    ]  # fmt: skip
+    return [sympy.expand(sum(c * sympy.Rational(comb(k, i) * comb(q, j), comb(n, i) * comb(m, j))
+                             for (i, j), c in scaled.items() if i <= k and j <= q))
+            for k in range(n + 1) for q in range(m + 1)]  # fmt: skip
 
 
 def upper_bound(square_on_level: Any, s: Any, a: Any) -> tuple[list[Any], bool]:
@@ -58,17 +54,12 @@ def upper_bound(square_on_level: Any, s: Any, a: Any) -> tuple[list[Any], bool]:
     """
     w, part = sympy.symbols("w lambda", positive=True)
     difference = sympy.together((2 * s**2 * (1 - s)) ** 2 - square_on_level)
-    quotient, remainder = sympy.div(
-        sympy.Poly(sympy.numer(difference), s, a), sympy.Poly(s - a, s, a)
-    )
+    quotient, remainder = sympy.Poly(sympy.numer(difference), s, a).div(sympy.Poly(s - a, s, a))
     circle = {s: 2 * w / (1 + w**2), a: 2 * w * (w + part * (1 - w)) / (1 + w**2)}
     numerator, denominator = sympy.fraction(sympy.cancel(quotient.as_expr().subs(circle)))
-    positive = _is_product(sympy.denom(difference), (a, 1 - a)) and _is_product(
-        denominator, (1 + w**2,)
-    )
-    polynomial, rest = sympy.div(
-        sympy.Poly(numerator, w, part), sympy.Poly(w**5 * (1 - w) ** 5, w, part)
-    )
+    positive = _is_product(sympy.denom(difference), (a, 1 - a))
+    positive = positive and _is_product(denominator, (1 + w**2,))
+    polynomial, rest = sympy.Poly(numerator, w, part).div(sympy.Poly(w**5 * (1 - w) ** 5, w, part))
     exact = remainder.is_zero and rest.is_zero and positive
     return bernstein(polynomial, sympy.sqrt(2) - 1), exact
 

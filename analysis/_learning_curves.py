@@ -64,9 +64,8 @@ def trailing_band(curves: Sequence[Curve], window: float, z: float = 1.96) -> Ba
     return Band(steps, middle, middle - half, middle + half)
 
 
-def learning_curves(
-    curves: Mapping[str, Curve], baselines: Baselines, score: str, canvas: Canvas | None = None
-) -> Canvas:
+def learning_curves(curves: Mapping[str, Curve], baselines: Baselines, score: str,
+                    canvas: Canvas | None = None) -> Canvas:  # fmt: skip
     """Scores against training steps (Figure 3), each line labelled at its end.
 
     ``curves`` maps labels to pairs (steps, values) of arrays (n,), ``baselines`` to the values of
@@ -81,9 +80,8 @@ def learning_curves(
     return _one_plot(canvas, bands, baselines, score, filled=False, scale="linear")
 
 
-def learning_bands(
-    bands: Mapping[str, Band], baselines: Baselines, score: str, canvas: Canvas | None = None
-) -> Canvas:
+def learning_bands(bands: Mapping[str, Band], baselines: Baselines, score: str,
+                   canvas: Canvas | None = None) -> Canvas:  # fmt: skip
     """Scores of several seeds against training steps, all labels in one plot.
 
     The spread is drawn for at most four labels. A cross marks where a seed stopped early. The scale
@@ -98,9 +96,8 @@ def learning_bands(
     return _one_plot(canvas, bands, baselines, score, len(bands) <= FEW, _scale(bands))
 
 
-def learning_grid(
-    bands: Mapping[str, Band], baselines: Baselines, score: str, canvas: Canvas | None = None
-) -> Canvas:
+def learning_grid(bands: Mapping[str, Band], baselines: Baselines, score: str,
+                  canvas: Canvas | None = None) -> Canvas:  # fmt: skip
     """A small plot for each label: its band, and the other labels' medians in grey.
 
     Parameters are those of :func:`learning_bands`.
@@ -176,8 +173,6 @@ def _baseline_lines(axes: Axes, baselines: Baselines) -> None:
     for label, value in baselines.items():
         below = len(baselines) > 1 and value == lowest  # keeps the labels of close lines apart
         axes.axhline(value, color=BEFORE, linestyle="--", linewidth=1)
-        axes.annotate(
-            label, (1, value), (-3, -3 if below else 3), color="#555555", fontsize=8, ha="right",
-            va="top" if below else "bottom", xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-        )  # fmt: skip
+        axes.annotate(label, (1, value), (-3, -3 if below else 3), color="#555555", fontsize=8,
+                      ha="right", va="top" if below else "bottom",
+                      xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip

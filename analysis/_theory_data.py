@@ -23,19 +23,16 @@ def theory() -> dict[str, Figure]:
     g = np.concatenate([np.logspace(-4, np.log10(0.5), 200), 1 - np.logspace(-4, -0.31, 200)[::-1]])
     steps = np.logspace(0.4, 12, 300)
     bfloat16 = precision_loss(steps, "bfloat16")
-    return {
-        "figure1_refined_cell": refined_cell(),
-        "figure2a_adjustment": _theory_plots.adjustment(unit),
-        "figure2b_band": _theory_plots.effective_band(logit),
-        "figure2c_contours": _theory_plots.refine_contours(unit, unit),
-        "figure2d_gradient": _theory_plots.gradient_ratio(g, *gradient_bounds(g)),
-        "table4_tails": _theory_plots.timescale_tails(*map(_tails, _TABLE4)),
-        "table4_densities": _theory_plots.timescale_densities(
-            *({label: _density(one) for label, one in panel.items()} for panel in _TABLE4)
-        ),
-        "precision_float32": _theory_plots.precision(steps, precision_loss(steps), "float32"),
-        "precision_bfloat16": _theory_plots.precision(steps, bfloat16, "bfloat16"),
-    }
+    densities = [{label: _density(m) for label, m in panel.items()} for panel in _TABLE4]
+    return {"figure1_refined_cell": refined_cell(),
+            "figure2a_adjustment": _theory_plots.adjustment(unit),
+            "figure2b_band": _theory_plots.effective_band(logit),
+            "figure2c_contours": _theory_plots.refine_contours(unit, unit),
+            "figure2d_gradient": _theory_plots.gradient_ratio(g, *gradient_bounds(g)),
+            "table4_tails": _theory_plots.timescale_tails(*map(_tails, _TABLE4)),
+            "table4_densities": _theory_plots.timescale_densities(*densities),
+            "precision_float32": _theory_plots.precision(steps, precision_loss(steps), "float32"),
+            "precision_bfloat16": _theory_plots.precision(steps, bfloat16, "bfloat16")}  # fmt: skip
 
 
 _SIZE = 512

@@ -156,10 +156,8 @@ def _check_lower_bound() -> Result:
     norm = by_forget**2 + by_refine**2
     turning = sympy.diff(norm, f) * sympy.diff(g.value, r)
     turning -= sympy.diff(norm, r) * sympy.diff(g.value, f)
-    cubic = (
-        f**3 * (1 - 2 * r) ** 2 - f**2 * (1 - 2 * r) * (1 - 3 * r)
-        - f * r**2 * (2 * r**2 - 4 * r + 1) - r**3 * (1 - r)
-    )  # fmt: skip
+    cubic = (f**3 * (1 - 2 * r) ** 2 - f**2 * (1 - 2 * r) * (1 - 3 * r)
+             - f * r**2 * (2 * r**2 - 4 * r + 1) - r**3 * (1 - r))  # fmt: skip
     t, e = sympy.symbols("t e", positive=True)
     near_one = _square_on_level(f, r, g, norm, e).subs(f, 1 - e * t) / (e * (1 - e)) ** 2
     series = 1 + e / 4 - 5 * e**3 / 64
@@ -177,9 +175,8 @@ def _isolated_minima(f: Any, r: Any, g: Gate, norm: Any) -> list[tuple[str, bool
     for value in ("1/2", "3/4", "99/100", "999999/1000000"):
         at = sympy.Rational(value)
         square = sympy.cancel(_square_on_level(f, r, g, norm, 1 - at) / (at * (1 - at)) ** 2)
-        low, high = _exact.least_value(
-            square, f, lambda x, at=at: 0 < x < 1 and x**2 <= at and (1 - x) ** 2 <= 1 - at
-        )
+        low, high = _exact.least_value(square, f, lambda x, at=at: 0 < x < 1 and x**2 <= at
+                                       and (1 - x) ** 2 <= 1 - at)  # fmt: skip
         ratio = float(mpmath.sqrt(low))
         bound = gradient_bounds(float(at))[0]
         ends = 2 / (1 + mpmath.sqrt(float(max(at, 1 - at))))  # the smaller of both ends' ratios

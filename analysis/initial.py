@@ -15,9 +15,8 @@ from gatecore.analysis._exact import same, symbolic_gate
 from gatecore.analysis.timescales import sample_timescales, timescale_quantile
 
 
-def initial_gate_density(
-    mechanism: str | Mechanism, g: Gate | ArrayLike, size: int | None = None
-) -> Floats:
+def initial_gate_density(mechanism: str | Mechanism, g: Gate | ArrayLike,
+                         size: int | None = None) -> Floats:  # fmt: skip
     """Density of the effective forget gate at initialization, in the limit of large layers.
 
     In this limit uniform gates have the range (0, 1), and ordered gates j/n with n → ∞ are uniform

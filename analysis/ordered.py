@@ -62,9 +62,8 @@ def expected_gates(n: int, *, inner: float | Fraction = 0.5, exact: bool = False
     return ExpectedGates(forget.value, input.value, forget.value + input.value, product)
 
 
-def sample_gates(
-    n: int, scale: float, rng: np.random.Generator, draws: int
-) -> tuple[Floats, Floats]:
+def sample_gates(n: int, scale: float, rng: np.random.Generator,
+                 draws: int) -> tuple[Floats, Floats]:  # fmt: skip
     """Samples (draws, n) of the effective forget and input gates, all logits N(0, scale²)."""
     z_forget, z_input, f, i = (scale * rng.standard_normal((draws, n)) for _ in range(4))
     outer = gatecore.cumax(z_forget), gatecore.negate(gatecore.cumax(z_input))

@@ -47,9 +47,8 @@ def largest_timescale(dtype: str) -> float:
     return 2.0 ** SIGNIFICAND[_checks.choice("dtype", dtype, SIGNIFICAND)]
 
 
-def precision_loss(
-    timescale: ArrayLike, dtype: str = "float32", refine_logit: float = 1.0
-) -> PrecisionLoss:
+def precision_loss(timescale: ArrayLike, dtype: str = "float32",
+                   refine_logit: float = 1.0) -> PrecisionLoss:  # fmt: skip
     """Relative error, in [0, ∞], of the refined timescale (equation 12, D.5) in low precision.
 
     The gates are computed in float32 from float32 logits, and then rounded to ``dtype``: "float64",
@@ -71,9 +70,8 @@ def precision_loss(
     f, r = (rounded(gatecore.sigmoid(logit).value, dtype).astype(np.float32) for logit in (x, y))
     printed = rounded(2 * r * f + (1 - 2 * r) * f**2, dtype)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return PrecisionLoss(
-            *(abs(exact / side - 1) for side in (1 - printed, 1 - gate.value, gate.complement))
-        )
+        sides = 1 - printed, 1 - gate.value, gate.complement
+        return PrecisionLoss(*(abs(exact / side - 1) for side in sides))
 
 
 def update_error(timescale: float, steps: int, units: int = 64) -> dict[str, float]:

@@ -89,9 +89,8 @@ def effective_gate(mechanism: Mechanism, main: Gate) -> Gate:
     return dataclasses.replace(mechanism, downsize=1).combine(gates)[0]
 
 
-def sample_timescales(
-    mechanism: str | Mechanism, size: int, rng: np.random.Generator | int, n: int
-) -> Floats:
+def sample_timescales(mechanism: str | Mechanism, size: int, rng: np.random.Generator | int,
+                      n: int) -> Floats:  # fmt: skip
     """Sample of n initial timescales, from the biases that ``Mechanism.biases`` draws.
 
     A float64 array (n,) of steps, in [1, ∞]. ``size`` is the hidden size of the layers; they are

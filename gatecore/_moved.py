@@ -53,17 +53,15 @@ _PACKAGES = {name.rpartition(".")[0] for name in MOVED}
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module by its former path; both paths give one module object."""
 
-    def find_spec(
-        self, fullname: str, path: object = None, target: object = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, path: object = None,
+                  target: object = None) -> importlib.machinery.ModuleSpec | None:  # fmt: skip
         package, _, rest = fullname.partition(".")
         if package != "gatecore" or rest not in MOVED:
             return None
         spec = importlib.util.find_spec(present(fullname))
         origin = spec.origin if spec else None
-        return importlib.machinery.ModuleSpec(
-            fullname, self, origin=origin, is_package=rest in _PACKAGES
-        )
+        return importlib.machinery.ModuleSpec(fullname, self, origin=origin,
+                                              is_package=rest in _PACKAGES)  # fmt: skip
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         module = importlib.import_module(present(spec.name))

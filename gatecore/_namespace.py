@@ -66,7 +66,7 @@ def logistic(xp: Any, x: Any) -> tuple[Any, Any]:
     return xp.where(positive, near_one, near_zero), xp.where(positive, near_zero, near_one)
 
 
-def by_smaller(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
+def paired(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
     """Both sides of a gate, which torch and JAX then differentiate through the smaller one.
 
     The larger is 1 minus it: the chain rule would lose its derivative in rounding. ``through`` is
@@ -95,9 +95,8 @@ class _Symbolic:
     """
 
     def __init__(self, sympy: Any) -> None:
-        self.exp, self.log, self.tanh, self.atanh = map(
-            _elementwise, (sympy.exp, sympy.log, sympy.tanh, sympy.atanh)
-        )
+        functions = sympy.exp, sympy.log, sympy.tanh, sympy.atanh
+        self.exp, self.log, self.tanh, self.atanh = map(_elementwise, functions)
         self.moveaxis, self.flip, self.repeat = np.moveaxis, np.flip, np.repeat
         self.reshape, self.sum = np.reshape, np.sum
 

@@ -13,15 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gatecore import _checks
-from gatecore._namespace import (
-    Array,
-    asarray,
-    by_smaller,
-    constant,
-    is_symbolic,
-    logistic,
-    namespace,
-)
+from gatecore._namespace import Array, asarray, constant, is_symbolic, logistic, namespace, paired
 
 
 class Gate(NamedTuple):
@@ -203,7 +195,7 @@ def _gate(name: str, value: Any) -> Gate:
 
 
 def _result(*sides: Array) -> Gate:
-    return Gate(*by_smaller(*sides))
+    return Gate(*paired(*sides))
 
 
 def _softmax_weight(xp: Any, z: Array) -> Array:

@@ -78,9 +78,8 @@ class Cell:
     slots: tuple[tuple[str, int], ...] = dataclasses.field(init=False, compare=False)
     rows: int = dataclasses.field(init=False, compare=False)
 
-    def __init__(
-        self, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR"
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int,
+                 mechanism: str | Mechanism = "UR") -> None:  # fmt: skip
         fields = vars(self)  # the class is frozen: there is no assignment
         fields["input_size"] = _checks.integer("input_size", input_size)
         fields["hidden_size"] = _checks.integer("hidden_size", hidden_size)
@@ -175,9 +174,8 @@ class Cell:
         zeros = functools.partial(namespace(xs).zeros, shape, dtype=xs.dtype, device=device(xs))
         return self.state([zeros() for _ in self.state_names])
 
-    def advance(
-        self, params: Params, projected: Array, states: States, zoneout: Any = None
-    ) -> States:
+    def advance(self, params: Params, projected: Array, states: States,
+                zoneout: Any = None) -> States:  # fmt: skip
         """One step from the projected input (batch, rows) and the parts of a state to new parts.
 
         ``zoneout`` has a probability or mask for each part, that of the hidden state last.
@@ -185,9 +183,8 @@ class Cell:
         logits = self._logits(params, projected, states[0])
         return self.complete(logits, self.mechanism.gates(logits), states, zoneout)
 
-    def complete(
-        self, logits: Params, gates: tuple[Gate, Gate], states: States, zoneout: Any = None
-    ) -> States:
+    def complete(self, logits: Params, gates: tuple[Gate, Gate], states: States,
+                 zoneout: Any = None) -> States:  # fmt: skip
         """The elementwise rest of :meth:`advance`, from the logits and the effective gates."""
         new = self._next(logits, gates, states)
         if zoneout is None:

@@ -221,20 +221,16 @@ _AUXILIARY = {"": "none", "R": "refine", "M": "master"}
 
 
 def _crossing(main: str, auxiliary: str) -> Mechanism:
-    return Mechanism(
-        name=main + auxiliary or "standard",
-        auxiliary=_AUXILIARY[auxiliary],
-        refine_bias="uniform" if main in ("U", "O") and auxiliary == "R" else "neutral",
-        **_MAIN[main],
-    )
+    bias = "uniform" if main in ("U", "O") and auxiliary == "R" else "neutral"
+    return Mechanism(name=main + auxiliary or "standard", auxiliary=_AUXILIARY[auxiliary],
+                     refine_bias=bias, **_MAIN[main])  # fmt: skip
 
 
 _CROSSINGS = {one.name: one for one in (_crossing(m, a) for m in _MAIN for a in _AUXILIARY)}
 
 # The paper's Table 1, in its order; `mechanism` takes the names of the others (M, CR, CM) as well.
-MECHANISMS: Mapping[str, Mechanism] = MappingProxyType(
-    {n: _CROSSINGS[n] for n in ("standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR")}
-)
+_TABLE_1 = ("standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR")
+MECHANISMS: Mapping[str, Mechanism] = MappingProxyType({n: _CROSSINGS[n] for n in _TABLE_1})
 
 
 def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:

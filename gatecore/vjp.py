@@ -49,9 +49,8 @@ def cumax_vjp(logit: Array, cotangent: Gate | Array, axis: int = -1, downsize: i
     return xp.moveaxis(softmax * (after - before), -1, axis)
 
 
-def refine_vjp(
-    forget: Gate | Array, refine: Gate | Array, cotangent: Gate | Array
-) -> tuple[Array, Array]:
+def refine_vjp(forget: Gate | Array, refine: Gate | Array,
+               cotangent: Gate | Array) -> tuple[Array, Array]:  # fmt: skip
     """The cotangents (df, dr) of the values of the arguments of :func:`gatecore.refine`.
 
     ∂g/∂f = 2(r f̄ + r̄ f) and ∂g/∂r = 2 f f̄; chained with :func:`sigmoid_vjp` they are the

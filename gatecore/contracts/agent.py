@@ -37,9 +37,8 @@ class AgentSpec(Core):
     """
 
     cores: ClassVar[tuple[str, ...]] = (*Core.cores, "none")
-    _acts: ClassVar[_checks.Acts] = {
-        "channels": (lambda spec: spec.image, "its observations are no images")
-    }
+    _acts: ClassVar[_checks.Acts] = {"channels": (lambda spec: spec.image,
+                                                  "its observations are no images")}  # fmt: skip
 
     shape: tuple[int, ...]
     actions: int

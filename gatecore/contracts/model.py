@@ -55,9 +55,8 @@ class Input:
 class Head:
     """The layers between a model's core and its output: ReLU layers and an output layer."""
 
-    _acts: ClassVar[_checks.Acts] = {
-        "dropout": (lambda spec: spec.head, "its head has no ReLU layer")
-    }
+    _acts: ClassVar[_checks.Acts] = {"dropout": (lambda spec: spec.head,
+                                                 "its head has no ReLU layer")}  # fmt: skip
 
     output_size: int
     head: tuple[int, ...] = ()
@@ -129,9 +128,8 @@ class ModelSpec(Loss, Head, Core, Input):
     ((1, 8), (4, 8))
     """
 
-    _acts: ClassVar[_checks.Acts] = {
-        "zoneout": (lambda spec: any(spec.state_zoneout), "its core has no cell state")
-    }
+    _acts: ClassVar[_checks.Acts] = {"zoneout": (lambda spec: any(spec.state_zoneout),
+                                                 "its core has no cell state")}  # fmt: skip
 
     zoneout: tuple[float, float] = (0.0, 0.0)
     streams: int | None = None

@@ -13,11 +13,9 @@ from gatecore.tasks.environments.match import FIRST_PERSON, Match
 from gatecore.tasks.training.config import TASKS, Config
 
 # by backend; JAX computes in float32 unless it is told otherwise, the library always
-_IMPLEMENTATIONS = {
-    "numpy": {"reference": "float64", "native": "float32"},
-    "torch": {"reference": "float64", "plain": "float64", "native": "float32"},
-    "jax": {"reference": "float32", "native": "float32"},
-}
+_IMPLEMENTATIONS = {"numpy": {"reference": "float64", "native": "float32"},
+                    "torch": {"reference": "float64", "plain": "float64", "native": "float32"},
+                    "jax": {"reference": "float32", "native": "float32"}}  # fmt: skip
 
 
 def propositions() -> tuple[Proposition, ...]:
@@ -66,8 +64,7 @@ def _task(name: str, **settings: Any) -> Any:
 
 @claim("Section 3.1, Copy", HOLDS,
        "Ten digits from 1..8, N zeros, ten 9s; the digits are the output at the 9s alone, with "
-       "baseline loss log 8", "As stated, in nats per digit",
-       ENUMERATION)  # fmt: skip
+       "baseline loss log 8", "As stated, in nats per digit", ENUMERATION)  # fmt: skip
 def _check_copy() -> Result:
     task = _task("copying", length=30)
     batch = task.batch(seed=0, step=0, size=500)
@@ -80,14 +77,12 @@ def _check_copy() -> Result:
          and len(cues) == 10),
         ("the targets are the digits, in order, at the last ten steps",
          np.array_equal(batch.targets, digits - 1) and read == 10),
-        ("the baseline is log 8", losses == [np.log(8)]),
-    ]  # fmt: skip
+        ("the baseline is log 8", losses == [np.log(8)])]  # fmt: skip
 
 
 @claim("Section 3.1, Adding", HOLDS,
        "Numbers from U[0, 1], one marked in each half; their sum is the output, with baseline loss "
-       "1/6", "As stated: a constant answer errs least with 1",
-       ENUMERATION)  # fmt: skip
+       "1/6", "As stated: a constant answer errs least with 1", ENUMERATION)  # fmt: skip
 def _check_adding() -> Result:
     task = _task("adding", length=20)
     batch = task.batch(seed=0, step=0, size=4000)
@@ -103,24 +98,19 @@ def _check_adding() -> Result:
     ]  # fmt: skip
 
 
-@claim("D.5, order of the pixels", HOLDS,
-       "Permuted images are read in the order of the bit reversal permutation",
-       "As stated: step t reads pixel p[t]",
-       ENUMERATION)  # fmt: skip
+@claim("D.5, order of the pixels", HOLDS, "Permuted images are read in the order of the bit "
+       "reversal permutation", "As stated: step t reads pixel p[t]", ENUMERATION)  # fmt: skip
 def _check_pixels() -> Result:
     plain, permuted = (_task("pixels", permute=p).batch(0, 0, 8) for p in (False, True))
     digits = [int(format(t, "06b")[::-1], 2) for t in range(64)]
-    return True, [
-        ("64 pixels of a digit, each at the step with its digits reversed",
-         np.array_equal(permuted.inputs, plain.inputs[digits])
-         and not np.array_equal(permuted.inputs, plain.inputs)),
-    ]  # fmt: skip
+    return True, [("64 pixels of a digit, each at the step with its digits reversed",
+                   np.array_equal(permuted.inputs, plain.inputs[digits])
+                   and not np.array_equal(permuted.inputs, plain.inputs))]  # fmt: skip
 
 
-@claim("Section 3.4, Match", HOLDS,
-       "Episodes of Match last 450-600 steps, with apples of reward 0, 1 or 5 in between; the "
-       "score is the reward of the last phase", "As stated; ten apples, and 10 for the right pad",
-       ENUMERATION)  # fmt: skip
+@claim("Section 3.4, Match", HOLDS, "Episodes of Match last 450-600 steps, with apples of reward "
+       "0, 1 or 5 in between; the score is the reward of the last phase", "As stated; ten apples, "
+       "and 10 for the right pad", ENUMERATION)  # fmt: skip
 def _check_match() -> Result:
     match = Match(64, apple_reward=5.0, phases=(1, 2, 3))
     match.step(np.zeros(64, np.int64))
@@ -134,14 +124,12 @@ def _check_match() -> Result:
          phases == FIRST_PERSON["phases"] and sum(phases) == 600 and presets[0]["ends_at_choice"]),
         ("the perfect score is 10, and no apple adds to it", scores["perfect"]["score"] == 10),
         ("discount .96 without apples and with 5, .998 with 1 (D.3)",
-         [preset["discount"] for preset in presets.values()] == [0.96, 0.998, 0.96]),
-    ]  # fmt: skip
+         [preset["discount"] for preset in presets.values()] == [0.96, 0.998, 0.96])]  # fmt: skip
 
 
-@claim("Appendix D, settings", HOLDS,
-       "C = 16 for synthetic and image tasks, 32 for language and programs; 256 units, rate 1e-3 "
-       "and clipping at 1.0 on the synthetic tasks; forgetting starts at sigmoid(6)", "As stated",
-       ENUMERATION)  # fmt: skip
+@claim("Appendix D, settings", HOLDS, "C = 16 for synthetic and image tasks, 32 for language and "
+       "programs; 256 units, rate 1e-3 and clipping at 1.0 on the synthetic tasks; forgetting "
+       "starts at sigmoid(6)", "As stated", ENUMERATION)  # fmt: skip
 def _check_settings() -> Result:
     names = ("copying", "adding", "pixels", "language", "programs")
     shared = {name: Config.of(name, "OM", hidden_size=64).mechanism.downsize for name in names}
@@ -155,5 +143,4 @@ def _check_settings() -> Result:
          and lengths == [500, 2000]),
         ("forgetting: N = 500, 64 units, 1e-4, 1e4 steps, forget bias 6",
          (length, saturated.hidden_size, saturated.learning_rate) == (500, 64, 1e-4)
-         and saturated.steps == 10**4 and saturated.mechanism.forget_bias == 6),
-    ]  # fmt: skip
+         and saturated.steps == 10**4 and saturated.mechanism.forget_bias == 6)]  # fmt: skip
