@@ -26,7 +26,7 @@ def scriptable(module: Any) -> nn.Module:
     """
     own = dict(module._parameters) | dict(module._buffers)
     names = [name for names in module._names for name in names.values()]
-    torch_layer = getattr(nn, type(module).__name__, None)
+    torch_layer: Any = getattr(nn, type(module).__name__, None)
     compatible = torch_layer and torch_compatible(module.core, module.mechanism)
     compatible = compatible and module.two_biases
     weight = own.get(names[0])
