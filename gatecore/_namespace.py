@@ -72,7 +72,7 @@ def paired(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
     The larger is 1 minus it: the chain rule would lose its derivative in rounding. ``through`` is
     the value where its derivative is accurate everywhere.
     """
-    if constant(value) is value:
+    if not _differentiated(value) and not _differentiated(complement):
         return value, complement
     if through is None:
         through = namespace(value).where(value < complement, value, -complement)
@@ -86,6 +86,16 @@ def constant(x: Any) -> Any:
     if torch and isinstance(x, torch.Tensor):
         return x.detach()
     return jax.lax.stop_gradient(x) if jax and isinstance(x, jax.Array) else x
+
+
+def _differentiated(x: Any) -> bool:
+    """Whether torch or JAX may differentiate what is computed from ``x``."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch and isinstance(x, torch.Tensor):
+        return (x.requires_grad or torch.compiler.is_compiling()
+                or torch._C._functorch.maybe_current_level() is not None
+                or torch.autograd.forward_ad._current_level >= 0)  # fmt: skip
+    return bool(jax) and isinstance(x, jax.core.Tracer)
 
 
 class _Symbolic:

@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import device
 
 from gatecore import _checks
-from gatecore._namespace import Array, is_symbolic, namespace
+from gatecore._namespace import Array, is_symbolic, logistic, namespace
 from gatecore.algebra import Gate, sigmoid
 from gatecore.init import Rng
 from gatecore.mechanisms import Mechanism, mechanism
@@ -221,7 +221,7 @@ class LSTM(Cell):
     def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
         tanh = namespace(states[1]).tanh
         cell = self._update(states[1], tanh(logits["candidate"]), gates)
-        return sigmoid(logits["output"]).value * tanh(cell), cell
+        return logistic(namespace(cell), logits["output"])[0] * tanh(cell), cell
 
 
 class GRU(Cell):
