@@ -9,8 +9,7 @@
 
 namespace ISA {
 
-// A gate in one float: the smaller side, negative if that is the complement. The other side is 1
-// minus it, exact to rounding.
+// A gate in one float: the smaller side, negative if that is the complement; 1 minus it is the other.
 INLINE V encoded(Gate<V> g) { return choose(g.complement - g.value, -g.complement, g.value); }
 INLINE Gate<V> decoded(V code) {
   V smaller = magnitude(code), larger = 1.0f - smaller;

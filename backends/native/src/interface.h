@@ -1,5 +1,4 @@
 // The library's C interface: plain structs of sizes and pointers, plain functions, error codes.
-//
 // All arrays are float32, C-contiguous unless a leading dimension is named, and belong to the
 // caller. Columns: one step's logits stand in the order of backends/common/layout.py (candidate,
 // gates, for the GRU the state's part of the candidate last), `width` of them.

@@ -43,8 +43,7 @@ class Prefetcher {
   // Of so many rows of weights to come, the first prefetch weights, and the last, with some to spare,
   // what was added: so no weights drive it from the cache again.
   void start_after(long rows) { rows_ = count_ ? most(0, rows - lines_ - lines_ / 4) : 0; }
-  // A tile begins with `resume`, goes on with `following` at the end of a range, and returns the rest
-  // by `suspend`.
+  // A tile begins with `resume`, calls `following` at the end of a range, and `suspend` with the rest.
   Range resume(const float* weights) {
     weights_ = weights;
     if (rows_) return {weights, weights + rows_ * LINE};
@@ -175,8 +174,7 @@ static void multiply(long rows, const Left* left, int parts, const Packed& weigh
 // panel and of the next one stay in the L2 cache.
 enum { HEIGHT = 6, BLOCK = 1024 };
 
-// Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. Each k prefetches what stands `step`
-// times k from `upcoming`.
+// Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. Each k prefetches `upcoming` + k `step`.
 template <int ROWS, int VECTORS>
 static void outer_tile(const float* left, const float* __restrict right, long right_stride,
                        long depth, float* out, bool fresh, const float* upcoming, long step) {

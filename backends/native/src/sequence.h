@@ -80,8 +80,7 @@ struct Sequence {
     return step;
   }
 
-  // This thread's rows of a state (batch, hidden), `stride` floats from row to row: zeros from null,
-  // nothing to null.
+  // This thread's rows of a state (batch, hidden) by their strides: zeros from null, nothing to null.
   void copy_state(const float* from, long from_stride, float* to, long to_stride) const {
     if (!to) return;
     for (long r = row_begin(); r < row_end(); r++)
