@@ -16,12 +16,10 @@ class MemoryChain(ArrayEnvironment):
     Like bsuite's ``memory_len`` and ``memory_size`` (Osband et al., *Behaviour suite for
     reinforcement learning*, 2020), which show the bits at two steps, so memory has to span one step
     less. An episode has ``length`` + 1 steps. Only the last action (0 or 1) matters: the reward is
-    1 if it is the queried bit, else −1. The score is the reward; its mean for a memoryless policy
-    is 0.
+    1 if it is the queried bit, else −1. The score is the reward; without memory its mean is 0.
 
-    An observation has 2 + ``bits`` numbers: the remaining time, from 1 to 0 in equal steps; the
-    index of the queried bit at the last step, else 0; the bits, as 1 or −1, at the first step, else
-    0.
+    An observation has 2 + ``bits`` numbers: the remaining time, from 1 to 0 in equal steps; at the
+    last step the index of the queried bit, else 0; at the first the bits, as 1 or −1, else 0.
 
     There are ``size`` episodes in parallel. Bsuite's lengths are in ``LENGTHS``; ``memory_len`` has
     one bit, ``memory_size`` 1 to 40. ``frame``, int64 (size,), are the numbers of steps taken,

@@ -20,8 +20,7 @@ class TMaze(ArrayEnvironment):
 
     Each step but the last has the reward −1/``length`` unless the agent is then where it would be
     after going right at every step. The last has the reward 1 if it leads from the junction to the
-    cued arm, else 0. The maximum score, the sum of rewards, is 1; the best memoryless policy scores
-    1/2, and standing still −1.
+    cued arm, else 0. The score is their sum: at most 1, without memory 1/2, standing still −1.
 
     An observation has two numbers: 1 at the junction, else 0; and the cue (1 for up, −1 for down)
     at the first step, else 0. The positions in the corridor look alike.

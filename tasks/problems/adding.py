@@ -35,8 +35,7 @@ class Adding(GeneratedTask):
         "quick": dict(length=100, hidden_size=64, batch_size=32, learning_rate=3e-3, steps=2000,
                       evaluate_every=100, checkpoint_every=500, threads=1),
         "paper": dict(length=2000, hidden_size=256, batch_size=128, learning_rate=1e-3,
-                      steps=20_000, evaluate_every=200, checkpoint_every=200),
-    }  # fmt: skip
+                      steps=20_000, evaluate_every=200, checkpoint_every=200)}  # fmt: skip
 
     length: int = Field(2000, ge=2, le=1_000_000, description="N, the steps of a sequence")
 

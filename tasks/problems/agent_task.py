@@ -31,8 +31,7 @@ class AgentTask(SampledTask):
         −log π(a) (G − V) + ``value_cost`` (G − V)² − ``entropy_cost`` H(π),
 
     where G are the TD(λ) returns with λ = γ = ``discount``. Actions are sampled from the policy in
-    validation and test too. Every mechanism gets the same random numbers, but the course of an
-    episode depends on the actions.
+    validation and test too. All mechanisms get equal random numbers; the actions shape an episode.
 
     A subclass defines ``name``, ``presets``, ``title``, :meth:`environment` and ``baselines``.
     :meth:`spec` raises ValueError for zoneout, dropout or two biases, which an agent does not have.

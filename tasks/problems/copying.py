@@ -21,10 +21,9 @@ class Copying(GeneratedTask):
     symbol; the memoryless baseline is ln 8 = 2.0794 (accuracy 1/8). Variants with one marker that
     score every step have the baseline 10 ln 8 / (N + 20).
 
-    The paper does not state, and we infer: ten one-hot input symbols and eight output classes;
-    batches of 32 (``quick``) or 128 (``paper``); clipping by the gradient's global norm; 100,000
-    steps in ``paper``, where Figure 3's axis ends; held-out sequences drawn once per seed.
-    ``quick`` (N = 50) is ours.
+    ``quick`` (N = 50) is ours. The paper does not state, and we infer: ten one-hot input symbols,
+    eight output classes; batches of 32 (``quick``) or 128 (``paper``); clipping by the gradient's
+    global norm; 100,000 steps in ``paper``, as Figure 3's axis; held-out data drawn once per seed.
 
     >>> batch = Copying(length=3).batch(seed=0, step=0, size=1)
     >>> batch.inputs[:13, 0]
@@ -40,8 +39,7 @@ class Copying(GeneratedTask):
         "quick": dict(length=50, hidden_size=128, batch_size=32, learning_rate=3e-3, steps=1000,
                       evaluate_every=50, checkpoint_every=250, threads=1),
         "paper": dict(length=500, hidden_size=256, batch_size=128, learning_rate=1e-3,
-                      steps=100_000, evaluate_every=500, checkpoint_every=500),
-    }  # fmt: skip
+                      steps=100_000, evaluate_every=500, checkpoint_every=500)}  # fmt: skip
 
     length: int = Field(500, ge=1, le=1_000_000, description="N, the number of blank steps")
 

@@ -32,8 +32,7 @@ class Forgetting(Adding):
     presets: ClassVar = {
         "quick": dict(Adding.presets["quick"], learning_rate=1e-3),
         "paper": dict(length=500, hidden_size=64, batch_size=32, learning_rate=1e-4, steps=10_000,
-                      evaluate_every=200, checkpoint_every=500),
-    }  # fmt: skip
+                      evaluate_every=200, checkpoint_every=500)}  # fmt: skip
 
     length: int = Field(500, ge=2, le=1_000_000, description="N, the steps of a sequence")
     forget_bias: float = Field(6.0, ge=-20, le=20, description="initial logit of every forget gate")

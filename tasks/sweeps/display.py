@@ -28,8 +28,7 @@ class Display:
             rich.progress.TaskProgressColumn(), rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"), rich.progress.TimeRemainingColumn(compact=True),
             speed_estimate_period=1800,  # seconds: trials differ in length and in their workers
-            console=console,
-        )  # fmt: skip
+            console=console)  # fmt: skip
         self._task: rich.progress.TaskID | None = None
         self._live = rich.live.Live(console=console, auto_refresh=False, transient=True)
 

@@ -41,8 +41,7 @@ def environment(backend: str) -> dict[str, Any]:
         "blas": [" ".join(str(library[part]) for part in _BLAS if part in library)
                  for library in libraries if library["user_api"] == "blas"],
         "libraries": _versions(backend), "cores": os.cpu_count(),
-        "threads": max((library["num_threads"] for library in libraries), default=1),
-    }  # fmt: skip
+        "threads": max((library["num_threads"] for library in libraries), default=1)}  # fmt: skip
 
 
 def commit(file: Path) -> str | None:

@@ -53,10 +53,9 @@ def train(config: Config, out: str | os.PathLike[str], *, resume: bool = False,
     """Train one model, and write the folder ``out``, which is made if it does not exist.
 
     With ``resume`` continue the run of this config there from its last checkpoint, to the same
-    result, or return it if it has ended; without a run there, start one. The status of the
-    :class:`Run` that is returned is "finished", or "diverged" if the loss or the gradient became
-    infinite or NaN, or the training loss exceeded ten times the validation loss before the first
-    step.
+    result, or return it if it has ended; without a run there, start one. The :class:`Run`'s status
+    is "finished", or "diverged" if the loss or the gradient became infinite or NaN, or the training
+    loss exceeded ten times the validation loss before the first step.
 
     ``on_step`` is called after each training step with the number of steps done and the metric of
     the last one that its task names: the training loss, or the score of the episodes.
@@ -66,8 +65,7 @@ def train(config: Config, out: str | os.PathLike[str], *, resume: bool = False,
     RunError if ``out`` holds another run or a damaged one, cannot be written (its last checkpoint
     is complete then), or another process trains there (``folder_lock.Busy``); or if the model needs
     more memory than there is. ConfigError if a setting of a new run has no effect on its model.
-    Interrupted after SIGINT or SIGTERM: the step in progress was finished, and a checkpoint holds
-    it.
+    Interrupted after SIGINT or SIGTERM: a checkpoint holds the step in progress, which is finished.
 
     >>> import tempfile
     >>> from gatecore.tasks import Config, train

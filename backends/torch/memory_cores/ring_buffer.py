@@ -51,8 +51,7 @@ class RingBuffer:
     def read(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """The rows before the next step: (batch, n, width), their directions, and a mask.
 
-        The mask (batch, nearest + n) is true of those of ``nearest`` zero rows and of the n rows
-        that the memory holds; None: all.
+        (batch, nearest + n), it is true of the zero and n rows that the memory holds; None: all.
         """
         count, mask = self._prior + self._next, None
         if self._mask is not None:

@@ -59,8 +59,7 @@ class RMA(MemoryCore):
 
     ``hidden_size`` is that of each of the ``layers`` LSTMs, ``latents`` the width of z and of the
     memory's ``slots`` rows, and ``reads`` is the number of reads at each step. A read averages
-    ``nearest`` rows, at most ``slots``. ValueError or TypeError names a size that is no positive
-    integer.
+    ``nearest`` rows, at most ``slots``. ValueError or TypeError names a size that is not positive.
 
     >>> core = RMA(10, 20, latents=8, slots=50)
     >>> output, state = core(torch.randn(5, 3, 10))

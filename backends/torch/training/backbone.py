@@ -56,9 +56,8 @@ class LayerBackbone:
             last.append(tuple(part.squeeze(0) for part in result.states))
         return x, tuple(last)
 
-    def gates(
-        self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any], main: bool = False
-    ) -> Gate:
+    def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any],
+              main: bool = False) -> Gate:  # fmt: skip
         """Effective forget gates (layers, hidden), averaged over time and batch."""
         means: list[Any] = []
         self.run(parameters, x, self.state(x.shape[1], x), resets, zoneout, means, main)
@@ -85,9 +84,8 @@ class MemoryBackbone:
     def run(self, parameters: Tensors, x: Tensor, state: Any, resets: Resets, zoneout: Any) -> Any:
         return self._core(x, state, resets)
 
-    def gates(
-        self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any], main: bool = False
-    ) -> Gate:
+    def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any],
+              main: bool = False) -> Gate:  # fmt: skip
         """Effective forget gates of the core's gate shape, averaged over time and batch."""
         return self._core.forget_gates(x, None, resets)
 

@@ -41,8 +41,7 @@ class Language(Task):
     initialization); a full softmax, unless ``adaptive`` lists cutoffs; no dropout; 50,000 steps in
     ``paper``, eight epochs of WikiText-103. ``quick`` is ours.
 
-    DataError if a file is missing, damaged or not UTF-8, or the text is another than ``content``
-    identifies.
+    DataError if a file is missing, damaged or not UTF-8, or the text is not that of ``content``.
 
     >>> batch = Language(level="character", bptt=20).batch(seed=0, step=0, size=3)
     >>> batch.inputs.shape, bool((batch.inputs[1:] == batch.targets[:-1]).all())
@@ -57,8 +56,7 @@ class Language(Task):
         "quick": dict(hidden_size=128, batch_size=32, bptt=32, learning_rate=2e-3, clip_norm=0.1,
                       steps=600, min_count=2, evaluate_every=30, checkpoint_every=150, threads=1),
         "paper": dict(hidden_size=3072, batch_size=128, bptt=128, learning_rate=1e-3, clip_norm=0.1,
-                      steps=50_000, evaluate_every=100, checkpoint_every=1000),
-    }  # fmt: skip
+                      steps=50_000, evaluate_every=100, checkpoint_every=1000)}  # fmt: skip
 
     data: Literal["pydoc", "files", "wikitext103"] = "pydoc"
     path: str | None = Field(None, description="folder with the corpus")

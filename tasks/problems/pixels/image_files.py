@@ -38,8 +38,7 @@ _NAMES = {  # of the files in either version, by their format
     "mnist": [[f"{part}-{name}{mark}{kind}-ubyte" for mark in "-."] for part in ("train", "t10k")
               for name, kind in (("images", "idx3"), ("labels", "idx1"))],
     "cifar10": [[f"{name}.bin", name]
-                for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")],
-}  # fmt: skip
+                for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")]}  # fmt: skip
 _MD5 = {  # of those files, uncompressed; of CIFAR-10 in the Python version
     "MNIST": "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624 "
              "2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637",
@@ -47,8 +46,7 @@ _MD5 = {  # of those files, uncompressed; of CIFAR-10 in the Python version
                      "8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965",
     "CIFAR-10": "c99cafc152244af753f735de768cd75f d4bba439e000b95fd0a9bffe97cbabec "
                 "54ebc095f3ab1f0389bbae665268c751 634d18415352ddfa80567beed471001a "
-                "482c414d41f54cd18b22e5b47cb7c3cb 40351d587109b95175f43aff81a1287e",
-}  # fmt: skip
+                "482c414d41f54cd18b22e5b47cb7c3cb 40351d587109b95175f43aff81a1287e"}  # fmt: skip
 
 
 def _md5(parts: Iterable[bytes]) -> str:

@@ -72,8 +72,7 @@ class Pixels(Task):
         "paper": dict(hidden_size=512, batch_size=50, learning_rate=1e-3, steps=3800,
                       evaluate_every=50, checkpoint_every=200),
         "table3": _TABLE_3,
-        "table3-zoneout": dict(_TABLE_3, dropout=0.5),
-    }  # fmt: skip
+        "table3-zoneout": dict(_TABLE_3, dropout=0.5)}  # fmt: skip
 
     data: Literal["digits", "mnist", "cifar10"] = "digits"
     path: str | None = Field(None, description="folder with the files of mnist or cifar10")

@@ -1,7 +1,6 @@
 """Two grammars of short programs; each program comes with the answer that Python would print.
 
-A program grows from the inside out: each of its ``nesting`` operations takes the previous result as
-an operand and draws the others.
+It grows inside out: each of its ``nesting`` operations takes the last result and draws the others.
 """
 
 import functools
@@ -142,5 +141,4 @@ GRAMMARS = {
         program=_zaremba, forced=True,
         # an operation multiplies its largest operand by at most 4·length + 1; sign and end mark
         longest=lambda length, nesting: len(str(10**length * (4 * length + 1) ** nesting)) + 2,
-    ),
-}  # fmt: skip
+    )}  # fmt: skip

@@ -56,8 +56,7 @@ class Programs(GeneratedTask):
                       batch_size=64, learning_rate=3e-3, steps=4000, evaluate_every=200,
                       checkpoint_every=500, threads=1),
         "paper": dict(length=9, nesting=4, hidden_size=1024, batch_size=128, learning_rate=1e-3,
-                      steps=500_000, evaluate_every=1000, checkpoint_every=1000),
-    }  # fmt: skip
+                      steps=500_000, evaluate_every=1000, checkpoint_every=1000)}  # fmt: skip
 
     _acts: ClassVar[Acts] = {"level_steps": (
         lambda task: task.curriculum in ("naive", "combined"), "its curriculum has no levels")
