@@ -43,7 +43,7 @@ class Match(ArrayEnvironment):
     (size, CELLS), the contents of each cell, without the player, as numbered in
     :mod:`gatecore.tasks.environments.maps`; ``palette``, uint8 (size, PADS + pads, 3), their
     colours, the first of the pads' being that to match; and ``eaten``, uint8 (size, 20), by frame
-    modulo 20 the cell of the apple eaten then, or 0. TypeError or ValueError names a wrong argument.
+    modulo 20 the cell of the apple eaten then, or 0. ValueError or TypeError names a bad argument.
 
     There are ``size`` episodes in parallel. ``phases`` are the frames of each phase, at least 1;
     the second may be 0. A wrong pad pays 1 in the first-person version. Of 2, 3 or 4 ``pads`` each
