@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=FOLDER, help="Folder of the three files.  [default: FOLDER-report, beside it]"
-)
+@click.option("--out", type=FOLDER,
+              help="Folder of the three files.  [default: FOLDER-report, beside it]")  # fmt: skip
 def report(folder: Path, out: Path | None) -> None:
     """Write report.html, results.json and results.csv of all runs below FOLDER.
 
@@ -105,11 +104,10 @@ def verify(as_json: bool, evidence: bool) -> None:
         raise SystemExit(1)
 
 
-_SYMBOLS = (
-    "Symbols: f forget, i input, r refine gate; g effective forget gate; F, I master gates,"
-    " w = F I; ^ an effective gate of theirs; L logit, b initial bias; D = 1/(1-g) timescale in"
-    " steps; d hidden size, n master gates, C units for each; u candidate, or a uniform number."
-)
+_SYMBOLS = ("Symbols: f forget, i input, r refine gate; g effective forget gate; F, I master "
+            "gates, w = F I; ^ an effective gate of theirs; L logit, b initial bias; D = 1/(1-g) "
+            "timescale in steps; d hidden size, n master gates, C units for each; u candidate, or "
+            "a uniform number.")  # fmt: skip
 
 
 def _wrapped(text: str, indent: int) -> None:

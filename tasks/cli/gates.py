@@ -35,9 +35,8 @@ def gates(hidden_size: int, input_size: int, core: str, downsize: int, seed: int
     Console().print(table)
 
 
-def gates_table(
-    core: str, input_size: int, hidden_size: int, downsize: int, seed: int
-) -> rich.table.Table:
+def gates_table(core: str, input_size: int, hidden_size: int, downsize: int,
+                seed: int) -> rich.table.Table:  # fmt: skip
     """A row for each of the paper's mechanisms; ConfigError if the layer cannot have one."""
     if hidden_size < 3:
         raise ConfigError(f"hidden_size={hidden_size} is too small for this table, which needs at "
@@ -66,9 +65,8 @@ def initial_timescales(gating: Mechanism, core: str, hidden_size: int, seed: int
     return timescale(forget)
 
 
-def _row(
-    gating: Mechanism, core: str, input_size: int, hidden_size: int, seed: int
-) -> tuple[str, ...]:
+def _row(gating: Mechanism, core: str, input_size: int, hidden_size: int,
+         seed: int) -> tuple[str, ...]:  # fmt: skip
     cell = CELLS[core](input_size, hidden_size, gating)
     parameters = sum(map(math.prod, cell.parameter_shapes().values()))
     timescales = initial_timescales(gating, core, hidden_size, seed)

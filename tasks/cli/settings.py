@@ -55,9 +55,8 @@ def reported_errors() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from stopped
 
 
-def read_assignments(
-    texts: Iterable[str], options: Mapping[str, Any], *, several: bool = False
-) -> dict[str, Any]:
+def read_assignments(texts: Iterable[str], options: Mapping[str, Any], *,
+                     several: bool = False) -> dict[str, Any]:  # fmt: skip
     """The options that are not None, and the values of KEY=VALUE texts; ConfigError for others."""
     settings = {name: value for name, value in options.items() if value is not None}
     for text in texts:

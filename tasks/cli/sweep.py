@@ -32,9 +32,8 @@ from gatecore.tasks.training.config import ConfigError
               help="Train on the workers of a Dask scheduler at tcp://HOST:PORT.")  # fmt: skip
 @click.option("--config", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A TOML file with the same keys; options override it.")  # fmt: skip
-def sweep(
-    task: str | None, assignments: tuple[str, ...], file: Path | None, **options: Any
-) -> None:
+def sweep(task: str | None, assignments: tuple[str, ...], file: Path | None,
+          **options: Any) -> None:  # fmt: skip
     """Train TASK with all combinations of mechanisms, learning rates, seeds and settings.
 
     The same command continues an interrupted sweep. A trial whose process dies is continued from
@@ -59,9 +58,8 @@ def sweep(
         raise SystemExit(1)
 
 
-def _config(
-    task: str | None, assignments: tuple[str, ...], file: Path | None, options: dict[str, Any]
-) -> SweepConfig:
+def _config(task: str | None, assignments: tuple[str, ...], file: Path | None,
+            options: dict[str, Any]) -> SweepConfig:  # fmt: skip
     """The options, and for those that are not set the file."""
     keys = read_toml(file) if file else {}
     keys |= {name: value for name, value in options.items() if value is not None}

@@ -25,14 +25,8 @@ def read(folder: str | os.PathLike[str]) -> Report:
 
     The ``groups`` of the :class:`.Report` hold runs that differ in gates, learning rate and seed
     alone, its ``notes`` the folders that could not be read or contradict themselves, with a reason.
+    RunError if ``folder`` is no folder, or cannot be listed.
 
-    Raises
-    ------
-    RunError
-        ``folder`` is no folder, or cannot be listed.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from gatecore.tasks import Config, report, train
     >>> config = Config.of("copying", length=4, hidden_size=8, steps=2, test_size=8)

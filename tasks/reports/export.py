@@ -21,13 +21,10 @@ _COLUMNS = ("core", "mechanism.name", "learning_rate", "seed")  # settings with 
 
 def data(report: Report) -> str:
     """results.json: each group with its table, differences, settings and thinned curves."""
-    value = {
-        "generator": f"gatecore {distribution().version}",
-        "folder": report.name,
-        "groups": [_group(group) for group in report.groups],
-        "notes": [dataclasses.asdict(note) for note in report.notes],
-        "environment": report.environments(),
-    }
+    value = {"generator": f"gatecore {distribution().version}", "folder": report.name,
+             "groups": [_group(group) for group in report.groups],
+             "notes": [dataclasses.asdict(note) for note in report.notes],
+             "environment": report.environments()}  # fmt: skip
     return json.dumps(finite(value), indent=1, ensure_ascii=True) + "\n"
 
 
@@ -36,11 +33,8 @@ def table(report: Report) -> str:
 
     Text that a spreadsheet would take for a formula has an apostrophe before it.
     """
-    rows = [
-        {name: _text(value) for name, value in _row(group.title, trial).items()}
-        for group in report.groups
-        for trial in group.trials
-    ]
+    rows = [{name: _text(value) for name, value in _row(group.title, trial).items()}
+            for group in report.groups for trial in group.trials]  # fmt: skip
     stream = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["folder"]
     writer = csv.DictWriter(stream, names, lineterminator="\n")

@@ -43,18 +43,14 @@ def _columns(group: Group) -> list[tuple[str, str]]:
     name, paper = group.score.name, group.reference
     tuned = any(len(variant.rates) > 1 for variant in group.variants)
     second = any(_accuracy(variant) is not None for variant in group.variants)
-    return [
-        *([("rate", "learning rate")] if tuned else []),
-        ("best", f"best validation {name}, any seed"),
-        ("median_best", "the same, median of seeds"),
-        ("median_test", f"test {name}, median"),
-        ("seeds", "test, each seed"),
-        *([("second", "test accuracy, median")] if second else []),
-        *([("paper", f"paper: {paper.source}")] if paper else []),
-        ("parameters", "parameters"),
-        ("seconds", "time, median"),
-        ("timescales", "timescales after: shortest, median, longest"),
-    ]
+    return [*([("rate", "learning rate")] if tuned else []),
+            ("best", f"best validation {name}, any seed"),
+            ("median_best", "the same, median of seeds"), ("median_test", f"test {name}, median"),
+            ("seeds", "test, each seed"),
+            *([("second", "test accuracy, median")] if second else []),
+            *([("paper", f"paper: {paper.source}")] if paper else []), ("parameters", "parameters"),
+            ("seconds", "time, median"),
+            ("timescales", "timescales after: shortest, median, longest")]  # fmt: skip
 
 
 def _cells(group: Group, variant: Variant) -> dict[str, str]:
@@ -64,18 +60,16 @@ def _cells(group: Group, variant: Variant) -> dict[str, str]:
     sizes = dict.fromkeys(trial.summary.get("parameters") for trial in trials)
     ended = [trial.timescales("after") for trial in trials if trial.status != "unfinished"]
     timescales = [_steps(times.get(key) for times in ended) for key in _TIMESCALES if ended]
-    return {
-        "rate": f"{variant.rate:g}",
-        "best": score.show(variant.best) + "*" * len(variant.diverged),
-        "median_best": score.show(variant.median_best),
-        "median_test": score.show(variant.median_test),
-        "seeds": ", ".join(_test(trial) for trial in trials),
-        "second": percent(_accuracy(variant)),
-        "parameters": ", ".join(f"{size:,}" for size in sizes if size is not None) or "–",
-        "seconds": _duration(median(trial.summary.get("seconds") for trial in trials)),
-        "timescales": " · ".join(timescales) or "–",
-        "paper": (group.reference and group.reference.value(mechanism)) or "–",
-    }
+    return {"rate": f"{variant.rate:g}",
+            "best": score.show(variant.best) + "*" * len(variant.diverged),
+            "median_best": score.show(variant.median_best),
+            "median_test": score.show(variant.median_test),
+            "seeds": ", ".join(_test(trial) for trial in trials),
+            "second": percent(_accuracy(variant)),
+            "parameters": ", ".join(f"{size:,}" for size in sizes if size is not None) or "–",
+            "seconds": _duration(median(trial.summary.get("seconds") for trial in trials)),
+            "timescales": " · ".join(timescales) or "–",
+            "paper": (group.reference and group.reference.value(mechanism)) or "–"}  # fmt: skip
 
 
 def _leads(group: Group, variant: Variant, column: str) -> bool:

@@ -45,8 +45,6 @@ def compare(scores: Mapping[int, float], others: Mapping[int, float]) -> Differe
     resample is three times the smallest in 1 of 27 cases. So it excludes 0 when all three agree in
     sign, which happens by chance in 1 of 4 experiments.
 
-    Examples
-    --------
     >>> d = compare({0: 0.9, 1: 0.8, 2: 0.95}, {0: 0.85, 1: 0.79, 2: 0.85, 3: 0.1})
     >>> d.seeds, round(d.mean, 4), round(d.low, 4), round(d.high, 4), d.chance
     ((0, 1, 2), 0.0533, 0.01, 0.1, 0.25)
@@ -65,8 +63,6 @@ def false_positives(seeds: int) -> float:
     An approximation: it takes the bootstrap's distribution as normal, with a variance that is
     divided by n where Student's t divides by n − 1. At three seeds the exact value is 1/4.
 
-    Examples
-    --------
     >>> [round(false_positives(n), 2) for n in (3, 5, 10, 30)]
     [0.25, 0.15, 0.1, 0.06]
     """

@@ -18,15 +18,9 @@ _MARK = b'<meta name="generator" content="gatecore '
 def write(report: Report, out: str | os.PathLike[str]) -> Path:
     """Write report.html, results.json and results.csv to the folder ``out``, made if missing.
 
-    Return the page's path. Equal runs give an equal page, byte for byte.
+    Return the page's path. Equal runs give an equal page, byte for byte. RunError if ``out`` cannot
+    be written, or holds files of these names that are not a report's.
 
-    Raises
-    ------
-    RunError
-        ``out`` cannot be written, or holds files of these names that are not a report's.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from gatecore.tasks import report
     >>> with tempfile.TemporaryDirectory() as folder:
