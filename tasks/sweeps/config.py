@@ -16,13 +16,8 @@ from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 from gatecore import MECHANISMS, Mechanism, mechanism
 from gatecore._checks import choice
 from gatecore.tasks.problems.base import Count, Positive, Seed, Settings
-from gatecore.tasks.training.config import (
-    Config,
-    ConfigError,
-    config_errors,
-    first_equals,
-    read_mechanism,
-)
+from gatecore.tasks.training import config as run_config
+from gatecore.tasks.training.config import Config, ConfigError, config_errors, read_mechanism
 from gatecore.tasks.training.run import load_run, load_same
 from gatecore.tasks.training.run_folder import Folder, RunError, subfolder
 
@@ -87,51 +82,32 @@ class SweepConfig(Settings):
     The trials are all combinations of the values in ``mechanisms``, ``lr``, ``seeds``, ``core`` and
     ``set``. Each of these is a list, one value, or text with commas ("U,UR").
 
-    Parameters
-    ----------
-    task : str
-    mechanisms : names
-        Default "all": those of :data:`gatecore.MECHANISMS` that the task can use. Also with fields,
-        as text ("C(t_max=8)") or as :class:`gatecore.Mechanism` values.
-    lr : numbers
-        Learning rates of Adam. Default: the preset's.
-    seeds : integers
-        A single number n stands for the seeds 0 to n − 1. Default: seed 0.
-    core : names
-        Default "lstm".
-    preset : {"quick", "paper"}
-    backend : str, optional
-        Default: "numpy", or "torch" for cores that only torch has.
-    steps : int, optional
-        Training steps of each trial. Default: the preset's.
-    set : mapping
-        Further settings, by the names of :meth:`gatecore.tasks.Config.of`.
-    out : path
-        The sweep's folder, which holds a folder for each trial.
-    workers : int, optional
-        Processes on this machine. Default: by its cores.
-    threads : int, optional
-        BLAS threads of each. Default: the preset's.
-    dask : str, optional
-        The address of a scheduler whose workers train instead, and see ``out`` at the same path.
+    ``mechanisms`` are names, also with fields, as text ("C(t_max=8)") or as
+    :class:`gatecore.Mechanism` values; "all" are those of :data:`gatecore.MECHANISMS` that the task
+    can use. ``lr`` are learning rates of Adam. One number n as ``seeds`` stands for 0 to n − 1.
+    ``set`` maps further settings by the names of :meth:`gatecore.tasks.Config.of` to their values.
+    ``preset`` is "quick" or "paper", ``backend`` by default "numpy", or "torch" for cores that only
+    torch has, and ``steps`` the training steps of each trial.
+
+    The folder ``out`` holds a folder for each trial. There are so many ``workers``, processes on
+    this machine, by default as its cores allow, and ``threads`` of BLAS for each; or the workers of
+    a scheduler at the address ``dask`` train, and see ``out`` at the same path. By default learning
+    rate, steps and threads are the preset's.
     """
 
     task: str
     mechanisms: Annotated[
         Literal["all"]
         | tuple[str | Annotated[InstanceOf[Mechanism], PlainSerializer(dataclasses.asdict)], ...],
-        BeforeValidator(_mechanisms),
-        Field(min_length=1),
-    ] = "all"
+        BeforeValidator(_mechanisms), Field(min_length=1)] = "all"  # fmt: skip
     lr: Annotated[tuple[Positive, ...], BeforeValidator(_values)] = ()
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
     core: Annotated[tuple[str, ...], BeforeValidator(_values), Field(min_length=1)] = ("lstm",)
     preset: str = "quick"
     backend: str | None = None
     steps: Count | None = None
-    set: Annotated[
-        dict[str, Annotated[list[Any], Field(min_length=1)]], BeforeValidator(_settings)
-    ] = {}  # noqa: RUF012
+    set: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]],
+                   BeforeValidator(_settings)] = {}  # noqa: RUF012  # fmt: skip
     out: Annotated[Path, PlainSerializer(str)]
     workers: int | None = Field(None, ge=1, le=1024)
     threads: int | None = Field(None, ge=1, le=1024)
@@ -141,13 +117,8 @@ class SweepConfig(Settings):
     def of(cls, task: str, /, **settings: Any) -> Self:
         """A sweep over a task; the default of ``out`` is runs/TASK-sweep.
 
-        Raises
-        ------
-        ConfigError
-            A key is unknown (the message offers the nearest), or a value is invalid.
+        ConfigError if a key is unknown (the message offers the nearest), or a value is invalid.
 
-        Examples
-        --------
         >>> config = SweepConfig.of("copying", mechanisms="U,UR", lr=[1e-3, 2e-3], seeds=3)
         >>> len(config.trials()[0])
         12
@@ -163,12 +134,8 @@ class SweepConfig(Settings):
         """All trials, seed by seed, and why others were left out.
 
         These are trials of mechanisms that the task cannot use, if they are "all", and trials that
-        would train the model of an earlier one under another name.
-
-        Raises
-        ------
-        ConfigError
-            Combinations are invalid, or two trials have the same name.
+        would train the model of an earlier one under another name. ConfigError if combinations are
+        invalid, or two trials have the same name.
         """
         trials, points = [], list(self._points())
         invalid: dict[str, list[str]] = {}  # mechanisms by the reason
@@ -182,7 +149,7 @@ class SweepConfig(Settings):
                    for why, names in invalid.items()]  # fmt: skip
         if reasons and (self.mechanisms != "all" or not trials):
             raise ConfigError("; ".join(reasons))
-        equals = first_equals(trial.config for trial in trials)
+        equals = run_config.first_equals(trial.config for trial in trials)
         twins = [(one, trials[k]) for one, k in zip(trials, equals, strict=True)
                  if one.gates != trials[k].gates]  # fmt: skip
         reasons += dict.fromkeys(f"{one.gates}: trains the model of {first.gates}"
@@ -234,10 +201,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def place(trials: Sequence[Trial], out: Path) -> dict[str, Path]:
     """The folder of each trial: where ``out`` holds a run of its config, else one of its name.
 
-    Raises
-    ------
-    RunError
-        ``out`` is a run's folder, or the folder of a trial holds another run.
+    RunError if ``out`` is a run's folder, or the folder of a trial holds another run.
     """
     if Folder(out).holds_run():
         raise RunError(f"{out} holds a run itself: choose another output folder for a sweep")
@@ -261,18 +225,15 @@ def place(trials: Sequence[Trial], out: Path) -> dict[str, Path]:
 def _config(sweep: SweepConfig, point: Mapping[str, Any]) -> Config:
     settings = {name: value for name, value in point.items() if name != "mechanism"}
     settings |= {"backend": sweep.backend, "steps": sweep.steps, "threads": sweep.threads}
-    for name in ("backend", "learning_rate", "steps", "threads"):
-        if settings[name] is None:
-            del settings[name]  # the preset's
+    optional = ("backend", "learning_rate", "steps", "threads")  # None: the preset's
+    settings = {k: v for k, v in settings.items() if v is not None or k not in optional}
     return Config.of(sweep.task, point["mechanism"], sweep.preset, **settings)
 
 
 def _name(sweep: SweepConfig, point: Mapping[str, Any]) -> str:
     """Task, mechanism, the settings that vary, and seed."""
-    parts = [sweep.task]
-    if point["core"] != "lstm":
-        parts.append(point["core"])
-    parts.append(_label(point["mechanism"]))
+    core = [] if point["core"] == "lstm" else [point["core"]]
+    parts = [sweep.task, *core, _label(point["mechanism"])]
     if len(sweep.lr) > 1:
         parts.append(f"lr{point['learning_rate']!r}")
     parts += [f"{k}={_plain(point[k])}" for k, values in sweep.set.items() if len(values) > 1]

@@ -6,14 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    InstanceOf,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+import pydantic
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError
 
 import gatecore
 from gatecore import MECHANISMS, Mechanism, ModelSpec, backends
@@ -88,31 +82,19 @@ class Config(Settings):
 
     Build one with :meth:`of`, which starts from a task's preset. Its fields are the task with the
     task's settings, the mechanism with all its fields, and the settings of the run: model sizes in
-    units and layers, optimization, and intervals in training steps.
+    units and layers, optimization, and intervals in training steps. ``pydantic.ValidationError`` if
+    a field is missing, unknown or invalid; :meth:`of` raises a ConfigError of one line.
 
-    Raises
-    ------
-    pydantic.ValidationError
-        A field is missing, unknown or invalid. :meth:`of` raises a ConfigError of one line.
-
-    Examples
-    --------
     >>> config = Config.of("adding", "standard", seed=3)
     >>> config.mechanism.name, config.learning_rate, config.clip_norm
     ('standard', 0.003, 1.0)
     """
 
-    task: Annotated[
-        InstanceOf[Task],
-        BeforeValidator(_read_task),
-        PlainSerializer(lambda task: {"name": task.name, **task.model_dump()}),
-    ]
+    task: Annotated[InstanceOf[Task], BeforeValidator(_read_task), PlainSerializer(
+        lambda task: {"name": task.name, **task.model_dump()})]  # fmt: skip
     preset: str
-    mechanism: Annotated[
-        InstanceOf[Mechanism],
-        BeforeValidator(read_mechanism),
-        PlainSerializer(dataclasses.asdict),
-    ]
+    mechanism: Annotated[InstanceOf[Mechanism], BeforeValidator(read_mechanism),
+                         PlainSerializer(dataclasses.asdict)]  # fmt: skip
     core: Literal["lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"] = "lstm"
     backend: str = "numpy"
     dtype: Literal["float32", "float64"] = "float32"
@@ -141,36 +123,21 @@ class Config(Settings):
     threads: int | None = Field(None, ge=1, le=1024, description="of BLAS; null: its default")
     seed: Seed = 0
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _model_exists(self) -> Self:
         self.spec()
         return self
 
     @classmethod
-    def of(
-        cls, task: str, mechanism: str | Mechanism = "UR", preset: str = "quick", /, **settings: Any
-    ) -> Self:
-        """A task's preset, with some fields set otherwise.
+    def of(cls, task: str, mechanism: str | Mechanism = "UR", preset: str = "quick", /,
+           **settings: Any) -> Self:  # fmt: skip
+        """A task's preset ("quick", "paper"), with some fields set otherwise.
 
-        Parameters
-        ----------
-        task : str
-            A name in :data:`gatecore.tasks.TASKS`.
-        mechanism : str or Mechanism
-        preset : {"quick", "paper"}
-            The three are positional, so that their names can be reported as wrong settings.
-        **settings
-            Fields of this class and of the task by name; fields of the mechanism as
-            ``mechanism.FIELD``.
+        ``task`` is a name in :data:`gatecore.tasks.TASKS`; ``settings`` are fields of this class
+        and of the task by name, and fields of the mechanism as ``mechanism.FIELD``. The others are
+        positional, so that their names can be reported as wrong settings. ConfigError if a name is
+        unknown (the message offers the nearest), or a value is invalid or has no effect.
 
-        Raises
-        ------
-        ConfigError
-            A name is unknown (the message offers the nearest), or a value is invalid or has no
-            effect on the model.
-
-        Examples
-        --------
         >>> config = Config.of("copying", "UM", length=100, **{"mechanism.downsize": 8})
         >>> config.task.length, config.mechanism.downsize, config.hidden_size
         (100, 8, 128)
@@ -206,8 +173,7 @@ class Config(Settings):
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        left = 1 - step / self.steps if self.schedule == "linear" else 1.0
-        return self.learning_rate * left
+        return self.learning_rate * (1 - step / self.steps if self.schedule == "linear" else 1.0)
 
     def learner(self) -> Learner[Any]:
         """The untrained learner of that model, of the run's backend."""
@@ -235,10 +201,8 @@ class Config(Settings):
         gates = self.mechanism, plain, MECHANISMS.get(plain.name, plain)
         for name, reason in self.unused().items():
             if name.startswith("mechanism."):
-                whose, alike = (
-                    plain.name,
-                    [getattr(m, name.removeprefix("mechanism.")) for m in gates],
-                )
+                whose, field = plain.name, name.removeprefix("mechanism.")
+                alike = [getattr(m, field) for m in gates]
             elif name in fields:
                 whose = self.task.name
                 alike = [values[name], fields[name].default, preset.get(name, "UR")]
@@ -268,11 +232,10 @@ def explain(error: ValidationError) -> str:
         message = detail["msg"].removeprefix("Value error, ")
         name = ".".join(map(str, detail["loc"]))
         if detail["type"] == "missing":
-            parts.append(f"{name} is missing")
-        elif not name:
-            parts.append(message)
-        else:
-            parts.append(f"{name}={show(detail['input'])}: {message[0].lower()}{message[1:]}")
+            message = f"{name} is missing"
+        elif name:
+            message = f"{name}={show(detail['input'])}: {message[0].lower()}{message[1:]}"
+        parts.append(message)
     return "; ".join(parts)
 
 
