@@ -95,7 +95,7 @@ def _differentiated(x: Any) -> bool:
         return (x.requires_grad or torch.compiler.is_compiling()
                 or torch._C._functorch.maybe_current_level() is not None
                 or torch.autograd.forward_ad._current_level >= 0)  # fmt: skip
-    return bool(jax) and isinstance(x, jax.core.Tracer)
+    return jax is not None and isinstance(x, jax.core.Tracer)
 
 
 class _Symbolic:

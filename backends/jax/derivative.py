@@ -41,9 +41,9 @@ def gates_vjp(
     gates = mechanism.activate(logits)
     d_gates: dict[str, Array] = {}
     if mechanism.auxiliary == "master":
-        masters = [spread(gates[name], mechanism.downsize) for name in mechanism.main_slots]
+        big_f, big_i = (spread(gates[name], mechanism.downsize) for name in mechanism.main_slots)
         inner = gates["input"] if "input" in gates else negate(gates["forget"])
-        cotangents = master_vjp(*masters, gates["forget"], inner, d_forget, d_input)
+        cotangents = master_vjp(big_f, big_i, gates["forget"], inner, d_forget, d_input)
         *d_masters, forget, input = cotangents
         for name, d in zip(mechanism.main_slots, d_masters, strict=True):  # sums over their units
             d_gates[name] = d.reshape(*d.shape[:-1], -1, mechanism.downsize).sum(-1)

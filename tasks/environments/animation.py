@@ -15,7 +15,7 @@ def film(world: Match, player: Any, rng: Rng, scale: int = 16) -> list[np.ndarra
 
     ``world`` is reset, and its first episode is shown. ``player`` is a policy and ``rng`` the
     source of all random numbers, as for
-    :func:`gatecore.tasks.environments.scripted_policies.play`. A cell has ``scale``² pixels.
+    :func:`gatecore.tasks.environments.scripted_policies.play`. A cell is ``scale`` pixels wide.
 
     >>> from gatecore.tasks.environments.scripted_policies import perfect
     >>> frames = film(Match(1, phases=(2, 3, 15)), perfect, rng=0)

@@ -28,7 +28,8 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError as error:
             raise ConfigError(str(missing(error, "tensorboard"))) from error
-        self._open, self._folder, self._writer = SummaryWriter, folder, None
+        self._open, self._folder = SummaryWriter, folder
+        self._writer: Any = None
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of metrics. The first one removes what came from its step on."""

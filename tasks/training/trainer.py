@@ -270,5 +270,5 @@ class _Trainer:
 
 def _timescales(gate: Gate) -> dict[str, float]:
     """Smallest, median and largest characteristic timescale of the units, in steps."""
-    statistics = {"smallest": np.min, "median": np.median, "largest": np.max}
+    statistics: dict[str, Any] = {"smallest": np.min, "median": np.median, "largest": np.max}
     return {name: float(statistic(timescale(gate))) for name, statistic in statistics.items()}
