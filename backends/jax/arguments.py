@@ -51,10 +51,14 @@ def checked(
         if not (isinstance(finite, jax.core.Tracer) or finite):
             raise ValueError(f"params[{name!r}] has entries that are not finite")
     params = {k: v if k.startswith("weight") else v.astype(wide) for k, v in params.items()}
-    initial = _initial(cell, state, x.shape[1], wide)
+    shape, initial = (x.shape[1], cell.hidden_size), []
+    for part in cell.parts(state):  # zeros where it, or the state, is None
+        array = jnp.zeros(shape, wide) if part is None else as_array("state", part)
+        array = array.astype(widened(array.dtype))
+        initial.append(check_array("state", array, shape, wide, "(batch, hidden)"))
     masks = zoneout_parts(cell, zoneout)
     masks = masks and tuple(_mask(part, (*steps, cell.hidden_size), wide) for part in masks)
-    return cell, Arguments(params, initial, x, resets_of(resets, steps), masks)
+    return cell, Arguments(params, tuple(initial), x, resets_of(resets, steps), masks)
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -77,16 +81,6 @@ def resets_of(resets: Any, steps: tuple[int, ...]) -> Array | None:
         return None
     resets = check_array("resets", as_array("resets", resets), steps, "bool", "(time, batch)")
     return resets[..., None]
-
-
-def _initial(cell: Cell, state: Any, batch: int, dtype: Any) -> States:
-    """The parts of the initial state; zeros where it, or a part, is None."""
-    shape, parts = (batch, cell.hidden_size), []
-    for part in cell.parts(state):
-        array = jnp.zeros(shape, dtype) if part is None else as_array("state", part)
-        array = array.astype(widened(array.dtype))
-        parts.append(check_array("state", array, shape, dtype, "(batch, hidden)"))
-    return tuple(parts)
 
 
 def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gatecore.backends.common.fields import by_state
-from gatecore.backends.common.layout import Layout, layout_of
+from gatecore.backends.common.layout import layout_of
 from gatecore.backends.native import library
 from gatecore.cells import Cell
 
@@ -89,15 +89,19 @@ class LayerCall:
     @functools.cached_property
     def struct(self) -> LayerStruct:
         """The sizes as the library takes them."""
-        layout, cell = layout_of(self.cell), self.cell
+        layout, cell, mechanism = layout_of(self.cell), self.cell, self.cell.mechanism
+        kinds = zip(_KINDS, (cell.core, mechanism.activation, mechanism.kind), strict=True)
+        columns = layout.columns
         chosen = self.instruction_set or library.best_instruction_set()
         rows = [order.astype(np.int32) for order in (layout.input_rows, layout.state_rows)]
         struct = LayerStruct(
-            **_kinds(layout), time=self.time, batch=self.batch, input_size=cell.input_size,
+            **{name: _KINDS[name].index(kind) for name, kind in kinds},
+            **{slot: columns[slot].start if slot in columns else -1 for slot in _SLOTS},
+            downsize=mechanism.downsize if mechanism.auxiliary == "master" else 1,
+            time=self.time, batch=self.batch, input_size=cell.input_size,
             hidden_size=cell.hidden_size, width=layout.width, rows=cell.rows,
             state_offset=layout.state_window.start, threads=self.threads, saves=self.saves,
-            instruction_set=library.INSTRUCTION_SETS.index(chosen),
-            split=_SPLITS.index(self.split),
+            instruction_set=library.INSTRUCTION_SETS.index(chosen), split=_SPLITS.index(self.split),
             input_rows=rows[0].ctypes.data, state_rows=rows[1].ctypes.data,
         )  # fmt: skip
         struct.orders = rows  # live as long as the addresses
@@ -194,17 +198,6 @@ def saved_shapes(cell: Cell, stride: int, steps: Any, batch: Any) -> Shapes:
 
 
 layer_call = functools.lru_cache(maxsize=256)(LayerCall)  # asks the library for sizes once
-
-
-def _kinds(layout: Layout) -> dict[str, int]:
-    """The fields of the struct that say what is computed, and the first column of each slot."""
-    mechanism, columns = layout.mechanism, layout.columns
-    kinds = layout.core, mechanism.activation, mechanism.kind
-    return {
-        **{name: _KINDS[name].index(kind) for name, kind in zip(_KINDS, kinds, strict=True)},
-        "downsize": mechanism.downsize if mechanism.auxiliary == "master" else 1,
-        **{slot: columns[slot].start if slot in columns else -1 for slot in _SLOTS},
-    }
 
 
 def _offsets(fields: Iterable[str]) -> np.ndarray:

@@ -163,16 +163,7 @@ class Layer:
 
     def forward(self, x: Array, initial: States) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """The outputs of all steps from x (time, batch, input), and the parts of the last state."""
-        self._project(x)
-        parts, count = self.call.states("state", initial), 1 + self.call.return_cells
-        for states, part in zip(self.steps.states, parts, strict=True):
-            states[0] = 0 if part is None else part
-        outputs = self.steps.scan(self.engine, self.state_weights, self.resets, count)
-        return outputs, tuple(states[-1].copy() for states in self.steps.states)
-
-    def _project(self, x: Array) -> None:
-        """The input's part of all logits, by one product: x beside ones, for the bias."""
-        rows = self.layout.input_rows
+        rows = self.layout.input_rows  # one product projects all steps: x beside ones, for the bias
         self.inputs[..., :-1] = x
         self.inputs[..., -1] = 1
         weights = self.engine.xp.empty((self.inputs.shape[2], len(rows)), dtype=self.call.dtype)
@@ -180,6 +171,11 @@ class Layer:
         weights[-1] = self.params["bias"][rows]
         projected = _flat(self.logits)[:, self.layout.input_window]
         self.engine.matmul(_flat(self.inputs), weights, out=projected)
+        parts, count = self.call.states("state", initial), 1 + self.call.return_cells
+        for states, part in zip(self.steps.states, parts, strict=True):
+            states[0] = 0 if part is None else part
+        outputs = self.steps.scan(self.engine, self.state_weights, self.resets, count)
+        return outputs, tuple(states[-1].copy() for states in self.steps.states)
 
     def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
         """The shape of :meth:`backward`'s scratch: the logits' cotangents."""

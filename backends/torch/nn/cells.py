@@ -59,7 +59,11 @@ class RecurrentCell(RecurrentModule[State]):
                 raise TypeError(f"{name} must be floating, got {value.dtype}: convert it")
         fits = input.dim() in (1, 2) and input.shape[-1] == self.input_size
         if not fits or any(part.shape != (*input.shape[:-1], self.hidden_size) for part in states):
-            self._raise_as_torch(input, states)
+            factory: dict[str, Any] = {"device": "meta", "dtype": input.dtype}
+            cell = self._torch_class(self.input_size, self.hidden_size, **factory)
+            parts = [part.to(**factory) for part in states]
+            # raises what torch's cells raise
+            cell(input.to("meta"), self._cell.state(parts) if parts else None)
         batched = input.dim() == 2
         if not batched:
             input, states = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in states)
@@ -73,12 +77,6 @@ class RecurrentCell(RecurrentModule[State]):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-    def _raise_as_torch(self, input: Tensor, states: Tensors) -> None:
-        factory: dict[str, Any] = {"device": "meta", "dtype": input.dtype}
-        cell = self._torch_class(self.input_size, self.hidden_size, **factory)
-        parts = [part.to(**factory) for part in states]
-        cell(input.to("meta"), self._cell.state(parts) if parts else None)
 
     def _advance(self, x: Tensor, states: Tensors) -> Tensors:
         compute, dtype = dtypes(self.weight_ih)

@@ -57,16 +57,6 @@ def decode(code: Tensor) -> str:
     return " ".join((*fields, str(sum(d * 16**k for k, d in enumerate(reversed(digits))))))
 
 
-def decode_record(record: Tensor) -> str:
-    """The signature in the record of an earlier version; ValueError if it is none."""
-    fields = json.loads(bytes(record.tolist()))
-    if not isinstance(fields, dict) or "computation" not in fields:
-        raise ValueError("it records no mechanism; load a state_dict that gatecore saved")
-    if fields["version"] > _RECORD_VERSION:
-        raise ValueError(f"it has version {fields['version']}: update gatecore")
-    return str(fields["computation"])
-
-
 class Stateful(nn.Module):
     """A module with a ``core`` and a ``mechanism``, which its state_dict records."""
 
@@ -176,6 +166,13 @@ def _decoded(code: Tensor | None, record: Tensor | None) -> str | None:
     try:
         if code is not None:
             return decode(code)
-        return None if record is None else decode_record(record)
+        if record is None:
+            return None
+        fields = json.loads(bytes(record.tolist()))
+        if not isinstance(fields, dict) or "computation" not in fields:
+            raise ValueError("it records no mechanism; load a state_dict that gatecore saved")
+        if fields["version"] > _RECORD_VERSION:
+            raise ValueError(f"it has version {fields['version']}: update gatecore")
+        return str(fields["computation"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"the state_dict's {name} can't be read: {error}") from error

@@ -65,8 +65,9 @@ def loop(call: Call) -> tuple[States, States]:
     """States after every step, each (time, batch, width), and the last ones."""
     history, states = [], call.states
     for t, projected in enumerate(call.cell.project(call.params, call.x)):
-        reset = None if call.resets is None else call.resets[t]
-        states = advance(call.cell, call.params, projected, states, reset, _at(call.zoneout, t))
+        reset, zoneout = None if call.resets is None else call.resets[t], call.zoneout
+        zoneout = zoneout and tuple(z[t] if isinstance(z, Tensor) else z for z in zoneout)
+        states = advance(call.cell, call.params, projected, states, reset, zoneout)
         history.append(states)
     return tuple(torch.stack(part) for part in zip(*history, strict=True)), states
 
@@ -106,10 +107,6 @@ def advance(
     hidden, cell_state = cell.advance(params, projected, states)
     new = (hidden @ params["weight_hr"].T, cell_state)
     return new if zoneout is None else tuple(map(apply_zoneout, states, new, reversed(zoneout)))
-
-
-def _at(zoneout: tuple[Any, ...] | None, t: int) -> tuple[Any, ...] | None:
-    return zoneout and tuple(z[t] if isinstance(z, Tensor) else z for z in zoneout)
 
 
 PLAIN, SCAN = Stepping("plain", loop), Stepping("scan", scan)
