@@ -16,13 +16,13 @@ TINY = ["copying", "--length", "4", "--hidden-size", "4", "--steps", "2", "--thr
 FULL = Path("/dev/full")
 
 
-def command(*words, cwd, encoding="utf-8", **options):
-    """The command in a process of its own, as its script starts it."""
+def command(*words, cwd, encoding="utf-8", shell=(), **options):
+    """The command in a process of its own, as its script starts it, or as ``shell`` does."""
     environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "100"}
     script = "from gatecore.tasks.cli.__main__ import run; run()"
     return subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=cwd, env=environment, check=False, timeout=60,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        [*shell, sys.executable, "-c", script, *words], cwd=cwd, env=environment, check=False,
+        timeout=60, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )  # fmt: skip
 
 
@@ -75,7 +75,8 @@ def test_a_closed_pipe_is_silent(tmp_path):
 
 
 def test_a_closed_output_is_no_error(tmp_path):
-    done = command("gates", cwd=tmp_path, stdout=None, preexec_fn=lambda: os.close(1))
+    closing = ("sh", "-c", 'exec "$0" "$@" >&-')
+    done = command("gates", cwd=tmp_path, shell=closing)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
