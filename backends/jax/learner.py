@@ -111,11 +111,11 @@ class Learner(common.LearnerBase):
         updates, new = self.adam.update(jax.tree.map(lambda g: g * scale, gradients), moments)
         moved = {k: v - rate * updates[k] for k, v in parameters.items()}
         usable = jnp.isfinite(loss) & jnp.isfinite(norm)
-        moved, mu, nu, final = jax.tree.map(
-            lambda after, before: jnp.where(usable, after, before),
+        after, before = (
             (moved, new.mu, new.nu, final),
             (parameters, moments.mu, moments.nu, carried),
         )
+        moved, mu, nu, final = jax.tree.map(lambda a, b: jnp.where(usable, a, b), after, before)
         finite = jnp.stack([jnp.isfinite(p).all() for p in parameters.values()]).all()
         return moved, new._replace(mu=mu, nu=nu), finite, {**metrics, "gradient_norm": norm}, final
 

@@ -57,10 +57,8 @@ def minimal_parallel(
 def _compose(first: tuple[Gate, Array, Array], then: tuple[Gate, Array, Array]) -> Any:
     """The composition of two steps h → g·h + w, where reset w, which has the same form."""
     # a product with a gate of 0 would keep NaN
-    value, complement, write = (
-        jnp.where(then[2], cleared, part)
-        for cleared, part in zip((0, 1, 0), (*first[0], first[1]), strict=True)
-    )
+    parts = zip((0, 1, 0), (*first[0], first[1]), strict=True)
+    value, complement, write = (jnp.where(then[2], cleared, part) for cleared, part in parts)
     gate = both(then[0], Gate(value, complement))
     return gate, then[0].value * write + then[1], first[2] | then[2]
 

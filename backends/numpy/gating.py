@@ -42,10 +42,7 @@ class Gating:
             self.value[slot], self.complement[slot] = self.complement[slot], self.value[slot]
         self.sigmoids = logits[..., layout.sigmoids]
         self.paired = self.sigmoids[..., : layout.paired]
-        self._acquire_effective(acquire)
-
-    def _acquire_effective(self, acquire: Acquire) -> None:
-        mechanism, hidden = self.layout.mechanism, self.layout.hidden_size
+        mechanism, hidden = layout.mechanism, layout.hidden_size
         if mechanism.auxiliary == "none":
             self.forget_complement = self.complement["forget"]
         else:
