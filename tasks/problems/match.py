@@ -86,8 +86,7 @@ class VisualMatch(AgentTask):
 
     def draw(self, stream: Stream, seed: int, index: int, size: int) -> Any:
         """Episodes; of training ones the second phase has grown to :meth:`frames` (index)."""
-        frames = self.distractor if stream else self.frames(index)
-        if frames == self.distractor:
+        if stream or (frames := self.frames(index)) == self.distractor:
             return super().draw(stream, seed, index, size)
         grown = self.model_copy(update={"distractor": frames, "growth": None})
         return grown.draw(stream, seed, index, size)

@@ -143,7 +143,7 @@ class _Sweep:
         if not self.attempts:
             time.sleep(_POLL)
         for future in done:
-            self._ended(self.attempts.pop(future), _result(future))
+            self._ended(self.attempts.pop(future), future)
         due = [one for when, one in self.later if when <= time.monotonic()]
         self.later = [(when, one) for when, one in self.later if one not in due]
         for one in due:
@@ -154,7 +154,14 @@ class _Sweep:
         if self.watcher:
             self.watcher.update(self.progress)
 
-    def _ended(self, one: Progress, outcome: Outcome) -> None:
+    def _ended(self, one: Progress, future: "concurrent.futures.Future[Outcome]") -> None:
+        try:
+            outcome = future.result()
+        except concurrent.futures.CancelledError as error:
+            raise RunError("the Dask scheduler is gone; the same command continues the "
+                           "sweep") from error  # fmt: skip
+        except Exception as error:  # noqa: BLE001 - Dask's KilledWorker, or a worker's own error
+            outcome = Outcome("lost", f"{type(error).__name__}: {error}")
         if outcome.kind == "busy":
             self.later.append((time.monotonic() + _PATIENCE, one))
         elif outcome.kind == "done":
@@ -178,17 +185,6 @@ class _Sweep:
             stream.write(json.dumps(line) + "\n")
         if self.watcher:
             self.watcher.event(one, what)
-
-
-def _result(future: "concurrent.futures.Future[Outcome]") -> Outcome:
-    """The outcome of an attempt; RunError if the scheduler was lost."""
-    try:
-        return future.result()
-    except concurrent.futures.CancelledError as error:
-        raise RunError("the Dask scheduler is gone; the same command continues the "
-                       "sweep") from error  # fmt: skip
-    except Exception as error:  # noqa: BLE001 - Dask's KilledWorker, or a worker's own error
-        return Outcome("lost", f"{type(error).__name__}: {error}")
 
 
 def _read(one: Progress) -> None:

@@ -42,10 +42,9 @@ def needed(config: Config) -> int:
 
 def memory_of_machine() -> float:
     """Bytes of physical memory, or of a container's limit; infinite where the system tells none."""
-    try:
-        total: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        total = math.inf
+    total = math.inf
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # the text "max"
         total = min(total, int(_CGROUP.read_text(encoding="ascii")))
     return total

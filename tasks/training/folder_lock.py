@@ -41,10 +41,8 @@ def lock(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether another process trains in a folder now."""
-    if not (folder / ".lock").exists():
-        return False
     try:
-        with lock(folder):
+        with lock(folder) if (folder / ".lock").exists() else contextlib.nullcontext():
             return False
     except Busy:
         return True

@@ -65,8 +65,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, every: int, saturated: float) -> None:
-        self.every = integer("every", every)
-        self.saturated = number("saturated", saturated)
+        self.every, self.saturated = integer("every", every), number("saturated", saturated)
         if not 0 < self.saturated <= 0.5:
             raise ValueError(f"saturated must be in (0, 0.5], got {saturated!r}")
         self._sums: dict[str, _Sums] = {}

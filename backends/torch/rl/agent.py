@@ -140,8 +140,7 @@ class Agent(TorchTrainable):
         targets = rollouts.returns(rewards, ended, after, spec.discount, spec.td_lambda)
         discounted = rollouts.returns(rewards, ended, torch.zeros_like(after), spec.discount, 1.0)
         self._largest = max(self._largest, float((discounted.abs() * counted).max()))
-        error = targets - output.values
-        policy = output.logits.log_softmax(-1)
+        error, policy = targets - output.values, output.logits.log_softmax(-1)
         chosen = policy.gather(-1, actions.unsqueeze(-1))[..., 0]
         entropy = -(policy.exp() * policy).sum(-1)
         each = -chosen * error.detach() + spec.value_cost * error.square()

@@ -118,10 +118,8 @@ class TruncatedRollout:
         self._means = np.zeros(2)
 
     def run(self, network: Network, episodes: EpisodeBatch) -> tuple[Rollout, Any, Metrics]:
-        """The next rollout, the core's state before it, and mean reward and score of episodes.
-
-        Of those that ended; if none did, of those of the last rollout in which one did.
-        """
+        """The next rollout, the core's state before it, and mean reward and score of episodes."""
+        # of those that ended; if none did, of those of the last rollout in which one did
         before, rng = self._state.state, action_generator(episodes)
         rollout, self._state = run(network, self._environment, self._state, rng, self._steps)
         results, rewards = [], np.stack([rollout.rewards, rollout.scores], 1)

@@ -112,8 +112,7 @@ class Pixels(Task):
 
     @property
     def title(self) -> str:
-        order = ", bit-reversed" if self.permute else ""
-        folder = Path(self.path or "").name
+        order, folder = ", bit-reversed" if self.permute else "", Path(self.path or "").name
         return f"{self.known or f'Images of {folder}'}, pixel by pixel{order}"
 
     @property

@@ -132,13 +132,12 @@ GRAMMARS = {
         symbols="0123456789+-*=()[]<>xefilors", answers="0123456789",
         categories={"addition": (_add,), "control": (_choose, _repeat),
                     "program": (_add, _subtract, _multiply, _choose, _repeat)},
-        program=_santoro, longest=lambda length, nesting: length + 1, forced=False,
-    ),
+        program=_santoro, longest=lambda length, nesting: length + 1, forced=False),
     "zaremba": Grammar(
         symbols="0123456789+-*=()<>:;#@ abcdefghijlnoprstx", answers="0123456789-.",
         categories={"program": (lambda script: _sum(script, *script.operands(2)), _small_product,
                                 lambda script: script.operands(1)[0], _variable, _loop, _if)},
         program=_zaremba, forced=True,
         # an operation multiplies its largest operand by at most 4·length + 1; sign and end mark
-        longest=lambda length, nesting: len(str(10**length * (4 * length + 1) ** nesting)) + 2,
-    )}  # fmt: skip
+        longest=lambda length, nesting: len(str(10**length * (4 * length + 1) ** nesting)) + 2)
+}  # fmt: skip

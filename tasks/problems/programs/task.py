@@ -116,8 +116,10 @@ class Programs(GeneratedTask):
         examples = []
         for _ in range(size):
             level = (self.length, self.nesting) if stream else self._level(draw, step)
-            while _split((example := program(draw, operations, *level))[0]) is not stream:
-                pass
+            split = None
+            while split is not stream:
+                example = program(draw, operations, *level)
+                split = _SPLIT[zlib.crc32(example[0].encode()) % len(_SPLIT)]
             examples.append(example)
         return examples
 
@@ -161,10 +163,6 @@ class Programs(GeneratedTask):
         resets = np.zeros(inputs.shape, bool)
         resets[width - lengths, np.arange(len(examples))] = True
         return Batch(inputs, targets, resets)
-
-
-def _split(program: str) -> Stream:
-    return _SPLIT[zlib.crc32(program.encode()) % len(_SPLIT)]
 
 
 def _tokens(texts: Iterable[str], symbols: str) -> np.ndarray:
