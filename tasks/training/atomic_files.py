@@ -101,10 +101,8 @@ def digest(value: Any) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Replace a safetensors file; its metadata holds ``about`` and a checksum of everything.
-
-    Both are one entry: several would have no fixed order. No tensor is copied.
-    """
+    """Replace a safetensors file; its metadata holds ``about`` and a checksum of everything."""
+    # both in one entry: several would have no fixed order; no tensor is copied
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     plain = finite(about)
     signed = json.dumps(plain | {CHECKSUM: _digest(arrays, plain)})

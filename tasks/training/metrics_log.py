@@ -70,10 +70,7 @@ class Log:
 
 def read(path: Path, identity: str, most: int | None = None, *,
          unsigned: bool = False) -> tuple[list[dict[str, Any]], list[Mark]]:  # fmt: skip
-    """The complete lines (the first ``most``), without their checksums, and the mark after each.
-
-    With ``unsigned`` a log without any checksum is valid.
-    """
+    """The complete lines (the first ``most``) and their marks; ``unsigned`` admits no checksums."""
     metrics: list[dict[str, Any]] = []
     marks: list[Mark] = []
     check, checked = _chain(identity, 0), not unsigned

@@ -73,10 +73,7 @@ class Folder:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Make the folder, lock it for a context, and remove what a killed process left.
-
-        Raises RunError if it cannot be made, ``folder_lock.Busy`` if another process trains there.
-        """
+        """Make and lock the folder, and remove unfinished files. RunError; Busy if it is in use."""
         with contextlib.ExitStack() as stack:
             with output_folder(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)

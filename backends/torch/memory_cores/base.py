@@ -133,10 +133,7 @@ class Weights(NamedTuple):
 
 
 class Controller(LSTMCell):
-    """An LSTM cell; the first part of its input is projected for all steps at once.
-
-    The rest, which the core has read from its memory, is known only at its step.
-    """
+    """An LSTM cell, whose input is projected for all steps at once but for what a core has read."""
 
     def __init__(self, input_size: int, hidden_size: int, *, mechanism: str | Mechanism,
                  **factory: Any) -> None:  # fmt: skip

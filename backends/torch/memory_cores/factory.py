@@ -16,10 +16,7 @@ from gatecore.contracts.memory import RMA_LAYERS, Core
 
 
 class Layers(nn.Module):
-    """Recurrent layers (LSTM, GRU or Minimal; one direction, time first) as a core.
-
-    The state is torch's: each tensor (layers, batch, hidden).
-    """
+    """Layers (LSTM, GRU, Minimal; one direction) as a core; states are (layers, batch, hidden)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -30,10 +30,7 @@ _NAMES = {stream: stream.name.lower() for stream in Stream}  # of the splits' fi
 
 
 class Tokens:
-    """The ids of a split, uint32 (tokens,), and where its articles start, ascending int64 from 0.
-
-    Pages of a memory-mapped file are released after reading, so little stays resident.
-    """
+    """The ids of a split, uint32 (tokens,), and its articles' starts, ascending int64 from 0."""
 
     def __init__(self, ids: np.ndarray, starts: np.ndarray) -> None:
         self.ids, self.starts, self._read = ids, starts, 0
@@ -59,7 +56,7 @@ class Tokens:
             yield block
 
     def _release(self) -> None:
-        """Return the mapped pages to the system; they would count as this process's memory."""
+        """Return the pages read to the system; they would count as this process's memory."""
         self._read = 0
         mapped = getattr(self.ids, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -127,10 +124,8 @@ def numbering(level: str, kind: str) -> Numbering:
 def encoded(splits: Mapping[Stream, Iterable[Piece]], files: Mapping[Stream, Any],
             numbers: Numbering, min_count: int,
             limit: int | None) -> tuple[list[str], dict[Stream, np.ndarray]]:  # fmt: skip
-    """Write each split's ids into its open file; return the vocabulary and the article starts.
-
-    The text is read once; symbols are renumbered at the end by their frequency in training.
-    """
+    """Write each split's ids into its open file; return the vocabulary and the article starts."""
+    # the text is read once; symbols are renumbered at the end by their frequency in training
     starts = {stream: _write_numbers(splits[stream], files[stream], numbers) for stream in Stream}
     counts = np.zeros(numbers.count, np.int64)
     for _, block in _blocks(files[Stream.TRAIN]):

@@ -135,10 +135,7 @@ class Language(Task):
 
 
 class Windows(Sequence[Batch]):
-    """A held-out text as consecutive batches of at most ``size`` streams, made on access.
-
-    Every token is the target of one step; steps beyond the text have the target -1, not scored.
-    """
+    """A held-out text as consecutive batches of at most ``size`` streams, made on access."""
 
     def __init__(self, tokens: Tokens, size: int, bptt: int) -> None:
         self.tokens, self.bptt = tokens, bptt
@@ -154,6 +151,7 @@ class Windows(Sequence[Batch]):
         k = range(len(self))[k]
         steps = np.arange(k * self.bptt, min((k + 1) * self.bptt, self.length))
         places = self.starts + steps[:, None]
+        # every token is the target of one step; steps beyond the text have -1, not scored
         beyond = places >= len(self.tokens)
         batch = _window(self.tokens, np.where(beyond, 0, places))
         return batch._replace(targets=np.where(beyond, -1, batch.targets))
