@@ -35,10 +35,8 @@ DISTRACTOR = (
     "###########",
 )
 _ROOM = ("#         #", "#         #", "####   ####", "   # + #   ", "   #####   ")
-REWARD = {
-    pads: ("###########", row, *_ROOM)
-    for pads, row in {2: "#  p   p  #", 3: "# p  p  p #", 4: "# p p p p #"}.items()
-}  # by the number of pads
+_PADS = {2: "#  p   p  #", 3: "# p  p  p #", 4: "# p p p p #"}  # by their number
+REWARD = {pads: ("###########", row, *_ROOM) for pads, row in _PADS.items()}
 
 FLOOR, WALL, APPLE, PLAYER, PADS = range(5)  # contents of a cell; PADS + k is the k-th colour
 

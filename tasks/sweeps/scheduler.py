@@ -29,17 +29,13 @@ _POLL = 0.5  # seconds
 
 @dataclasses.dataclass
 class Progress:
-    """The progress of a trial, read from its folder, so that any process may train it.
-
-    ``status`` is "waiting", "running", "finished", "diverged" or "failed"; ``metric`` the value
-    that the task shows in training, then on the test set.
-    """
+    """The progress of a trial, read from its folder, so that any process may train it."""
 
     trial: Trial
     folder: Path
-    status: str = "waiting"
+    status: str = "waiting"  # or "running", "finished", "diverged", "failed"
     step: int = 0
-    metric: float | None = None
+    metric: float | None = None  # that the task shows, in training, then on the test set
     deaths: int = 0
     reason: str = ""
 

@@ -18,6 +18,7 @@ from gatecore.tasks.problems.programs.grammars import GRAMMARS, Draw, Grammar
 PAD = "\0"  # becomes the token -1
 BUCKET = 8  # lengths are rounded up to multiples of it, so that a compiling backend sees few shapes
 _SPLIT = (Stream.VALIDATION, Stream.TEST) + 8 * (Stream.TRAIN,)  # of programs, by their hash
+# The paper's RMC has slots 512 wide (2 or 4 slots and heads) and 2e5 training steps.
 _SIZES = {"rmc": {"quick": {"hidden_size": 64, "steps": 2000},
                   "paper": {"hidden_size": 512, "steps": 200_000}}}  # by core, preset  # fmt: skip
 _COUNTED = 4096  # training and test programs of the frequency baselines
@@ -81,10 +82,7 @@ class Programs(GeneratedTask):
 
     @classmethod
     def preset(cls, name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The preset's values; an RMC's sizes are its own, and the category is santoro's.
-
-        The paper's RMC has slots 512 wide (2 or 4 slots and heads) and 2e5 training steps.
-        """
+        """The preset's values; an RMC's sizes are its own, and the category is santoro's."""
         values = {**cls.presets[name], **_SIZES.get(settings.get("core", ""), {}).get(name, {})}
         if settings.get("grammar", "santoro") != "santoro":
             values.pop("category", None)
