@@ -32,12 +32,9 @@ LIMITS = Limits()
 def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     """Why the kernels can't run this sequence of (time, batch) steps; None where they can."""
     mechanism = cell.mechanism
-    fields = (
-        ("core", cell.core, CORES),
-        ("activation", mechanism.activation, ACTIVATIONS),
-        ("auxiliary", mechanism.kind, AUXILIARIES),
-        ("dtype", str(dtype), DTYPES),
-    )
+    fields = (("core", cell.core, CORES), ("activation", mechanism.activation, ACTIVATIONS),
+              ("auxiliary", mechanism.kind, AUXILIARIES),
+              ("dtype", str(dtype), DTYPES))  # fmt: skip
     for name, value, known in fields:
         if value not in known:
             return f"{name} {value!r} is none of {', '.join(known)}"

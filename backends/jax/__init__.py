@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from gatecore.backends.jax.learner import Learner
     from gatecore.backends.jax.modules import GateUnit, GRUCell, LSTMCell, MinimalCell
 
-_MODULES = {
-    **dict.fromkeys(("GRUCell", "GateUnit", "LSTMCell", "MinimalCell"), "modules"),
-    "Learner": "learner",
-}
+_MODULES = {**dict.fromkeys(("GRUCell", "GateUnit", "LSTMCell", "MinimalCell"), "modules"),
+            "Learner": "learner"}  # fmt: skip
 
 __all__ = [
     "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinimalCell", "gru", "implementation", "init",

@@ -111,10 +111,8 @@ class Learner(common.LearnerBase):
         updates, new = self.adam.update(jax.tree.map(lambda g: g * scale, gradients), moments)
         moved = {k: v - rate * updates[k] for k, v in parameters.items()}
         usable = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after, before = (
-            (moved, new.mu, new.nu, final),
-            (parameters, moments.mu, moments.nu, carried),
-        )
+        after, before = ((moved, new.mu, new.nu, final),
+                         (parameters, moments.mu, moments.nu, carried))  # fmt: skip
         moved, mu, nu, final = jax.tree.map(lambda a, b: jnp.where(usable, a, b), after, before)
         finite = jnp.stack([jnp.isfinite(p).all() for p in parameters.values()]).all()
         return moved, new._replace(mu=mu, nu=nu), finite, {**metrics, "gradient_norm": norm}, final

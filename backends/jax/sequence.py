@@ -155,10 +155,8 @@ def _run(
     return_cells = _checks.flag("return_cells", return_cells)
     stacked = not isinstance(params, Mapping)
     layers = layers_of(params if stacked else [params])
-    states, zoneouts = (
-        per_layer(name, value if stacked else [value], len(layers))
-        for name, value in (("state", state), ("zoneout", zoneout))
-    )
+    states, zoneouts = (per_layer(name, value if stacked else [value], len(layers))
+                        for name, value in (("state", state), ("zoneout", zoneout)))  # fmt: skip
     finals: list[Any] = []
     for layer, initial, amount in zip(layers, states, zoneouts, strict=True):
         cell, arguments = checked(core, layer, x, initial, mechanism, resets, amount)

@@ -177,12 +177,9 @@ class LayerCall:
     def ffi_attributes(self, read: Iterable[str], written: Iterable[str]) -> dict[str, np.ndarray]:
         """The attributes of XLA's call (jax_ffi.cpp) on buffers that these fields point to."""
         numbers = LayerStruct.input_rows.offset // 4
-        return {
-            "layer": np.frombuffer(bytes(self.struct), np.int32, numbers),
-            **dict(zip(("input_rows", "state_rows"), self.struct.orders, strict=True)),
-            "read": _offsets(read),
-            "written": _offsets(written),
-        }
+        return {"layer": np.frombuffer(bytes(self.struct), np.int32, numbers),
+                **dict(zip(("input_rows", "state_rows"), self.struct.orders, strict=True)),
+                "read": _offsets(read), "written": _offsets(written)}  # fmt: skip
 
     def _per_state(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         return [shape] * len(self.cell.state_names)

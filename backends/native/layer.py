@@ -106,19 +106,14 @@ def _empty(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
 
 def _contiguous(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields but for None, arrays in C order."""
-    return {
-        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-        for name, value in fields.items()
-        if value is not None
-    }
+    return {name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+            for name, value in fields.items() if value is not None}  # fmt: skip
 
 
 def _addresses(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, with an array's address in its place."""
-    return {
-        name: value.__array_interface__["data"][0] if isinstance(value, np.ndarray) else value
-        for name, value in fields.items()
-    }
+    return {name: value.__array_interface__["data"][0] if isinstance(value, np.ndarray) else value
+            for name, value in fields.items()}  # fmt: skip
 
 
 def _decoded(code: Array) -> Gate:

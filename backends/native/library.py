@@ -73,10 +73,8 @@ def use_openmp_of(pattern: str) -> bool:
     for path in _mapped(pattern):
         try:
             host = ctypes.CDLL(path)
-            parallel, count = (
-                ctypes.cast(getattr(host, name), _pointer).value
-                for name in ("GOMP_parallel", "omp_get_num_threads")
-            )
+            parallel, count = (ctypes.cast(getattr(host, name), _pointer).value
+                               for name in ("GOMP_parallel", "omp_get_num_threads"))  # fmt: skip
         except (OSError, AttributeError):
             continue
         library().gatecore_use_openmp(parallel, count)

@@ -51,11 +51,8 @@ def cross_entropy(xp: Any, logits: Array, targets: Array) -> tuple[dict[str, flo
     picked = xp.where(scored, targets, 0)[..., None]
     log_p = xp.take_along_axis(shifted - log_total, picked, -1)[..., 0]
     right = (logits.argmax(-1) == targets) & scored
-    metrics = {
-        "loss": -float((log_p * scored).sum(dtype=xp.float64)) / max(count, 1),
-        "accuracy": float(right.sum()) / max(count, 1),
-        "count": count,
-    }
+    metrics = {"loss": -float((log_p * scored).sum(dtype=xp.float64)) / max(count, 1),
+               "accuracy": float(right.sum()) / max(count, 1), "count": count}  # fmt: skip
 
     def pullback() -> Array:
         d_logits = xp.exp(shifted - log_total)

@@ -53,10 +53,8 @@ class ExplicitLearner(common.GradientLearner):
     def _forget_gates(self, batch: Batch, noise: Noise, main: bool) -> tuple[Array, Array]:
         _, _, pullback = self._recur(self._features(batch)[0], batch, noise)
         gates = pullback.gates(main)
-        value, complement = (
-            np.stack([side.mean((0, 1), dtype=np.float64) for side in sides])
-            for sides in zip(*gates, strict=True)
-        )
+        value, complement = (np.stack([side.mean((0, 1), dtype=np.float64) for side in sides])
+                             for sides in zip(*gates, strict=True))  # fmt: skip
         return value, complement
 
     def _gradients(

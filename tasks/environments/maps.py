@@ -7,24 +7,10 @@ import numpy as np
 
 from gatecore import _checks
 
-ACTIVE = (
-    "  ppppppp  ",
-    "  p     p  ",
-    "  p     p  ",
-    "  pp   pp  ",
-    "  p+++++p  ",
-    "  p+++++p  ",
-    "  ppppppp  ",
-)
-PASSIVE = (
-    "           ",
-    "           ",
-    "    ppp    ",
-    "    p+p    ",
-    "    ppp    ",
-    "           ",
-    "           ",
-)
+ACTIVE = ("  ppppppp  ", "  p     p  ", "  p     p  ", "  pp   pp  ", "  p+++++p  ", "  p+++++p  ",
+          "  ppppppp  ")  # fmt: skip
+PASSIVE = ("           ", "           ", "    ppp    ", "    p+p    ", "    ppp    ", "           ",
+           "           ")  # fmt: skip
 DISTRACTOR = (
     "###########",
     "#a a a a a#",

@@ -28,10 +28,8 @@ def from_torch(
     sizes = {name: getattr(module, name) for name in _SIZES if hasattr(module, name)}
     keywords |= {"device": weight.device, "dtype": weight.dtype, "mechanism": mechanism}
     new = kind(**sizes, **keywords).train(module.training)
-    slots, standard = (
-        slot_rows(CELLS[new.core](module.input_size, module.hidden_size, mechanism))
-        for mechanism in (new.mechanism, "standard")
-    )
+    slots, standard = (slot_rows(CELLS[new.core](module.input_size, module.hidden_size, mechanism))
+                       for mechanism in (new.mechanism, "standard"))  # fmt: skip
     # the logits of an ordered gate mean something else than those of a sigmoid
     shared = [s for s in slots if s in standard and s not in new.mechanism.ordered_slots]
     if keep_weights:

@@ -95,10 +95,8 @@ def step_gates(
 ) -> Gate:
     """Effective forget gates (..., hidden) of inputs and the hidden states before them."""
     rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
-    weight_ih, weight_hh, bias = (
-        torch.cat([params[name][part] for part in rows.values()])
-        for name in ("weight_ih", "weight_hh", "bias")
-    )
+    weight_ih, weight_hh, bias = (torch.cat([params[name][part] for part in rows.values()])
+                                  for name in ("weight_ih", "weight_hh", "bias"))  # fmt: skip
     logits = x @ weight_ih.T + bias + before @ weight_hh.T
     widths = [part.stop - part.start for part in rows.values()]
     gates = cell.mechanism.activate(dict(zip(rows, logits.split(widths, -1), strict=True)))

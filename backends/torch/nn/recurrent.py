@@ -265,10 +265,8 @@ class Recurrent(RecurrentModule[State]):
         if not self.training:
             return self.zoneout
         widths = (self.hidden_size, self.proj_size or self.hidden_size)[-len(self.zoneout) :]
-        return tuple(
-            base.zoneout_mask(p, (*x.shape[:2], width), x) if p else 0.0
-            for p, width in zip(self.zoneout, widths, strict=True)
-        )
+        return tuple(base.zoneout_mask(p, (*x.shape[:2], width), x) if p else 0.0
+                     for p, width in zip(self.zoneout, widths, strict=True))  # fmt: skip
 
 
 def _concatenate(parts: list[Tensors], axis: int) -> Tensors:

@@ -28,10 +28,8 @@ _CALL = (
     "float cell_zoneout, float hidden_zoneout, bool return_cells, str impl"
 )
 _FORWARD = f"{_CALL}, bool save_for_backward"
-_BACKWARD = (
-    f"{_CALL}, Tensor[] saved, Tensor? d_output, Tensor? d_output_cell, Tensor? d_hidden, "
-    "Tensor? d_cell, bool wrt_x"
-)
+_BACKWARD = (f"{_CALL}, Tensor[] saved, Tensor? d_output, Tensor? d_output_cell, Tensor? d_hidden, "
+             "Tensor? d_cell, bool wrt_x")  # fmt: skip
 FORWARD, BACKWARD = (
     tuple(field.split()[1] for field in schema.split(", ")) for schema in (_FORWARD, _BACKWARD)
 )

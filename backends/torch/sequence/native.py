@@ -97,12 +97,10 @@ def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]
     """The arrays that both calls of the library read, except biases, and the saved buffers."""
     (time, batch, inputs), start = call.x.shape, activations.data_ptr()
     rows, width = call.cell.rows, call.cell.hidden_size
-    fields = {
-        "x": _checked("x", call.x, (time, batch, inputs)),
-        "weight_ih": _checked("weight_ih", call.params["weight_ih"], (rows, inputs)),
-        "weight_hh": _checked("weight_hh", call.params["weight_hh"], (rows, width)),
-        **{name: start + offset for name, offset in layer.saved_offsets.items()},
-    }
+    fields = {"x": _checked("x", call.x, (time, batch, inputs)),
+              "weight_ih": _checked("weight_ih", call.params["weight_ih"], (rows, inputs)),
+              "weight_hh": _checked("weight_hh", call.params["weight_hh"], (rows, width)),
+              **{name: start + offset for name, offset in layer.saved_offsets.items()}}  # fmt: skip
     if call.resets is not None:
         fields["resets"] = _checked("resets", call.resets, (time, batch), torch.bool)
     if call.zoneout is not None:
