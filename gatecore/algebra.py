@@ -110,10 +110,13 @@ def cumax(logit: Array, axis: int = -1, downsize: int = 1) -> Gate:
     logit = _vector(logit, axis)
     downsize = _checks.integer("downsize", downsize)
     xp = namespace(logit)
-    weight = _softmax_weight(xp, xp.moveaxis(logit, axis, -1))
+    inner = axis not in (-1, logit.ndim - 1)  # torch.func.vmap has no rule for moveaxis
+    weight = _softmax_weight(xp, xp.moveaxis(logit, axis, -1) if inner else logit)
     below, beyond = xp.cumulative_sum(weight, axis=-1), _sum_beyond(xp, weight)
     gate = _result(below / (below + beyond), beyond / (below + beyond))
-    return spread(Gate(*(xp.moveaxis(side, -1, axis) for side in gate)), downsize, axis)
+    if inner:
+        gate = Gate(*(xp.moveaxis(side, -1, axis) for side in gate))
+    return spread(gate, downsize, axis)
 
 
 def spread(gate: Gate, downsize: int, axis: int = -1) -> Gate:

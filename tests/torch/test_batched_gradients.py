@@ -171,3 +171,26 @@ def test_transformations_inside_a_compiled_function():
     tangent = torch.randn(2, 1, 2)
     for actual, expected in zip(compiled(x, tangent), function(x, tangent), strict=True):
         close(actual, expected)
+
+
+@pytest.mark.parametrize("gates", ["standard", "UR", "OM"])
+@pytest.mark.parametrize("kind", [ours.LSTM, ours.GRU, ours.Minimal])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batched_cotangents_reach_every_parameter(kind, gates, dtype):
+    torch.manual_seed(0)
+    layer = kind(3, 4, mechanism=gates, dtype=dtype)
+    output, leaves = layer(torch.randn(4, 2, 3, dtype=dtype))[0], list(layer.parameters())
+    cotangents = torch.randn(2, *output.shape, dtype=dtype)
+    batched = torch.autograd.grad(
+        output, leaves, cotangents, is_grads_batched=True, retain_graph=True
+    )
+    single = [torch.autograd.grad(output, leaves, d, retain_graph=True) for d in cotangents]
+    expected = [torch.stack(parts) for parts in zip(*single, strict=True)]
+    torch.testing.assert_close(list(batched), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gates", ["OM", "OR"])
+def test_ordered_gates_have_a_batched_forward(gates):
+    layer, xs = ours.LSTM(3, 4, mechanism=gates), torch.randn(3, 5, 2, 3)
+    batched = torch.func.vmap(lambda x: layer(x)[0])(xs)
+    torch.testing.assert_close(batched, torch.stack([layer(x)[0] for x in xs]))

@@ -8,7 +8,16 @@ import torch
 from torch import nn
 
 from gatecore import mechanism
-from gatecore.backends.torch import GRU, LSTM, GateUnit, GRUCell, LSTMCell, Minimal, MinimalCell
+from gatecore.backends.torch import (
+    DNC,
+    GRU,
+    LSTM,
+    GateUnit,
+    GRUCell,
+    LSTMCell,
+    Minimal,
+    MinimalCell,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")  # of itself
 SETTINGS = {
@@ -85,6 +94,44 @@ def test_a_scripted_layer_takes_states_and_is_saved(gates):
     loaded = torch.jit.load(file)
     torch.testing.assert_close(loaded(x, *states), expected, rtol=1e-5, atol=1e-6)
     assert set(loaded.state_dict()) == {f"rnn.{name}" for name in eager.state_dict()}
+
+
+def test_a_model_is_used_on_after_it_was_scripted():
+    model, other, x = Model(LSTM(3, 8)), Model(LSTM(3, 8)), torch.randn(4, 2, 3)
+    torch.jit.script(model)
+    model.load_state_dict(other.state_dict(), assign=True)
+    torch.testing.assert_close(model(x), other(x))
+    zeros = {name: 0 * value for name, value in model.named_parameters()}
+    assert not torch.func.functional_call(model, zeros, (x,))[0].any()
+    assert model.rnn(x, resets=torch.ones(4, 2, dtype=torch.bool))[0].shape == (4, 2, 8)
+    assert model.rnn.mechanism == mechanism("UR")
+    with pytest.raises(RuntimeError, match="records no mechanism"):
+        model.load_state_dict(Model(LSTM(3, 8, mechanism="U")).state_dict(), strict=False)
+    torch.testing.assert_close(torch.jit.script(model)(x), other(x))
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_a_script_is_cast(kind):
+    model, x = Model(kind(3, 8)), torch.randn(4, 2, 3)
+    expected, _ = model(x)
+    scripted = torch.jit.script(model).double()
+    torch.testing.assert_close(scripted(x.double())[0].float(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_script_checks_its_input():
+    scripted = torch.jit.script(Model(LSTM(3, 8)))
+    with pytest.raises(torch.jit.Error, match="input must have 3 features, got 5"):
+        scripted(torch.randn(4, 2, 5))
+    with pytest.raises(torch.jit.Error, match="larger than 0"):
+        scripted(torch.randn(0, 2, 3))
+
+
+def test_a_core_that_was_refused_works_on():
+    core, x = DNC(3, 8, slots=6, width=4), torch.randn(4, 2, 3)
+    expected = core(x)[0]
+    with pytest.raises(RuntimeError, match="DNC cannot be compiled"):
+        torch.jit.script(core)
+    torch.testing.assert_close(core(x)[0], expected)
 
 
 def _hooked():

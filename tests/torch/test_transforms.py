@@ -194,3 +194,17 @@ def test_a_traced_layer_runs_other_lengths_and_batch_sizes(kind, dtype):
     for time, batch in ((5, 2), (9, 2), (5, 4), (7, 3)):
         x = torch.randn(time, batch, 3, dtype=dtype)
         torch.testing.assert_close(traced(x)[0], layer(x)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")  # of itself
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks of shapes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_trace_passes_torchs_check_and_is_differentiated(dtype):
+    layer, x = LSTM(3, 4, dtype=dtype), torch.randn(4, 2, 3, dtype=dtype)
+    leaves = list(layer.parameters())
+    expected = torch.autograd.grad(layer(x)[0].sum(), leaves)
+    traced = torch.jit.trace(layer, (x,))
+    torch.testing.assert_close(torch.autograd.grad(traced(x)[0].sum(), leaves), expected)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, (x,))
+    torch.testing.assert_close(torch.autograd.grad(traced(x)[0].sum(), leaves), expected)

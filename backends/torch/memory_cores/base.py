@@ -54,6 +54,10 @@ class MemoryCore(nn.Module, abc.ABC):
     def initial_state(self, batch: int, like: Tensor) -> Any:
         """The state of ``batch`` new sequences, of the dtype and on the device of ``like``."""
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise RuntimeError(f"{type(self).__name__} cannot be compiled by torch.jit.script: use "
+                           "torch.export, or torch.compile")  # fmt: skip
+
     def reset_parameters(self) -> None:
         """Re-initialize all parameters from torch's default generator."""
         for module in self.children():

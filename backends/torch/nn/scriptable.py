@@ -55,18 +55,22 @@ def scriptable(module: Any) -> nn.Module:
         return result.train(module.training)
     is_cell, pair = not hasattr(module, "num_layers"), len(module._cells[0].state_names) > 1
     kind = (_PairCell if pair else _Cell) if is_cell else (_PairLayer if pair else _Layer)
-    result = kind(module)
-    for name, value in own.items():
-        add = result.register_parameter if name in module._parameters else result.register_buffer
-        add(name, value)
-    return result.train(module.training)
+    return kind(module).train(module.training)
 
 
 class _Sequence(nn.Module):
-    """The layers and directions of a module over (time, batch, features)."""
+    """The layers and directions of a module over (time, batch, features).
+
+    torch.jit.script puts it in the place of the module, whose calls, attributes and loading of
+    states it keeps: only TorchScript reads ``forward``.
+    """
+
+    __jit_ignored_attributes__ = ("module",)
 
     def __init__(self, module: Any) -> None:
         super().__init__()
+        self.__dict__["module"] = module
+        self._parameters, self._buffers = module._parameters, module._buffers
         cells = module._cells
         self.weights = [list(module._weights(k).values()) for k in range(len(cells))]
         self.signature = signature(module.core, module.mechanism)
@@ -79,10 +83,33 @@ class _Sequence(nn.Module):
         params = core_params(cells[0], module._weights(0), module.two_biases, x.dtype)
         rows = slot_rows(cells[0])["candidate"] if "bias_n" in params else slice(0, 0)
         self.candidate = [rows.start, rows.stop]  # of a GRU, whose second bias is also bias_n
-        self.impl = dispatch.choose("auto", Call(cells[0], x, params).complete()).name
+        self.input_size = module.input_size
+        self.single, self.double_ = (_implementation(cells[0], x, params, dtype)
+                                     for dtype in (torch.float32, torch.float64))  # fmt: skip
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__["module"](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["module"], name)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.__dict__["module"]._load_from_state_dict(*arguments)
+
+    def train(self, mode: bool = True) -> Any:
+        self.__dict__["module"].train(mode)
+        return super().train(mode)
 
     def run(self, x: Tensor, states: list[Tensor]) -> list[Tensor]:
         """The outputs of all steps, and the last states (layers · directions, batch, hidden)."""
+        if x.size(-1) != self.input_size:
+            raise RuntimeError(f"input must have {self.input_size} features, got {x.size(-1)}")
+        if x.size(0) == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        impl = self.double_ if x.dtype == torch.float64 else self.single
         if len(states) == 0:
             zeros = x.new_zeros(len(self.weights), x.size(1), self.hidden_size)
             states = [zeros, zeros] if self.two_states else [zeros]
@@ -102,7 +129,7 @@ class _Sequence(nn.Module):
                 results = torch.ops.gatecore.sequence(
                     self.signature, x.flip(0) if direction == 1 else x, weights[0], weights[1],
                     bias, bias_n, states[0][k], cell, None, None, None, 0.0, 0.0, False,
-                    self.impl, torch.is_grad_enabled(),
+                    impl, torch.is_grad_enabled(),
                 )  # fmt: skip
                 outputs.append(results[0].flip(0) if direction == 1 else results[0])
                 hidden.append(results[1])
@@ -174,3 +201,9 @@ class _PairCell(_Sequence):
 class _Cell(_Sequence):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         return self.run_cell(input, [] if hx is None else [hx])[0]
+
+
+def _implementation(cell: Any, x: Tensor, params: dict[str, Tensor], dtype: torch.dtype) -> str:
+    """The name of that which "auto" takes for tensors of this dtype."""
+    typed = {name: value.to(dtype) for name, value in params.items()}
+    return dispatch.choose("auto", Call(cell, x.to(dtype), typed).complete()).name

@@ -70,7 +70,9 @@ class _Sequence(torch.autograd.Function):
         call, saved = Call(ctx.cell, tensors[0], *ctx.rest), tensors[ctx.num_tensors :]
         cotangents = grads[: call.num_outputs], grads[call.num_outputs :]
         if custom_op.needs_stepping(grads) or custom_op.needs_operator(call.x):
-            arguments: Any = (call.complete(), ctx.implementation.name, saved, *cotangents, wrt_x)
+            with torch.enable_grad():  # else a sum of two biases would require no gradient
+                complete = call.complete()
+            arguments: Any = (complete, ctx.implementation.name, saved, *cotangents, wrt_x)
             by_name = custom_op.run_backward(*arguments)
             by_name["bias_hh"] = by_name["bias"]
             states = custom_op.STATES[: len(call.states)]
