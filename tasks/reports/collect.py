@@ -130,8 +130,10 @@ def _baselines(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:
     for trial in trials:
         if (recorded := trial.summary.get("baselines")) is not None:
             return recorded
-    with contextlib.suppress(OSError, ValueError, RunError):
-        return trials[0].config.task.baselines()
+    task = trials[0].config.task
+    if getattr(task, "path", None) is None:  # which a stranger's run may point anywhere
+        with contextlib.suppress(OSError, ValueError, RunError):
+            return task.baselines()
     return {}
 
 

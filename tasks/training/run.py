@@ -94,6 +94,9 @@ class _Summary(BaseModel):
                      dict[Literal["smallest", "median", "largest"], float | None]]  # fmt: skip
 
 
+_UNKNOWN = "unknown"  # the content of data files, in a config that does not record it
+
+
 def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
     """Read the folder of a run that :func:`gatecore.tasks.train` or ``gatecore train`` wrote.
 
@@ -119,14 +122,20 @@ def load_run(path: str | os.PathLike[str], *, unsigned: bool = False) -> Run:
     environment = record.get("environment", {})
     if not isinstance(environment, dict):
         raise DamagedError(file, "should hold an object as environment")
+    fields = {name: value for name, value in record.items() if name not in UNIDENTIFIED}
+    task = fields.get("task")
+    if isinstance(task, dict) and task.get("path") is not None:
+        # a task without it would open the path, which a stranger may have chosen
+        fields["task"] = {**task, "content": task.get("content") or _UNKNOWN}
     try:
-        config = Config.model_validate({k: v for k, v in record.items() if k not in UNIDENTIFIED})
+        config = Config.model_validate(fields)
     except ValidationError as error:
         raise DamagedError(file, f"is no config: {explain(error)}") from error
     atomic_files.verify(file, record, unsigned=unsigned)
     checksum = run_folder.identity(record)
+    scores = (config.task.score, config.task.shown)
     reached = _checkpoint_mark(folder)  # before the metrics: a run in progress writes it after them
-    summary, end = _read_summary(folder, checksum, config.task.score, unsigned)
+    summary, end = _read_summary(folder, checksum, scores, unsigned)
     metrics, marks = metrics_log.read(folder / "metrics.jsonl", checksum, unsigned=unsigned)
     for mark in (reached, end):
         if mark is not None:
@@ -156,7 +165,10 @@ def upgrade(path: str | os.PathLike[str]) -> Run:
 def load_same(path: str | os.PathLike[str], config: Config) -> Run:
     """:func:`load_run` for a run of this config. Raises RunError if its config differs."""
     run = load_run(path)
-    if differences := config.differences(run.config):
+    differences = config.differences(run.config)
+    if getattr(run.config.task, "content", "") == _UNKNOWN:  # of a version that recorded none
+        differences = [line for line in differences if not line.startswith("task.content ")]
+    if differences:
         raise RunError(f"{path} holds a run of another config: {', '.join(differences)}; remove "
                        "that folder, or choose another output folder")  # fmt: skip
     return run
@@ -172,7 +184,7 @@ def _checkpoint_mark(folder: Path) -> metrics_log.Mark | None:
 
 
 def _read_summary(
-    folder: Path, checksum: str, score: str, unsigned: bool
+    folder: Path, checksum: str, scores: tuple[str, ...], unsigned: bool
 ) -> tuple[dict[str, Any] | None, metrics_log.Mark | None]:
     path = folder / "summary.json"
     if not os.path.lexists(path):
@@ -184,8 +196,10 @@ def _read_summary(
         raise DamagedError(path, f"is no summary: {explain(error)}") from error
     if len(read.timescales) < 2 or any(len(steps) < 3 for steps in read.timescales.values()):
         raise DamagedError(path, "lacks timescales from before or after the training")
-    if read.status == "finished" and score not in (read.test or {}):
-        raise DamagedError(path, f"calls the run finished, but lacks the {score} on the test set")
+    for score in scores:
+        if read.status == "finished" and (read.test or {}).get(score) is None:
+            raise DamagedError(path, f"calls the run finished, but lacks the {score} on the test "
+                                     "set")  # fmt: skip
     summary = atomic_files.verify(path, summary, unsigned=unsigned)
     summary |= read.model_dump(exclude_unset=True)  # with floats for integers of any size
     if "config" in summary:

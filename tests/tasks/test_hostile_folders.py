@@ -3,6 +3,7 @@
 Each case ends with one sentence that names the file; the victim that a link points to is unchanged.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -14,13 +15,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gatecore.tasks import load_run, report, sweep, train
+from gatecore.tasks import Config, load_run, report, sweep, train
 from gatecore.tasks.cli.commands import main
 from gatecore.tasks.cli.compare import draw
+from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.pixels.image_files import cifar10
 from gatecore.tasks.safe_files import UnsafeError, parse_json, printable, read_bytes, replacing
 from gatecore.tasks.sweeps.config import place
 from gatecore.tasks.training import atomic_files, folder_lock, run_folder
 from gatecore.tasks.training.atomic_files import RunError, WriteError
+from gatecore.tasks.training.config import ConfigError
 from gatecore.tasks.training.run_folder import FILES
 from tests.tasks.sweeping import tiny_sweep
 from tests.tasks.test_trainer import Killed, die_at
@@ -380,3 +384,47 @@ def test_new_files_are_created_exclusively(tmp_path, monkeypatch, victim):
     assert sorted(os.listdir(tmp_path)) == ["outside"]
     with pytest.raises(UnsafeError, match="has 8 bytes, more than 4"):
         read_bytes(victim, 4)
+
+
+def test_a_recorded_run_does_not_open_the_data_that_it_names(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for split in ("train", "valid", "test"):
+        (victim / f"{split}.txt").write_text("a b c a b\n" * 60)
+    run = train(tiny(steps=1), tmp_path / "run").folder
+    record = json.loads((run / "config.json").read_text())
+    del record["sha256"]
+    settings = {"data": "files", "path": str(victim)}
+    for task in ({"name": "language", **settings}, {"name": "language", "symbols": 5, **settings}):
+        folder = tmp_path / f"planted{len(task)}"
+        folder.mkdir()
+        atomic_files.write_json(folder / "config.json", record | {"task": task})
+        with contextlib.suppress(RunError):
+            load_run(folder)
+        words = ["report", str(tmp_path), "--out", str(tmp_path / "report")]
+        assert CliRunner().invoke(main, words).exit_code == 0
+    assert sorted(p.name for p in victim.iterdir()) == ["test.txt", "train.txt", "valid.txt"]
+
+
+def test_a_finished_run_without_its_score_is_damaged(tmp_path):
+    run = train(tiny(steps=1), tmp_path / "run").folder
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["sha256"], summary["test"]["loss"]
+    atomic_files.write_json(run / "summary.json", summary)
+    with pytest.raises(RunError, match=r"summary.json .* lacks the loss on the test set"):
+        load_run(run)
+
+
+def test_folders_nested_deep_below_a_corpus_are_one_sentence(tmp_path):
+    (tmp_path.joinpath(*["a"] * 70)).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="folders nested more than 64 deep"):
+        Config.of("language", data="files", path=str(tmp_path))
+
+
+def test_a_pickle_that_refers_to_itself_is_refused_at_once(tmp_path):
+    shared = b"".join(b"h" + bytes([k]) + b"\x86q" + bytes([k + 1]) for k in range(60))
+    content = b"\x80\x02cnumpy\ndtype\n(K\x01K\x02tq\x00" + shared + b"\x85R."
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="an array of dtype tuple, not of bytes"):
+        cifar10(tmp_path)

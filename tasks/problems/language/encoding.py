@@ -266,7 +266,7 @@ def _locked(folder: Path) -> Iterator[None]:
     with open(descriptor(folder.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for remainder in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(remainder, ignore_errors=True)
+            _remove(remainder)
         yield
 
 
@@ -294,11 +294,16 @@ def _make(folder: Path, source: Source, numbers: Numbering, min_count: int, limi
         digests = {file.name: _file_digest(file) for file in temporary.iterdir()}
         description = {"format": FORMAT, "content": content, "sha256": digests}
         (temporary / "corpus.json").write_text(json.dumps(description), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one, which `_read` refused
+        _remove(folder)  # a damaged one, which `_read` refused
         with contextlib.suppress(OSError):  # where there are no locks another may have been first
             temporary.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(RecursionError):  # no OSError, of folders nested too deep
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def in_memory(articles: Mapping[Stream, list[str]], level: str, min_count: int, limit: int | None,

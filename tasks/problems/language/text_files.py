@@ -1,6 +1,7 @@
 """Text corpora on disk: the files of each split, and a stream of their text."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -54,19 +55,32 @@ def find(path: Path) -> Source:
     """The files of the corpus in a folder; DataError if it has no known layout or lacks a split."""
     with readable(path, f"a folder with {_EXPECTED}"):
         entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        texts = _texts(path)
     for layout, (kind, pattern) in _LAYOUTS.items():
-        nested = (file for folder in entries for file in sorted(folder.rglob("*.txt")))
-        candidates = list(nested) if "/" in layout else entries
+        candidates = texts if "/" in layout else entries
         if files := _match(path, candidates, pattern):
             for stream in (stream for stream in Stream if stream not in files):
                 present = ", ".join(file.name for some in files.values() for file in some[:2])
                 expected = " or ".join(layout.replace("{}", name) for name in _SPLITS[stream])
                 raise DataError(path, f"{present}, but no {stream.name.lower()} split", expected)
             return Source(kind, files)
-    texts = sorted(path.rglob("*.txt"))
     if len(texts) < 10:
         raise DataError(path, f"{len(texts)} .txt files" if texts else "none of them", _EXPECTED)
     return Source("text", tenths(texts))
+
+
+def _texts(path: Path) -> list[Path]:
+    """The .txt files in all folders below, at most 64 deep; linked folders are not entered."""
+    texts = []
+    for folder, _, names in os.walk(path, onerror=_raise):
+        if len(Path(folder).relative_to(path).parts) > 64:
+            raise DataError(path, "folders nested more than 64 deep", _EXPECTED)
+        texts += [Path(folder, name) for name in names if name.endswith(".txt")]
+    return sorted(texts)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _match(path: Path, candidates: list[Path], pattern: str) -> dict[Stream, list[Path]]:
@@ -141,6 +155,6 @@ def _rows(path: Path) -> Iterator[str]:
             for batch in file.iter_batches(batch_size=256, columns=["text"]):
                 rows = (row or "" for row in batch.column(0).to_pylist())
                 yield "".join(row if row.endswith("\n") else f"{row}\n" for row in rows)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
         detail = str(error).splitlines()[0]
         raise DataError(path, f"no parquet ({detail})", expected) from error

@@ -230,7 +230,9 @@ def _called(name: str, arguments: tuple[Any, ...]) -> Any:
     if name != "numpy.dtype":
         return _Array()
     if arguments[0] not in (b"u1", "u1", b"|u1", "|u1"):
-        raise ValueError(f"an array of dtype {arguments[0]!r:.20}, not of bytes")
+        kind = arguments[0]  # only text is printed: a small graph may have 2^60 parts
+        shown = repr(kind[:20]) if isinstance(kind, str | bytes) else type(kind).__name__
+        raise ValueError(f"an array of dtype {shown}, not of bytes")
     return _BYTES
 
 
