@@ -63,9 +63,8 @@ def _hidden_state_layer(core: str) -> Callable[..., Results]:
 gru, minimal = map(_hidden_state_layer, ("gru", "minimal"))
 
 
-def why_not_fused(
-    core: str, params: Mapping[str, Array], x: Array, mechanism: str | Mechanism = "UR"
-) -> str | None:
+def why_not_fused(core: str, params: Mapping[str, Array], x: Array,
+                  mechanism: str | Mechanism = "UR") -> str | None:  # fmt: skip
     """Why the fused kernels do not support one such layer; None if they do."""
     _checks.choice("core", core, ("lstm", "gru", "minimal"))
     cell = cell_of(core, params, x, mechanism)
@@ -86,9 +85,8 @@ class Learner(ExplicitLearner):
     "reference".
     """
 
-    def __init__(
-        self, spec: ModelSpec, *, kernels: str = "auto", impl: str = "auto", **settings: Any
-    ) -> None:
+    def __init__(self, spec: ModelSpec, *, kernels: str = "auto", impl: str = "auto",
+                 **settings: Any) -> None:  # fmt: skip
         if impl == "reference" and kernels == "fused":
             raise ValueError("impl='reference' is without kernels, got kernels='fused': leave one "
                              "of them out")  # fmt: skip
@@ -99,9 +97,8 @@ class Learner(ExplicitLearner):
         return cupy.asnumpy(value)
 
 
-def _run(
-    core: str, params: Params, x: Array, state: Any, mechanism: Any, kernels: str, **options: Any
-) -> Results:
+def _run(core: str, params: Params, x: Array, state: Any, mechanism: Any, kernels: str,
+         **options: Any) -> Results:  # fmt: skip
     return run(_engine(), core, params, x, state, mechanism, impl=_impl(kernels), **options)
 
 

@@ -40,9 +40,8 @@ class Trainable(abc.ABC):
     _second: Named
     _carried: Named
 
-    def __init__(
-        self, spec: Any, seed: int, betas: tuple[float, float], eps: float, dtype: str
-    ) -> None:
+    def __init__(self, spec: Any, seed: int, betas: tuple[float, float], eps: float,
+                 dtype: str) -> None:  # fmt: skip
         self.spec, self.steps, self._carried = spec, 0, {}
         self.seed = integer("seed", seed, 0, LARGEST_SEED)
         both = entries("betas", betas, length=2)
@@ -117,9 +116,8 @@ class LearnerBase(Trainable):
         self.impl = impl
         self._build(spec.initial(self.seed))
 
-    def step(
-        self, batch: Batch, *, learning_rate: float, clip_norm: float | None = None
-    ) -> Metrics:
+    def step(self, batch: Batch, *, learning_rate: float,
+             clip_norm: float | None = None) -> Metrics:  # fmt: skip
         """One step of Adam on one batch, with the gradient's global norm clipped to ``clip_norm``.
 
         Returns ``loss`` and, for the cross-entropy, ``accuracy`` before the step; ``gradient_norm``
@@ -184,18 +182,16 @@ class LearnerBase(Trainable):
         """Both sides of the effective forget gates, averaged over time and batch."""
 
     @abc.abstractmethod
-    def _train(
-        self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
-    ) -> Metrics | None:
+    def _train(self, batch: Batch, noise: Noise, learning_rate: float,
+               clip_norm: float | None) -> Metrics | None:  # fmt: skip
         """One step of Adam: the metrics, or None if the parameters have overflowed."""
 
 
 class GradientLearner(LearnerBase):
     """A learner that computes the gradients first, and then steps."""
 
-    def _train(
-        self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
-    ) -> Metrics | None:
+    def _train(self, batch: Batch, noise: Noise, learning_rate: float,
+               clip_norm: float | None) -> Metrics | None:  # fmt: skip
         if not self._finite():
             return None
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows in the norms
@@ -211,9 +207,8 @@ class GradientLearner(LearnerBase):
         """Whether all parameters are finite."""
 
     @abc.abstractmethod
-    def _gradients(
-        self, batch: Batch, noise: Noise, carried: Named | None
-    ) -> tuple[Metrics, Any, Named]:
+    def _gradients(self, batch: Batch, noise: Noise,
+                   carried: Named | None) -> tuple[Metrics, Any, Named]:  # fmt: skip
         """Metrics with the gradient's norm, all gradients, and the carried state afterwards."""
 
     @abc.abstractmethod

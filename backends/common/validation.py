@@ -93,9 +93,8 @@ def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:
     return parts
 
 
-def check_zoneout(
-    cell: cells.Cell, zoneout: tuple[Any, ...] | None, steps: Sequence[int], dtype: Any
-) -> tuple[Any, ...] | None:
+def check_zoneout(cell: cells.Cell, zoneout: tuple[Any, ...] | None, steps: Sequence[int],
+                  dtype: Any) -> tuple[Any, ...] | None:  # fmt: skip
     """The result of :func:`zoneout_parts`, checked; None if all are 0."""
     parts = () if zoneout is None else zoneout
     if len(parts) not in (0, len(cell.state_names)):

@@ -97,9 +97,8 @@ class GraphBuffers:
 class KernelSteps:
     """The interface of ``numpy.steps.Steps``, for all three cells."""
 
-    def __init__(
-        self, engine: Any, layout: Layout, logits: Array, acquire: Any, zoneout: Any = None
-    ) -> None:
+    def __init__(self, engine: Any, layout: Layout, logits: Array, acquire: Any,
+                 zoneout: Any = None) -> None:  # fmt: skip
         self.launcher, self.xp = engine.launcher, engine.xp
         self.layout, self.logits = layout, logits
         self.bias: Array = None

@@ -87,7 +87,12 @@ def _mask(zoneout: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """Zoneout of a part of the state, as (time, batch, hidden) or (time, 1, 1)."""
     if not hasattr(zoneout, "dtype") or isinstance(zoneout, np.generic):
         zoneout = np.asarray(_checks.probability("zoneout", zoneout))
-    mask = jax.lax.stop_gradient(as_array("zoneout", zoneout).astype(dtype))
-    if mask.ndim == 0:
-        return jnp.broadcast_to(mask, (shape[0], 1, 1))
-    return check_array("zoneout mask", mask, shape, dtype, "(time, batch, hidden)")
+    values = as_array("zoneout", zoneout)
+    if jnp.iscomplexobj(values):
+        raise TypeError(f"zoneout must be real, got {values.dtype}")
+    mask = jax.lax.stop_gradient(values.astype(dtype))
+    if mask.ndim:
+        check_array("zoneout mask", mask, shape, dtype, "(time, batch, hidden)")
+    if not (isinstance(mask, jax.core.Tracer) or ((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError("zoneout must lie in [0, 1], got an entry outside")
+    return mask if mask.ndim else jnp.broadcast_to(mask, (shape[0], 1, 1))

@@ -18,9 +18,8 @@ Array = jax.Array
 Logits = Mapping[str, Array]
 
 
-def step_backward(
-    cell: Cell, logits: Logits, state: Any, zoneout: Any, d_state: Any
-) -> tuple[dict[str, Array], Any]:
+def step_backward(cell: Cell, logits: Logits, state: Any, zoneout: Any,
+                  d_state: Any) -> tuple[dict[str, Array], Any]:  # fmt: skip
     """Cotangents of a step's logits, by slot, and of its old state but for the recurrent weights.
 
     ``d_state`` is the cotangent of the new state; ``state`` is the old one.
@@ -34,9 +33,8 @@ def step_backward(
     return {**d_logits, **gates_vjp(cell.mechanism, logits, *d_gates)}, d_old
 
 
-def gates_vjp(
-    mechanism: Mechanism, logits: Logits, d_forget: Gate, d_input: Gate
-) -> dict[str, Array]:
+def gates_vjp(mechanism: Mechanism, logits: Logits, d_forget: Gate,
+              d_input: Gate) -> dict[str, Array]:  # fmt: skip
     """Cotangents of the gates' logits, from those of the two effective gates."""
     gates = mechanism.activate(logits)
     d_gates: dict[str, Array] = {}

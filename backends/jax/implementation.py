@@ -40,16 +40,14 @@ class Implementation:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def run(
-    implementation: Implementation, cell: Cell, num_outputs: int, arguments: Arguments
-) -> tuple[States, States]:
+def run(implementation: Implementation, cell: Cell, num_outputs: int,
+        arguments: Arguments) -> tuple[States, States]:  # fmt: skip
     """The outputs and the final state, differentiated by the implementation's ``backward``."""
     return implementation.forward(cell, num_outputs, False, arguments)[:2]
 
 
-def _run_forward(
-    implementation: Implementation, cell: Cell, num_outputs: int, arguments: Any
-) -> tuple[Any, Any]:
+def _run_forward(implementation: Implementation, cell: Cell, num_outputs: int,
+                 arguments: Any) -> tuple[Any, Any]:  # fmt: skip
     wrt_x = arguments.x.perturbed
     arguments = custom_vjp_primal_tree_values(arguments)
     *results, saved = implementation.forward(cell, num_outputs, True, arguments)
@@ -57,9 +55,8 @@ def _run_forward(
     return tuple(results), (() if wrt_x else None, arguments, saved)
 
 
-def _run_backward(
-    implementation: Implementation, cell: Cell, num_outputs: int, residuals: Any, cotangents: Any
-) -> tuple[Arguments]:
+def _run_backward(implementation: Implementation, cell: Cell, num_outputs: int, residuals: Any,
+                  cotangents: Any) -> tuple[Arguments]:  # fmt: skip
     wrt_x, arguments, saved = residuals
     cotangents = jax.tree.map(
         lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, cotangents

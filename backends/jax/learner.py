@@ -62,9 +62,8 @@ class Learner(common.LearnerBase):
     def _assign(self, arrays: Arrays, name: str, value: Any) -> None:
         arrays[name] = jnp.array(np.asarray(value))
 
-    def _train(
-        self, batch: Batch, noise: Noise, learning_rate: float, clip_norm: float | None
-    ) -> dict[str, Any] | None:
+    def _train(self, batch: Batch, noise: Noise, learning_rate: float,
+               clip_norm: float | None) -> dict[str, Any] | None:  # fmt: skip
         clip_norm = np.inf if clip_norm is None else clip_norm
         rate, clip = (np.asarray(v, self.dtype) for v in (learning_rate, clip_norm))
         count = np.asarray(self.steps, np.int32)
@@ -117,9 +116,8 @@ class Learner(common.LearnerBase):
         finite = jnp.stack([jnp.isfinite(p).all() for p in parameters.values()]).all()
         return moved, new._replace(mu=mu, nu=nu), finite, {**metrics, "gradient_norm": norm}, final
 
-    def _loss(
-        self, parameters: Arrays, batch: dict[str, Any], carried: Arrays | None
-    ) -> tuple[Array, tuple[dict[str, Array], Arrays]]:
+    def _loss(self, parameters: Arrays, batch: dict[str, Any],
+              carried: Arrays | None) -> tuple[Array, tuple[dict[str, Array], Arrays]]:  # fmt: skip
         """The loss; the metrics with their count of scored elements, and the carried state."""
         x, initial = self._features(parameters, batch), common.layer_states(self.spec, carried)
         x, states = getattr(sequence, self.spec.core)(
@@ -162,9 +160,8 @@ class Learner(common.LearnerBase):
                     x = jnp.where(mask[k], x / (1 - self.spec.dropout), jnp.zeros_like(x))
         return x
 
-    def _averages(
-        self, parameters: Arrays, batch: dict[str, Any], main: bool
-    ) -> tuple[Array, Array]:
+    def _averages(self, parameters: Arrays, batch: dict[str, Any],
+                  main: bool) -> tuple[Array, Array]:  # fmt: skip
         """Both sides of the effective or main forget gate, (layers, hidden), averaged."""
         x, means = self._features(parameters, batch), []
         for params, zoneout in zip(self._layers(parameters), batch["zoneout"], strict=True):

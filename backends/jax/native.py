@@ -83,9 +83,8 @@ def preferred(call: Call) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _forward(
-    cell: Cell, num_outputs: int, saves: bool, arguments: Arguments
-) -> tuple[States, States, dict[str, Array]]:
+def _forward(cell: Cell, num_outputs: int, saves: bool,
+             arguments: Arguments) -> tuple[States, States, dict[str, Array]]:  # fmt: skip
     """The outputs, the final state, and the saved arrays, which are constants to JAX."""
     call = _layer_call(cell, arguments, saves)
     read = _read(arguments) | by_state("initial", arguments.initial)
@@ -109,9 +108,8 @@ _forward.defvjp(_forward_forward, _forward_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _backward(
-    cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any, cotangents: Any
-) -> tuple[dict[str, Array], States, Array]:
+def _backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any,
+              cotangents: Any) -> tuple[dict[str, Array], States, Array]:  # fmt: skip
     """Cotangents of the parameters, the initial state and x."""
     call = _layer_call(cell, arguments, saves=True)
     d_outputs, d_final = cotangents
@@ -128,9 +126,8 @@ def _backward_forward(cell: Cell, num_outputs: int, wrt_x: bool, *primals: Any) 
     return _backward(cell, num_outputs, wrt_x, *primals), primals
 
 
-def _backward_backward(
-    cell: Cell, num_outputs: int, wrt_x: bool, primals: Any, cotangents: Any
-) -> tuple[Any, ...]:
+def _backward_backward(cell: Cell, num_outputs: int, wrt_x: bool, primals: Any,
+                       cotangents: Any) -> tuple[Any, ...]:  # fmt: skip
     """By the scan's backward, which JAX differentiates."""
     arguments, _, d_results = primals
 

@@ -21,9 +21,8 @@ from gatecore.cells import STATE_CANDIDATE, Cell
 Array = jax.Array
 
 
-def forward(
-    cell: Cell, num_outputs: int, saves: bool, arguments: Arguments
-) -> tuple[States, States, Any]:
+def forward(cell: Cell, num_outputs: int, saves: bool,
+            arguments: Arguments) -> tuple[States, States, Any]:  # fmt: skip
     """The forward pass; ``backward`` reads the state before each step, and its logits."""
     matrix, bias = pack(cell, arguments.params)
 
@@ -37,9 +36,8 @@ def forward(
     return states[:num_outputs], final, saved
 
 
-def backward(
-    cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any, cotangents: Any
-) -> tuple[dict[str, Array], States, Array]:
+def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any,
+             cotangents: Any) -> tuple[dict[str, Array], States, Array]:  # fmt: skip
     """The backward pass: cotangents of the parameters, of the initial state, and of x."""
     (matrix, _), unpack = jax.vjp(functools.partial(pack, cell), arguments.params)
     before, _ = saved
@@ -74,9 +72,8 @@ def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:
     return jnp.concatenate([weight_ih.T, weight_hh.T]), bias[None]
 
 
-def step(
-    cell: Cell, matrix: Array, bias: Array, state: States, x: Array, zoneout: Any = None
-) -> tuple[States, Array]:
+def step(cell: Cell, matrix: Array, bias: Array, state: States, x: Array,
+         zoneout: Any = None) -> tuple[States, Array]:  # fmt: skip
     """One step from x (batch, input): the next state, and the logits (batch, columns)."""
     packed = product(_joint(x, state[0]), matrix) + bias
     logits = split(columns(cell), packed)
@@ -98,9 +95,8 @@ def split(slots: Iterable[tuple[str, int]], packed: Array) -> dict[str, Array]:
     return parts
 
 
-def _backward_scan(
-    cell: Cell, matrix: Array, arguments: Arguments, saved: Any, cotangents: Any
-) -> tuple[States, Array]:
+def _backward_scan(cell: Cell, matrix: Array, arguments: Arguments, saved: Any,
+                   cotangents: Any) -> tuple[States, Array]:  # fmt: skip
     """Cotangents of the initial state, and of all logits."""
     recurrent, slots = matrix[cell.input_size :].T, columns(cell)
 

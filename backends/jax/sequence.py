@@ -167,9 +167,8 @@ def _run(
     return (x, outputs[1]) if return_cells else x, finals if stacked else finals[0]
 
 
-def _run_layer(
-    cell: Cell, num_outputs: int, arguments: Arguments, autodiff: bool, impl: str
-) -> tuple[States, States]:
+def _run_layer(cell: Cell, num_outputs: int, arguments: Arguments, autodiff: bool,
+               impl: str) -> tuple[States, States]:  # fmt: skip
     sizes = (*arguments.x.shape, cell.hidden_size)
     chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff))
     if autodiff:

@@ -34,9 +34,8 @@ class Engine:
     returns the number of threads that the native library may use.
     """
 
-    def __init__(
-        self, xp: Any, implementations: Sequence[Any] = (), threads: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, xp: Any, implementations: Sequence[Any] = (),
+                 threads: Callable[[], int] | None = None) -> None:  # fmt: skip
         self.xp, self.pool, self.threads = xp, BufferPool(xp), threads
         self.implementations = implementations or (Layer,)
 
@@ -181,9 +180,8 @@ class Layer:
         """The shape of :meth:`backward`'s scratch: the logits' cotangents."""
         return self.logits.shape
 
-    def backward(
-        self, d_outputs: States, d_states: States, scratch: Array, wrt_x: bool = True
-    ) -> Gradients:
+    def backward(self, d_outputs: States, d_states: States, scratch: Array,
+                 wrt_x: bool = True) -> Gradients:  # fmt: skip
         """Cotangents of the parameters, of x (or None), and of the parts of the initial state."""
         d_outputs, d_states = self.call.cotangents(d_outputs, d_states)
         for cotangent, last in zip(self.steps.cotangents, d_states, strict=True):
@@ -228,9 +226,8 @@ class Pullback:
         finalizer = weakref.finalize(self, call.engine.pool.release, arrays)
         finalizer.atexit = False
 
-    def __call__(
-        self, d_output: Any, d_state: Any = None, *, wrt_x: bool = True
-    ) -> tuple[dict[str, Array], Array | None, Any]:
+    def __call__(self, d_output: Any, d_state: Any = None, *,
+                 wrt_x: bool = True) -> tuple[dict[str, Array], Array | None, Any]:  # fmt: skip
         call, pool = self._call, self._call.engine.pool
         d_outputs = d_output if call.return_cells else (d_output,)
         if not isinstance(d_outputs, tuple | list) or len(d_outputs) != 1 + call.return_cells:
@@ -285,9 +282,8 @@ class Stack:
         return [pullback.gates(main) for pullback in self._pullbacks]
 
 
-def _acquire(
-    call: Call, arrays: list[Array], width: int, steps: bool = True, extra: int = 0
-) -> Array:
+def _acquire(call: Call, arrays: list[Array], width: int, steps: bool = True,
+             extra: int = 0) -> Array:  # fmt: skip
     """An array of the engine's pool, as a layer acquires it, added to ``arrays``."""
     time, batch = call.steps
     shape = (time + extra, batch, width) if steps else (batch, width)

@@ -224,9 +224,8 @@ class Gating:
             xp.subtract(a, b, out=a)
         self._to_logit("forget", t, a.reshape(flat), out)
 
-    def _master_gate_backward(
-        self, slot: str, t: int, out: Array, inner: Sides, other: Sides, cross: Sides
-    ) -> None:
+    def _master_gate_backward(self, slot: str, t: int, out: Array, inner: Sides, other: Sides,
+                              cross: Sides) -> None:  # fmt: skip
         """Σ over a master gate's units of v·(X̄ + inner·X) − w·X·ī, with X the other master."""
         xp, shape = self.xp, inner[0].shape
         first, second = (s.reshape(shape) for s in self.scratch[:2])

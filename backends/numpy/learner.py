@@ -44,9 +44,8 @@ class ExplicitLearner(common.GradientLearner):
     def _finite(self) -> bool:
         return all(self.engine.xp.isfinite(p).all() for p in self.parameters.values())
 
-    def _measure(
-        self, batch: Batch, noise: Noise, carried: Arrays | None
-    ) -> tuple[dict[str, float], Arrays]:
+    def _measure(self, batch: Batch, noise: Noise,
+                 carried: Arrays | None) -> tuple[dict[str, float], Arrays]:  # fmt: skip
         metrics, _, _, final = self._forward(batch, noise, carried, save_for_backward=False)
         return metrics, final
 
@@ -57,9 +56,8 @@ class ExplicitLearner(common.GradientLearner):
                              for sides in zip(*gates, strict=True))  # fmt: skip
         return value, complement
 
-    def _gradients(
-        self, batch: Batch, noise: Noise, carried: Arrays | None
-    ) -> tuple[dict[str, float], Arrays, Arrays]:
+    def _gradients(self, batch: Batch, noise: Noise,
+                   carried: Arrays | None) -> tuple[dict[str, float], Arrays, Arrays]:  # fmt: skip
         metrics, d_predicted, pulls, final = self._forward(batch, noise, carried)
         pull_input, pull_core, pull_head, shape = pulls
         gradients, d_read = pull_head(d_predicted())
@@ -76,9 +74,8 @@ class ExplicitLearner(common.GradientLearner):
         squares = sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients.values())
         return {**metrics, "gradient_norm": float(np.sqrt(squares))}, gradients, final
 
-    def _forward(
-        self, batch: Batch, noise: Noise, carried: Arrays | None, save_for_backward: bool = True
-    ) -> tuple[Any, Any, Any, Arrays]:
+    def _forward(self, batch: Batch, noise: Noise, carried: Arrays | None,
+                 save_for_backward: bool = True) -> tuple[Any, Any, Any, Arrays]:  # fmt: skip
         """Metrics, the loss's pullback, those of input, core and head, and the carried state."""
         xp, spec = self.engine.xp, self.spec
         x, pull_input = self._features(batch)
@@ -140,9 +137,8 @@ class ExplicitLearner(common.GradientLearner):
 
         return x, pullback
 
-    def _adam(
-        self, gradients: Mapping[str, Array], count: int, learning_rate: float, scale: float
-    ) -> None:
+    def _adam(self, gradients: Mapping[str, Array], count: int, learning_rate: float,
+              scale: float) -> None:  # fmt: skip
         xp, (beta1, beta2) = self.engine.xp, self.betas
         rate = learning_rate / (1 - beta1**count)
         root = np.sqrt(1 - beta2**count)

@@ -28,9 +28,8 @@ class Steps(abc.ABC):
     bias: Array  # the GRU's b_n (hidden,)
     direct = True  # whether the hidden state reaches the next one without the recurrent weights
 
-    def __init__(
-        self, xp: Any, layout: Layout, logits: Array, acquire: Acquire, zoneout: Any = None
-    ) -> None:
+    def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire,
+                 zoneout: Any = None) -> None:  # fmt: skip
         self.xp, self.layout, self.logits = xp, layout, logits
         self.zoneout = () if zoneout is None else tuple(reversed(zoneout))
         hidden = layout.hidden_size
@@ -56,9 +55,8 @@ class Steps(abc.ABC):
         value, complement = self.gating.value, self.gating.complement
         return {slot: Gate(value[slot], complement[slot]) for slot in self.layout.complements}
 
-    def scan(
-        self, engine: Any, weights: Array, resets: Array | None, num_outputs: int
-    ) -> tuple[Array, ...]:
+    def scan(self, engine: Any, weights: Array, resets: Array | None,
+             num_outputs: int) -> tuple[Array, ...]:  # fmt: skip
         """All steps from ``states[..][0]``: copies of the first ``num_outputs`` states after each.
 
         Before a step the state is zeroed where ``resets``, bool (time, batch), is true.
@@ -167,9 +165,8 @@ class LSTMSteps(Steps):
 
     direct = False
 
-    def __init__(
-        self, xp: Any, layout: Layout, logits: Array, acquire: Acquire, zoneout: Any = None
-    ) -> None:
+    def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire,
+                 zoneout: Any = None) -> None:  # fmt: skip
         super().__init__(xp, layout, logits, acquire, zoneout)
         self.cell = acquire(layout.hidden_size, extra=1)
         self.tanh_cell = acquire(layout.hidden_size)
@@ -230,9 +227,8 @@ class MinimalSteps(Steps):
 class GRUSteps(MinimalSteps):
     """The minimal cell whose candidate is tanh(Wx + b + q∘(Uh + b_n)), q the reset gate."""
 
-    def __init__(
-        self, xp: Any, layout: Layout, logits: Array, acquire: Acquire, zoneout: Any = None
-    ) -> None:
+    def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire,
+                 zoneout: Any = None) -> None:  # fmt: skip
         super().__init__(xp, layout, logits, acquire, zoneout)
         self.reset = logits[..., layout.columns["reset"]]
         self.state_candidate = logits[..., layout.columns[STATE_CANDIDATE]]

@@ -371,3 +371,12 @@ def test_the_parallel_form_refuses_recurrent_weights(rng):
     params, x, _ = example("minimal", GATINGS["UR"], rng)
     with pytest.raises(ValueError, match="alone"):
         backend.minimal_parallel(params, x)
+
+
+@pytest.mark.parametrize(("value", "error"), [(7.0, ValueError), (np.nan, ValueError),
+                                              (1j, TypeError)])  # fmt: skip
+def test_zoneout_masks_are_probabilities(value, error):
+    params = {k: np.asarray(v) for k, v in cells.LSTM(3, 8).init(0).items()}
+    masks = (np.full((5, 2, 8), value),) * 2
+    with pytest.raises(error, match=r"zoneout must (be real|lie in \[0, 1\])"):
+        backend.lstm(params, np.ones((5, 2, 3)), zoneout=masks)

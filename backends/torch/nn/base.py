@@ -37,9 +37,8 @@ class RecurrentModule(Stateful, Generic[State]):
 
     qconfig = property(fset=_unquantized)  # torch.ao sets it on every module of a model
 
-    def _register(
-        self, cell: Cell, bias: bool, proj_size: int = 0, suffix: str = "", **factory: Any
-    ) -> None:
+    def _register(self, cell: Cell, bias: bool, proj_size: int = 0, suffix: str = "",
+                  **factory: Any) -> None:  # fmt: skip
         """Add a cell and its parameters, uninitialized."""
         rows, width = cell.rows, cell.hidden_size
         shapes = {"weight_ih": (rows, cell.input_size), "weight_hh": (rows, proj_size or width)}
@@ -70,9 +69,8 @@ class RecurrentModule(Stateful, Generic[State]):
             initialise(cell, self._weights(k))
         self._record_mechanism()
 
-    def _checked_state(
-        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _checked_state(self, state_dict: dict[str, Any], prefix: str,
+                       metadata: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
         state = super()._checked_state(state_dict, prefix, metadata)
         for cell, names in zip(self._cells, self._names, strict=True):
             biases = [prefix + names[name] for name in ("bias_ih", "bias_hh") if name in names]

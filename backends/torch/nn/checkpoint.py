@@ -92,9 +92,8 @@ class Stateful(nn.Module):
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1], {})
         metadata["mechanism"] = self.mechanism.name
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str,
+                              local_metadata: dict[str, Any], *rest: Any) -> None:  # fmt: skip
         hooks = self._load_state_dict_pre_hooks
         for hook in hooks.values():  # now, since they may rename what is checked
             hook(state_dict, prefix, local_metadata, *rest)
@@ -109,9 +108,8 @@ class Stateful(nn.Module):
         finally:
             self._load_state_dict_pre_hooks = hooks
 
-    def _checked_state(
-        self, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _checked_state(self, state_dict: dict[str, Any], prefix: str,
+                       metadata: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
         """The state with the exact code of the mechanism; ValueError if it is of another one."""
         state = dict(state_dict)
         code, record = state.pop(prefix + KEY, None), state.pop(prefix + _RECORD, None)

@@ -101,9 +101,8 @@ def _check(name: str, old: Any, torch_class: type[nn.Module]) -> None:
                         "something else: replace it by hand")  # fmt: skip
 
 
-def _counterpart(
-    old: Any, torch_class: Any, mechanism: Mechanism, keep_weights: bool, parameters: Parameters
-) -> Any:
+def _counterpart(old: Any, torch_class: Any, mechanism: Mechanism, keep_weights: bool,
+                 parameters: Parameters) -> Any:  # fmt: skip
     """The new layer; parameters of another shape are added to ``parameters``, by the old ones."""
     kind: Any = _COUNTERPARTS[torch_class]
     subclass: Any = type(old)
@@ -145,9 +144,8 @@ def _exchange(value: Any, new: Modules, visited: set[int]) -> Any:
     return value
 
 
-def _report(
-    module: nn.Module, new: Modules, parameters: Parameters, optimizer: Optimizer | None
-) -> None:
+def _report(module: nn.Module, new: Modules, parameters: Parameters,
+            optimizer: Optimizer | None) -> None:  # fmt: skip
     """Update the optimizer; warn of new parameters without one, or that nothing was replaced."""
     if optimizer is not None:
         for group in optimizer.param_groups:

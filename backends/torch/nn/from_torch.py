@@ -16,9 +16,8 @@ _SIZES = (
 _log = logging.getLogger(__name__)
 
 
-def from_torch(
-    kind: type[Any], module: Any, mechanism: str | Mechanism, keep_weights: bool, **keywords: Any
-) -> Any:
+def from_torch(kind: type[Any], module: Any, mechanism: str | Mechanism, keep_weights: bool,
+               **keywords: Any) -> Any:  # fmt: skip
     """A module of class ``kind`` with the sizes, device, dtype and mode of torch's ``module``.
 
     Its parameters are new tensors, which require gradients where those of ``module`` do.

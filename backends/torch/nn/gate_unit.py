@@ -13,9 +13,8 @@ from gatecore.backends.torch.nn.checkpoint import Stateful, has_values
 from gatecore.mechanisms import Mechanism
 
 
-def gate(
-    logits: Tensor, mechanism: str | Mechanism = "UR", bias: Tensor | None = None, *, size: int
-) -> Gate:
+def gate(logits: Tensor, mechanism: str | Mechanism = "UR", bias: Tensor | None = None, *,
+         size: int) -> Gate:  # fmt: skip
     """The effective gates of logits (..., features): :class:`GateUnit` as a function.
 
     ``features`` and ``bias`` (features,) are as a :class:`GateUnit` of this size and mechanism has
@@ -52,9 +51,8 @@ class GateUnit(Stateful):
 
     core = "gate"
 
-    def __init__(
-        self, size: int, mechanism: str | Mechanism = "UR", device: Any = None, dtype: Any = None
-    ) -> None:
+    def __init__(self, size: int, mechanism: str | Mechanism = "UR", device: Any = None,
+                 dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
         self.size, self.mechanism = size, mechanisms.mechanism(mechanism)
         self.features = sum(gate_slots(self.mechanism, size).values())

@@ -43,9 +43,8 @@ def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
         weights["bias_hh"].zero_()
 
 
-def layer_params(
-    cell: Cell, weights: Mapping[str, Tensor], two_biases: bool, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def layer_params(cell: Cell, weights: Mapping[str, Tensor], two_biases: bool,
+                 dtype: torch.dtype) -> dict[str, Tensor]:  # fmt: skip
     """The cell's parameters from torch's, and ``bias_hh``, which is to be added to ``bias``."""
     params = {name: v if v.dtype == dtype else v.to(dtype) for name, v in weights.items()}
     if "bias_ih" not in params:
@@ -72,9 +71,8 @@ def merge_biases(cell: Cell, bias_ih: Tensor, bias_hh: Tensor) -> tuple[Tensor, 
     return bias_ih + (bias_hh - rest), rest
 
 
-def core_params(
-    cell: Cell, weights: Mapping[str, Tensor], two_biases: bool, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def core_params(cell: Cell, weights: Mapping[str, Tensor], two_biases: bool,
+                dtype: torch.dtype) -> dict[str, Tensor]:  # fmt: skip
     """The cell's parameters from torch's."""
     return add_biases(layer_params(cell, weights, two_biases, dtype))
 
@@ -90,9 +88,8 @@ def forget_gates(
     return step_gates(cell, params, x, before, main)
 
 
-def step_gates(
-    cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor, main: bool = False
-) -> Gate:
+def step_gates(cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor,
+               main: bool = False) -> Gate:  # fmt: skip
     """Effective forget gates (..., hidden) of inputs and the hidden states before them."""
     rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
     weight_ih, weight_hh, bias = (torch.cat([params[name][part] for part in rows.values()])

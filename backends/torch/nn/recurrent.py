@@ -212,9 +212,8 @@ class Recurrent(RecurrentModule[State]):
         if not layout.x.shape[0] and not torch.compiler.is_compiling():
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
 
-    def _run_layers(
-        self, x: Tensor, states: Tensors | None, bounds: Sequences, cells: bool
-    ) -> tuple[Tensors, Tensors]:
+    def _run_layers(self, x: Tensor, states: Tensors | None, bounds: Sequences,
+                    cells: bool) -> tuple[Tensors, Tensors]:  # fmt: skip
         """Outputs of the last layer and last states of all, from x (time, batch, input)."""
         compute, dtype = dtypes(self._parameter("weight_ih_l0"))
         directions, last = 2 if self.bidirectional else 1, []
@@ -236,9 +235,8 @@ class Recurrent(RecurrentModule[State]):
             return outputs, finals
         return (outputs[0].to(dtype), *outputs[1:]), base.round_states(finals, dtype)
 
-    def _run_direction(
-        self, k: int, x: Tensor, states: Tensors | None, bounds: Sequences, cells: bool
-    ) -> tuple[Tensors, Tensors]:
+    def _run_direction(self, k: int, x: Tensor, states: Tensors | None, bounds: Sequences,
+                       cells: bool) -> tuple[Tensors, Tensors]:  # fmt: skip
         """Outputs (time, batch, width) and last states (1, batch, width) of direction ``k``."""
         backward = self.bidirectional and k % 2
         if backward:

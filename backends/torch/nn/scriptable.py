@@ -191,9 +191,8 @@ class _Layer(_Sequence):
 
 
 class _PairCell(_Sequence):
-    def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor,
+                hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
         results = self.run_cell(input, [] if hx is None else [hx[0], hx[1]])
         return results[0], results[1]
 

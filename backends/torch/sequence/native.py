@@ -123,9 +123,8 @@ def _biases(call: Call) -> dict[str, Tensor]:
     return {"bias": bias, "bias_n": bias_n}
 
 
-def _checked(
-    name: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
-) -> Any:
+def _checked(name: str, value: Any, shape: tuple[int, ...],
+             dtype: torch.dtype = torch.float32) -> Any:  # fmt: skip
     """``value`` as a tensor whose memory the library may read; None stays."""
     if value is None:
         return None
