@@ -196,10 +196,11 @@ def _read_summary(
         raise DamagedError(path, f"is no summary: {explain(error)}") from error
     if len(read.timescales) < 2 or any(len(steps) < 3 for steps in read.timescales.values()):
         raise DamagedError(path, "lacks timescales from before or after the training")
-    for score in scores:
-        if read.status == "finished" and (read.test or {}).get(score) is None:
-            raise DamagedError(path, f"calls the run finished, but lacks the {score} on the test "
-                                     "set")  # fmt: skip
+    test = read.test or {}  # where null is a loss that is not finite; rewards always are
+    lacking = [name for name in scores if name not in test]
+    lacking += [name for name in ("score", "reward") if name in test and test[name] is None]
+    if lacking and (test or read.status == "finished"):
+        raise DamagedError(path, f"lacks the {lacking[0]} on the test set")
     summary = atomic_files.verify(path, summary, unsigned=unsigned)
     summary |= read.model_dump(exclude_unset=True)  # with floats for integers of any size
     if "config" in summary:

@@ -409,16 +409,27 @@ def test_a_recorded_run_does_not_open_the_data_that_it_names(tmp_path):
 def test_a_finished_run_without_its_score_is_damaged(tmp_path):
     run = train(tiny(steps=1), tmp_path / "run").folder
     summary = json.loads((run / "summary.json").read_text())
-    del summary["sha256"], summary["test"]["loss"]
-    atomic_files.write_json(run / "summary.json", summary)
-    with pytest.raises(RunError, match=r"summary.json .* lacks the loss on the test set"):
-        load_run(run)
+    del summary["sha256"]
+    loss = summary["test"]["loss"]
+    for status, test, lacking in (
+        ("finished", {"accuracy": 0.5}, "loss"),
+        ("diverged", {"accuracy": 0.5}, "loss"),
+        ("finished", {"loss": loss, "score": None}, "score"),
+    ):
+        atomic_files.write_json(run / "summary.json", {**summary, "status": status, "test": test})
+        with pytest.raises(RunError, match=rf"summary.json lacks the {lacking} on the test set"):
+            load_run(run)
+    atomic_files.write_json(run / "summary.json", {**summary, "test": {"loss": None}})
+    assert load_run(run).summary["test"]["loss"] is None  # not finite
 
 
 def test_folders_nested_deep_below_a_corpus_are_one_sentence(tmp_path):
     (tmp_path.joinpath(*["a"] * 70)).mkdir(parents=True)
     with pytest.raises(ConfigError, match="folders nested more than 64 deep"):
         Config.of("language", data="files", path=str(tmp_path))
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("a b c a b\n" * 60)
+    assert Config.of("language", data="files", path=str(tmp_path)).task.content
 
 
 def test_a_pickle_that_refers_to_itself_is_refused_at_once(tmp_path):

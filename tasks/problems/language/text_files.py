@@ -55,18 +55,19 @@ def find(path: Path) -> Source:
     """The files of the corpus in a folder; DataError if it has no known layout or lacks a split."""
     with readable(path, f"a folder with {_EXPECTED}"):
         entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-        texts = _texts(path)
     for layout, (kind, pattern) in _LAYOUTS.items():
-        candidates = texts if "/" in layout else entries
-        if files := _match(path, candidates, pattern):
+        if "/" in layout:  # the last one
+            with readable(path, f"folders with {_EXPECTED}"):
+                entries = _texts(path)
+        if files := _match(path, entries, pattern):
             for stream in (stream for stream in Stream if stream not in files):
                 present = ", ".join(file.name for some in files.values() for file in some[:2])
                 expected = " or ".join(layout.replace("{}", name) for name in _SPLITS[stream])
                 raise DataError(path, f"{present}, but no {stream.name.lower()} split", expected)
             return Source(kind, files)
-    if len(texts) < 10:
-        raise DataError(path, f"{len(texts)} .txt files" if texts else "none of them", _EXPECTED)
-    return Source("text", tenths(texts))
+    if (count := len(entries)) < 10:
+        raise DataError(path, f"{count} .txt files" if count else "none of them", _EXPECTED)
+    return Source("text", tenths(entries))
 
 
 def _texts(path: Path) -> list[Path]:
