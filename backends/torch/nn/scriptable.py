@@ -27,8 +27,9 @@ def scriptable(module: Any) -> nn.Module:
     own = dict(module._parameters) | dict(module._buffers)
     names = [name for names in module._names for name in names.values()]
     torch_layer: Any = getattr(nn, type(module).__name__, None)
-    compatible = torch_layer and torch_compatible(module.core, module.mechanism)
-    compatible = compatible and module.two_biases
+    compatible = (
+        module.two_biases and torch_compatible(module.core, module.mechanism) and torch_layer
+    )
     weight = own.get(names[0])
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
     reason = (
