@@ -60,11 +60,7 @@ def scriptable(module: Any) -> nn.Module:
 
 
 class _Sequence(nn.Module):
-    """The layers and directions of a module over (time, batch, features).
-
-    torch.jit.script puts it in the place of the module, whose calls, attributes and loading of
-    states it keeps: only TorchScript reads ``forward``.
-    """
+    """In a module's place: TorchScript compiles ``forward``, Python goes on calling the module."""
 
     __jit_ignored_attributes__ = ("module",)
 

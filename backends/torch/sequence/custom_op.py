@@ -90,9 +90,8 @@ def needs_stepping(gradients: Iterable[Tensor | None]) -> bool:
 
 def run(call: Call, impl: str) -> list[Tensor]:
     """Outputs and last states of a complete call, by the operator."""
-    # a trace may be differentiated later, and its check compares one with and without gradients
-    save_for_backward = call.requires_grad or torch._C._get_tracing_state() is not None
-    values = {**pack(call, impl), "save_for_backward": save_for_backward}
+    saves = call.requires_grad or torch._C._get_tracing_state() is not None  # differentiated later
+    values = {**pack(call, impl), "save_for_backward": saves}
     return sequence(*in_order(FORWARD, values))[: call.num_results]
 
 
