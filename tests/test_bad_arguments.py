@@ -146,3 +146,14 @@ def test_carries_and_inputs_of_flax_cells(value):
         refused("carry", lambda cell=cell, x=x: cell(value, x))
         refused("inputs", lambda cell=cell, carry=carry: cell(carry, value))
         refused("rngs", lambda kind=kind: getattr(module, kind)(X, H, rngs=value))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_torch_functions_refuse_parameters_of_another_dtype_than_x(dtype):
+    torch = pytest.importorskip("torch")
+    from gatecore.backends.torch.nn.functional import lstm
+
+    arrays = LSTM(3, 8).init(0)
+    params = {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+    with pytest.raises(TypeError, match=rf"params\['weight_ih'\] must be torch.{dtype} as x"):
+        lstm(params, torch.ones(5, 2, 3, dtype=getattr(torch, dtype)))

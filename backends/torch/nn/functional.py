@@ -107,6 +107,8 @@ def _call(
         raise TypeError(f"params must be a mapping of tensors, got {type(params).__name__}")
     for name, value in params.items():
         check_tensors(f"params[{name!r}]", value)
+        if value.dtype != x.dtype:
+            raise TypeError(f"params[{name!r}] must be {x.dtype} as x, got {value.dtype}")
     if x.dim() != 3:
         raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the "
                          "missing axes, as in x.unsqueeze(1) for a single sequence")  # fmt: skip

@@ -30,7 +30,6 @@ def scriptable(module: Any) -> nn.Module:
     compatible = (
         module.two_biases and torch_compatible(module.core, module.mechanism) and torch_layer
     )
-    weight = own.get(names[0])
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
     reason = (
         "zoneout" if any(module.zoneout)
@@ -40,7 +39,7 @@ def scriptable(module: Any) -> nn.Module:
         else "reparametrized weights" if not all(name in own for name in names)
         else None if compatible
         else "a projection" if getattr(module, "proj_size", 0)
-        else None if weight is not None and weight.dtype in (torch.float32, torch.float64)
+        else None if own[names[0]].dtype in (torch.float32, torch.float64)
         else "half precision"
     )  # fmt: skip
     if reason is not None:

@@ -153,7 +153,7 @@ def _rows(path: Path) -> Iterator[str]:
             kind = file.schema_arrow.field("text").type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
                 raise DataError(path, f"a column 'text' of type {kind}", "strings in it")
-            for batch in file.iter_batches(batch_size=256, columns=["text"]):
+            for batch in file.iter_batches(batch_size=16, columns=["text"]):
                 rows = (row or "" for row in batch.column(0).to_pylist())
                 yield "".join(row if row.endswith("\n") else f"{row}\n" for row in rows)
     except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from gatecore.tasks.safe_files import descriptor
 
 CLASSES = 10
 _RECORD = 1 + 3 * 1024  # bytes of CIFAR-10's binary version: a label, then red, green, blue planes
-_IDX = {2051: (3, 1 << 30), 2049: (1, 1 << 24)}  # magic number: dimensions and most bytes
+_IDX = {2051: (3, 1 << 28), 2049: (1, 1 << 24)}  # magic number: dimensions and most bytes
 _GZIP = b"\x1f\x8b"
 _MOST_INFLATED = 1032  # bytes out of one that is compressed
 _UNPICKLING_ERRORS = (AttributeError, IndexError, KeyError, OverflowError, RecursionError,
