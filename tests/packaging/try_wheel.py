@@ -20,7 +20,7 @@ from pathlib import Path
 from layout import FOLDERS
 
 HERE = Path(__file__).parent
-DATA = (".py", ".cu", ".cuh", ".j2", "formulas.h", "py.typed")
+DATA = (".py", ".cu", ".cuh", ".j2", "empirical.json", "formulas.h", "py.typed")
 
 
 def expected_files():
