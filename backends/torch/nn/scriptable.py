@@ -24,7 +24,7 @@ def scriptable(module: Any) -> nn.Module:
     Raises RuntimeError for zoneout, ``return_cells``, hooks, a subclass's forward, reparametrized
     weights, and for projections and half precision where torch has no such layer.
     """
-    own = dict(module._parameters) | dict(module._buffers)
+    tensors = dict(module._parameters) | dict(module._buffers)
     names = [name for names in module._names for name in names.values()]
     torch_layer: Any = getattr(nn, type(module).__name__, None)
     compatible = (
@@ -36,10 +36,10 @@ def scriptable(module: Any) -> nn.Module:
         else "hooks" if hooks or getattr(module, "observers", ())
         else "a forward of its own" if not type(module).forward.__module__.startswith("gatecore.")
         else "return_cells=True" if getattr(module, "return_cells", False)
-        else "reparametrized weights" if not all(name in own for name in names)
+        else "reparametrized weights" if not all(name in tensors for name in names)
         else None if compatible
         else "a projection" if getattr(module, "proj_size", 0)
-        else None if own[names[0]].dtype in (torch.float32, torch.float64)
+        else None if tensors[names[0]].dtype in (torch.float32, torch.float64)
         else "half precision"
     )  # fmt: skip
     if reason is not None:
@@ -51,7 +51,7 @@ def scriptable(module: Any) -> nn.Module:
             sizes.pop("proj_size", None)  # a GRU has none
         result = torch_layer(module.input_size, module.hidden_size, **sizes, device="meta")
         for name in names:
-            setattr(result, name, own[name])
+            setattr(result, name, tensors[name])
         return result.train(module.training)
     is_cell, pair = not hasattr(module, "num_layers"), len(module._cells[0].state_names) > 1
     kind = (_PairCell if pair else _Cell) if is_cell else (_PairLayer if pair else _Layer)
