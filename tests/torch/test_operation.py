@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 from gatecore import cells, mechanism  # noqa: E402
+from gatecore.backends.common.signature import signature  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
 from gatecore.backends.torch import GRU, LSTM, lstm, release  # noqa: E402
-from gatecore.backends.torch.sequence.call import signature  # noqa: E402
 from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
 
 T, B, X, H = 4, 2, 3, 4

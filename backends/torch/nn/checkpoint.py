@@ -15,46 +15,28 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from gatecore import mechanisms
-from gatecore.backends.torch.sequence.call import TORCH_SIGNATURES, signature
-from gatecore.mechanisms import MECHANISMS, Mechanism
+from gatecore.backends.common.signature import (
+    STANDARD_SIGNATURES,
+    decode,
+    encode,
+    mechanism_names,
+    signature,
+)
+from gatecore.mechanisms import Mechanism
 
 KEY = "mechanism_code"
 _RECORD = "_extra_state"  # JSON as bytes, in the states of earlier versions
 _RECORD_VERSION = 1
-# the code's first three integers count from 1 in these; the others are the downsizing, hexadecimal
-_FIELDS = (
-    ("lstm", "gru", "minimal", "gate", "rmc", "mingru"), ("sigmoid", "cumax"),
-    ("none", "refine", "master", "untied"),
-)  # fmt: skip
 
 
 def torch_compatible(core: str, mechanism: str | Mechanism) -> bool:
     """Whether the layer computes what that of ``torch.nn`` does, and has the same state."""
-    return signature(core, mechanisms.mechanism(mechanism)) == TORCH_SIGNATURES.get(core)
+    return signature(core, mechanisms.mechanism(mechanism)) == STANDARD_SIGNATURES.get(core)
 
 
 def has_values(tensor: Tensor) -> bool:
     """Whether the tensor's elements can be read: not on the meta device, nor in FakeTensorMode."""
     return not (tensor.is_meta or isinstance(tensor, FakeTensor))
-
-
-def encode(signature: str) -> list[float]:
-    """The integers that record a signature."""
-    *fields, downsize = signature.split()
-    places = [names.index(field) + 1 for names, field in zip(_FIELDS, fields, strict=True)]
-    return [float(n) for n in (*places, *(int(digit, 16) for digit in f"{int(downsize):04x}"))]
-
-
-def decode(code: Tensor) -> str:
-    """The signature that :func:`encode` recorded; ValueError if it is none of this version's."""
-    rounded = code.detach().double().round()
-    if not ((code - rounded).abs() < 0.25).all():  # also of NaN
-        raise ValueError(f"{code.tolist()} are not integers; average states of one mechanism only")
-    places, digits = rounded[: len(_FIELDS)].int().tolist(), rounded[len(_FIELDS) :].int().tolist()
-    if not all(1 <= n <= len(names) for names, n in zip(_FIELDS, places, strict=True)):
-        raise ValueError(f"{rounded.tolist()} is no code that this version knows: update gatecore")
-    fields = (names[n - 1] for names, n in zip(_FIELDS, places, strict=True))
-    return " ".join((*fields, str(sum(d * 16**k for k, d in enumerate(reversed(digits))))))
 
 
 class Stateful(nn.Module):
@@ -129,11 +111,7 @@ class Stateful(nn.Module):
         if recorded is None and not torch_compatible(self.core, self.mechanism):
             raise ValueError(self._needs_code())
         if recorded is not None and recorded != expected:
-            fields = recorded.split()[1:3]
-            known = (m for m in MECHANISMS.values() if [m.activation, m.auxiliary] == fields)
-            saved = repr(saved) if saved else " or ".join(repr(m.name) for m in known)
-            if fields[1] == "untied":
-                saved = f"gatecore.mechanism({saved or repr('UR')}, tied=False)"
+            saved = mechanism_names(recorded, saved)
             raise ValueError(f"the state_dict is of mechanism {saved} ({recorded}), this layer has "
                              f"{name!r} ({expected}): make the layer with mechanism={saved}, or "
                              f"load weights that were trained with {name!r}")  # fmt: skip
@@ -141,7 +119,7 @@ class Stateful(nn.Module):
     def _needs_code(self) -> str:
         kind, name = type(self).__name__, self.mechanism.name
         text = f"the state_dict records no mechanism, this {kind} has {name!r}: "
-        if self.core not in TORCH_SIGNATURES:
+        if self.core not in STANDARD_SIGNATURES:
             return text + f"load one that a {kind} of gatecore saved"
         return text + (
             f"for weights of torch.nn.{kind} use convert(module, mechanism={name!r}, "
@@ -163,7 +141,7 @@ def _decoded(code: Tensor | None, record: Tensor | None) -> str | None:
     name = _RECORD if code is None else KEY
     try:
         if code is not None:
-            return decode(code)
+            return decode(code.detach().double().tolist())
         if record is None:
             return None
         fields = json.loads(bytes(record.tolist()))

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from gatecore import _checks, mechanisms
+from gatecore.backends.common.signature import signature
 from gatecore.backends.common.validation import arguments, check_parameters, zoneout_parts
 from gatecore.backends.torch.nn.base import check_tensors
 from gatecore.backends.torch.sequence import dispatch
-from gatecore.backends.torch.sequence.call import cell_of, signature
+from gatecore.backends.torch.sequence.call import cell_of
 from gatecore.backends.torch.sequence.run import run
 from gatecore.mechanisms import Mechanism
 

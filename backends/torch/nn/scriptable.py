@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatecore.backends.common.signature import signature
 from gatecore.backends.torch.nn.checkpoint import torch_compatible
 from gatecore.backends.torch.nn.parameters import core_params, slot_rows
 from gatecore.backends.torch.sequence import dispatch
-from gatecore.backends.torch.sequence.call import Call, signature
+from gatecore.backends.torch.sequence.call import Call
 
 _TORCH_SIZES = ("bias", "num_layers", "batch_first", "dropout", "bidirectional", "proj_size")
 

@@ -1,9 +1,4 @@
-"""The arguments of one run of a layer over a sequence, and the signature of its cell.
-
-The signature is all that a cell's results depend on but for the sizes, as a string, which operators
-and checkpoints carry. Mechanisms that differ in their initial biases alone ("standard", "U", "C")
-have equal signatures: their weights interchange.
-"""
+"""The arguments of one run of a layer over a sequence, and the cell of a signature."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -14,9 +9,6 @@ from torch import Tensor
 
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
-
-# of the layers of torch.nn, whose states name no mechanism
-TORCH_SIGNATURES = {"lstm": "lstm sigmoid none 1", "gru": "gru sigmoid none 1"}
 
 
 class Call(NamedTuple):
@@ -94,12 +86,6 @@ def zero_states(cell: Cell, x: Tensor, proj_size: int = 0) -> tuple[Tensor, ...]
     """Initial states of zeros, no two the same tensor: torch's scan forbids aliases."""
     widths = (proj_size or cell.hidden_size, cell.hidden_size)[: len(cell.state_names)]
     return tuple(x.new_zeros(x.shape[1], width) for width in widths)
-
-
-def signature(core: str, mechanism: Mechanism) -> str:
-    """Core, activation, kind of gates and downsizing, for example "lstm sigmoid refine 1"."""
-    downsize = mechanism.downsize if mechanism.auxiliary == "master" else 1
-    return f"{core} {mechanism.activation} {mechanism.kind} {downsize}"
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from gatecore.backends.common.signature import signature
 from gatecore.backends.torch.sequence import dispatch, stepping
-from gatecore.backends.torch.sequence.call import Call, active, cell_of, signature
+from gatecore.backends.torch.sequence.call import Call, active, cell_of
 from gatecore.backends.torch.sequence.implementation import active_transform
 
 Values = dict[str, Any]  # an operator's arguments by name
