@@ -3,3 +3,7 @@
 ``library`` loads it, ``layer`` calls it, ``src`` holds its source. The library is optional: where
 it was not built, ``library.unsupported()`` returns the reason.
 """
+
+from gatecore.backends.native.library import instruction_set
+
+__all__ = ["instruction_set"]

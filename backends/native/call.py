@@ -74,8 +74,8 @@ class LayerCall:
 
     It runs on at most so many ``threads``, which divide a step by "batch", "columns" or "auto"
     (``split``). ``saves`` says whether a backward call may follow; without, memory does not grow
-    with the sequence. ``instruction_set`` is one of ``library.INSTRUCTION_SETS``, by default the
-    widest that the processor has.
+    with the sequence. ``instruction_set`` is one of ``library.INSTRUCTION_SETS``, by default
+    ``library.instruction_set()``.
     """
 
     cell: Cell
@@ -92,7 +92,7 @@ class LayerCall:
         layout, cell, mechanism = layout_of(self.cell), self.cell, self.cell.mechanism
         kinds = zip(_KINDS, (cell.core, mechanism.activation, mechanism.kind), strict=True)
         columns = layout.columns
-        chosen = self.instruction_set or library.best_instruction_set()
+        chosen = self.instruction_set or library.instruction_set()
         rows = [order.astype(np.int32) for order in (layout.input_rows, layout.state_rows)]
         struct = LayerStruct(
             **{name: _KINDS[name].index(kind) for name, kind in kinds},

@@ -43,6 +43,19 @@ def best_instruction_set() -> str:
 
 
 @functools.cache
+def instruction_set() -> str:
+    """The instruction set in use: the processor's widest, or GATECORE_MAX_ISA if that is narrower.
+
+    The environment variable is read once, at the first call. ValueError if it names none of
+    ``INSTRUCTION_SETS``.
+    """
+    limit = os.environ.get("GATECORE_MAX_ISA") or INSTRUCTION_SETS[-1]
+    if limit not in INSTRUCTION_SETS:
+        raise ValueError(f"GATECORE_MAX_ISA={limit!r} is not one of {', '.join(INSTRUCTION_SETS)}")
+    return min(limit, best_instruction_set(), key=INSTRUCTION_SETS.index)
+
+
+@functools.cache
 def _loaded() -> tuple[Any, str | None]:
     folder = Path(__file__).parent
     files = sorted(p for s in ("so", "dylib", "dll", "pyd") for p in folder.glob(f"_native*.{s}"))

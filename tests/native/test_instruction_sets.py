@@ -1,0 +1,50 @@
+"""The choice of an instruction set, and the limit that GATECORE_MAX_ISA sets."""
+
+import pytest
+
+from gatecore.backends import native
+from gatecore.backends.native import library
+from tests.native.layers import SUPPORTED, Case, identical
+
+if not library.available():
+    pytest.skip(library.unsupported(), allow_module_level=True)
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """A function that sets the limit, which the library reads once a process."""
+
+    def limit(name):
+        monkeypatch.setenv("GATECORE_MAX_ISA", name)
+        native.instruction_set.cache_clear()
+
+    yield limit
+    monkeypatch.undo()
+    native.instruction_set.cache_clear()
+
+
+def test_without_a_limit_the_widest_that_the_processor_has_is_used(limited):
+    limited("")
+    assert native.instruction_set() == library.best_instruction_set() == SUPPORTED[-1]
+
+
+@pytest.mark.parametrize("name", library.INSTRUCTION_SETS)
+def test_the_limit_is_used_unless_the_processor_lacks_it(limited, name):
+    limited(name)
+    assert native.instruction_set() == (name if name in SUPPORTED else SUPPORTED[-1])
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_a_layer_computes_by_the_limited_instruction_set(limited, name):
+    limited(name)
+    layer = Case("lstm", "UR", 5, 3, 2, 21 + len(name))  # of its own size: calls are cached
+    assert layer.native()[0].layer_call.struct.instruction_set == SUPPORTED.index(name)
+    assert identical(layer.results(), layer.results(name))
+
+
+def test_an_unknown_limit_raises(limited):
+    limited("avx3")
+    with pytest.raises(ValueError, match="GATECORE_MAX_ISA='avx3' is not one of portable, avx2"):
+        native.instruction_set()
+    with pytest.raises(ValueError, match="GATECORE_MAX_ISA='avx3'"):
+        Case("lstm", "UR", 4, 3, 2, 31).native()
