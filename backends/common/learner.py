@@ -22,10 +22,12 @@ class Noise(NamedTuple):
     ``zoneout`` has for each layer the probabilities that its cell and hidden state (of an LSTM) or
     its hidden state stay, or bool arrays (time, batch, hidden) of draws; None: all are zero.
     ``dropout`` has for each ReLU layer which outputs (steps read, batch, width) stay; empty: all.
+    ``embedding`` says which outputs (time, or 1 if locked, batch, width) of it stay; None: all.
     """
 
     zoneout: list[tuple[Any, ...] | None]
     dropout: list[np.ndarray]
+    embedding: np.ndarray | None = None
 
 
 class Trainable(abc.ABC):
@@ -223,10 +225,15 @@ def draw(spec: ModelSpec, batch: Batch, rng: np.random.Generator | None = None) 
     if any(spec.state_zoneout):
         zoneout = [tuple(p if rng is None or p == 0 else rng.random(shape) < p
                          for p in spec.state_zoneout) for _ in zoneout]  # fmt: skip
-    if rng is None or not spec.dropout:
+    if rng is None:
         return Noise(zoneout, [])
-    steps = batch.targets.shape[:2]
-    return Noise(zoneout, [rng.random((*steps, width)) >= spec.dropout for width in spec.head])
+    (time, size), steps = batch.inputs.shape[:2], batch.targets.shape[:2]
+    widths = spec.head if spec.dropout else ()
+    dropout = [rng.random((*steps, width)) >= spec.dropout for width in widths]
+    if not (rate := spec.embedding_dropout):
+        return Noise(zoneout, dropout)
+    outputs = (1 if spec.locked_dropout else time, size, spec.features)
+    return Noise(zoneout, dropout, rng.random(outputs) >= rate)
 
 
 def clip_scale(norm: float, clip_norm: float | None) -> float:

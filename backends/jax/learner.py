@@ -96,6 +96,7 @@ class Learner(common.LearnerBase):
             "resets": None if batch.resets is None else np.asarray(batch.resets),
             "zoneout": [p and single(np.asarray(a, self.dtype) for a in p) for p in noise.zoneout],
             "dropout": noise.dropout,
+            "embedding": noise.embedding,
         }
 
     def _updated(
@@ -145,7 +146,8 @@ class Learner(common.LearnerBase):
             return batch["inputs"]
         if self.spec.input == "one_hot":  # jax gives zeros for -1
             return jax.nn.one_hot(batch["inputs"], self.spec.input_size, dtype=self.dtype)
-        return parameters["embedding.weight"][batch["inputs"]]
+        rows = parameters["embedding.weight"][batch["inputs"]]
+        return _dropped(rows, self.spec.embedding_dropout, batch["embedding"])
 
     def _layers(self, parameters: Arrays) -> list[Arrays]:
         return [common.layer_parameters(parameters, k) for k in range(self.spec.layers)]
@@ -155,9 +157,7 @@ class Learner(common.LearnerBase):
         for k, (weight, bias) in enumerate(self.spec.head_names()):
             x = x @ parameters[weight].T + parameters[bias][None, None]
             if k < len(self.spec.head):
-                x = jax.nn.relu(x)
-                if mask:
-                    x = jnp.where(mask[k], x / (1 - self.spec.dropout), jnp.zeros_like(x))
+                x = _dropped(jax.nn.relu(x), self.spec.dropout, mask[k] if mask else None)
         return x
 
     def _averages(self, parameters: Arrays, batch: dict[str, Any],
@@ -174,6 +174,11 @@ class Learner(common.LearnerBase):
             means.append([side.mean((0, 1)) for side in forget])
         value, complement = (jnp.stack(side) for side in zip(*means, strict=True))
         return value, complement
+
+
+def _dropped(x: Array, rate: float, mask: Array | None) -> Array:
+    """``x`` with dropout where ``mask`` is false."""
+    return x if mask is None else jnp.where(mask, x / (1 - rate), jnp.zeros_like(x))
 
 
 def _precision() -> Any:

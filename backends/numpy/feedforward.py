@@ -12,15 +12,18 @@ def one_hot(xp: Any, tokens: Array, size: int, dtype: Any) -> Array:
     return xp.eye(size + 1, size, dtype=dtype)[tokens]
 
 
-def embedding(xp: Any, weight: Array, tokens: Array) -> tuple[Array, Pull]:
-    """Rows of ``weight`` (symbols, width); the pullback sums into the rows."""
+def embedding(xp: Any, weight: Array, tokens: Array, rate: float,
+              mask: Any = None) -> tuple[Array, Pull]:  # fmt: skip
+    """Rows of ``weight`` (symbols, width), with dropout; the pullback sums into the rows."""
+    factor = None if mask is None else _dropout(xp, weight.dtype, rate, mask)
+    rows = weight[tokens]
 
     def pullback(d_rows: Array) -> Array:
-        d_weight = xp.zeros_like(weight)
+        d_weight, d_rows = xp.zeros_like(weight), d_rows if factor is None else d_rows * factor
         xp.add.at(d_weight, tokens.reshape(-1), d_rows.reshape(-1, weight.shape[1]))
         return d_weight
 
-    return weight[tokens], pullback
+    return rows if factor is None else rows * factor, pullback
 
 
 def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
@@ -34,11 +37,16 @@ def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
     return (flat @ weight.T + bias).reshape(*x.shape[:-1], -1), pullback
 
 
+def _dropout(xp: Any, dtype: Any, rate: float, mask: Any) -> Array:
+    """The factors of dropout where the bool array ``mask`` is false; their expectation is 1."""
+    return xp.asarray(mask) / dtype.type(1 - rate)
+
+
 def relu_dropout(xp: Any, x: Array, rate: float, mask: Any = None) -> tuple[Array, Pull]:
     """ReLU, then dropout where the bool array ``mask`` is false; the expectation is unchanged."""
     factor = (x > 0).astype(x.dtype)
     if mask is not None:
-        factor *= xp.asarray(mask) / x.dtype.type(1 - rate)
+        factor *= _dropout(xp, x.dtype, rate, mask)
     return x * factor, lambda d_out: d_out * factor
 
 

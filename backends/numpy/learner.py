@@ -50,7 +50,7 @@ class ExplicitLearner(common.GradientLearner):
         return metrics, final
 
     def _forget_gates(self, batch: Batch, noise: Noise, main: bool) -> tuple[Array, Array]:
-        _, _, pullback = self._recur(self._features(batch)[0], batch, noise)
+        _, _, pullback = self._recur(self._features(batch, noise)[0], batch, noise)
         gates = pullback.gates(main)
         value, complement = (np.stack([side.mean((0, 1), dtype=np.float64) for side in sides])
                              for sides in zip(*gates, strict=True))  # fmt: skip
@@ -78,7 +78,7 @@ class ExplicitLearner(common.GradientLearner):
                  save_for_backward: bool = True) -> tuple[Any, Any, Any, Arrays]:  # fmt: skip
         """Metrics, the loss's pullback, those of input, core and head, and the carried state."""
         xp, spec = self.engine.xp, self.spec
-        x, pull_input = self._features(batch)
+        x, pull_input = self._features(batch, noise)
         output, final, pull_core = self._recur(x, batch, noise, carried, save_for_backward)
         read = output if spec.read is None else output[-spec.read :]
         predicted, pull_head = self._head(read, noise)
@@ -87,7 +87,7 @@ class ExplicitLearner(common.GradientLearner):
         pulls = (pull_input, pull_core, pull_head, output.shape)
         return metrics, d_predicted, pulls, common.carried_states(spec, final)
 
-    def _features(self, batch: Batch) -> tuple[Array, Any]:
+    def _features(self, batch: Batch, noise: Noise) -> tuple[Array, Any]:
         """The first layer's input, and the embedding's pullback."""
         xp, spec = self.engine.xp, self.spec
         inputs = xp.asarray(batch.inputs)
@@ -95,7 +95,8 @@ class ExplicitLearner(common.GradientLearner):
             return xp.asarray(inputs, dtype=self.dtype), None
         if spec.input == "one_hot":
             return feedforward.one_hot(xp, inputs, spec.input_size, self.dtype), None
-        return feedforward.embedding(xp, self.parameters["embedding.weight"], inputs)
+        weight, rate = self.parameters["embedding.weight"], spec.embedding_dropout
+        return feedforward.embedding(xp, weight, inputs, rate, noise.embedding)
 
     def _recur(
         self, x: Array, batch: Batch, noise: Noise, carried: Arrays | None = None,

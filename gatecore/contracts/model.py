@@ -38,17 +38,25 @@ class Batch(NamedTuple):
 class Input:
     """The input of a model: symbols, one-hot or embedded, or features."""
 
+    _acts: ClassVar[_checks.Acts] = {"locked_dropout": (lambda spec: spec.embedding_dropout,
+                                                        "its embedding_dropout is 0")}  # fmt: skip
+
     input: str
     input_size: int
     embedding_size: int | None = None
+    embedding_dropout: float = 0.0
+    locked_dropout: bool = False
 
     def __post_init__(self) -> None:
         _checks.choice("input", self.input, INPUTS)
         _checks.integer("input_size", self.input_size)
         if self.embedding_size is not None:
             _checks.integer("embedding_size", self.embedding_size)
-            if self.input != "embedding":
-                raise ValueError(f"embedding_size is for input='embedding', not {self.input!r}")
+        _checks.probability("embedding_dropout", self.embedding_dropout, below_one=True)
+        _checks.flag("locked_dropout", self.locked_dropout)
+        for name in ("embedding_size", "embedding_dropout", "locked_dropout"):
+            if getattr(self, name) and self.input != "embedding":
+                raise ValueError(f"{name} is for input='embedding', not {self.input!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +107,10 @@ class ModelSpec(Loss, Head, Core, Input):
     """Input, recurrent layers, head and loss: a model that every backend can build.
 
     ``input`` is "one_hot", "embedding" or "dense", of ``input_size`` symbols or features; an
-    embedding has the width ``embedding_size``, by default ``hidden_size``. ``output_size`` is the
-    number of classes, or of values to predict.
+    embedding has the width ``embedding_size``, by default ``hidden_size``. ``embedding_dropout`` is
+    the probability in [0, 1) that an output of the embedding is dropped in training; if
+    ``locked_dropout``, a feature of a sequence is dropped at all steps of a batch or at none.
+    ``output_size`` is the number of classes, or of values to predict.
 
     ``core`` is "lstm", "gru" or "minimal", of one or more ``layers``; or "rmc", "dnc" or "rma",
     which have an external memory of sizes ``memory`` (None, here or there: the defaults) and no

@@ -19,6 +19,9 @@ from tests.tasks.tiny import tiny
     [
         ("language", "UR", {"dropout": 0.3}, "dropout=0.3 has no effect on language: its head has "
          "no ReLU layer; remove it"),
+        ("language", "UR", {"locked_dropout": True}, "locked_dropout=True has no effect on "
+         "language: its embedding_dropout is 0; remove it"),
+        ("copying", "UR", {"embedding_dropout": 0.3}, "setting='embedding_dropout' is unknown"),
         ("copying", "UR", {"dropout": 0.3}, "dropout=0.3 has no effect on copying"),
         ("programs", "UR", {"dropout": 0.3}, "dropout=0.3 has no effect on programs"),
         ("programs", "UR", {"level_steps": 7}, "level_steps=7 .* its curriculum has no levels"),

@@ -136,15 +136,24 @@ def test_a_killed_run_resumes_to_the_same_result(backend, tmp_path):
     """JAX's learner is restored in ``test_carried``; it takes long to compile."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    corpus = {"data": "files", "path": str(write_wiki(tmp_path))}
+    settings = {"data": "files", "path": str(write_wiki(tmp_path)), "embedding_dropout": 0.2}
     config = Config.of(
-        "language", "UM", backend=backend, threads=1, **corpus, **SMALL | {"hidden_size": 32}
+        "language", "UM", backend=backend, threads=1, **settings, **SMALL | {"hidden_size": 32}
     )
     train(config, tmp_path / "whole")
     with pytest.raises(Killed):
         train(config, tmp_path / "died", on_step=die_at(7))
     train(config, tmp_path / "died", resume=True)
     assert remains(tmp_path / "died") == remains(tmp_path / "whole")
+
+
+def test_a_config_of_before_the_embedding_dropout_means_none():
+    config = Config.of("language", **SMALL)
+    former = config.model_dump(mode="json")
+    for name in ("embedding_dropout", "locked_dropout"):
+        del former["task"][name]
+    assert Config.model_validate(former) == config
+    assert config.spec().embedding_dropout == 0.0
 
 
 def test_a_run_is_read_without_its_corpus_and_not_resumed_on_another(tmp_path):

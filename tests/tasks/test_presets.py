@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from gatecore.tasks import TASKS, Config
 from gatecore.tasks.cli.commands import main
+from gatecore.tasks.sweeps.config import SweepConfig
 from gatecore.tasks.training.config import ConfigError, flat
 
 
@@ -86,6 +87,14 @@ def test_a_dry_run_prints_the_complete_configuration_and_trains_nothing(
     assert Config.model_validate(printed) == Config.of(task, "R", steps=7)
     assert printed.keys() == Config.model_fields.keys()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_sweep_of_appendix_d3_is_expressible():
+    grid = {"layers": [1, 2], "embedding_dropout": [0.0, 0.1, 0.2, 0.3], "tied": [True, False]}
+    sweep = SweepConfig.of("language", mechanisms="UR", preset="paper", set=grid)
+    specs = [trial.config.spec() for trial in sweep.trials()[0]]
+    assert len({(s.layers, s.embedding_dropout, s.tied) for s in specs}) == 16
+    assert {s.hidden_size for s in specs} == {3072}
 
 
 def test_a_dry_run_of_several_mechanisms_prints_a_list(tmp_path, monkeypatch):

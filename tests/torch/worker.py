@@ -11,8 +11,8 @@ from gatecore import Batch, ModelSpec
 from gatecore.backends.torch import LSTM, Learner, convert
 
 SPEC = ModelSpec(
-    input="one_hot", input_size=5, output_size=4, hidden_size=6, layers=2, zoneout=(0.2, 0.1),
-    head=(7,), dropout=0.2, streams=5,
+    input="embedding", input_size=5, output_size=4, hidden_size=6, layers=2, zoneout=(0.2, 0.1),
+    head=(7,), dropout=0.2, streams=5, embedding_dropout=0.3,
 )  # fmt: skip
 
 

@@ -89,6 +89,8 @@ class Learner(TorchTrainable, GradientLearner):
         size, spec = batch.inputs.shape[1], self.spec
         part, local = distributed.share(batch)
         x = self._features(part)
+        if noise.embedding is not None:
+            x = _dropped(x, self.spec.embedding_dropout, self._share_of(noise.embedding, local))
         start = self._backbone.state(x.shape[1], x)
         if carried is not None:
             start = shaped([leaf[local] for leaf in carried.values()], start)
@@ -158,8 +160,13 @@ class Learner(TorchTrainable, GradientLearner):
             x = functional.linear(x, self.parameters[weight], self.parameters[bias])
             x = x.relu() if k < len(self.spec.head) else x
             if mask and k < len(self.spec.head):
-                x = x * (mask[k] / (1 - self.spec.dropout))
+                x = _dropped(x, self.spec.dropout, mask[k])
         return x
+
+
+def _dropped(x: Tensor, rate: float, mask: Tensor) -> Tensor:
+    """``x`` with dropout where ``mask`` is 0."""
+    return x * (mask / (1 - rate))
 
 
 def unsupported(spec: ModelSpec | AgentSpec) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
-from gatecore.tasks.problems.base import Count, Scores, Size, Stream, Task, generator
+from gatecore.tasks.problems.base import Count, Decay, Scores, Size, Stream, Task, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.language import encoding, ngrams
 from gatecore.tasks.problems.language.encoding import Corpus, Tokens
@@ -38,8 +38,10 @@ class Language(Task):
     We infer: the reset comes before the step that predicts an article's first symbol, whose input
     is the ``<eos>`` before it; clipping by the gradient's global norm; one layer; separate
     embeddings of the hidden size (``tied`` shares one matrix, with the output layer's
-    initialization); a full softmax, unless ``adaptive`` lists cutoffs; no dropout; 50,000 steps in
-    ``paper``, eight epochs of WikiText-103. ``quick`` is ours.
+    initialization); a full softmax, unless ``adaptive`` lists cutoffs; that the embedding dropout,
+    which the paper swept over 0, .1, .2 and .3, drops single outputs of the embedding, not whole
+    symbols (``locked_dropout``: features of a stream, for a batch); none by default; 50,000 steps
+    in ``paper``, eight epochs of WikiText-103. ``quick`` is ours.
 
     DataError if a file is missing, damaged or not UTF-8, or the text is not that of ``content``.
 
@@ -66,6 +68,8 @@ class Language(Task):
     vocabulary: int | None = Field(None, ge=3, le=10**8, description="maximum size, with <unk> and "
                                    "<eos>")  # fmt: skip
     embedding_size: Size | None = Field(None, description="null: the hidden size")
+    embedding_dropout: Decay = Field(0.0, description="of the embedding's outputs")
+    locked_dropout: bool = Field(False, description="drop a feature at all steps of a batch")
     tied: bool = Field(False, description="share the embedding with the output layer")
     adaptive: tuple[Count, ...] | None = Field(
         None, description="cutoffs of torch's adaptive softmax; null: a full softmax")  # fmt: skip
@@ -91,7 +95,8 @@ class Language(Task):
     def spec(self, **model: Any) -> ModelSpec:
         return ModelSpec(input="embedding", input_size=self.symbols, output_size=self.symbols,
                          embedding_size=self.embedding_size, tied=self.tied, adaptive=self.adaptive,
-                         loss="cross_entropy", **model)  # fmt: skip
+                         embedding_dropout=self.embedding_dropout, loss="cross_entropy",
+                         locked_dropout=self.locked_dropout, **model)  # fmt: skip
 
     def batch(self, seed: int, step: int, size: int) -> Batch:
         tokens = self.corpus().splits[Stream.TRAIN]
