@@ -434,6 +434,33 @@ def test_a_run_is_not_continued_with_other_files(tmp_path, rng):
         task.images(Stream.TEST)
 
 
+# MD5 of data_batch_1.bin to data_batch_5.bin and test_batch.bin (prabhuomkar/pytorch-cpp,
+# cmake/fetch_cifar10.cmake; the same in rai-project/dldataset, vision/cifar10.go)
+CIFAR_BINARY = ["5dd7e06a14cb22eb9f671a540d1b7c25", "5ea93a67294ea407fff1d09f752e9692",
+                "942cd6a4bcdd0dd3c604fbe906cb4421", "ae636b3ba5c66a11e91e8cb52e771fcb",
+                "53f37980c15c3d472c316c40844f3f0d", "803d5f7f4d78ea53de84dbe85f74fb6d"]  # fmt: skip
+
+
+def test_files_with_the_published_digests_of_cifar_10_in_binary_are_titled_so(
+    tmp_path, rng, monkeypatch
+):
+    """Each batch is given the digest that its original has; nothing of CIFAR-10 is here."""
+    write_cifar(tmp_path, rng, "binary")
+    published = {
+        (tmp_path / f"{name}.bin").read_bytes(): digest
+        for name, digest in zip(CIFAR, CIFAR_BINARY, strict=True)
+    }
+    plain = image_files._md5
+
+    def md5(parts):
+        content = b"".join(parts)
+        return published.get(content) or plain([content])
+
+    monkeypatch.setattr(image_files, "_md5", md5)
+    task = Pixels(data="cifar10", path=str(tmp_path))
+    assert (task.known, task.title) == ("CIFAR-10", "CIFAR-10, pixel by pixel")
+
+
 def test_fashion_mnist_is_titled_so():
     content = {name: key for key, name in image_files.KNOWN.items()}["Fashion-MNIST"]
     config = Config.of("pixels", data="mnist", path="mnist", content=content)

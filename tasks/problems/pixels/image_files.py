@@ -39,14 +39,18 @@ _NAMES = {  # of the files in either version, by their format
               for name, kind in (("images", "idx3"), ("labels", "idx1"))],
     "cifar10": [[f"{name}.bin", name]
                 for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")]}  # fmt: skip
-_MD5 = {  # of those files, uncompressed; of CIFAR-10 in the Python version
-    "MNIST": "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624 "
-             "2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637",
-    "Fashion-MNIST": "f4a8712d7a061bf5bd6d2ca38dc4d50a 9018921c3c673c538a1fc5bad174d6f9 "
-                     "8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965",
-    "CIFAR-10": "c99cafc152244af753f735de768cd75f d4bba439e000b95fd0a9bffe97cbabec "
-                "54ebc095f3ab1f0389bbae665268c751 634d18415352ddfa80567beed471001a "
-                "482c414d41f54cd18b22e5b47cb7c3cb 40351d587109b95175f43aff81a1287e"}  # fmt: skip
+_MD5 = [  # of those files, uncompressed; of CIFAR-10 in its Python and in its binary version
+    ("MNIST", "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624 "
+              "2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637"),
+    ("Fashion-MNIST", "f4a8712d7a061bf5bd6d2ca38dc4d50a 9018921c3c673c538a1fc5bad174d6f9 "
+                      "8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965"),
+    ("CIFAR-10", "c99cafc152244af753f735de768cd75f d4bba439e000b95fd0a9bffe97cbabec "
+                 "54ebc095f3ab1f0389bbae665268c751 634d18415352ddfa80567beed471001a "
+                 "482c414d41f54cd18b22e5b47cb7c3cb 40351d587109b95175f43aff81a1287e"),
+    # as published by prabhuomkar/pytorch-cpp and by rai-project/dldataset, which agree
+    ("CIFAR-10", "5dd7e06a14cb22eb9f671a540d1b7c25 5ea93a67294ea407fff1d09f752e9692 "
+                 "942cd6a4bcdd0dd3c604fbe906cb4421 ae636b3ba5c66a11e91e8cb52e771fcb "
+                 "53f37980c15c3d472c316c40844f3f0d 803d5f7f4d78ea53de84dbe85f74fb6d")]  # fmt: skip
 
 
 def _md5(parts: Iterable[bytes]) -> str:
@@ -56,7 +60,7 @@ def _md5(parts: Iterable[bytes]) -> str:
     return whole.hexdigest()
 
 
-KNOWN = {_md5([digests.encode()]): name for name, digests in _MD5.items()}  # by `digest`
+KNOWN = {_md5([digests.encode()]): name for name, digests in _MD5}  # by `digest`
 
 
 def digest(data: str, folder: Path) -> str:
