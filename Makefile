@@ -44,7 +44,7 @@ help:
 # ---- environment ----------------------------------------------------------------------------
 
 # what an installation compiles and reads: it is repeated when any of it changes
-SOURCES := pyproject.toml setup.py $(wildcard backends/native/src/*.cpp backends/native/src/*.h) \
+SOURCES := pyproject.toml setup.py gatecore/__init__.py $(wildcard backends/native/src/*.cpp backends/native/src/*.h) \
     backends/common/formulas.h
 
 # gatecore.backends, .analysis and .tasks beside the core: so editors and type checkers, which do not
@@ -94,9 +94,11 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-torch $(SOURCES) | $(LINKS)
 	@$(EDITABLE) '.[tasks,analysis,dev,jax]'
 	@touch $@
 
-$(VENV)/.stamp-docs: $(VENV)/.stamp-venv $(SOURCES)
+# with the frameworks and gymnasium: the reference imports what it describes
+$(VENV)/.stamp-docs: $(VENV)/.stamp-torch $(SOURCES)
 	@echo "Installing the documentation's dependencies"
-	@$(EDITABLE) '.[tasks,analysis,docs]'
+	@$(PIP) 'jax>=0.10'
+	@$(EDITABLE) '.[tasks,analysis,worlds,jax,docs]'
 	@touch $@
 
 # jaxlib for its header: the native library is then the one that the tests are run with

@@ -1,15 +1,16 @@
 """Sphinx settings: MyST pages, docstrings as reference, mathematics as MathML in the pages."""
 
-import importlib.metadata
 import sys
 from pathlib import Path
+
+import gatecore
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "gatecore"
 author = "gatecore contributors"
 copyright = "2026, gatecore contributors"
-release = importlib.metadata.version("gatecore-rnn")
+release = gatecore.__version__
 
 extensions = [
     "myst_parser",

@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+import gatecore
+
 
 def run(module: str = "commands") -> None:
     """Run a module's ``main``: without a traceback for Ctrl-C, a full disk, or a closed pipe.
@@ -17,7 +19,10 @@ def run(module: str = "commands") -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            importlib.import_module(f"gatecore.tasks.cli.{module}").main()
+            if module == "commands" and sys.argv[1:] == ["--version"]:  # importing them takes long
+                print(f"gatecore, version {gatecore.__version__}")
+            else:
+                importlib.import_module(f"gatecore.tasks.cli.{module}").main()
         finally:
             if sys.stdout:
                 sys.stdout.flush()

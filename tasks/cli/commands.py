@@ -2,6 +2,7 @@
 
 import sys
 
+import gatecore
 from gatecore.tasks import missing
 
 try:
@@ -11,13 +12,12 @@ try:
     from gatecore.tasks.cli.gates import gates
     from gatecore.tasks.cli.sweep import sweep
     from gatecore.tasks.cli.train import train
-    from gatecore.tasks.training.provenance import distribution
 except ModuleNotFoundError as error:
     sys.exit(f"Error: {missing(error)}")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(distribution().version, prog_name="gatecore")
+@click.version_option(gatecore.__version__, prog_name="gatecore")
 def main() -> None:
     """Recurrent gates that can be learned near 0 and 1: train, compare, verify."""
 

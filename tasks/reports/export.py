@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+import gatecore
 from gatecore.tasks.reports.aggregate import Group, Report, Variant
 from gatecore.tasks.reports.collect import is_shared
 from gatecore.tasks.reports.trial import Trial
 from gatecore.tasks.safe_files import printable
 from gatecore.tasks.training.atomic_files import finite
-from gatecore.tasks.training.provenance import distribution
 
 POINTS = 100  # of a curve in results.json
 _COLUMNS = ("core", "mechanism.name", "learning_rate", "seed")  # settings with a name of their own
@@ -21,7 +21,7 @@ _COLUMNS = ("core", "mechanism.name", "learning_rate", "seed")  # settings with 
 
 def data(report: Report) -> str:
     """results.json: each group with its table, differences, settings and thinned curves."""
-    value = {"generator": f"gatecore {distribution().version}", "folder": report.name,
+    value = {"generator": f"gatecore {gatecore.__version__}", "folder": report.name,
              "groups": [_group(group) for group in report.groups],
              "notes": [dataclasses.asdict(note) for note in report.notes],
              "environment": report.environments()}  # fmt: skip

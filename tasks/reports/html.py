@@ -6,12 +6,12 @@ from collections.abc import Iterable
 import jinja2
 import numpy as np
 
+import gatecore
 from gatecore.tasks.reports.aggregate import Group, Report, Variant, median
 from gatecore.tasks.reports.plots import pictures
 from gatecore.tasks.reports.summary import summarize
 from gatecore.tasks.reports.trial import Trial, percent
 from gatecore.tasks.safe_files import printable
-from gatecore.tasks.training.provenance import distribution
 
 _TIMESCALES = ("smallest", "median", "largest")  # of each, the median over the runs that ended
 
@@ -31,7 +31,7 @@ def render(report: Report) -> str:
     }
     statuses = [trial.status for trial in report.trials]
     return environment.get_template("report.html.j2").render(
-        name=report.name, version=distribution().version, groups=report.groups,
+        name=report.name, version=gatecore.__version__, groups=report.groups,
         counts={status: statuses.count(status) for status in dict.fromkeys(statuses)},
         total=len(statuses), notes=report.notes, environment=report.environments(),
         columns_of=_columns, cells_of=_cells, leads=_leads, pictures=pictures, summarize=summarize,

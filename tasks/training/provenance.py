@@ -34,7 +34,7 @@ def environment(backend: str) -> dict[str, Any]:
     """
     libraries = threadpoolctl.threadpool_info()
     return {
-        "gatecore": distribution().version, "commit": commit(Path(gatecore.__file__)),
+        "gatecore": gatecore.__version__, "commit": commit(Path(gatecore.__file__)),
         "project_commit": _git(Path.cwd(), *_DESCRIBE), "python": platform.python_version(),
         "platform": platform.platform(), "numpy": np.__version__,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import gatecore
 from tests.packaging.layout import FOLDERS, PROJECT, ROOT, modules, requirements
 
 # Absolute paths of somebody's machine; written so that this file does not hold one itself.
@@ -52,8 +53,9 @@ def test_training_needs_no_framework():
     assert not requirements("tasks") & {"torch", "jax", "cupy-cuda12x"}
 
 
-def test_the_version_is_the_one_in_pyproject():
-    assert importlib.metadata.version("gatecore-rnn") == PROJECT["project"]["version"]
+def test_the_version_of_the_distribution_is_the_one_of_the_package():
+    assert importlib.metadata.version("gatecore-rnn") == gatecore.__version__
+    assert f"version: {gatecore.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
 def test_the_package_is_marked_as_typed():

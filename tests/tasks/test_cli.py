@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import gatecore
 from gatecore import MECHANISMS, mechanism, timescale
 from gatecore.cells import LSTM
 from gatecore.tasks import load_run
@@ -241,6 +242,17 @@ def test_gates_of_other_cores(core):
     result = run("gates", "--core", core)
     assert result.exit_code == 0
     assert re.search(r"^standard .* tied ", result.output, re.MULTILINE)
+
+
+def test_the_version_is_printed_before_the_commands_are_imported(tmp_path):
+    statement = (
+        "import sys; sys.argv = ['gatecore', '--version']\n"
+        "from gatecore.tasks.cli.__main__ import run; run(); print('click' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", statement], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout == f"gatecore, version {gatecore.__version__}\nFalse\n"
 
 
 def test_version():
