@@ -1,7 +1,8 @@
-"""The three recurrent cells for arrays of any framework: LSTM, GRU and the minimal gated cell.
+"""The recurrent cells for arrays of any framework: LSTM, GRU, the minimal gated cell and MinGRU.
 
 Parameters are a mapping of arrays packed in the order of ``Mechanism.slots``: ``weight_ih``
-(rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,).
+(rows, input), ``weight_hh`` (rows, hidden) but for MinGRU, ``bias`` (rows,), and for the GRU
+``bias_n`` (hidden,).
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ Params = Mapping[str, Array]
 States = tuple[Array, ...]
 _MOST_WEIGHTS = 1 << 40  # terabytes
 STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate's W x + b
+CANDIDATES = ("linear", "tanh")  # activations of MinGRU's candidate
 
 
 def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = None) -> Array:
@@ -62,8 +64,9 @@ def zoneout(old: Array, new: Array, probability: Any) -> Array:
 class Cell:
     """Base of the recurrent cells: a value, hashable, and equal by class and fields.
 
-    ``core`` is the name of the class, "lstm", "gru" or "minimal"; ``state_names`` are those of the
-    state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",). ``slots`` are
+    ``core`` is the name of the class, "lstm", "gru", "minimal" or "mingru"; ``state_names`` are
+    those of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",);
+    ``recurrent`` is whether gates and candidate depend on the hidden state. ``slots`` are
     ``mechanism.slots`` of the cell, ``rows`` the number of rows of the packed weights. ValueError
     or TypeError if a size is below 1 or a mechanism out of range, or if the mechanism cannot have
     the hidden size.
@@ -71,6 +74,8 @@ class Cell:
 
     core: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    recurrent: ClassVar[bool] = True
+    candidate = "tanh"  # the candidate's activation
 
     input_size: int
     hidden_size: int
@@ -140,8 +145,8 @@ class Cell:
 
     def gates(self, params: Params, x: Array, state: Any) -> tuple[Gate, Gate]:
         """The effective forget and input gates (batch, hidden) of one step."""
-        recurrent = self.parts(state)[0] @ params["weight_hh"].T
-        return self.mechanism.gates(self.split(self.project(params, x) + recurrent))
+        logits = self._logits(params, self.project(params, x), self.parts(state)[0])
+        return self.mechanism.gates(logits)
 
     def step(self, params: Params, x: Array, state: Any, zoneout: Any = None) -> tuple[Array, Any]:
         """One step from x (batch, input): the output (batch, hidden) and the next state.
@@ -195,7 +200,7 @@ class Cell:
         return self.split(projected + hidden @ params["weight_hh"].T)
 
     def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
-        raise TypeError("Cell is the common base: use LSTM, GRU or Minimal")
+        raise TypeError("Cell is the common base: use LSTM, GRU, Minimal or MinGRU")
 
     def _update(self, state: Array, candidate: Array, gates: tuple[Gate, Gate]) -> Array:
         forget, input = gates
@@ -267,11 +272,51 @@ class Minimal(Cell):
         return (self._update(states[0], namespace(states[0]).tanh(logits["candidate"]), gates),)
 
 
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class MinGRU(Cell):
+    """The linear recurrence h' = g·h + (1 − g)·u with gates and candidate u of x alone, of state h.
+
+    Feng et al. 2024; with ``candidate="tanh"`` the GILR of Martin & Cundy 2018. u = Wx + b if the
+    ``candidate`` is "linear", its tanh if "tanh". There is no ``weight_hh``: a whole sequence can
+    be computed at once. Other parameters, attributes and errors are those of :class:`Cell`.
+
+    >>> cell = MinGRU(3, 8, mechanism="UR")
+    >>> outputs, h = cell.scan(cell.init(rng=0), np.zeros((5, 2, 3)))
+    >>> outputs.shape, cell.parameter_shapes()
+    ((5, 2, 8), {'weight_ih': (24, 3), 'bias': (24,)})
+    """
+
+    core = "mingru"
+    recurrent = False
+
+    candidate: str = "linear"
+
+    def __init__(self, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR", *,
+                 candidate: str = "linear") -> None:  # fmt: skip
+        super().__init__(input_size, hidden_size, mechanism)
+        vars(self)["candidate"] = _checks.choice("candidate", candidate, CANDIDATES)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, candidate={self.candidate!r})"
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight_ih": (self.rows, self.input_size), "bias": (self.rows,)}
+
+    def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
+        return self.split(projected)
+
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+        candidate = logits["candidate"]
+        if self.candidate == "tanh":
+            candidate = namespace(candidate).tanh(candidate)
+        return (self._update(states[0], candidate, gates),)
+
+
 def _row(vector: Array, ndim: int) -> Array:
     """(width,) as (1, ..., width) of ``ndim`` axes: JAX can be set to refuse rank promotion."""
     return vector[(None,) * (ndim - 1) + (slice(None),)]
 
 
-CELLS: dict[str, type[Cell]] = {cell.core: cell for cell in (LSTM, GRU, Minimal)}
+CELLS: dict[str, type[Cell]] = {cell.core: cell for cell in (LSTM, GRU, Minimal, MinGRU)}
 
 _mechanism, _zoneout = mechanism, zoneout  # arguments of these names hide the functions

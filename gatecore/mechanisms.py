@@ -22,7 +22,7 @@ CORES = ("lstm", "gru", "minimal")
 # Packed order of the slots that every mechanism of a core has, and those of master gates.
 _CORE_SLOTS = {"lstm": ("input", "forget", "candidate", "output"),
                "gru": ("reset", "forget", "candidate"),
-               "minimal": ("forget", "candidate")}  # fmt: skip
+               "minimal": ("forget", "candidate"), "mingru": ("forget", "candidate")}  # fmt: skip
 _MASTER_SLOTS = ("master_forget", "master_input")
 REFINE_SLOTS = {"forget": "refine", "input": "refine_input"}  # by the gate that they refine
 _GATE_SLOTS = ("forget", "input", *REFINE_SLOTS.values(), *_MASTER_SLOTS)
@@ -102,7 +102,7 @@ class Mechanism:
         >>> mechanism("UR").slots("lstm", 8)
         (('refine', 8), ('forget', 8), ('candidate', 8), ('output', 8))
         """
-        _checks.choice("core", core, CORES)
+        _checks.choice("core", core, _CORE_SLOTS)
         self.validate(hidden_size)
         names = _CORE_SLOTS[core]
         if not self.tied:
@@ -118,6 +118,20 @@ class Mechanism:
     def rows(self, core: str, hidden_size: int) -> int:
         """The number of rows of the packed weights: the sum of the slots' widths."""
         return sum(width for _, width in self.slots(core, hidden_size))
+
+    def units(self, core: str, rows: int) -> int:
+        """The hidden size of a cell with this number of packed rows; ValueError if there is none.
+
+        >>> mechanism("UR").units("mingru", 24)
+        8
+        """
+        some = 4 * self.downsize  # rows are in proportion to the units
+        units = rows * some // self.rows(core, some)
+        if not units or self.rows(core, units) != rows:
+            raise ValueError(f"a {core} with mechanism {self.name!r} has "
+                             f"{self.rows(core, some) / some:g} packed rows a unit, which does not "
+                             f"divide {rows}")  # fmt: skip
+        return units
 
     def validate(self, hidden_size: int) -> None:
         """Raise ValueError if a layer of ``hidden_size`` units cannot have the mechanism."""

@@ -25,16 +25,21 @@ PACKED = {
     ("minimal", "refine"): "f u r",
     ("minimal", "untied"): "f u i r s",
     ("minimal", "master"): "f u F I",
+    ("mingru", "none"): "f u",
+    ("mingru", "refine"): "f u r",
+    ("mingru", "untied"): "f u i r s",
+    ("mingru", "master"): "f u F I",
 }
 
 
 class Layer(NamedTuple):
     """The equations of a layer: a core and a gating mechanism."""
 
-    core: str  # "lstm", "gru" or "minimal"
+    core: str  # "lstm", "gru", "minimal" or "mingru" (whose gates and candidate see x alone)
     activation: str = "sigmoid"  # of the main gate: "sigmoid" or "cumax"
     auxiliary: str = "none"  # "none", "refine", "untied" or "master"
     downsize: int = 1  # units per master gate
+    candidate: str = "tanh"  # its activation: "tanh", or "linear" for none
 
 
 class Trace(NamedTuple):
@@ -91,9 +96,19 @@ def packed_rows(layer, hidden):
     return where
 
 
+def units(layer, params):
+    """The number of hidden units that the packed rows make."""
+    letters = PACKED[layer.core, layer.auxiliary].split()
+    masters = sum(letter in "FI" for letter in letters)
+    sizes = len(letters) - masters, masters
+    return len(params["bias"]) * layer.downsize // (sizes[0] * layer.downsize + sizes[1])
+
+
 def maps(layer, params, x, h):
     """The pre-activations L?(x, h) of (8), letter -> list; for the GRU `u` lacks its h part."""
     from_x = affine(params["weight_ih"], x, params["bias"])
+    if layer.core == "mingru":
+        return {letter: from_x[rows] for letter, rows in packed_rows(layer, len(h)).items()}
     from_h = affine(params["weight_hh"], h, [0] * len(from_x))
     result = {}
     for letter, rows in packed_rows(layer, len(h)).items():
@@ -148,6 +163,8 @@ def candidate(layer, z, m=math):
     if layer.core == "gru":
         reset = [sigmoid(y, m) for y in z["q"]]
         return [m.tanh(a + q * b) for a, q, b in zip(z["u"], reset, z["Uh"], strict=True)]
+    if layer.candidate == "linear":
+        return z["u"]
     return [m.tanh(y) for y in z["u"]]  # (4)
 
 
@@ -187,7 +204,7 @@ def run(layer, params, xs, state=None, resets=None, zoneout=None, m=math):
     state zeroed before that step. zoneout: probabilities or masks, (cell, hidden) for the
     LSTM, hidden otherwise, each a number or a nest (time, batch, units).
     """
-    hidden, batch = len(params["weight_hh"][0]), len(xs[0])
+    hidden, batch = units(layer, params), len(xs[0])
     zeros = [[0.0] * hidden for _ in range(batch)]
     h, c = (zeros, zeros) if state is None else state if layer.core == "lstm" else (state, zeros)
     zoneout_c, zoneout_h = (

@@ -8,6 +8,7 @@ import numpy as np
 from gatecore import backends
 from tests import reference
 from tests.support import (
+    EVERY_CORE,
     equations,
     inner,
     leaves,
@@ -19,7 +20,7 @@ from tests.support import (
 )
 
 T, B, INPUTS, D = 4, 2, 3, 6
-LAYERS = {core: getattr(backends.load("numpy"), core) for core in ("lstm", "gru", "minimal")}
+LAYERS = {core: getattr(backends.load("numpy"), core) for core in EVERY_CORE}
 VARIANTS = ("plain", "resets", "evaluation", "draws", "stacked")
 
 

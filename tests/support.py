@@ -32,11 +32,13 @@ GATINGS = {
     "OM/2": mechanism("OM", downsize=2),
 }
 CORES = {"lstm": cells.LSTM, "gru": cells.GRU, "minimal": cells.Minimal}
+EVERY_CORE = CORES | {"mingru": cells.MinGRU}  # and that without recurrent weights
 
 
 def equations(core, gating):
     """The reference layer with a mechanism's fields."""
-    return reference.Layer(core, gating.activation, gating.kind, gating.downsize)
+    activation = EVERY_CORE[core].candidate
+    return reference.Layer(core, gating.activation, gating.kind, gating.downsize, activation)
 
 
 def load(name):
@@ -135,6 +137,8 @@ def random_params(layer, inputs, hidden, rng, scale=0.7):
         "weight_hh": scale * rng.standard_normal((rows, hidden)),
         "bias": scale * rng.standard_normal(rows),
     }
+    if layer.core == "mingru":
+        del params["weight_hh"]
     if layer.core == "gru":
         params["bias_n"] = scale * rng.standard_normal(hidden)
     return params

@@ -23,7 +23,7 @@ from tests.sequences import (
     size,
 )
 from tests.support import (
-    CORES,
+    EVERY_CORE,
     GATINGS,
     LAYER_KINDS,
     inner,
@@ -36,7 +36,7 @@ from tests.support import (
 
 numpy = backends.load("numpy")
 
-every = pytest.mark.parametrize("core", CORES)
+every = pytest.mark.parametrize("core", EVERY_CORE)
 gated = pytest.mark.parametrize("name", GATINGS)
 varied = pytest.mark.parametrize("variant", VARIANTS)
 

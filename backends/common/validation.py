@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gatecore import _checks, cells
+from gatecore import _checks, cells, mechanisms
 from gatecore.mechanisms import Mechanism
 
 Array = Any
@@ -38,22 +38,31 @@ def per_layer(name: str, value: Any, count: int, kinds: Any = list) -> Sequence[
     return value
 
 
-def cell_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any) -> cells.Cell:
+def cell_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any,
+            **fields: Any) -> cells.Cell:  # fmt: skip
     """The cell whose parameters have the names and shapes of ``params``, for inputs x.
 
-    ValueError or TypeError unless these are arrays of the shapes that the cell requires.
+    ``fields`` are further ones of the cell. ValueError or TypeError unless ``params`` are arrays of
+    the shapes that the cell requires.
     """
     for name, value in {"x": x, **{f"params[{k!r}]": v for k, v in params.items()}}.items():
         _check_is_array(name, value)
     if x.ndim != 3:
         raise ValueError(f"x must have shape (time, batch, input), got {x.shape}")
-    _check_present(params, ["weight_hh"])
-    recurrent = params["weight_hh"].shape
-    if len(recurrent) != 2:
-        raise ValueError(f"params['weight_hh'] must have shape (rows, hidden), got {recurrent}")
-    cell = cells.CELLS[core](x.shape[2], recurrent[1], mechanism)
+    cell = cells.CELLS[core](x.shape[2], hidden_size(core, params, mechanism), mechanism, **fields)
     check_parameters(cell, params)
     return cell
+
+
+def hidden_size(core: str, params: Mapping[str, Array], mechanism: str | Mechanism) -> int:
+    """The hidden size of the cell with these parameters; ValueError if there is none."""
+    recurrent = cells.CELLS[core].recurrent
+    name, axes = ("weight_hh", "(rows, hidden)") if recurrent else ("weight_ih", "(rows, input)")
+    _check_present(params, [name])
+    shape = tuple(params[name].shape)
+    if len(shape) != 2:
+        raise ValueError(f"params[{name!r}] must have shape {axes}, got {shape}")
+    return shape[1] if recurrent else mechanisms.mechanism(mechanism).units(core, shape[0])
 
 
 def check_parameters(cell: cells.Cell, params: Mapping[str, Array]) -> None:

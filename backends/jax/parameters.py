@@ -19,10 +19,10 @@ def init(
 ) -> dict[str, Array]:  # fmt: skip
     """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
 
-    A dict of ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), ``bias`` (rows,), and for a
-    GRU ``bias_n`` (hidden,). Can be traced and mapped over keys. NumPy draws the biases, by
-    :mod:`gatecore.init`. ValueError or TypeError for an unknown core or mechanism, or a size that
-    is not positive or that the mechanism refuses.
+    A dict of ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden) but for a MinGRU, ``bias``
+    (rows,), and for a GRU ``bias_n`` (hidden,). Can be traced and mapped over keys. NumPy draws the
+    biases, by :mod:`gatecore.init`. ValueError or TypeError for an unknown core or mechanism, or a
+    size that is not positive or that the mechanism refuses.
 
     >>> import jax
     >>> {k: v.shape for k, v in init(jax.random.key(0), 3, 8, "UR").items()}
@@ -31,8 +31,9 @@ def init(
     cell = CELLS[_checks.choice("core", core, CELLS)](input_size, hidden_size, mechanism)
     keys = jax.random.split(key, 3)
     params = {name: jnp.zeros(shape, dtype) for name, shape in cell.parameter_shapes().items()}
-    params["weight_ih"] = weight(cell, keys[0], input_size, dtype)
-    params["weight_hh"] = weight(cell, keys[1], hidden_size, dtype)
+    for name, weight_key in zip(("weight_ih", "weight_hh"), keys, strict=False):
+        if name in params:
+            params[name] = weight(cell, weight_key, params[name].shape[1], dtype)
     params["bias"] = biases(cell, keys[2], dtype)
     return params
 

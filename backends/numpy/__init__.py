@@ -5,6 +5,14 @@ float32 and float64. What a call returns is the caller's.
 """
 
 from gatecore.backends.common.learner_checks import unsupported
-from gatecore.backends.numpy.functional import Learner, gru, layer_vjp, lstm, minimal, release
+from gatecore.backends.numpy.functional import (
+    Learner,
+    gru,
+    layer_vjp,
+    lstm,
+    mingru,
+    minimal,
+    release,
+)
 
-__all__ = ["Learner", "gru", "layer_vjp", "lstm", "minimal", "release", "unsupported"]
+__all__ = ["Learner", "gru", "layer_vjp", "lstm", "mingru", "minimal", "release", "unsupported"]

@@ -97,12 +97,12 @@ class Call:
 def run(
     engine: Engine, core: str, params: Any, x: Array, state: Any = None,
     mechanism: str | Mechanism = "UR", *, resets: Array | None = None, zoneout: Any = None,
-    return_cells: bool = False, impl: str = "auto", save_for_backward: bool = True,
+    return_cells: bool = False, impl: str = "auto", save_for_backward: bool = True, **fields: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """One layer, or a stack of layers where ``params`` is a sequence of mappings.
 
-    The third result is the derivative, a ``Pullback`` or a ``Stack`` of them; without
-    ``save_for_backward`` it only has ``impl``.
+    ``fields`` are further ones of the cell. The third result is the derivative, a ``Pullback`` or a
+    ``Stack`` of them; without ``save_for_backward`` it only has ``impl``.
     """
     return_cells = _checks.flag("return_cells", return_cells)
     stacked = not isinstance(params, Mapping)
@@ -112,7 +112,7 @@ def run(
     zoneouts = per_layer("zoneout", zoneout, count) if stacked else [zoneout]
     xp, outputs, finals, pullbacks = engine.xp, x, [], []
     for k, layer in enumerate(layers):
-        cell = validation.cell_of(core, layer, outputs, mechanism)
+        cell = validation.cell_of(core, layer, outputs, mechanism, **fields)
         validation.check_numbers(xp, layer, outputs)
         steps, dtype, cells = outputs.shape[:2], outputs.dtype, return_cells and k == count - 1
         amounts = validation.zoneout_parts(cell, zoneouts[k])
@@ -154,7 +154,8 @@ class Layer:
         if "bias_n" in self.params:
             self.steps.bias = self.engine.xp.array(self.params["bias_n"])
         self.input_weights = self.params["weight_ih"][self.layout.input_rows]
-        self.state_weights = self.params["weight_hh"][self.layout.state_rows]
+        recurrent = self.params.get("weight_hh")  # None where the gates do not depend on the state
+        self.state_weights = None if recurrent is None else recurrent[self.layout.state_rows]
 
     def _steps(self, acquire: Any) -> Any:
         make = STEPS[self.call.cell.core]
@@ -198,11 +199,12 @@ class Layer:
     def _d_params(self, d_logits: Array) -> dict[str, Array]:
         layout, multiply, flat = self.layout, self.engine.matmul, _flat(d_logits)
         inner = multiply(flat[:, layout.input_window].T, _flat(self.inputs))
-        state = multiply(flat[:, layout.state_window].T, _flat(self.steps.hidden[:-1]))
         gradients = {k: self.engine.xp.empty_like(value) for k, value in self.params.items()}
         gradients["weight_ih"][layout.input_rows] = inner[:, :-1]
         gradients["bias"][layout.input_rows] = inner[:, -1]
-        gradients["weight_hh"][layout.state_rows] = state
+        if "weight_hh" in gradients:
+            state = multiply(flat[:, layout.state_window].T, _flat(self.steps.hidden[:-1]))
+            gradients["weight_hh"][layout.state_rows] = state
         if "bias_n" in gradients:
             gradients["bias_n"][...] = d_logits[..., layout.input_window.stop :].sum((0, 1))
         return gradients

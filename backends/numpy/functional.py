@@ -98,6 +98,27 @@ minimal = _hidden_state_layer(
 )
 
 
+def mingru(
+    params: Params, x: np.ndarray, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    candidate: str = "linear", resets: np.ndarray | None = None, zoneout: Any = None,
+    impl: str = "auto",
+) -> tuple[np.ndarray, Any, Pullback | Stack]:  # fmt: skip
+    """The linear recurrence h' = g·h + (1 − g)·u, with g and u of x alone, and its pullback.
+
+    As :func:`minimal`, but ``params`` are ``weight_ih`` (rows, input) and ``bias`` (rows,) alone;
+    the ``candidate`` is u = Wx + b if "linear" (Feng et al. 2024), its tanh if "tanh" (Martin &
+    Cundy 2018).
+
+    >>> from gatecore.cells import MinGRU
+    >>> output, h, pullback = mingru(MinGRU(3, 8).init(rng=0), np.ones((5, 2, 3)))
+    >>> d_params, d_x, d_state = pullback(np.ones_like(output))
+    >>> h.shape, d_params["weight_ih"].shape
+    ((2, 8), (24, 3))
+    """
+    options = {"candidate": candidate, "resets": resets, "zoneout": zoneout, "impl": impl}
+    return run(_ENGINE, "mingru", params, x, state, mechanism, **options)
+
+
 def layer_vjp(
     core: str, arrays: Mapping[str, np.ndarray], cotangent: np.ndarray,
     mechanism: str | Mechanism = "UR", zoneout: Any = None, impl: str = "auto",
@@ -134,4 +155,4 @@ class Learner(ExplicitLearner):
         super().__init__(_ENGINE, spec, **settings)
 
 
-__all__ = ["Learner", "gru", "layer_vjp", "lstm", "minimal", "release"]
+__all__ = ["Learner", "gru", "layer_vjp", "lstm", "mingru", "minimal", "release"]

@@ -55,18 +55,19 @@ class Steps(abc.ABC):
         value, complement = self.gating.value, self.gating.complement
         return {slot: Gate(value[slot], complement[slot]) for slot in self.layout.complements}
 
-    def scan(self, engine: Any, weights: Array, resets: Array | None,
+    def scan(self, engine: Any, weights: Array | None, resets: Array | None,
              num_outputs: int) -> tuple[Array, ...]:  # fmt: skip
         """All steps from ``states[..][0]``: copies of the first ``num_outputs`` states after each.
 
-        Before a step the state is zeroed where ``resets``, bool (time, batch), is true.
+        Before a step the state is zeroed where ``resets``, bool (time, batch), is true. Without
+        recurrent ``weights`` the logits do not depend on the state.
         """
-        multiply = engine.product(weights.T, self.logits.shape[1])
+        multiply = None if weights is None else engine.product(weights.T, self.logits.shape[1])
         states, rows = self.states, _rows(resets)
         outputs = tuple(self.xp.empty(s[1:].shape, dtype=s.dtype) for s in states[:num_outputs])
         for t in range(len(self.logits)):
             _reset(rows, t, [s[t] for s in states])
-            self._forward(t, multiply(self.hidden[t]))
+            self._forward(t, multiply and multiply(self.hidden[t]))
             for probability, part in zip(self.zoneout, states, strict=False):
                 self._zoneout(_at(probability, t), part[t], part[t + 1])
             for output, part in zip(outputs, states, strict=False):
@@ -74,7 +75,7 @@ class Steps(abc.ABC):
         return outputs
 
     def scan_backward(
-        self, engine: Any, weights: Array, resets: Array | None, d_logits: Array,
+        self, engine: Any, weights: Array | None, resets: Array | None, d_logits: Array,
         d_outputs: Sequence[Array | None],
     ) -> None:  # fmt: skip
         """From the last state's ``cotangents`` to the first one's, in place, and ``d_logits``.
@@ -82,7 +83,7 @@ class Steps(abc.ABC):
         ``d_outputs`` are the cotangents of what :meth:`scan` returned.
         """
         xp, cotangents, rows = self.xp, self.cotangents, _rows(resets)
-        multiply = engine.product(weights, self.logits.shape[1])
+        multiply = None if weights is None else engine.product(weights, self.logits.shape[1])
         pairs = [(c, d) for c, d in zip(cotangents, d_outputs, strict=False) if d is not None]
         window = d_logits[..., self.layout.state_window]
         for t in reversed(range(len(d_logits))):
@@ -96,11 +97,12 @@ class Steps(abc.ABC):
                 self.d_hidden[...] = 0
             for cotangent, zoned in zip(cotangents, self.zoned, strict=False):
                 xp.add(cotangent, zoned, out=cotangent)
-            xp.add(self.d_hidden, multiply(window[t]), out=self.d_hidden)
+            if multiply is not None:
+                xp.add(self.d_hidden, multiply(window[t]), out=self.d_hidden)
             _reset(rows, t, cotangents)
 
     @abc.abstractmethod
-    def _forward(self, t: int, recurrent: Array) -> None:
+    def _forward(self, t: int, recurrent: Array | None) -> None:
         """From ``states[t]`` and its product with the weights (batch, rows) to the next states."""
 
     @abc.abstractmethod
@@ -136,7 +138,8 @@ class Steps(abc.ABC):
         if not self.layout.tied:
             lost = xp.multiply(d_state, self.gating.forget_complement[t], out=self.scratch)
         xp.subtract(d_state, lost, out=d_state)
-        self._tanh_backward(d_candidate, u)
+        if self.layout.cell.candidate == "tanh":
+            self._tanh_backward(d_candidate, u)
 
     def _tanh_backward(self, cotangent: Array, value: Array) -> None:
         """Times 1 − value² as (1 − value)(1 + value), in place."""
@@ -181,7 +184,7 @@ class LSTMSteps(Steps):
     def cotangents(self) -> tuple[Array, ...]:
         return self.d_hidden, self.d_cell
 
-    def _forward(self, t: int, recurrent: Array) -> None:
+    def _forward(self, t: int, recurrent: Array | None) -> None:
         xp, cell = self.xp, self.cell[t + 1]
         xp.add(self.logits[t], recurrent, out=self.logits[t])
         xp.tanh(self.candidate[t], out=self.candidate[t])
@@ -204,9 +207,10 @@ class LSTMSteps(Steps):
 class MinimalSteps(Steps):
     """h' = g·h + (1 − g)·u with u = tanh of its logits."""
 
-    def _forward(self, t: int, recurrent: Array) -> None:
+    def _forward(self, t: int, recurrent: Array | None) -> None:
         forget = self._activate(t, recurrent)
-        self.xp.tanh(self.candidate[t], out=self.candidate[t])
+        if self.layout.cell.candidate == "tanh":
+            self.xp.tanh(self.candidate[t], out=self.candidate[t])
         self._update(t, forget, self.hidden[t], self.hidden[t + 1])
 
     def _backward(self, t: int, d_logits: Array) -> None:
@@ -215,7 +219,7 @@ class MinimalSteps(Steps):
         self._candidate_backward(t, d_candidate, d_logits)
         self.gating.backward(t, self.d_forget, self.d_input, d_logits)
 
-    def _activate(self, t: int, recurrent: Array) -> Array:
+    def _activate(self, t: int, recurrent: Any) -> Array:
         """Gates and the candidate's logits; returns the effective forget gate's value."""
         self.xp.add(self.logits[t], recurrent, out=self.logits[t])
         return self.gating.activate(t)
@@ -234,7 +238,7 @@ class GRUSteps(MinimalSteps):
         self.state_candidate = logits[..., layout.columns[STATE_CANDIDATE]]
         self.both = logits[..., layout.hidden_size : layout.input_window.stop]
 
-    def _activate(self, t: int, recurrent: Array) -> Array:
+    def _activate(self, t: int, recurrent: Any) -> Array:
         xp, split = self.xp, self.both.shape[-1]
         xp.add(self.both[t], recurrent[:, :split], out=self.both[t])
         xp.add(recurrent[:, split:], self.bias, out=self.state_candidate[t])
@@ -251,7 +255,15 @@ class GRUSteps(MinimalSteps):
         self._sigmoid_backward(d_reset, self.reset[t])
 
 
-STEPS: dict[str, type[Steps]] = {"lstm": LSTMSteps, "gru": GRUSteps, "minimal": MinimalSteps}
+class MinGRUSteps(MinimalSteps):
+    """The minimal cell without recurrent weights, whose candidate may be linear."""
+
+    def _activate(self, t: int, recurrent: Any) -> Array:
+        return self.gating.activate(t)
+
+
+STEPS: dict[str, type[Steps]] = {"lstm": LSTMSteps, "gru": GRUSteps, "minimal": MinimalSteps,
+                                 "mingru": MinGRUSteps}  # fmt: skip
 
 
 def _at(probability: Any, t: int) -> Any:
