@@ -13,9 +13,10 @@ import click
 import rich.console
 
 from gatecore.tasks.cli.__main__ import run
-from gatecore.tasks.cli.results import by_task, label, results_table, train_with_progress
+from gatecore.tasks.cli.results import by_task, results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, Console, reported_errors
 from gatecore.tasks.reports import report
+from gatecore.tasks.reports.collect import labels
 from gatecore.tasks.safe_files import literal, replacing
 from gatecore.tasks.training.atomic_files import RunError, writing
 from gatecore.tasks.training.config import Config, ConfigError
@@ -33,10 +34,12 @@ def job() -> list[Config]:
 
 
 def compare(
-    configs: Sequence[Config], out: Path, console: rich.console.Console, *,
-    tensorboard: bool = False,
+    configs: Sequence[Config], out: Path, console: rich.console.Console,
+    gates: Sequence[str] = (), *, tensorboard: bool = False,
 ) -> list[Run]:  # fmt: skip
     """Train each configuration in a folder of its own below ``out``; print and draw the results.
+
+    ``gates`` name the mechanisms in folders and titles, by default each by its own name.
 
     ``out`` is made if it does not exist; with ``tensorboard`` each folder gets event files, too.
     Finished runs are reused and interrupted ones continued, so the same call resumes a comparison.
@@ -46,13 +49,15 @@ def compare(
     a folder holds a run of another configuration or cannot be written, or ``out`` is a run's folder
     or holds other files of the names to write; and Interrupted after SIGINT or SIGTERM.
     """
-    _check(configs, out)
+    gates = gates or [config.mechanism.name for config in configs]
+    names = [*map(_name, configs, gates)]
+    _check(configs, names, out)
     runs = []
-    for config in configs:
-        folder = out / _name(config)
-        reused = ", already there" if (folder / "summary.json").exists() else ""
-        run = train_with_progress(config, folder, console, resume=True, tensorboard=tensorboard)
-        console.print(f"{label(config)}: {run.status}{reused}")
+    for config, name, gate in zip(configs, names, gates, strict=True):
+        reused = ", already there" if (out / name / "summary.json").exists() else ""
+        run = train_with_progress(config, out / name, console, gate, resume=True,
+                                  tensorboard=tensorboard)  # fmt: skip
+        console.print(f"{config.task.title}, {gate}: {run.status}{reused}")
         runs.append(run)
     console.print(results_table(runs))
     console.print(f"Picture: {draw(runs, out)}", soft_wrap=True)
@@ -60,9 +65,8 @@ def compare(
     return runs
 
 
-def _check(configs: Sequence[Config], out: Path) -> None:
+def _check(configs: Sequence[Config], names: Sequence[str], out: Path) -> None:
     """Raise, before any training, for what would stop it or damage files in ``out``."""
-    names = [_name(config) for config in configs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{', '.join(twice)} given twice: each run needs a folder of its own; "
                           "remove one")  # fmt: skip
@@ -86,7 +90,8 @@ def draw(runs: Sequence[Run], out: Path) -> Path:
 
     panels = []
     for title, group in by_task(runs):
-        task, named = group[0].config.task, {run.config.mechanism.name: run for run in group}
+        task, gate = group[0].config.task, labels(run.config.mechanism for run in group)
+        named = {gate[run.config.mechanism]: run for run in group}
         curves = {name: run.curve("validation", task.score) for name, run in named.items()}
         gates = {name: (run.gates("before"), run.gates("after")) for name, run in named.items()}
         scores = task.baselines().items()
@@ -98,9 +103,9 @@ def draw(runs: Sequence[Run], out: Path) -> Path:
     return path
 
 
-def _name(config: Config) -> str:
+def _name(config: Config, gates: str) -> str:
     """The name of a run's folder among the others."""
-    parts = (config.task.name, config.core, config.mechanism.name, f"seed{config.seed}")
+    parts = (config.task.name, config.core, gates, f"seed{config.seed}")
     return "-".join(part for part in parts if part != "lstm")
 
 

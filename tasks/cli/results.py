@@ -12,6 +12,7 @@ import rich.console
 import rich.table
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gatecore.tasks.reports.collect import labels
 from gatecore.tasks.training.config import Config
 from gatecore.tasks.training.run import Run
 from gatecore.tasks.training.tensorboard import TensorBoard
@@ -22,10 +23,13 @@ _TIMESCALES = {"smallest": "shortest", "median": "median", "largest": "longest"}
 
 
 def train_with_progress(
-    config: Config, folder: Path, console: rich.console.Console, *,
+    config: Config, folder: Path, console: rich.console.Console, gates: str = "", *,
     resume: bool = False, tensorboard: bool = False,
 ) -> Run:  # fmt: skip
-    """Train under a progress bar with the loss or score; ``tensorboard``: also write events."""
+    """Train under a progress bar with the loss or score; ``tensorboard``: also write events.
+
+    The bar is titled by the task and the ``gates``, by default the mechanism's name.
+    """
     events = TensorBoard(folder) if tensorboard else None
     name, value = (
         TextColumn(text, markup=False)
@@ -35,17 +39,13 @@ def train_with_progress(
     hidden = not console.is_terminal  # a bar in a log is blank lines
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
     with events or contextlib.nullcontext(), bar:
-        task = bar.add_task(label(config), total=config.steps, name=config.task.shown, value=np.nan)
+        title = f"{config.task.title}, {gates or config.mechanism.name}"
+        task = bar.add_task(title, total=config.steps, name=config.task.shown, value=np.nan)
         run = train(config, folder, resume=resume, on_metrics=events.add if events else None,
                     on_step=lambda k, loss: bar.update(task, completed=k, value=loss))  # fmt: skip
         if events:
             events.add_gates(run)
     return run
-
-
-def label(config: Config) -> str:
-    """The task and the mechanism of a run."""
-    return f"{config.task.title}, {config.mechanism.name}"
 
 
 def results_table(runs: Sequence[Run]) -> rich.console.Group:
@@ -63,12 +63,13 @@ def by_task(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
 
 def _table(title: str, runs: Sequence[Run]) -> rich.table.Table:
     table = plain_table(title=title, title_justify="left", title_style="bold")
-    table.add_column("gates")
+    table.add_column("gates", overflow="fold")
     columns = _METRICS.get(runs[0].config.task.score, ("loss", "accuracy"))
     for column in (*columns, "parameters", "seconds", *_TIMESCALES.values()):
         table.add_column(column, justify="right", no_wrap=True)
+    gates = labels(run.config.mechanism for run in runs)
     for run in runs:
-        table.add_row(run.config.mechanism.name, *_cells(run))
+        table.add_row(gates[run.config.mechanism], *_cells(run))
     for name, scores in runs[0].config.task.baselines().items():
         table.add_row(name, *_scores(scores), style="italic")
     return table

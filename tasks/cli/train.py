@@ -11,13 +11,15 @@ import click
 from gatecore.tasks.cli.compare import compare
 from gatecore.tasks.cli.results import results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, Console, read_assignments, reported_errors
+from gatecore.tasks.sweeps.config import read_mechanisms, variant_name
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config, first_equals
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("task", metavar="TASK")
-@click.option("--mechanism", default="UR", show_default=True, help="Gate mechanism. Several, "
-              "separated by commas, are trained in folders below OUT.")  # fmt: skip
+@click.option("--mechanism", default="UR", show_default=True, help="Gate mechanism, also with "
+              "fields, as in C(t_max=8). Several, separated by commas, are trained in folders "
+              "below OUT.")  # fmt: skip
 @click.option("--preset", default="quick", show_default=True, help="quick or paper.")
 @click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
 @click.option("--core", help="lstm, gru, minimal, rmc, dnc, rma, ...  [default: lstm]")
@@ -49,20 +51,21 @@ def train(
     console = Console()
     with reported_errors():
         settings = read_assignments((*assignments, *_further(task, context.args)), options)
-        configs = [Config.of(task, name.strip(), preset, **settings)
-                   for name in mechanism.split(",")]  # fmt: skip
+        gates = read_mechanisms(mechanism)
+        configs = [Config.of(task, one, preset, **settings) for one in gates]
+        names = [*map(variant_name, gates)]
         for k, first in reversed([*enumerate(first_equals(configs))]):
-            if (one := configs[k].mechanism.name) != (other := configs[first].mechanism.name):
-                click.echo(f"left out: {one}: trains the model of {other}", err=True)
-                del configs[k]
+            if names[k] != names[first]:
+                click.echo(f"left out: {names[k]}: trains the model of {names[first]}", err=True)
+                del configs[k], names[k]
         if dry_run:
             dumps = [config.model_dump(mode="json") for config in configs]
-            click.echo(json.dumps(dumps if "," in mechanism else dumps[0], indent=1))
+            click.echo(json.dumps(dumps if len(gates) > 1 else dumps[0], indent=1))
             return
         if len(configs) > 1:
-            compare(configs, out or Path("runs"), console, tensorboard=tensorboard)
+            compare(configs, out or Path("runs"), console, names, tensorboard=tensorboard)
             return
-        folder = out or Path("runs") / f"{task}-{configs[0].mechanism.name}-seed{configs[0].seed}"
+        folder = out or Path("runs") / f"{task}-{names[0]}-seed{configs[0].seed}"
         options = dict(resume=resume, tensorboard=tensorboard)
         run = train_with_progress(configs[0], folder, console, **options)
     console.print(results_table([run]))

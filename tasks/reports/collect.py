@@ -1,10 +1,9 @@
 """Find the runs below a folder, and group those that can be compared."""
 
 import contextlib
-import dataclasses
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,19 +109,24 @@ def _groups(trials: Sequence[Trial]) -> Iterator[Group]:
 
 
 def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
-    """By mechanism, in the table's order; labels name the fields in which namesakes differ."""
+    """By mechanism, in the table's order."""
     alike: dict[Mechanism, list[Trial]] = {}
     for trial in trials:
         alike.setdefault(trial.config.mechanism, []).append(trial)
     order = {name: place for place, name in enumerate(MECHANISMS)}
-    variants = []
-    for mechanism in sorted(alike, key=lambda m: (order.get(m.name, len(order)), repr(m))):
-        fields = dataclasses.asdict(mechanism)
-        namesakes = [dataclasses.asdict(m) for m in alike if m.name == mechanism.name]
-        special = [f"{k}={v}" for k, v in fields.items() if any(n[k] != v for n in namesakes)]
-        label = printable(mechanism.name + (f" ({', '.join(special)})" if special else ""))
-        variants.append(Variant(label, tuple(alike[mechanism])))
-    return tuple(variants)
+    label = labels(alike)
+    return tuple(Variant(label[mechanism], tuple(alike[mechanism])) for mechanism in
+                 sorted(alike, key=lambda m: (order.get(m.name, len(order)), repr(m))))  # fmt: skip
+
+
+def labels(mechanisms: Iterable[Mechanism]) -> dict[Mechanism, str]:
+    """Their names, with the fields in which those of one name differ."""
+    every, found = set(mechanisms), {}
+    for one in every:
+        namesakes = [vars(m) for m in every if m.name == one.name]
+        special = [f"{k}={v}" for k, v in vars(one).items() if any(n[k] != v for n in namesakes)]
+        found[one] = printable(one.name + (f" ({', '.join(special)})" if special else ""))
+    return found
 
 
 def _baselines(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:

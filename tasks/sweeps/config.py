@@ -54,10 +54,19 @@ def _mechanisms(value: Any) -> Any:
     if isinstance(value, str):
         if value == "all":
             return value
-        value = re.split(r",(?![^(]*\))", value)  # commas that are not within parentheses
-    read = [read_mechanism(one.strip() if isinstance(one, str) else one)
-            for one in ([value] if isinstance(value, Mapping) else _values(value))]  # fmt: skip
+        read = read_mechanisms(value)
+    else:
+        read = [read_mechanism(one.strip() if isinstance(one, str) else one)
+                for one in ([value] if isinstance(value, Mapping) else _values(value))]  # fmt: skip
     return [one.name if one == _named(one) else one for one in read]
+
+
+def read_mechanisms(text: str) -> list[Mechanism]:
+    """The mechanisms of names with commas between, also with fields, as "U,C(t_max=8)".
+
+    ConfigError if a name or a field is unknown, or a value invalid.
+    """
+    return [read_mechanism(one.strip()) for one in re.split(r",(?![^(]*\))", text)]
 
 
 def _named(one: Mechanism) -> Mechanism | None:
@@ -141,10 +150,10 @@ class SweepConfig(Settings):
         invalid: dict[str, list[str]] = {}  # mechanisms by the reason
         for point in points:
             try:
-                name, label = _name(self, point), _label(point["mechanism"])
-                trials.append(Trial(name, _config(self, point), label))
+                name, gates = _name(self, point), variant_name(point["mechanism"])
+                trials.append(Trial(name, _config(self, point), gates))
             except ConfigError as error:
-                invalid.setdefault(str(error), []).append(_label(point["mechanism"]))
+                invalid.setdefault(str(error), []).append(variant_name(point["mechanism"]))
         reasons = [why if len(names) == len(points) else f"{', '.join(dict.fromkeys(names))}: {why}"
                    for why, names in invalid.items()]  # fmt: skip
         if reasons and (self.mechanisms != "all" or not trials):
@@ -233,15 +242,19 @@ def _config(sweep: SweepConfig, point: Mapping[str, Any]) -> Config:
 def _name(sweep: SweepConfig, point: Mapping[str, Any]) -> str:
     """Task, mechanism, the settings that vary, and seed."""
     core = [] if point["core"] == "lstm" else [point["core"]]
-    parts = [sweep.task, *core, _label(point["mechanism"])]
+    parts = [sweep.task, *core, variant_name(point["mechanism"])]
     if len(sweep.lr) > 1:
         parts.append(f"lr{point['learning_rate']!r}")
     parts += [f"{k}={_plain(point[k])}" for k, values in sweep.set.items() if len(values) > 1]
     return "-".join([*parts, f"seed{point['seed']}"])
 
 
-def _label(gates: str | Mechanism) -> str:
-    """A name, with the fields that differ from those it stands for."""
+def variant_name(gates: str | Mechanism) -> str:
+    """A name for a folder: the mechanism's, with the fields that differ from those it stands for.
+
+    >>> variant_name(mechanism("UR", refine_bias="opposed"))
+    'UR-refine_bias=opposed'
+    """
     if isinstance(gates, str):
         return gates
     usual = _named(gates) or gates

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import gatecore
 from gatecore import MECHANISMS, mechanism, timescale
 from gatecore.cells import LSTM
-from gatecore.tasks import load_run
+from gatecore.tasks import SweepConfig, load_run
 from gatecore.tasks.cli import compare
 from gatecore.tasks.cli.commands import main
 from gatecore.tasks.training.run_folder import Folder
@@ -44,6 +44,35 @@ def test_several_mechanisms_get_a_folder_each(tmp_path):
     assert result.exit_code == 0
     names = {load_run(path.parent).config.mechanism.name for path in tmp_path.glob("*/config.json")}
     assert names == {"UR", "O"}
+
+
+def test_a_variant_of_a_mechanism_is_trained_under_the_name_that_sweeps_give_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    gates = "UR(refine_bias=opposed)"
+    assert run("train", "copying", "--mechanism", gates, *arguments()).exit_code == 0
+    trained = load_run(tmp_path / "runs" / "copying-UR-refine_bias=opposed-seed0")
+    assert trained.config.mechanism == mechanism("UR", refine_bias="opposed")
+    (trial,), _ = SweepConfig.of("copying", mechanisms=gates).trials()
+    assert trained.folder.name == trial.name
+
+
+def test_variants_of_one_mechanism_are_compared_by_their_fields(tmp_path):
+    gates = "UR,UR(refine_bias=opposed,name=UR),C( t_max = 8 )"
+    result = run("train", "copying", "--mechanism", gates, *arguments("--out", str(tmp_path)))
+    assert result.exit_code == 0, result.output
+    names = ["UR", "UR-refine_bias=opposed", "C-t_max=8"]
+    assert {path.parent.name for path in tmp_path.glob("*/config.json")} == {
+        f"copying-{name}-seed0" for name in names
+    }
+    assert all(f"Copy, N=8, {name}: finished" in result.output for name in names)
+    rows = [line[:14].strip() for line in result.output.splitlines()]
+    assert [rows[k : k + 3] for k, row in enumerate(rows) if row == "UR"] == [
+        ["UR", "(refine_bias=u", "niform)"], ["UR", "(refine_bias=o", "pposed)"]
+    ]  # fmt: skip
+    again = run("train", "copying", "--mechanism", gates, *arguments("--out", str(tmp_path)))
+    assert again.output.count("already there") == 3
 
 
 def test_options_and_settings_reach_the_config(tmp_path):
@@ -82,6 +111,10 @@ def test_the_default_folder_is_named_by_task_mechanism_and_seed(tmp_path, monkey
         (["copying", "--set", "cls=1"], "setting='cls' is unknown"),
         (["copying", "--mechanism", "UR,UR"], "copying-UR-seed0 given twice"),
         (["copying", "--mechanism", "standard,-"], "copying-standard-seed0 given twice"),
+        (["copying", "--mechanism", "UR,UR(refine_bias=uniform)"], "copying-UR-seed0 given twice"),
+        (["copying", "--mechanism", "C(tmax=8)"], "field='tmax' is unknown: did you mean 't_max'"),
+        (["copying", "--mechanism", "C(8)"], "mechanism='C(8)' should be NAME(FIELD=VALUE, ...)"),
+        (["copying", "--mechanism", "U(t_max=8)"], "mechanism.t_max=8 has no effect on U"),
         (["copying", "--set", "length=long"], "length='long': input should be a valid integer"),
         (["copying", "--steps", "5", "--set", "steps=6"], "steps is given twice"),
         (["copying", "--set", "length"], "--set 'length' should be KEY=VALUE"),
