@@ -31,7 +31,7 @@ def rounded(x: ArrayLike, dtype: str) -> Floats:
 
     ``dtype`` is "float64", "float32" or "bfloat16", with unlimited exponents.
     """
-    fraction, exponent = np.frexp(np.asarray(x, dtype=np.float64))
+    fraction, exponent = np.frexp(np.asarray(_checks.unmasked("x", x), dtype=np.float64))
     scale = largest_timescale(dtype)  # 2ᵖ
     return np.ldexp(np.rint(fraction * scale) / scale, exponent)
 
@@ -59,7 +59,7 @@ def precision_loss(timescale: ArrayLike, dtype: str = "float32",
     >>> bool(loss.subtracted > 0.01), bool(loss.pair < 1e-6)
     (True, True)
     """
-    steps = np.asarray(timescale, dtype=np.float64)
+    steps = np.asarray(_checks.unmasked("timescale", timescale), dtype=np.float64)
     if not np.all(steps > 1):
         raise ValueError(f"timescale must be above 1 step, got {np.min(steps)}: leave out gates at "
                          "0, whose timescale is 1")  # fmt: skip

@@ -1,7 +1,6 @@
 """Checks of arguments: errors name the argument, its value and what was expected."""
 
 import difflib
-import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -41,52 +40,83 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     raise ValueError(f"{name}={show(value)} is unknown: {hint}known are {', '.join(options)}")
 
 
+def plain(value: Any) -> Any:
+    """NumPy's numbers, texts and arrays as Python's; others, with units or a mask, as they are."""
+    if isinstance(value, np.generic) or type(value) is np.ndarray:
+        value = np.asarray(value)
+        if value.dtype.kind in "biufcUO":
+            return (value.astype(float) if value.dtype.kind == "f" else value).tolist()
+    return value
+
+
+def unmasked(name: str, value: Any) -> Any:
+    """``value``; TypeError for NumPy's masked arrays, whose mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, got a masked one: use .filled()")
+    return value
+
+
 def integer(name: str, value: Any, at_least: int = 1, at_most: int = LARGEST) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    size = plain(value)
+    if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__} {show(value)}")
-    if not at_least <= int(value) <= at_most:
-        bound = f"at least {at_least}" if int(value) < at_least else f"at most {at_most}"
-        raise ValueError(f"{name} must be {bound}, got {show(int(value))}")
-    return int(value)
+    if not at_least <= size <= at_most:
+        bound = f"at least {at_least}" if size < at_least else f"at most {at_most}"
+        raise ValueError(f"{name} must be {bound}, got {show(size)}")
+    return int(size)
 
 
 def number(name: str, value: Any, limit: float = 1e300) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    real = plain(value)
+    if isinstance(real, bool) or not isinstance(real, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__} {show(value)}")
-    size: Any = abs(value)
-    if not size <= limit:  # which NaN is not either
+    if not abs(real) <= limit:  # which NaN is not either
         bound = "be finite" if limit == 1e300 else f"lie in [-{limit:g}, {limit:g}]"
         raise ValueError(f"{name} must {bound}, got {show(value)}")
-    return float(value)
+    return float(real)
 
 
 def probability(name: str, value: Any, below_one: bool = False) -> float:
-    number(name, value)
-    if not 0 <= value <= 1 or (below_one and value == 1):
+    share = number(name, value)
+    if not 0 <= share <= 1 or (below_one and share == 1):
         raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value}")
-    return float(value)
+    return share
 
 
 def flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(plain(value), bool):
         raise TypeError(f"{name} must be True or False, got {show(value)}")
     return bool(value)
 
 
 def entries(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:
-    """A tuple or list as a tuple, of ``length`` entries where that is given."""
-    if not isinstance(value, tuple | list):
+    """A tuple, list or array as a tuple, of ``length`` entries where that is given."""
+    listed = plain(value)
+    if not isinstance(listed, tuple | list):
         raise TypeError(f"{name} must be a tuple, got {type(value).__name__} {show(value)}")
-    if length is not None and len(value) != length:
-        raise ValueError(f"{name} must have {length} entries, got {len(value)}")
-    return tuple(value)
+    if length is not None and len(listed) != length:
+        raise ValueError(f"{name} must have {length} entries, got {len(listed)}")
+    return tuple(listed)
+
+
+def integers(name: str, value: Any) -> tuple[int, ...]:
+    return tuple(integer(name, one) for one in entries(name, value))
+
+
+def check_fields(target: Any, check: Callable[..., Any], *names: str, **bounds: Any) -> None:
+    """Replace fields of a frozen dataclass by what ``check`` returns; None stays a default."""
+    for name in names:
+        value = getattr(target, name)
+        if value is not None or getattr(type(target), name, 0) is not None:
+            object.__setattr__(target, name, check(name, value, **bounds))
 
 
 def generator(rng: Any) -> np.random.Generator:
     """A Generator as it is; an integer seed as a fresh one."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
-        return np.random.default_rng(int(rng))
+    seed = plain(rng)
+    if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
+        return np.random.default_rng(seed)
     raise TypeError("rng must be a numpy.random.Generator or a non-negative int seed, got "
                     f"{show(rng)}")  # fmt: skip

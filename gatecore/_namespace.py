@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_jax_namespace
 
+from gatecore import _checks
+
 _TORCH = "array_api_compat.torch"
 Array = Any  # an array of any framework: the core imports none whose type it could name
 
@@ -22,7 +24,7 @@ def asarray(name: str, value: Any) -> Any:
         return np.asarray(value, dtype=np.float64)
     if is_symbolic(value):
         return value
-    if not hasattr(value, "dtype"):
+    if not hasattr(_checks.unmasked(name, value), "dtype"):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
     if not namespace(value).isdtype(value.dtype, "real floating"):
         raise TypeError(f"{name} must have a real floating dtype, got {value.dtype}")

@@ -40,7 +40,8 @@ def uniform_quantile(u: ArrayLike, width: int) -> Floats:
     >>> uniform_quantile([0, 0.5, 1], width=4).round(3)
     array([-1.099,  0.   ,  1.099])
     """
-    if _checks.integer("width", width) < 2:
+    width = _checks.integer("width", width)
+    if width < 2:
         raise ValueError(f"uniform gate initialization needs a width of at least 2, got {width}, "
                          "for which U[1/d, 1 - 1/d] is empty: take a wider layer, or a constant or "
                          "chrono bias")  # fmt: skip
@@ -71,7 +72,8 @@ def chrono_quantile(u: ArrayLike, t_max: float) -> Floats:
     >>> chrono_quantile([0, 1], t_max=100).round(3)
     array([0.   , 4.595])
     """
-    if _checks.number("t_max", t_max) <= 2:
+    t_max = _checks.number("t_max", t_max)
+    if t_max <= 2:
         raise ValueError("t_max must be above 2 steps, for biases log U[1, t_max - 1], got "
                          f"{t_max}")  # fmt: skip
     return np.log1p(_unit_interval(u) * (t_max - 2))
@@ -140,7 +142,7 @@ def _exponential_integral(x: Floats) -> Floats:
 
 
 def _unit_interval(u: ArrayLike) -> Floats:
-    u = np.asarray(u, dtype=np.float64)
+    u = np.asarray(_checks.unmasked("u", u), dtype=np.float64)
     if not np.all((u >= 0) & (u <= 1)):
         raise ValueError(f"u must lie in [0, 1], got values from {u.min()} to {u.max()}")
     return u

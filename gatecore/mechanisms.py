@@ -80,15 +80,16 @@ class Mechanism:
         _checks.choice("initial", self.initial, ("constant", "chrono", "uniform"))
         _checks.choice("auxiliary", self.auxiliary, ("none", "refine", "master"))
         _checks.choice("refine_bias", self.refine_bias, ("neutral", "opposed", "uniform"))
-        _checks.integer("downsize", self.downsize)
-        if not isinstance(self.tied, bool):
-            raise TypeError(f"tied must be True or False, got {_checks.show(self.tied)}")
+        _checks.check_fields(self, _checks.integer, "downsize")
+        _checks.check_fields(self, _checks.flag, "tied")
         if not self.tied and self.auxiliary != "refine":
             raise ValueError(f"tied=False has no effect with auxiliary={self.auxiliary!r}: leave "
                              "it out, or use auxiliary='refine'")  # fmt: skip
         _checks.number("forget_bias", self.forget_bias, limit=1000)
         if not (self.t_max is None or (isinstance(self.t_max, str) and self.t_max == "hidden")):
             init.chrono_quantile(0.0, _t_max(self.t_max))
+        for name in ("forget_bias", "t_max"):  # an int stays one: names of trials show it
+            object.__setattr__(self, name, _checks.plain(getattr(self, name)))
         if self.activation == "cumax" and self.initial != "constant":
             raise ValueError(f"initial={self.initial!r} does not fit activation='cumax', which "
                              "sets the initial gates itself: use initial='constant'")  # fmt: skip

@@ -127,7 +127,7 @@ class LearnerBase(Trainable):
         parameters themselves have overflowed, both are NaN. ValueError or TypeError for a batch
         that does not fit the model, or a setting out of its range.
         """
-        checks.check_settings(learning_rate, clip_norm)
+        learning_rate, clip_norm = checks.check_settings(learning_rate, clip_norm)
         batch = checks.check_batch(self.spec, batch, self.spec.streams)
         noise = draw(self.spec, batch, np.random.default_rng([self.seed, self.steps]))
         metrics = self._train(batch, noise, learning_rate, clip_norm)
@@ -168,7 +168,8 @@ class LearnerBase(Trainable):
         return self._averaged(self._gates(batch, main=True))
 
     def _gates(self, batch: Batch, main: bool = False) -> tuple[Array, Array]:
-        checks.check_inputs(self.spec, np.asarray(batch.inputs))
+        checks.check_inputs(self.spec, batch.inputs)
+        checks.unmasked("batch.resets", batch.resets)
         return self._forget_gates(batch, draw(self.spec, batch), main)
 
     @abc.abstractmethod

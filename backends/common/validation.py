@@ -105,19 +105,19 @@ def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:
 def check_zoneout(cell: cells.Cell, zoneout: tuple[Any, ...] | None, steps: Sequence[int],
                   dtype: Any) -> tuple[Any, ...] | None:  # fmt: skip
     """The result of :func:`zoneout_parts`, checked; None if all are 0."""
-    parts = () if zoneout is None else zoneout
+    parts = () if zoneout is None else tuple(
+        part if getattr(part, "ndim", 0) else _checks.probability("zoneout", part)
+        for part in zoneout
+    )  # fmt: skip
     if len(parts) not in (0, len(cell.state_names)):
         raise ValueError(f"zoneout must have {len(cell.state_names)} parts, got {len(parts)}")
+    masks = [part for part in parts if not isinstance(part, float)]
     shape = (*steps, cell.hidden_size)
-    for part in parts:
-        if getattr(part, "ndim", 0):
-            mask = check_array("zoneout mask", part, shape, dtype, "(time, batch, hidden)")
-            if not ((mask >= 0) & (mask <= 1)).all():
-                raise ValueError("zoneout masks must lie in [0, 1], got an entry outside")
-        else:
-            _checks.probability("zoneout", part)
-    unused = all(not getattr(part, "ndim", 0) and part == 0 for part in parts)
-    return None if unused else zoneout
+    for mask in masks:
+        check_array("zoneout mask", mask, shape, dtype, "(time, batch, hidden)")
+        if not ((mask >= 0) & (mask <= 1)).all():
+            raise ValueError("zoneout masks must lie in [0, 1], got an entry outside")
+    return parts if masks or any(parts) else None
 
 
 def _check_present(params: Mapping[str, Array], names: Iterable[str]) -> None:
@@ -135,7 +135,7 @@ def gate_slots(mechanism: Mechanism, size: int) -> dict[str, int]:
 
 
 def _check_is_array(name: str, value: Any) -> None:
-    if not hasattr(value, "dtype"):
+    if not hasattr(_checks.unmasked(name, value), "dtype"):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}")
 
 

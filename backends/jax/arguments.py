@@ -63,7 +63,7 @@ def checked(
 
 def as_array(name: str, value: Any) -> Array:
     """An array of any framework as JAX's; TypeError, which calls it ``name``, if it is none."""
-    if hasattr(value, "dtype"):
+    if hasattr(_checks.unmasked(name, value), "dtype"):
         with contextlib.suppress(TypeError, ValueError):
             return jnp.asarray(value)
     kind = getattr(value, "dtype", type(value).__name__)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gatecore import _checks
 from gatecore.algebra import Gate
 from gatecore.backends.common.validation import gate_slots
 from gatecore.backends.jax import scan
@@ -59,7 +60,9 @@ class RecurrentCell(nnx.RNNCellBase):
                                  "another mechanism instead")  # fmt: skip
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"rngs must be an nnx.Rngs, got {type(rngs).__name__}: nnx.Rngs(seed)")
-        self.in_features, self.hidden_features = in_features, hidden_features
+        self.in_features = in_features = _checks.integer("in_features", in_features)
+        self.hidden_features = _checks.integer("hidden_features", hidden_features)
+        hidden_features = self.hidden_features
         self.mechanism = _mechanism(mechanism)
         self.dtype, self.param_dtype, self.promote_dtype = dtype, param_dtype, promote_dtype
         self.carry_init = carry_init
@@ -197,10 +200,10 @@ class GateUnit(nnx.Module):
         self, size: int, mechanism: str | Mechanism = "UR", *, param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
-        self.size, self.mechanism = size, _mechanism(mechanism)
-        cell = Minimal(1, size, self.mechanism)  # its input gate is not a slot
+        self.size, self.mechanism = _checks.integer("size", size), _mechanism(mechanism)
+        cell = Minimal(1, self.size, self.mechanism)  # its input gate is not a slot
         initial = cell.split(biases(cell, rngs.params(), param_dtype))
-        self.slots = tuple(gate_slots(self.mechanism, size).items())
+        self.slots = tuple(gate_slots(self.mechanism, self.size).items())
         self.features = sum(width for _, width in self.slots)
         self.bias = nnx.Param(jnp.concatenate([initial[name] for name, _ in self.slots]))
 

@@ -55,21 +55,18 @@ class AgentSpec(Core):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("shape", "channels", "heads"):
-            widths = _checks.entries(name, getattr(self, name))
-            object.__setattr__(self, name, tuple(_checks.integer(name, w) for w in widths))
+        _checks.check_fields(self, _checks.integers, "shape", "channels", "heads")
         if len(self.shape) not in (1, 3):
             raise ValueError(f"shape must be (height, width, 3) or (features,), got {self.shape}")
-        for name in ("actions", "features"):
-            _checks.integer(name, getattr(self, name))
-        if self.unroll is not None:
-            _checks.integer("unroll", self.unroll)
-        _checks.probability("discount", self.discount, below_one=True)
-        _checks.probability("trace", self.td_lambda)
+        _checks.check_fields(self, _checks.integer, "actions", "features", "unroll")
+        _checks.check_fields(self, _checks.probability, "discount", below_one=True)
+        _checks.check_fields(self, _checks.probability, "trace")
+        _checks.check_fields(self, _checks.number, "background", "value_cost", "entropy_cost",
+                             "gain")  # fmt: skip
         for name in ("value_cost", "entropy_cost"):
-            if _checks.number(name, getattr(self, name)) < 0:
+            if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
-        if _checks.number("gain", self.gain) <= 0:
+        if self.gain <= 0:
             raise ValueError(f"gain must be positive, got {self.gain!r}")
 
     @property

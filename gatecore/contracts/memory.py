@@ -33,9 +33,7 @@ class Memory:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and name != "gate_style":
-                _checks.integer(name, value)
+        _checks.check_fields(self, _checks.integer, "slots", "width", "heads", "blocks")
         if self.gate_style is not None:
             _checks.choice("gate_style", self.gate_style, GATE_STYLES)
 
@@ -83,8 +81,7 @@ class Core:
 
     def __post_init__(self) -> None:
         _checks.choice("core", self.core, self.cores)
-        for name in ("hidden_size", "layers"):
-            _checks.integer(name, getattr(self, name))
+        _checks.check_fields(self, _checks.integer, "hidden_size", "layers")
         object.__setattr__(self, "mechanism", mechanism(self.mechanism))
         if not isinstance(self.memory, Memory | None):
             raise TypeError(f"memory must be a Memory, got {type(self.memory).__name__}")

@@ -49,11 +49,9 @@ class Input:
 
     def __post_init__(self) -> None:
         _checks.choice("input", self.input, INPUTS)
-        _checks.integer("input_size", self.input_size)
-        if self.embedding_size is not None:
-            _checks.integer("embedding_size", self.embedding_size)
-        _checks.probability("embedding_dropout", self.embedding_dropout, below_one=True)
-        _checks.flag("locked_dropout", self.locked_dropout)
+        _checks.check_fields(self, _checks.integer, "input_size", "embedding_size")
+        _checks.check_fields(self, _checks.probability, "embedding_dropout", below_one=True)
+        _checks.check_fields(self, _checks.flag, "locked_dropout")
         for name in ("embedding_size", "embedding_dropout", "locked_dropout"):
             if getattr(self, name) and self.input != "embedding":
                 raise ValueError(f"{name} is for input='embedding', not {self.input!r}")
@@ -73,14 +71,10 @@ class Head:
     tied: bool = False
 
     def __post_init__(self) -> None:
-        _checks.integer("output_size", self.output_size)
-        object.__setattr__(self, "head", _checks.entries("head", self.head))
-        for width in self.head:
-            _checks.integer("head", width)
-        _checks.probability("dropout", self.dropout, below_one=True)
-        _checks.flag("tied", self.tied)
-        if self.read is not None:
-            _checks.integer("read", self.read)
+        _checks.check_fields(self, _checks.integer, "output_size", "read")
+        _checks.check_fields(self, _checks.integers, "head")
+        _checks.check_fields(self, _checks.probability, "dropout", below_one=True)
+        _checks.check_fields(self, _checks.flag, "tied")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,9 +88,7 @@ class Loss:
         _checks.choice("loss", self.loss, LOSSES)
         if self.adaptive is None:
             return
-        object.__setattr__(self, "adaptive", _checks.entries("adaptive", self.adaptive))
-        for end in self.adaptive:
-            _checks.integer("adaptive", end)
+        _checks.check_fields(self, _checks.integers, "adaptive")
         if self.loss != "cross_entropy":
             raise ValueError(f"adaptive is an output and a loss of its own: loss={self.loss!r} "
                              "cannot be too")  # fmt: skip
@@ -148,14 +140,14 @@ class ModelSpec(Loss, Head, Core, Input):
     def __post_init__(self) -> None:
         for part in (Input, Core, Head, Loss):
             part.__post_init__(self)
-        object.__setattr__(self, "zoneout", _checks.entries("zoneout", self.zoneout, length=2))
-        for amount in self.zoneout:
-            _checks.probability("zoneout", amount)
+        both = _checks.entries("zoneout", self.zoneout, length=2)
+        zoneout = tuple(_checks.probability("zoneout", amount) for amount in both)
+        object.__setattr__(self, "zoneout", zoneout)
         if self.memory is not None and any(self.zoneout):
             raise ValueError(f"zoneout={self.zoneout}: core={self.core!r} has none")
-        if self.streams is not None:
-            _checks.integer("streams", self.streams)
-        if _checks.flag("two_biases", self.two_biases) and self.memory is not None:
+        _checks.check_fields(self, _checks.integer, "streams")
+        _checks.check_fields(self, _checks.flag, "two_biases")
+        if self.two_biases and self.memory is not None:
             raise ValueError(f"two_biases=True: core={self.core!r} has one bias; leave it at False")
         if self.tied:
             self._check_tied()

@@ -90,7 +90,7 @@ class ArrayEnvironment(environment.Environment):
 
     def _check_actions(self, actions: Any) -> np.ndarray:
         """Actions (size,) as integers in 0..actions-1."""
-        array = np.asarray(actions)
+        array = np.asarray(_checks.unmasked("actions", actions))
         if array.dtype.kind not in "iu":
             raise TypeError(f"actions must be integers, got dtype {array.dtype}")
         if array.shape != (self.size,):

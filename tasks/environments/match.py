@@ -75,12 +75,12 @@ class Match(ArrayEnvironment):
                  ends_at_choice: bool = False) -> None:  # fmt: skip
         self.size = _checks.integer("size", size)
         self.level = _checks.choice("level", level, ("passive", "active"))
-        _checks.entries("phases", phases, length=3)
+        lengths = enumerate(_checks.entries("phases", phases, length=3))
         self.phases = tuple(_checks.integer(f"phases[{k}]", frames, at_least=int(k != DISTRACTOR))
-                            for k, frames in enumerate(phases))  # fmt: skip
-        if _checks.integer("pads", pads) not in maps.REWARD:
+                            for k, frames in lengths)  # fmt: skip
+        self.pads = pads = _checks.integer("pads", pads)
+        if pads not in maps.REWARD:
             raise ValueError(f"pads must be one of {list(maps.REWARD)}, got {pads}")
-        self.pads = pads
         self.apple_reward = _checks.number("apple_reward", apple_reward)
         self.colours = maps.resolve(colours, pads)
         self.ends_at_choice = _checks.flag("ends_at_choice", ends_at_choice)

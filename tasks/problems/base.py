@@ -8,8 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from gatecore import Batch, Mechanism, ModelSpec
-from gatecore._checks import LARGEST_SEED
+from gatecore import Batch, Mechanism, ModelSpec, _checks
 from gatecore.contracts.agent import AgentSpec
 
 Scores = dict[str, float]
@@ -49,7 +48,7 @@ def frequency_scores(splits: Iterable[Pairs], classes: int) -> Scores:
 # The ranges of settings, which are checked first; others are beside their field.
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # of a layer, a batch, a sequence, a set
 Count = Annotated[int, Field(ge=1, le=10**9)]  # of training steps, of occurrences
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=_checks.LARGEST_SEED)]
 Positive = Annotated[float, Field(gt=0, le=1e38)]  # fits float32
 Weight = Annotated[float, Field(ge=0, le=1e6)]  # of a cost or a reward
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -58,8 +57,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 def plain(value: Any) -> Any:
     """NumPy's numbers and arrays, also within lists and mappings, as Python's."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+    value = _checks.plain(value)
     if isinstance(value, list | tuple):
         return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
     return {k: plain(v) for k, v in value.items()} if type(value) is dict else value
@@ -76,6 +74,8 @@ def _check_number(value: Any, kind: str) -> None:
         raise ValueError("input should not be true or false")
     if isinstance(value, str | bytes):
         raise ValueError(f"input should be a valid {kind}, not text")
+    if not isinstance(value, int | float | list | tuple | None):  # Decimal, Fraction, a tensor
+        raise ValueError(f"input should be a valid {kind}, not {type(value).__name__}")
     for entry in value if isinstance(value, list | tuple) else ():
         _check_number(entry, kind)
 

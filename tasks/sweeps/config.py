@@ -31,9 +31,11 @@ def _values(value: Any) -> Any:
     """A list; from text "a,b" its parts, from a single value that value."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
-    values = value if isinstance(value, Sequence) else [value]
-    if any(isinstance(one, bool) for one in values):
-        raise ValueError("a list should hold numbers or names, not true or false")
+    values = value if isinstance(value, list | tuple | range) else [value]
+    for one in values:
+        if isinstance(one, bool) or not isinstance(one, int | float | str | Mapping | Mechanism):
+            kind = "true or false" if isinstance(one, bool) else type(one).__name__
+            raise ValueError(f"a list should hold numbers or names, not {kind}")
     return values
 
 
@@ -42,8 +44,8 @@ def _seeds(value: Any) -> Any:
     if isinstance(value, str):
         alone = value.strip()
         value = int(alone[:99]) if alone.isdecimal() else _values(value)
-    if type(value) is int:
-        if not 1 <= value <= 10_000:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not (isinstance(value, int) and 1 <= value <= 10_000):
             raise ValueError("a number of seeds should be 1 to 10000; a list names them: 0,1,5")
         return list(range(value))
     return _values(value)

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, Valida
 
 import gatecore
 from gatecore import MECHANISMS, Mechanism, ModelSpec, backends
-from gatecore._checks import choice, show, unused
+from gatecore._checks import choice, plain, show, unused
 from gatecore.contracts.agent import AgentSpec
 from gatecore.contracts.learner import Learner
 from gatecore.contracts.memory import MEMORY_CORES, Memory
@@ -144,6 +144,7 @@ class Config(Settings):
         """
         with config_errors():
             kind = TASKS[choice("task", task, TASKS)]
+            settings = {name: plain(value) for name, value in settings.items()}
             known = {k: v for k, v in settings.items() if isinstance(v, str | float | int)}
             known["mechanism"] = gatecore.mechanism(mechanism).name
             values = {**kind.preset(choice("preset", preset, kind.presets), known), **settings}
@@ -197,11 +198,11 @@ class Config(Settings):
         fields = type(self).model_fields | type(self.task).model_fields
         values = dict(self) | dict(self.task) | {"mechanism": self.mechanism.name}
         preset = self.task.preset(self.preset, values) if self.preset in self.task.presets else {}
-        plain = Mechanism(name=self.mechanism.name)
-        gates = self.mechanism, plain, MECHANISMS.get(plain.name, plain)
+        default = Mechanism(name=self.mechanism.name)
+        gates = self.mechanism, default, MECHANISMS.get(default.name, default)
         for name, reason in self.unused().items():
             if name.startswith("mechanism."):
-                whose, field = plain.name, name.removeprefix("mechanism.")
+                whose, field = default.name, name.removeprefix("mechanism.")
                 alike = [getattr(m, field) for m in gates]
             elif name in fields:
                 whose = self.task.name

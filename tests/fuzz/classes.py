@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import decimal
 import fractions
 import gzip
 import inspect
@@ -44,6 +45,8 @@ from tests.tasks.test_trainer import remains
 from tests.tasks.tiny import SETS, SIZES, arguments, tiny
 
 REFUSED = (ConfigError, DataError, RunError, ValueError, TypeError)
+NO_NUMBERS = (bool, complex, bytes, fractions.Fraction, decimal.Decimal, np.ma.MaskedArray,
+              np.timedelta64, np.datetime64)  # fmt: skip
 HOSTILE_TEXT = (
     "", " ", "x" * 5000, "\0", "a\nb", "\x1b[31mred", "\udcff", "$\\frac$", "$(touch canary/ran)",
     "=1+1", "+1", "-1", "@x", "[red]", "[/b]", "../canary/file", "<script>alert(1)</script>", "{}",
@@ -69,8 +72,10 @@ def hostile(rng):
         lambda: rng.choice([np.int8(3), np.int64(-1), np.uint64(2**63), np.float16(0.5),
                             np.float32(math.nan), np.complex64(1j), np.datetime64("2020"),
                             np.array([1, 2]), np.array(3), np.array([]), np.array("5"),
-                            np.array([None]), np.zeros((2, 2))]),
-        lambda: rng.choice([1j, 3 + 0j, fractions.Fraction(1, 3), b"5", bytearray(b"x"), range(3)]),
+                            np.array([None]), np.zeros((2, 2)), np.ma.array(3), np.ma.masked,
+                            np.timedelta64(3, "ns"), np.longdouble(0.5)]),
+        lambda: rng.choice([1j, 3 + 0j, fractions.Fraction(1, 3), fractions.Fraction(3), b"5",
+                            decimal.Decimal(3), decimal.Decimal("NaN"), bytearray(b"x"), range(3)]),
         lambda: rng.choice(HOSTILE_TEXT),
         lambda: rng.choice([[], (), {}, set(), [1], [None], ["a"], (0.5, 0.5), {"name": "UR"},
                             {"a": {"b": 1}}, [[1]], [math.nan] * 2, deep(50), deep(2000)]),
@@ -168,11 +173,8 @@ class Arguments(Base):
             and kept != type(kept)(value)
         ):
             return f"{name} became {kept!r}"
-        if (
-            isinstance(value, bool | complex | bytes)
-            and isinstance(kept, int | float)
-            and (not isinstance(kept, bool))
-        ):
+        numeric = isinstance(kept, int | float) and not isinstance(kept, bool)
+        if isinstance(value, NO_NUMBERS) and numeric:
             return f"{name} took {value!r} for a number"
         return None
 

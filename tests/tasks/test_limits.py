@@ -5,6 +5,8 @@ import json
 import re
 import time
 import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -117,6 +119,32 @@ def test_numpy_numbers_are_the_values_they_hold():
     )
     assert of_numpy == plain
     assert json.loads(of_numpy.model_dump_json()) == json.loads(plain.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Decimal(2), Fraction(2), 2 + 0j, b"2", np.ma.array(2), np.timedelta64(2, "ns"),
+     np.datetime64(2, "ns"), np.array([2]), {2}, iter([2])],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_other_kinds_of_numbers_are_refused_by_name(value):
+    for name in ("length", "learning_rate", "threads", "seed", "zoneout"):
+        setting = (value, 0.0) if name == "zoneout" else value
+        with pytest.raises(ConfigError, match=rf"^{name}.*(should|must)"):
+            Config.of("copying", **{name: setting})
+    with pytest.raises(ConfigError, match=r"^forget_bias must be a number"):
+        Config.of("copying", "R", **{"mechanism.forget_bias": value})
+    lists = () if isinstance(value, np.ndarray) else ("lr", "seeds")
+    for name in ("steps", "workers", *lists):
+        with pytest.raises(ConfigError, match=rf"^{name}.*should"):
+            SweepConfig.of("copying", **{name: value})
+    with pytest.raises(ConfigError, match=r"^length=.*should be a valid integer"):
+        SweepConfig.of("copying", set={"length": [[value]]}).trials()
+
+
+def test_a_number_of_seeds_is_an_integer():
+    with pytest.raises(ConfigError, match=r"^seeds=3\.0: a number of seeds should be 1 to 10000"):
+        SweepConfig.of("copying", seeds=3.0)
 
 
 @pytest.mark.parametrize(

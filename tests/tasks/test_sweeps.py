@@ -205,6 +205,10 @@ def test_numpy_numbers_and_arrays_are_the_values_they_hold():
     )  # fmt: skip
     assert of_numpy == plain
     assert SweepConfig.of("copying", seeds=np.arange(3)).seeds == (0, 1, 2)
+    assert SweepConfig.of("copying", seeds=np.array(3)).seeds == (0, 1, 2)
+    axes = SweepConfig.of("copying", core=np.array(["lstm", "gru"]), lr=np.float32(0.5),
+                          mechanisms=np.array(["U", "UR"]))  # fmt: skip
+    assert (axes.core, axes.lr, axes.mechanisms) == (("lstm", "gru"), (0.5,), ("U", "UR"))
 
 
 def test_a_toml_file_has_the_same_keys(tmp_path):

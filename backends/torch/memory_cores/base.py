@@ -121,10 +121,9 @@ def reset_where(reset: Tensor, fresh: Any, state: Any) -> Any:
     return tuple(reset_where(reset, *parts) for parts in zip(fresh, state, strict=True))
 
 
-def positive(**sizes: int) -> None:
-    """Raise unless all are integers of at least 1."""
-    for name, size in sizes.items():
-        _checks.integer(name, size)
+def positive(**sizes: int) -> list[int]:
+    """The sizes as Python's integers. Raise unless all are integers of at least 1."""
+    return [_checks.integer(name, size) for name, size in sizes.items()]
 
 
 class Weights(NamedTuple):

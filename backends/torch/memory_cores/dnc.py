@@ -65,9 +65,12 @@ class DNC(MemoryCore):
                  dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
         output_size = hidden_size if output_size is None else output_size
-        positive(input_size=input_size, hidden_size=hidden_size, output_size=output_size,
-                 slots=slots, width=width, reads=reads)  # fmt: skip
-        if clip is not None and _checks.number("clip", clip) <= 0:
+        input_size, hidden_size, output_size, slots, width, reads = positive(
+            input_size=input_size, hidden_size=hidden_size, output_size=output_size, slots=slots,
+            width=width, reads=reads,
+        )  # fmt: skip
+        clip = None if clip is None else _checks.number("clip", clip)
+        if clip is not None and clip <= 0:
             raise ValueError(f"clip must be above 0, or None, got {clip}")
         self.input_size, self.output_size, self.clip = input_size, output_size, clip
         self.slots, self.width, self.reads = slots, width, reads

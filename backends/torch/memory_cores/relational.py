@@ -61,8 +61,10 @@ class RelationalMemory(Stateful, MemoryCore):
                  device: Any = None, dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
         key_size = head_size if key_size is None else key_size
-        positive(input_size=input_size, slots=slots, head_size=head_size, heads=heads,
-                 blocks=blocks, key_size=key_size, mlp_layers=mlp_layers)  # fmt: skip
+        input_size, slots, head_size, heads, blocks, key_size, mlp_layers = positive(
+            input_size=input_size, slots=slots, head_size=head_size, heads=heads, blocks=blocks,
+            key_size=key_size, mlp_layers=mlp_layers,
+        )  # fmt: skip
         self.input_size, self.slots, self.heads = input_size, slots, heads
         self.width = head_size * heads
         self.mechanism = mechanisms.mechanism(mechanism)

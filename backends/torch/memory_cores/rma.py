@@ -72,8 +72,10 @@ class RMA(MemoryCore):
                  mechanism: str | Mechanism = "UR", device: Any = None,
                  dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
-        base.positive(input_size=input_size, hidden_size=hidden_size, layers=layers,
-                      latents=latents, slots=slots, reads=reads, nearest=nearest)  # fmt: skip
+        input_size, hidden_size, layers, latents, slots, reads, nearest = base.positive(
+            input_size=input_size, hidden_size=hidden_size, layers=layers, latents=latents,
+            slots=slots, reads=reads, nearest=nearest,
+        )  # fmt: skip
         self.input_size, self.hidden_size, self.latents = input_size, hidden_size, latents
         self.slots, self.reads, self.nearest = slots, reads, min(nearest, slots)
         feedback = layers * hidden_size + reads * latents

@@ -96,7 +96,7 @@ def check_tensors(name: str, *values: Any) -> None:
 
 def zoneout_probabilities(cell: type[Cell], zoneout: Any) -> tuple[float, ...]:
     """A probability for each part of the cell's state, in the order (cell, hidden)."""
-    count = len(cell.state_names)
+    count, zoneout = len(cell.state_names), _checks.plain(zoneout)
     values = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * count
     if len(values) != count:
         expected = "a number or a pair (cell, hidden)" if count > 1 else "a number"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
+from gatecore import _checks
 from gatecore.backends.torch.nn import base, parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensors
 from gatecore.backends.torch.nn.layout import Tensors
@@ -32,8 +33,9 @@ class RecurrentCell(RecurrentModule[State]):
         two_biases: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(mechanism, zoneout, two_biases)
-        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self._cell = CELLS[self.core](input_size, hidden_size, self.mechanism)
+        self._cell = cell = CELLS[self.core](input_size, hidden_size, self.mechanism)
+        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
+        self.bias = bias = _checks.plain(bias)
         self._register(self._cell, bool(bias), device=device, dtype=dtype)
         for name in () if bias else ("bias_ih", "bias_hh"):
             self.register_parameter(name, None)

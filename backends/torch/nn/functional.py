@@ -124,9 +124,10 @@ def _call(
     if resets is not None:
         check_tensors("resets", resets)
     amounts = zoneout_parts(cell, zoneout)
-    for amount in amounts or ():
-        if not isinstance(amount, Tensor):
-            _checks.probability("zoneout", amount)
+    amounts = amounts and tuple(
+        amount if isinstance(amount, Tensor) else _checks.probability("zoneout", amount)
+        for amount in amounts
+    )
     return_cells = _checks.flag("return_cells", return_cells)
     result = run(cell, params, x, states, resets, amounts, return_cells, dispatch.checked(impl))
     output = result.outputs if return_cells else result.outputs[0]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from gatecore import mechanisms
+from gatecore import _checks, mechanisms
 from gatecore.algebra import Gate
 from gatecore.backends.common.validation import gate_slots
 from gatecore.backends.torch.nn import parameters
@@ -25,7 +25,7 @@ def gate(logits: Tensor, mechanism: str | Mechanism = "UR", bias: Tensor | None 
     tensor(0.5000)
     """
     mechanism = mechanisms.mechanism(mechanism)
-    widths = gate_slots(mechanism, size)
+    widths = gate_slots(mechanism, _checks.integer("size", size))
     if logits.shape[-1] != sum(widths.values()):
         raise ValueError(f"logits must have {sum(widths.values())} entries along the last axis "
                          f"({', '.join(f'{k} {v}' for k, v in widths.items())}), got "
@@ -54,8 +54,8 @@ class GateUnit(Stateful):
     def __init__(self, size: int, mechanism: str | Mechanism = "UR", device: Any = None,
                  dtype: Any = None) -> None:  # fmt: skip
         super().__init__()
-        self.size, self.mechanism = size, mechanisms.mechanism(mechanism)
-        self.features = sum(gate_slots(self.mechanism, size).values())
+        self.size, self.mechanism = _checks.integer("size", size), mechanisms.mechanism(mechanism)
+        self.features = sum(gate_slots(self.mechanism, self.size).values())
         self.bias = nn.Parameter(torch.empty(self.features, device=device, dtype=dtype))
         self.reset_parameters()
 

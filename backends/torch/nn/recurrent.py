@@ -69,11 +69,14 @@ class Recurrent(RecurrentModule[State]):
         mechanism: str | Mechanism = "UR", zoneout: Any = 0.0, return_cells: bool = False,
         two_biases: bool = True, impl: str = "auto",
     ) -> None:  # fmt: skip
-        for name, size in (("num_layers", num_layers), ("hidden_size", hidden_size)):
-            if isinstance(size, int) and size > _LARGEST:  # before anything is made
-                raise ValueError(f"{name} must be at most {_LARGEST}, got {_checks.show(size)}")
-        plain = type(proj_size) is int and not proj_size
-        projection: dict[str, Any] = {} if plain else {"proj_size": proj_size}
+        num_layers = _checks.integer("num_layers", num_layers, -_checks.LARGEST, _LARGEST)
+        proj_size = _checks.integer("proj_size", proj_size, -_checks.LARGEST)
+        input_size, hidden_size, bias, batch_first, dropout, bidirectional = map(
+            _checks.plain, (input_size, hidden_size, bias, batch_first, dropout, bidirectional)
+        )
+        if isinstance(hidden_size, int):  # before anything is made
+            _checks.integer("hidden_size", int(hidden_size), -_checks.LARGEST, _LARGEST)
+        projection: dict[str, Any] = {"proj_size": proj_size} if proj_size else {}
         self._torch_class(  # raises for what torch refuses, in its words
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
             batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, device="meta",
@@ -81,7 +84,8 @@ class Recurrent(RecurrentModule[State]):
         )  # fmt: skip
         super().__init__(mechanism, zoneout, two_biases)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
+        self.dropout = _checks.probability("dropout", dropout)
+        self.bias, self.batch_first = bias, batch_first
         self.bidirectional, self.proj_size = bidirectional, proj_size
         self.return_cells, self.impl = self._checked_cells(return_cells), dispatch.checked(impl)
         self.last_impl: str | None = None

@@ -71,7 +71,7 @@ class Agent(TorchTrainable):
         as they were, and the loss is NaN. ValueError or TypeError unless ``learning_rate`` is at
         least 0 and ``clip_norm`` positive or None.
         """
-        check_settings(learning_rate, clip_norm)
+        learning_rate, clip_norm = check_settings(learning_rate, clip_norm)
         loss, metrics = self._rollout_loss(games)
         gradients = self._backward(loss)
         metrics["gradient_norm"] = value = norm(gradients)
