@@ -2,12 +2,14 @@
 
 Parameters are a mapping of arrays packed in the order of ``Mechanism.slots``: ``weight_ih``
 (rows, input), ``weight_hh`` (rows, hidden) but for MinGRU, ``bias`` (rows,), and for the GRU
-``bias_n`` (hidden,).
+``bias_n`` (hidden,). With layer normalization there are a ``norm_ih`` and a ``norm_hh`` (rows,) for
+these weights, and for the LSTM ``norm_c`` and ``norm_c_bias`` (hidden,).
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,12 +20,16 @@ from gatecore._namespace import Array, is_symbolic, logistic, namespace
 from gatecore.algebra import Gate, sigmoid
 from gatecore.init import Rng
 from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.normalization import layer_norm
+from gatecore.normalization import row as _row
 
 Params = Mapping[str, Array]
 States = tuple[Array, ...]
 _MOST_WEIGHTS = 1 << 40  # terabytes
 STATE_CANDIDATE = "state_candidate"  # the GRU's U h + b_n, beside its candidate's W x + b
 CANDIDATES = ("linear", "tanh")  # activations of MinGRU's candidate
+GAINS = ("norm_ih", "norm_hh", "norm_c")  # of layer normalization
+_NO_PARAMS: Params = MappingProxyType({})
 
 
 def update(state: Array, candidate: Array, forget: Gate, input: Gate | None = None) -> Array:
@@ -70,6 +76,11 @@ class Cell:
     ``mechanism.slots`` of the cell, ``rows`` the number of rows of the packed weights. ValueError
     or TypeError if a size is below 1 or a mechanism out of range, or if the mechanism cannot have
     the hidden size.
+
+    With ``layer_norm`` the logits are LN(Wx) + LN(Uh) + b, where LN normalizes all rows of a
+    product together (Ba et al. 2016) and has the gains ``norm_ih`` and ``norm_hh``; an LSTM's
+    output is o·tanh(LN(c)), with the gain ``norm_c`` and the bias ``norm_c_bias``. The mechanism's
+    biases are added after the normalization: initial timescales are the same with and without it.
     """
 
     core: ClassVar[str]
@@ -80,15 +91,17 @@ class Cell:
     input_size: int
     hidden_size: int
     mechanism: Mechanism
+    layer_norm: bool = False
     slots: tuple[tuple[str, int], ...] = dataclasses.field(init=False, compare=False)
     rows: int = dataclasses.field(init=False, compare=False)
 
-    def __init__(self, input_size: int, hidden_size: int,
-                 mechanism: str | Mechanism = "UR") -> None:  # fmt: skip
+    def __init__(self, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR",
+                 layer_norm: bool = False) -> None:  # fmt: skip
         fields = vars(self)  # the class is frozen: there is no assignment
         fields["input_size"] = _checks.integer("input_size", input_size)
         fields["hidden_size"] = _checks.integer("hidden_size", hidden_size)
         fields["mechanism"] = _mechanism(mechanism)
+        fields["layer_norm"] = _checks.flag("layer_norm", layer_norm)
         fields["slots"] = self.mechanism.slots(self.core, self.hidden_size)
         fields["rows"] = self.mechanism.rows(self.core, self.hidden_size)
         if (count := self.rows * (self.input_size + self.hidden_size)) > _MOST_WEIGHTS:
@@ -98,18 +111,25 @@ class Cell:
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}"
-        return f"{type(self).__name__}({sizes}, mechanism={self.mechanism.name!r})"
+        norm = ", layer_norm=True" if self.layer_norm else ""
+        return f"{type(self).__name__}({sizes}, mechanism={self.mechanism.name!r}{norm})"
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the parameters by name."""
+        norm = {"norm_ih": (self.rows,), "norm_hh": (self.rows,)} if self.layer_norm else {}
         return {"weight_ih": (self.rows, self.input_size),
-                "weight_hh": (self.rows, self.hidden_size), "bias": (self.rows,)}  # fmt: skip
+                "weight_hh": (self.rows, self.hidden_size), "bias": (self.rows,),
+                **norm}  # fmt: skip
 
     def init(self, rng: Rng) -> dict[str, np.ndarray]:
-        """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, else 0."""
+        """Initial parameters, float64: weights U(−1/√d, 1/√d), the mechanism's biases, gains 1.
+
+        Other biases are 0.
+        """
         rng = _checks.generator(rng)
         bound = self.hidden_size**-0.5
-        params = {name: rng.uniform(-bound, bound, shape) if len(shape) == 2 else np.zeros(shape)
+        params = {name: rng.uniform(-bound, bound, shape) if len(shape) == 2
+                  else np.ones(shape) if name in GAINS else np.zeros(shape)
                   for name, shape in self.parameter_shapes().items()}  # fmt: skip
         biases = self.mechanism.biases(self.core, self.hidden_size, rng)
         return {**params, "bias": np.concatenate(list(biases.values()))}
@@ -133,7 +153,14 @@ class Cell:
     def project(self, params: Params, x: Array) -> Array:
         """The input's part of the logits, (..., input) to (..., rows): Wx + b (equation 8)."""
         product = x @ params["weight_ih"].T
+        if self.layer_norm:
+            return layer_norm(product, params["norm_ih"], params["bias"])
         return product + _row(params["bias"], product.ndim)
+
+    def recur(self, params: Params, hidden: Array) -> Array:
+        """The hidden state's part of the logits, (..., hidden) to (..., rows): Uh."""
+        product = hidden @ params["weight_hh"].T
+        return layer_norm(product, params["norm_hh"]) if self.layer_norm else product
 
     def split(self, packed: Array) -> dict[str, Array]:
         """The slots (..., width) of a packed array (..., rows), by name."""
@@ -186,20 +213,24 @@ class Cell:
         ``zoneout`` has a probability or mask for each part, that of the hidden state last.
         """
         logits = self._logits(params, projected, states[0])
-        return self.complete(logits, self.mechanism.gates(logits), states, zoneout)
+        return self.complete(logits, self.mechanism.gates(logits), states, zoneout, params)
 
     def complete(self, logits: Params, gates: tuple[Gate, Gate], states: States,
-                 zoneout: Any = None) -> States:  # fmt: skip
-        """The elementwise rest of :meth:`advance`, from the logits and the effective gates."""
-        new = self._next(logits, gates, states)
+                 zoneout: Any = None, params: Params = _NO_PARAMS) -> States:  # fmt: skip
+        """The rest of :meth:`advance`, from the logits and the effective gates.
+
+        It is elementwise, except that a layer-normalized LSTM reads the ``params`` of its output.
+        """
+        new = self._next(logits, gates, states, params)
         if zoneout is None:
             return new
         return tuple(map(_zoneout, states, new, reversed(zoneout)))
 
     def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
-        return self.split(projected + hidden @ params["weight_hh"].T)
+        return self.split(projected + self.recur(params, hidden))
 
-    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
+              params: Params) -> States:  # fmt: skip
         raise TypeError("Cell is the common base: use LSTM, GRU, Minimal or MinGRU")
 
     def _update(self, state: Array, candidate: Array, gates: tuple[Gate, Gate]) -> Array:
@@ -223,10 +254,17 @@ class LSTM(Cell):
     core = "lstm"
     state_names = ("h", "c")
 
-    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        names = ("norm_c", "norm_c_bias") if self.layer_norm else ()
+        return {**super().parameter_shapes(), **dict.fromkeys(names, (self.hidden_size,))}
+
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
+              params: Params) -> States:  # fmt: skip
         tanh = namespace(states[1]).tanh
-        cell = self._update(states[1], tanh(logits["candidate"]), gates)
-        return logistic(namespace(cell), logits["output"])[0] * tanh(cell), cell
+        cell = inner = self._update(states[1], tanh(logits["candidate"]), gates)
+        if self.layer_norm:
+            inner = layer_norm(cell, params["norm_c"], params["norm_c_bias"])
+        return logistic(namespace(cell), logits["output"])[0] * tanh(inner), cell
 
 
 class GRU(Cell):
@@ -245,13 +283,14 @@ class GRU(Cell):
         return {**super().parameter_shapes(), "bias_n": (self.hidden_size,)}
 
     def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
-        x, h = self.split(projected), self.split(hidden @ params["weight_hh"].T)
+        x, h = self.split(projected), self.split(self.recur(params, hidden))
         logits = {name: x[name] + h[name] for name in x}
         logits["candidate"] = x["candidate"]
         logits[STATE_CANDIDATE] = h["candidate"] + _row(params["bias_n"], hidden.ndim)
         return logits
 
-    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
+              params: Params) -> States:  # fmt: skip
         reset = sigmoid(logits["reset"]).value
         inner = logits["candidate"] + reset * logits[STATE_CANDIDATE]
         return (self._update(states[0], namespace(states[0]).tanh(inner), gates),)
@@ -268,7 +307,8 @@ class Minimal(Cell):
 
     core = "minimal"
 
-    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
+              params: Params) -> States:  # fmt: skip
         return (self._update(states[0], namespace(states[0]).tanh(logits["candidate"]), gates),)
 
 
@@ -291,30 +331,27 @@ class MinGRU(Cell):
 
     candidate: str = "linear"
 
-    def __init__(self, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR", *,
-                 candidate: str = "linear") -> None:  # fmt: skip
-        super().__init__(input_size, hidden_size, mechanism)
+    def __init__(self, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR",
+                 layer_norm: bool = False, *, candidate: str = "linear") -> None:  # fmt: skip
+        super().__init__(input_size, hidden_size, mechanism, layer_norm)
         vars(self)["candidate"] = _checks.choice("candidate", candidate, CANDIDATES)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, candidate={self.candidate!r})"
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"weight_ih": (self.rows, self.input_size), "bias": (self.rows,)}
+        shapes = super().parameter_shapes().items()
+        return {name: shape for name, shape in shapes if not name.endswith("_hh")}
 
     def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
         return self.split(projected)
 
-    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States) -> States:
+    def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
+              params: Params) -> States:  # fmt: skip
         candidate = logits["candidate"]
         if self.candidate == "tanh":
             candidate = namespace(candidate).tanh(candidate)
         return (self._update(states[0], candidate, gates),)
-
-
-def _row(vector: Array, ndim: int) -> Array:
-    """(width,) as (1, ..., width) of ``ndim`` axes: JAX can be set to refuse rank promotion."""
-    return vector[(None,) * (ndim - 1) + (slice(None),)]
 
 
 CELLS: dict[str, type[Cell]] = {cell.core: cell for cell in (LSTM, GRU, Minimal, MinGRU)}

@@ -5,8 +5,9 @@ from the library, and imports nothing of it: one number at a time, the formulas 
 comment beside a line is the equation's number there. Layouts (which rows belong to which map) are
 those of the table in the design; the GRU is torch's (the reset gate applied after the product).
 
-Every function takes `m`, the module that supplies `exp` and `tanh`: `math` for floats, `mpmath` for
-high precision, `cmath` for complex-step derivatives (no comparison of numbers occurs anywhere).
+Every function takes `m`, the module that supplies `exp`, `tanh` and `sqrt`: `math` for floats,
+`mpmath` for high precision, `cmath` for complex-step derivatives (no comparison of numbers occurs
+anywhere).
 """
 
 import math
@@ -104,12 +105,25 @@ def units(layer, params):
     return len(params["bias"]) * layer.downsize // (sizes[0] * layer.downsize + sizes[1])
 
 
-def maps(layer, params, x, h):
+def normalized(row, gain, bias, m=math):
+    """Layer normalization, equation (4) of Ba et al. 2016, with 1e-5 added to the variance."""
+    mean = sum(row) / len(row)
+    deviation = m.sqrt(sum((a - mean) ** 2 for a in row) / len(row) + m.exp(0) / 10**5)
+    return [g * (a - mean) / deviation + b for g, a, b in zip(gain, row, bias, strict=True)]
+
+
+def maps(layer, params, x, h, m=math):
     """The pre-activations L?(x, h) of (8), letter -> list; for the GRU `u` lacks its h part."""
-    from_x = affine(params["weight_ih"], x, params["bias"])
+    zeros = [0] * len(params["bias"])
+    from_x = affine(params["weight_ih"], x, zeros)
+    if "norm_ih" in params:
+        from_x = normalized(from_x, params["norm_ih"], zeros, m)
+    from_x = [a + b for a, b in zip(from_x, params["bias"], strict=True)]
     if layer.core == "mingru":
         return {letter: from_x[rows] for letter, rows in packed_rows(layer, len(h)).items()}
-    from_h = affine(params["weight_hh"], h, [0] * len(from_x))
+    from_h = affine(params["weight_hh"], h, zeros)
+    if "norm_hh" in params:
+        from_h = normalized(from_h, params["norm_hh"], zeros, m)
     result = {}
     for letter, rows in packed_rows(layer, len(h)).items():
         if layer.core == "gru" and letter == "u":
@@ -179,14 +193,17 @@ def zoned(p, old, new):
 
 def step(layer, params, x, h, c, zoneout_cell, zoneout_hidden, m=math):
     """One step for one sequence: (h, c, effective forget gates, effective input gates)."""
-    z = maps(layer, params, x, h)
+    z = maps(layer, params, x, h, m)
     forget, input_ = effective_gates(layer, z, m)
     new = candidate(layer, z, m)
     if layer.core != "lstm":
         return zoned(zoneout_hidden, h, gated(forget, input_, h, new)), None, forget, input_
     cell = gated(forget, input_, c, new)  # (5), (13)
     o = [sigmoid(y, m) for y in z["o"]]  # (6), (14)
-    output = [a * m.tanh(b) for a, b in zip(o, cell, strict=True)]  # (7), (15)
+    shown = cell
+    if "norm_c" in params:
+        shown = normalized(cell, params["norm_c"], params["norm_c_bias"], m)
+    output = [a * m.tanh(b) for a, b in zip(o, shown, strict=True)]  # (7), (15)
     return zoned(zoneout_hidden, h, output), zoned(zoneout_cell, c, cell), forget, input_
 
 

@@ -24,10 +24,13 @@ LAYERS = {core: getattr(backends.load("numpy"), core) for core in EVERY_CORE}
 VARIANTS = ("plain", "resets", "evaluation", "draws", "stacked")
 
 
-def sequence_case(core, gating, variant, rng):
+def sequence_case(core, gating, variant, rng, layer_norm=False):
     """Random parameters, inputs and state, with what the variant adds to them."""
     layer, count = equations(core, gating), 2 if variant == "stacked" else 1
-    params = [random_params(layer, INPUTS if k == 0 else D, D, rng) for k in range(count)]
+    params = [
+        random_params(layer, INPUTS if k == 0 else D, D, rng, layer_norm=layer_norm)
+        for k in range(count)
+    ]
     states = [random_state(layer, B, D, rng) for _ in range(count)]
     numbers = (0.5, 0.05) if core == "lstm" else 0.1
     masks = tuple((rng.random((2, T, B, D)) < 0.5).astype(float))

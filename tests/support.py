@@ -129,7 +129,7 @@ def nested(value):
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def random_params(layer, inputs, hidden, rng, scale=0.7):
+def random_params(layer, inputs, hidden, rng, scale=0.7, layer_norm=False):
     """Random parameters of a layer, every entry nonzero."""
     rows = max(rows.stop for rows in reference.packed_rows(layer, hidden).values())
     params = {
@@ -141,6 +141,13 @@ def random_params(layer, inputs, hidden, rng, scale=0.7):
         del params["weight_hh"]
     if layer.core == "gru":
         params["bias_n"] = scale * rng.standard_normal(hidden)
+    if layer_norm:
+        params["norm_ih"] = rng.uniform(0.5, 1.5, rows)
+    if layer_norm and layer.core != "mingru":
+        params["norm_hh"] = rng.uniform(0.5, 1.5, rows)
+    if layer_norm and layer.core == "lstm":
+        params |= {"norm_c": rng.uniform(0.5, 1.5, hidden)}
+        params |= {"norm_c_bias": scale * rng.standard_normal(hidden)}
     return params
 
 

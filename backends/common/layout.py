@@ -38,6 +38,8 @@ class Layout:
     state_rows: np.ndarray
     input_window: slice
     state_window: slice
+    product_window: slice  # columns of the recurrent products in the backward pass's array
+    scratch_width: int  # the width of that array
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,6 +57,8 @@ def layout_of(cell: Cell) -> Layout:
     offset = hidden if "bias_n" in cell.parameter_shapes() else 0
     if offset:
         columns[STATE_CANDIDATE] = slice(cell.rows, cell.rows + offset)
+    # normalized products have cotangents of their own, after those of the logits
+    first = cell.rows + offset if cell.layer_norm and cell.recurrent else offset
     input_rows = np.concatenate([np.arange(cell.rows)[packed[s]] for s in order])
     return Layout(
         cell=cell, core=cell.core, mechanism=cell.mechanism, hidden_size=hidden,
@@ -65,6 +69,8 @@ def layout_of(cell: Cell) -> Layout:
         ordered=tuple(ordered), ordered_width=ordered_width,
         input_rows=input_rows, state_rows=np.roll(input_rows, -offset),
         input_window=slice(0, cell.rows), state_window=slice(offset, offset + cell.rows),
+        product_window=slice(first, first + cell.rows),
+        scratch_width=max(cell.rows + offset, first + cell.rows),
     )  # fmt: skip
 
 

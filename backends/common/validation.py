@@ -42,13 +42,14 @@ def cell_of(core: str, params: Mapping[str, Array], x: Array, mechanism: Any,
             **fields: Any) -> cells.Cell:  # fmt: skip
     """The cell whose parameters have the names and shapes of ``params``, for inputs x.
 
-    ``fields`` are further ones of the cell. ValueError or TypeError unless ``params`` are arrays of
-    the shapes that the cell requires.
+    It has layer normalization if they have one of its gains; ``fields`` are further ones of the
+    cell. ValueError or TypeError unless ``params`` are arrays of the shapes that the cell requires.
     """
     for name, value in {"x": x, **{f"params[{k!r}]": v for k, v in params.items()}}.items():
         _check_is_array(name, value)
     if x.ndim != 3:
         raise ValueError(f"x must have shape (time, batch, input), got {x.shape}")
+    fields["layer_norm"] = any(name in params for name in cells.GAINS)
     cell = cells.CELLS[core](x.shape[2], hidden_size(core, params, mechanism), mechanism, **fields)
     check_parameters(cell, params)
     return cell

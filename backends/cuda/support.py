@@ -31,6 +31,8 @@ LIMITS = Limits()
 
 def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any) -> str | None:
     """Why the kernels can't run this sequence of (time, batch) steps; None where they can."""
+    if cell.layer_norm:
+        return "they have no layer normalization"
     mechanism = cell.mechanism
     fields = (("core", cell.core, CORES), ("activation", mechanism.activation, ACTIVATIONS),
               ("auxiliary", mechanism.kind, AUXILIARIES),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
+from gatecore.backends.common import learner_checks
 from gatecore.backends.jax.arguments import Arguments, States
 from gatecore.cells import Cell
 
@@ -37,6 +38,13 @@ class Implementation:
     unsupported: Callable[[Call], str | None]
     forward: Callable[..., Any]
     backward: Callable[..., Any]
+
+
+def unsupported(spec: Any) -> str | None:
+    """Why JAX cannot train the model; None if it can."""
+    if getattr(spec, "layer_norm", False):
+        return "layer_norm=True is not supported: choose the numpy or the torch backend"
+    return learner_checks.unsupported(spec)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -12,6 +12,7 @@ from gatecore.backends.common.learner import Noise, single
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import scan, sequence
 from gatecore.backends.jax.arguments import checked
+from gatecore.backends.jax.implementation import unsupported
 from gatecore.contracts.model import Batch
 
 Array = jax.Array
@@ -43,6 +44,8 @@ class Learner(common.LearnerBase):
 
     def _build(self, initial: dict[str, np.ndarray]) -> None:
         check_model(self.spec)
+        if reason := unsupported(self.spec):
+            raise ValueError(reason)
         self.adam = optax.scale_by_adam(*self.betas, self.eps)
         self.dtype = jnp.dtype(self.dtype)
         if self.dtype.itemsize == 8 and not _CONFIG.jax_enable_x64:

@@ -31,6 +31,8 @@ class NativeLayer:
 
     @staticmethod
     def unsupported(call: Any, /) -> str | None:
+        if call.cell.layer_norm:
+            return "it has no layer normalization"
         if not call.cell.recurrent:
             return "it has no kernel for gates that do not depend on the state"
         return library.unsupported(np.dtype(call.dtype).name)

@@ -17,6 +17,7 @@ from gatecore.backends.common.buffer_pool import BufferPool
 from gatecore.backends.common.implementation import choose
 from gatecore.backends.common.layout import layout_of
 from gatecore.backends.common.validation import check_array, per_layer
+from gatecore.backends.numpy.layer_norm import LayerNorm, layer_norms
 from gatecore.backends.numpy.steps import STEPS
 from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism
@@ -153,6 +154,10 @@ class Layer:
         self.steps = self._steps(acquire)
         if "bias_n" in self.params:
             self.steps.bias = self.engine.xp.array(self.params["bias_n"])
+        self.norms: dict[str, LayerNorm] = {}
+        if call.cell.layer_norm:
+            self.norms = layer_norms(self.engine.xp, acquire, self.layout, self.params)
+            self.steps.norms = self.norms
         self.input_weights = self.params["weight_ih"][self.layout.input_rows]
         recurrent = self.params.get("weight_hh")  # None where the gates do not depend on the state
         self.state_weights = None if recurrent is None else recurrent[self.layout.state_rows]
@@ -168,7 +173,7 @@ class Layer:
         self.inputs[..., -1] = 1
         weights = self.engine.xp.empty((self.inputs.shape[2], len(rows)), dtype=self.call.dtype)
         weights[:-1] = self.input_weights.T
-        weights[-1] = self.params["bias"][rows]
+        weights[-1] = 0 if self.norms else self.params["bias"][rows]
         projected = _flat(self.logits)[:, self.layout.input_window]
         self.engine.matmul(_flat(self.inputs), weights, out=projected)
         parts, count = self.call.states("state", initial), 1 + self.call.return_cells
@@ -179,7 +184,7 @@ class Layer:
 
     def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
         """The shape of :meth:`backward`'s scratch: the logits' cotangents."""
-        return self.logits.shape
+        return (*self.call.steps, self.layout.scratch_width)
 
     def backward(self, d_outputs: States, d_states: States, scratch: Array,
                  wrt_x: bool = True) -> Gradients:  # fmt: skip
@@ -203,10 +208,17 @@ class Layer:
         gradients["weight_ih"][layout.input_rows] = inner[:, :-1]
         gradients["bias"][layout.input_rows] = inner[:, -1]
         if "weight_hh" in gradients:
-            state = multiply(flat[:, layout.state_window].T, _flat(self.steps.hidden[:-1]))
+            state = multiply(flat[:, layout.product_window].T, _flat(self.steps.hidden[:-1]))
             gradients["weight_hh"][layout.state_rows] = state
         if "bias_n" in gradients:
-            gradients["bias_n"][...] = d_logits[..., layout.input_window.stop :].sum((0, 1))
+            last = slice(layout.input_window.stop, layout.width)
+            gradients["bias_n"][...] = d_logits[..., last].sum((0, 1))
+        for name, norm in self.norms.items():
+            rows = {"norm_ih": layout.input_rows, "norm_hh": layout.state_rows}.get(name, ...)
+            gradients[name][rows] = norm.d_gain
+            if norm.bias is not None:
+                bias = "bias" if name == "norm_ih" else f"{name}_bias"
+                gradients[bias][rows] = norm.d_bias
         return gradients
 
     def forget_gate(self, main: bool = False) -> Gate:

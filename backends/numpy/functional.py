@@ -28,11 +28,12 @@ def lstm(
 
     ``params`` are ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden) and ``bias`` (rows,),
     packed in the mechanism's order, as :class:`gatecore.cells.LSTM` draws them, of the dtype of x
-    (time, batch, input), float32 or float64; ``state`` is (h, c), each (batch, hidden), by default
-    zeros. It is zeroed before the steps at which bool ``resets`` (time, batch) is true. ``zoneout``
-    (cell, hidden) are probabilities of keeping the old value, in [0, 1], for evaluation, or masks
-    (time, batch, hidden) of ones and zeros. For stacked layers ``params``, ``state`` and
-    ``zoneout`` are lists, one entry a layer.
+    (time, batch, input), float32 or float64. With the parameters of layer normalization as well
+    (``layer_norm=True`` there) the layer is normalized. ``state`` is (h, c), each (batch, hidden),
+    by default zeros. It is zeroed before the steps at which bool ``resets`` (time, batch) is true.
+    ``zoneout`` (cell, hidden) are probabilities of keeping the old value, in [0, 1], for
+    evaluation, or masks (time, batch, hidden) of ones and zeros. For stacked layers ``params``,
+    ``state`` and ``zoneout`` are lists, one entry a layer.
 
     ``impl`` is "native" for the native library, which computes in float32, "reference" for NumPy,
     or "auto", the library wherever it supports the call; ``pullback.impl`` names the one that ran.

@@ -6,12 +6,14 @@ and become those of the state before it.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from gatecore.algebra import Gate
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.numpy.gating import Acquire, Gating
+from gatecore.backends.numpy.layer_norm import LayerNorm
 from gatecore.cells import STATE_CANDIDATE
 
 Array = Any
@@ -26,6 +28,7 @@ class Steps(abc.ABC):
     """
 
     bias: Array  # the GRU's b_n (hidden,)
+    norms: Mapping[str, LayerNorm] = MappingProxyType({})  # with layer normalization
     direct = True  # whether the hidden state reaches the next one without the recurrent weights
 
     def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire,
@@ -67,7 +70,13 @@ class Steps(abc.ABC):
         outputs = tuple(self.xp.empty(s[1:].shape, dtype=s.dtype) for s in states[:num_outputs])
         for t in range(len(self.logits)):
             _reset(rows, t, [s[t] for s in states])
-            self._forward(t, multiply and multiply(self.hidden[t]))
+            recurrent = multiply and multiply(self.hidden[t])
+            if self.norms:
+                projected = self.logits[t, :, self.layout.input_window]
+                self.norms["norm_ih"].forward(t, projected, out=projected)
+            if "norm_hh" in self.norms:
+                self.norms["norm_hh"].forward(t, recurrent, out=recurrent)
+            self._forward(t, recurrent)
             for probability, part in zip(self.zoneout, states, strict=False):
                 self._zoneout(_at(probability, t), part[t], part[t + 1])
             for output, part in zip(outputs, states, strict=False):
@@ -80,12 +89,15 @@ class Steps(abc.ABC):
     ) -> None:  # fmt: skip
         """From the last state's ``cotangents`` to the first one's, in place, and ``d_logits``.
 
-        ``d_outputs`` are the cotangents of what :meth:`scan` returned.
+        ``d_outputs`` are the cotangents of what :meth:`scan` returned. With layer normalization
+        ``d_logits`` gets those of the two products, in ``input_window`` and ``product_window``.
         """
         xp, cotangents, rows = self.xp, self.cotangents, _rows(resets)
         multiply = None if weights is None else engine.product(weights, self.logits.shape[1])
         pairs = [(c, d) for c, d in zip(cotangents, d_outputs, strict=False) if d is not None]
-        window = d_logits[..., self.layout.state_window]
+        products = d_logits[..., self.layout.product_window]
+        for norm in self.norms.values():
+            norm.reset_gradients()
         for t in reversed(range(len(d_logits))):
             for cotangent, outer in pairs:
                 xp.add(cotangent, outer[t], out=cotangent)
@@ -93,12 +105,18 @@ class Steps(abc.ABC):
                 xp.multiply(d_new, _at(part, t), out=d_old)
                 xp.subtract(d_new, d_old, out=d_new)
             self._backward(t, d_logits[t])
+            if "norm_hh" in self.norms:  # before the input's, which overwrites the logits'
+                d_state = d_logits[t, :, self.layout.state_window]
+                self.norms["norm_hh"].backward(t, d_state, out=products[t])
+            if self.norms:
+                d_input = d_logits[t, :, self.layout.input_window]
+                self.norms["norm_ih"].backward(t, d_input, out=d_input)
             if not self.direct:
                 self.d_hidden[...] = 0
             for cotangent, zoned in zip(cotangents, self.zoned, strict=False):
                 xp.add(cotangent, zoned, out=cotangent)
             if multiply is not None:
-                xp.add(self.d_hidden, multiply(window[t]), out=self.d_hidden)
+                xp.add(self.d_hidden, multiply(products[t]), out=self.d_hidden)
             _reset(rows, t, cotangents)
 
     @abc.abstractmethod
@@ -189,7 +207,11 @@ class LSTMSteps(Steps):
         xp.add(self.logits[t], recurrent, out=self.logits[t])
         xp.tanh(self.candidate[t], out=self.candidate[t])
         self._update(t, self.gating.activate(t), self.cell[t], cell)
-        xp.tanh(cell, out=self.tanh_cell[t])
+        inner = cell
+        if "norm_c" in self.norms:
+            inner = self.tanh_cell[t]
+            self.norms["norm_c"].forward(t, cell, out=inner)
+        xp.tanh(inner, out=self.tanh_cell[t])
         xp.multiply(self.output[t], self.tanh_cell[t], out=self.hidden[t + 1])
 
     def _backward(self, t: int, d_logits: Array) -> None:
@@ -199,6 +221,8 @@ class LSTMSteps(Steps):
         self._sigmoid_backward(d_output, self.output[t])
         xp.multiply(self.d_hidden, self.output[t], out=self.d_hidden)
         self._tanh_backward(self.d_hidden, self.tanh_cell[t])
+        if "norm_c" in self.norms:
+            self.norms["norm_c"].backward(t, self.d_hidden, out=self.d_hidden)
         xp.add(self.d_cell, self.d_hidden, out=self.d_cell)
         self._update_backward(t, self.cell[t], self.d_cell, d_logits[:, columns["candidate"]])
         self.gating.backward(t, self.d_forget, self.d_input, d_logits)

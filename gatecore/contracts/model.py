@@ -10,6 +10,7 @@ from gatecore import _checks
 from gatecore._namespace import Array
 from gatecore.cells import CELLS, Cell
 from gatecore.contracts.memory import Core
+from gatecore.mechanisms import CORES
 
 INPUTS = ("one_hot", "embedding", "dense")
 LOSSES = ("cross_entropy", "squared_error")
@@ -112,7 +113,8 @@ class ModelSpec(Loss, Head, Core, Input):
     training step; GRU and minimal cells use the second. Evaluation takes the expectation. With
     ``two_biases`` each layer of the first three cores has a second trained bias, ``bias_hh``, which
     starts at zero and is added to the first: under Adam that doubles their learning rate (Appendix
-    D.5).
+    D.5). With ``layer_norm`` these cores have layer normalization (Appendix D.3;
+    :class:`gatecore.cells.Cell` describes it).
 
     ``head`` has the widths of ReLU layers between the last recurrent layer and the output,
     ``dropout`` the probability in [0, 1) that an output of one is dropped in training. The head
@@ -136,6 +138,7 @@ class ModelSpec(Loss, Head, Core, Input):
     zoneout: tuple[float, float] = (0.0, 0.0)
     streams: int | None = None
     two_biases: bool = False
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         for part in (Input, Core, Head, Loss):
@@ -149,6 +152,8 @@ class ModelSpec(Loss, Head, Core, Input):
         _checks.check_fields(self, _checks.flag, "two_biases")
         if self.two_biases and self.memory is not None:
             raise ValueError(f"two_biases=True: core={self.core!r} has one bias; leave it at False")
+        if _checks.flag("layer_norm", self.layer_norm) and self.memory is not None:
+            raise ValueError(f"layer_norm=True is for core {', '.join(CORES)}, not {self.core!r}")
         if self.tied:
             self._check_tied()
         if self.adaptive is not None:
@@ -195,7 +200,8 @@ class ModelSpec(Loss, Head, Core, Input):
         if self.memory is not None:
             return []
         widths = [self.features] + [self.hidden_size] * (self.layers - 1)
-        return [CELLS[self.core](w, self.hidden_size, self.mechanism) for w in widths]
+        return [CELLS[self.core](w, self.hidden_size, self.mechanism, self.layer_norm)
+                for w in widths]  # fmt: skip
 
     def head_widths(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of each linear layer of the head, the output layer last.

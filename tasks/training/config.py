@@ -109,6 +109,7 @@ class Config(Settings):
     zoneout: tuple[Share, Share] = Field((0.0, 0.0), description="of the cell and hidden state")
     dropout: Decay = Field(0.0, description="of the head's ReLU layers")
     two_biases: bool = Field(False, description="a second trained bias in each layer (D.5)")
+    layer_norm: bool = Field(False, description="layer normalization in each layer (D.3)")
     learning_rate: Positive = Field(description="of Adam")
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
@@ -169,7 +170,8 @@ class Config(Settings):
         return self.task.spec(
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
             layers=self.layers, memory=None if memory == Memory() else memory,
-            zoneout=self.zoneout, dropout=self.dropout, two_biases=self.two_biases, **carried,
+            zoneout=self.zoneout, dropout=self.dropout, two_biases=self.two_biases,
+            layer_norm=self.layer_norm, **carried,
         )  # fmt: skip
 
     def rate(self, step: int) -> float:

@@ -91,10 +91,18 @@ def forget_gates(
 def step_gates(cell: Cell, params: dict[str, Tensor], x: Tensor, before: Tensor,
                main: bool = False) -> Gate:  # fmt: skip
     """Effective forget gates (..., hidden) of inputs and the hidden states before them."""
+    gates = cell.mechanism.activate(_forget_logits(cell, params, x, before))
+    return gates["forget"] if main else cell.mechanism.combine(gates)[0]
+
+
+def _forget_logits(cell: Cell, params: dict[str, Tensor], x: Tensor,
+                   before: Tensor) -> dict[str, Tensor]:  # fmt: skip
+    """The logits of at least the slots that the effective forget gate depends on."""
+    if cell.layer_norm:  # of all rows together
+        return cell.split(cell.project(params, x) + cell.recur(params, before))
     rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
     weight_ih, weight_hh, bias = (torch.cat([params[name][part] for part in rows.values()])
                                   for name in ("weight_ih", "weight_hh", "bias"))  # fmt: skip
     logits = x @ weight_ih.T + bias + before @ weight_hh.T
     widths = [part.stop - part.start for part in rows.values()]
-    gates = cell.mechanism.activate(dict(zip(rows, logits.split(widths, -1), strict=True)))
-    return gates["forget"] if main else cell.mechanism.combine(gates)[0]
+    return dict(zip(rows, logits.split(widths, -1), strict=True))

@@ -63,6 +63,8 @@ class OperatorImplementation(abc.ABC):
             return f"it computes in float32 or float64, not {x.dtype}"
         if "weight_hr" in call.params:
             return "it has no projection of the hidden state (proj_size)"
+        if call.cell.layer_norm:
+            return "it has no layer normalization"
         if not self.traceable and torch.compiler.is_compiling():
             return "torch.compile is tracing"
         return active_transform() or self._unsupported(call)
