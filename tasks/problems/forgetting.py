@@ -18,7 +18,8 @@ class Forgetting(Adding):
     neutral (r = ½, so g = f). Mechanisms then differ only in their auxiliary gate: C and U become
     ``standard``, CR and UR become R (the paper's text says R-LSTM, its Figure 9 UR-LSTM).
     Also inferred: batches of 32. ``paper`` has N = 500, 64 units, learning rate 1e-4 and 10,000
-    steps; ``quick`` has N = 100 and a larger learning rate. :meth:`mechanism_defaults` raises
+    steps; ``quick`` has N = 100 and a larger learning rate. The constant is the setting
+    ``forget_bias``; another one as a mechanism's is refused. :meth:`mechanism_defaults` raises
     ValueError for cumax gates, which ignore a constant added to their logits, and for master gates,
     whose effective gate would be F(1 − I/2) = ¾F.
 

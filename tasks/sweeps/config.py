@@ -13,11 +13,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 
-from gatecore import MECHANISMS, Mechanism, mechanism
+from gatecore import MECHANISMS, Mechanism
 from gatecore._checks import choice
 from gatecore.tasks.problems.base import Count, Positive, Seed, Settings
 from gatecore.tasks.training import config as run_config
-from gatecore.tasks.training.config import Config, ConfigError, config_errors, read_mechanism
+from gatecore.tasks.training.config import (
+    Config,
+    ConfigError,
+    changed,
+    config_errors,
+    read_mechanism,
+    read_variant,
+)
 from gatecore.tasks.training.run import load_run, load_same
 from gatecore.tasks.training.run_folder import Folder, RunError, subfolder
 
@@ -53,29 +60,31 @@ def _seeds(value: Any) -> Any:
 
 def _mechanisms(value: Any) -> Any:
     """A list of names, and of Mechanisms where one has other fields than its name stands for."""
+    if value == "all":
+        return value
     if isinstance(value, str):
-        if value == "all":
-            return value
-        read = read_mechanisms(value)
-    else:
-        read = [read_mechanism(one.strip() if isinstance(one, str) else one)
-                for one in ([value] if isinstance(value, Mapping) else _values(value))]  # fmt: skip
-    return [one.name if one == _named(one) else one for one in read]
+        return read_mechanisms(value)
+    return [_mechanism(one) for one in ([value] if isinstance(value, Mapping) else _values(value))]
 
 
-def read_mechanisms(text: str) -> list[Mechanism]:
+def read_mechanisms(text: str) -> list[str | Mechanism]:
     """The mechanisms of names with commas between, also with fields, as "U,C(t_max=8)".
 
     ConfigError if a name or a field is unknown, or a value invalid.
     """
-    return [read_mechanism(one.strip()) for one in re.split(r",(?![^(]*\))", text)]
+    return [_mechanism(one) for one in re.split(r",(?![^(]*\))", text)]
 
 
-def _named(one: Mechanism) -> Mechanism | None:
-    """The mechanism registered under the name of this one."""
-    with contextlib.suppress(ValueError):
-        return mechanism(one.name)
-    return None
+def _mechanism(one: Any) -> str | Mechanism:
+    """A name; a Mechanism with other fields; or text with fields that are those of its name.
+
+    A task may have other defaults for the latter: text tells that they were set.
+    """
+    one = one.strip() if isinstance(one, str) else one
+    read, (_, fields) = read_mechanism(one), read_variant(one)
+    if "name" not in fields and fields.keys() - changed(read):
+        return one
+    return read if changed(read, Mechanism(name="")) else read.name
 
 
 def _settings(value: Any) -> Any:
@@ -254,14 +263,13 @@ def _name(sweep: SweepConfig, point: Mapping[str, Any]) -> str:
 def variant_name(gates: str | Mechanism) -> str:
     """A name for a folder: the mechanism's, with the fields that differ from those it stands for.
 
-    >>> variant_name(mechanism("UR", refine_bias="opposed"))
+    >>> variant_name("UR(refine_bias=opposed)")
     'UR-refine_bias=opposed'
     """
-    if isinstance(gates, str):
-        return gates
-    usual = _named(gates) or gates
-    changed = [f"{k}={_plain(v)}" for k, v in vars(gates).items() if v != getattr(usual, k)]
-    return "-".join([_plain(gates.name), *changed])
+    name, fields = read_variant(gates)
+    if isinstance(name, Mechanism):
+        name, fields = name.name, changed(name)
+    return "-".join([_plain(name), *(f"{k}={_plain(v)}" for k, v in fields.items())])
 
 
 def _plain(value: Any) -> str:

@@ -61,20 +61,36 @@ def _read_task(value: Any) -> Any:
 def read_mechanism(value: Any) -> Mechanism:
     """A Mechanism from one, a mapping of its fields, a name, or "NAME(FIELD=VALUE, ...)"."""
     with config_errors():  # pydantic reports ValueErrors alone
-        if isinstance(value, str) and "(" in value:
-            name, _, inside = value.strip().partition("(")
-            pairs = [part.partition("=") for part in inside.removesuffix(")").split(",")]
-            if not (inside.endswith(")") and all(sign for _, sign, _ in pairs)):
-                raise ValueError(f"mechanism={show(value)} should be NAME(FIELD=VALUE, ...)")
-            overrides = {field.strip(): read_value(text.strip()) for field, _, text in pairs}
-            return gatecore.mechanism(name.strip(), **overrides)
         if not isinstance(value, Mapping):
-            return gatecore.mechanism(value)
+            name, overrides = read_variant(value)
+            return gatecore.mechanism(name, **overrides)
         fields = dict(value)
         # earlier versions recorded no `tied`
         if {"tied", *fields} == {field.name for field in dataclasses.fields(Mechanism)}:
             return Mechanism(**fields)  # complete, as a run records it: any name is valid
         return gatecore.mechanism(fields.pop("name", None), **fields)
+
+
+def read_variant(value: Any) -> tuple[Any, dict[str, Any]]:
+    """The name and the fields of "NAME(FIELD=VALUE, ...)"; what is no such text has no fields."""
+    if not isinstance(value, str) or "(" not in value:
+        return value, {}
+    name, _, inside = value.strip().partition("(")
+    pairs = [part.partition("=") for part in inside.removesuffix(")").split(",")]
+    if not (inside.endswith(")") and all(sign for _, sign, _ in pairs)):
+        raise ConfigError(f"mechanism={show(value)} should be NAME(FIELD=VALUE, ...)")
+    return name.strip(), {field.strip(): read_value(text.strip()) for field, _, text in pairs}
+
+
+def changed(gates: Mechanism, otherwise: Mechanism | None = None) -> dict[str, Any]:
+    """The fields that differ from those that the mechanism's name stands for.
+
+    Those of ``otherwise`` are compared where the name is not registered; None: there are none.
+    """
+    usual = otherwise or gates
+    with contextlib.suppress(ValueError):
+        usual = gatecore.mechanism(gates.name)
+    return {k: v for k, v in vars(gates).items() if v != getattr(usual, k)}
 
 
 class Config(Settings):
@@ -134,10 +150,11 @@ class Config(Settings):
            **settings: Any) -> Self:  # fmt: skip
         """A task's preset ("quick", "paper"), with some fields set otherwise.
 
-        ``task`` is a name in :data:`gatecore.tasks.TASKS`; ``settings`` are fields of this class
-        and of the task by name, and fields of the mechanism as ``mechanism.FIELD``. The others are
-        positional, so that their names can be reported as wrong settings. ConfigError if a name is
-        unknown (the message offers the nearest), or a value is invalid or has no effect.
+        ``task`` is a name in :data:`gatecore.tasks.TASKS`, ``mechanism`` a value, a name, or
+        "NAME(FIELD=VALUE, ...)"; ``settings`` are fields of this class and of the task by name, and
+        fields of the mechanism as ``mechanism.FIELD``. The others are positional, so that their
+        names can be reported as wrong settings. ConfigError if a name is unknown (the message
+        offers the nearest), or a value is invalid, has no effect, or contradicts another one.
 
         >>> config = Config.of("copying", "UM", length=100, **{"mechanism.downsize": 8})
         >>> config.task.length, config.mechanism.downsize, config.hidden_size
@@ -147,14 +164,13 @@ class Config(Settings):
             kind = TASKS[choice("task", task, TASKS)]
             settings = {name: plain(value) for name, value in settings.items()}
             known = {k: v for k, v in settings.items() if isinstance(v, str | float | int)}
-            known["mechanism"] = gatecore.mechanism(mechanism).name
+            known["mechanism"] = read_mechanism(mechanism).name
             values = {**kind.preset(choice("preset", preset, kind.presets), known), **settings}
             if known.get("core") in MEMORY_CORES:
                 values.setdefault("backend", "torch")  # which alone has them
             of_task, of_run, of_mechanism = _sort(kind, values)
             built = kind(**of_task)
-            gates = gatecore.mechanism(mechanism, **of_mechanism)
-            gates = gatecore.mechanism(gates, **built.mechanism_defaults(gates) | of_mechanism)
+            gates = _gates(mechanism, of_mechanism, built)
             backend = backends.load(of_run.get("backend", "numpy"))
             config = cls(task=built, preset=preset, mechanism=gates, **of_run)
             if reason := backend.unsupported(config.spec()):
@@ -226,6 +242,28 @@ class Config(Settings):
         here, there = self.effective(), other.effective()
         return [f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)"
                 for name in here | there if here.get(name) != there.get(name)]  # fmt: skip
+
+
+def _gates(mechanism: str | Mechanism, settings: Mapping[str, Any], task: Task) -> Mechanism:
+    """The mechanism with the fields of ``settings``, and the task's where neither sets them."""
+    gates, fields = read_variant(mechanism)
+    if isinstance(gates, Mechanism):
+        fields = changed(gates, Mechanism(name=gates.name))
+    for field, value in settings.items():
+        if fields.setdefault(field, value) != value:
+            raise ConfigError(f"mechanism.{field}={show(value)} contradicts {field}="
+                              f"{show(fields[field])} of the mechanism: remove one")  # fmt: skip
+    gates = gatecore.mechanism(gates, **fields)
+    defaults = task.mechanism_defaults(gates)
+    gates = gatecore.mechanism(gates, **defaults | fields)
+    for field in defaults.keys() & type(task).model_fields:
+        name = f"{field}={show(defaults[field])} of {task.name}"
+        if (value := fields.get(field, defaults[field])) != defaults[field]:
+            raise ConfigError(f"{name} contradicts mechanism.{field}={show(value)}: set {field} "
+                              "alone")  # fmt: skip
+        if reason := unused(gates).get(field):
+            raise ConfigError(f"{name} has no effect on {gates.name}: {reason}")
+    return gates
 
 
 def explain(error: ValidationError) -> str:

@@ -111,7 +111,6 @@ def test_the_default_folder_is_named_by_task_mechanism_and_seed(tmp_path, monkey
         (["copying", "--set", "cls=1"], "setting='cls' is unknown"),
         (["copying", "--mechanism", "UR,UR"], "copying-UR-seed0 given twice"),
         (["copying", "--mechanism", "standard,-"], "copying-standard-seed0 given twice"),
-        (["copying", "--mechanism", "UR,UR(refine_bias=uniform)"], "copying-UR-seed0 given twice"),
         (["copying", "--mechanism", "C(tmax=8)"], "field='tmax' is unknown: did you mean 't_max'"),
         (["copying", "--mechanism", "C(8)"], "mechanism='C(8)' should be NAME(FIELD=VALUE, ...)"),
         (["copying", "--mechanism", "U(t_max=8)"], "mechanism.t_max=8 has no effect on U"),

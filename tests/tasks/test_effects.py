@@ -42,6 +42,46 @@ def test_a_setting_without_effect_is_refused_by_name(task, gates, settings, mess
         Config.of(task, gates, **settings)
 
 
+@pytest.mark.parametrize(
+    ("task", "gates", "settings", "message"),
+    [
+        ("forgetting", "R", {"mechanism.forget_bias": 3}, r"forget_bias=6\.0 of forgetting "
+         "contradicts mechanism.forget_bias=3: set forget_bias alone"),
+        ("forgetting", "R(forget_bias=1)", {}, "contradicts mechanism.forget_bias=1"),
+        ("forgetting", mechanism("R", forget_bias=3.0), {}, "contradicts mechanism.forget_bias=3"),
+        ("forgetting", "R", {"mechanism.initial": "uniform"}, r"forget_bias=6\.0 of forgetting has "
+         "no effect on R: its initial bias is drawn"),
+        ("copying", "C(t_max=8)", {"mechanism.t_max": 9}, "mechanism.t_max=9 contradicts t_max=8 "
+         "of the mechanism: remove one"),
+        ("copying", mechanism("UM", downsize=8), {"mechanism.downsize": 4}, "contradicts down"),
+    ],
+)  # fmt: skip
+def test_two_values_of_one_thing_are_refused(task, gates, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.of(task, gates, **settings)
+
+
+@pytest.mark.parametrize(
+    ("task", "gates", "field", "value"),
+    [
+        ("copying", "UM", "downsize", 16),
+        ("copying", "UM(downsize=8)", "downsize", 8),
+        ("copying", "UM(downsize=1)", "downsize", 1),
+        ("copying", "UM(forget_bias=1,downsize=2)", "downsize", 2),
+        ("copying", mechanism("UM", downsize=8), "downsize", 8),
+        ("copying", mechanism("UM", downsize=8, name="mine"), "downsize", 8),
+        ("forgetting", "UR", "refine_bias", "neutral"),
+        ("forgetting", "UR(refine_bias=uniform)", "refine_bias", "uniform"),
+        ("forgetting", "R(forget_bias=6)", "forget_bias", 6),
+    ],
+)
+def test_a_tasks_defaults_yield_to_the_fields_of_a_variant(task, gates, field, value):
+    """Also to fields that are those of the name, if they are written; and in sweeps."""
+    assert getattr(Config.of(task, gates).mechanism, field) == value
+    (trial,), _ = SweepConfig.of(task, mechanisms=[gates]).trials()
+    assert trial.config == Config.of(task, gates)
+
+
 def test_settings_that_have_an_effect_are_accepted():
     assert Config.of("pixels", dropout=0.5).dropout == 0.5
     assert Config.of("programs", curriculum="naive", level_steps=7).task.level_steps == 7

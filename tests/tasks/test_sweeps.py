@@ -118,6 +118,15 @@ def test_variants_are_text_mappings_or_values():
     assert SweepConfig(**json.loads(two.model_dump_json())) == two
 
 
+def test_names_of_variants_have_the_fields_that_are_written():
+    assert names(mechanisms="UM,UM(downsize=1),UM(downsize=8)") == [
+        "copying-UM-seed0", "copying-UM-downsize=1-seed0", "copying-UM-downsize=8-seed0",
+    ]  # fmt: skip
+    trials, left_out = SweepConfig.of("copying", mechanisms="UR,UR(refine_bias=uniform)").trials()
+    assert [trial.gates for trial in trials] == ["UR"]
+    assert left_out == ["UR-refine_bias=uniform: trains the model of UR"]
+
+
 def test_names_of_variants_are_valid_in_every_file_system():
     odd = mechanism("C", name="../C:\\x", t_max=8.5)
     trials = SweepConfig.of("copying", mechanisms=[odd, "C(t_max=none)"]).trials()[0]
