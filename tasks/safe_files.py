@@ -25,6 +25,11 @@ class UnsafeError(OSError):
         return str(self.strerror)
 
 
+def reason(error: OSError) -> str:
+    """Why a call to the system failed, in one line; libraries raise errors without `strerror`."""
+    return error.strerror or printable(str(error).partition("\n")[0]) or type(error).__name__
+
+
 def descriptor(path: Path, flags: int = os.O_RDONLY, *, links: bool = False) -> int:
     """Open a regular file, through a symbolic link only with ``links``; never waits for a FIFO.
 
@@ -71,6 +76,38 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)  # the renaming must reach the disk, too
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and all below it, without following links and however deep it is.
+
+    Folders in it are first moved beside it, to ``.NAME.`` and random digits. What cannot be removed
+    stays, without an error.
+    """
+    stem, pending = folder.name.lstrip("."), [folder.name]
+    with contextlib.suppress(OSError), _opened(folder.parent) as beside:
+        while pending:
+            name = pending.pop()
+            with contextlib.suppress(OSError), _opened(name, beside) as inside:
+                for entry in os.listdir(inside):
+                    moved = f".{stem}.{secrets.token_hex(8)}"
+                    with contextlib.suppress(OSError):
+                        if stat.S_ISDIR(os.lstat(entry, dir_fd=inside).st_mode):
+                            os.rename(entry, moved, src_dir_fd=inside, dst_dir_fd=beside)
+                            pending.append(moved)
+                        else:
+                            os.unlink(entry, dir_fd=inside)
+                os.rmdir(name, dir_fd=beside)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path | str, beside: int | None = None) -> Iterator[int]:
+    """The descriptor of a folder, which is no link."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=beside)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def sync(path: Path) -> None:

@@ -15,7 +15,7 @@ from gatecore.tasks.cli.settings import FOLDER, reported_errors
 from gatecore.tasks.reports.report import read, write
 from gatecore.tasks.reports.trial import Trial
 from gatecore.tasks.safe_files import literal, printable, replacing
-from gatecore.tasks.training.atomic_files import output_folder
+from gatecore.tasks.training.atomic_files import output_folder, writing
 from gatecore.tasks.training.run import load_run
 from gatecore.tasks.training.run import upgrade as add_checksums
 
@@ -126,12 +126,13 @@ def figures(out: Path, run: Path | None, suffix: str) -> None:
     """Draw the paper's figures with the library's functions."""
     from gatecore.analysis.figures import theory
 
-    with reported_errors(), output_folder(out):
+    with reported_errors():
         drawn: dict[str, Any] = theory() | dict(_figures_of_run(run) if run else ())
-        out.mkdir(parents=True, exist_ok=True)
+        with output_folder(out):
+            out.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             path = out / f"{name}.{suffix}"
-            with replacing(path) as stream:
+            with writing(path), replacing(path) as stream:
                 figure.savefig(stream, dpi=200, format=suffix)
             click.echo(printable(str(path)))
 

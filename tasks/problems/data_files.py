@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from gatecore.tasks.safe_files import reason
+
 
 class DataError(ValueError):
     """A data file that is missing, or does not hold what it should."""
@@ -20,7 +22,7 @@ def readable(path: Path, expected: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(path, "no such file", expected) from error
     except OSError as error:
-        raise DataError(path, f"that it cannot be read ({error.strerror})", expected) from error
+        raise DataError(path, f"that it cannot be read ({reason(error)})", expected) from error
 
 
 def check_path(data: str, embedded: str, path: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from gatecore import MECHANISMS, Mechanism
 from gatecore.tasks.reports.aggregate import Group, Note, Report, Variant
 from gatecore.tasks.reports.trial import Trial
-from gatecore.tasks.safe_files import printable
+from gatecore.tasks.safe_files import printable, reason
 from gatecore.tasks.training.run import load_run
 from gatecore.tasks.training.run_folder import FILES, RunError
 
@@ -41,15 +41,15 @@ def read(folder: str | os.PathLike[str]) -> Report:
 
     def unreadable(error: OSError) -> None:
         folder = os.path.relpath(error.filename, root)
-        notes.append(Note(_readable(folder), f"cannot be read: {error.strerror}"))
+        notes.append(Note(_readable(folder), f"cannot be read: {reason(error)}"))
 
     for path in run_folders(root, unreadable):
         name = _readable(path.relative_to(root))
         try:
             trials.append(Trial.of(load_run(path), name))
         except RunError as error:
-            reason = str(error).replace(f"{path}{os.sep}", "").replace(str(path), name)
-            notes.append(Note(name, printable(reason)))
+            message = str(error).replace(f"{path}{os.sep}", "").replace(str(path), name)
+            notes.append(Note(name, printable(message)))
     trials, repeated = _without_repetitions(trials)
     return Report(_readable(root.absolute().name), tuple(_groups(trials)), (*notes, *repeated))
 
@@ -59,7 +59,7 @@ def run_folders(root: Path, onerror: Callable[[OSError], None] | None = None) ->
     try:
         os.listdir(root)  # walk() reports no error about it
     except OSError as error:
-        raise RunError(f"{root} cannot be read as a folder of runs: {error.strerror}; name "
+        raise RunError(f"{root} cannot be read as a folder of runs: {reason(error)}; name "
                        "another one") from error  # fmt: skip
     paths = []
     for path, folders, files in os.walk(root, onerror=onerror):

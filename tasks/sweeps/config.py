@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 from gatecore import MECHANISMS, Mechanism
 from gatecore._checks import choice
 from gatecore.tasks.problems.base import Count, Positive, Seed, Settings
+from gatecore.tasks.safe_files import reason
 from gatecore.tasks.training import config as run_config
 from gatecore.tasks.training.config import (
     Config,
@@ -213,7 +214,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {reason(error)}") from error
     except (ValueError, RecursionError) as error:  # of TOML and of Unicode
         raise ConfigError(f"{path} is no TOML: {error}") from error
 

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from gatecore.tasks.safe_files import UnsafeError, parse_json, read_bytes, replacing
+from gatecore.tasks.safe_files import UnsafeError, parse_json, read_bytes, reason, replacing
 
 CHECKSUM = "sha256"
 _ENTRY = "gatecore"  # in the metadata of safetensors
@@ -47,7 +47,7 @@ def writing(path: Path) -> Iterator[None]:
     except UnsafeError as error:
         raise WriteError(f"cannot write {path}: {error}; remove it") from error
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}; check the disk's free space and "
+        raise WriteError(f"cannot write {path}: {reason(error)}; check the disk's free space and "
                          "the permissions there") from error  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def output_folder(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path} cannot be an output folder: {error.strerror}; choose another "
+        raise RunError(f"{path} cannot be an output folder: {reason(error)}; choose another "
                        "one") from error  # fmt: skip
 
 

@@ -28,9 +28,9 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             if not _locked(number, folder):
                 continue  # the former owner has removed the file: open the present one
-            os.ftruncate(number, 0)
-            os.write(number, f"{socket.gethostname()}, process {os.getpid()}".encode())
             try:
+                os.ftruncate(number, 0)
+                os.write(number, f"{socket.gethostname()}, process {os.getpid()}".encode())
                 yield
             finally:
                 path.unlink(missing_ok=True)

@@ -365,6 +365,21 @@ def test_parquet_without_a_text_column_is_reported(table, found, tmp_path):
     assert f"{tmp_path / 'train.parquet'}: {found}" in message
 
 
+def test_parquet_rows_that_are_not_utf_8_are_reported(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    for split in ("train", "valid", "test"):
+        rows = [b"a b c\n", b"caf\xe9" if split == "valid" else b"caf\xc3\xa9"]
+        table = pyarrow.table(
+            {"text": pyarrow.array(rows, pyarrow.binary()).view(pyarrow.string())}
+        )
+        parquet.write_table(table, tmp_path / f"{split}.parquet")
+    message = error_of(tmp_path)
+    assert f"{tmp_path / 'valid.parquet'}: found no parquet (" in message
+    assert "0xe9" in message
+
+
 def test_a_missing_pyarrow_is_reported_with_its_extra(tmp_path, monkeypatch):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.parquet").write_bytes(b"PAR1")

@@ -18,15 +18,26 @@ from click.testing import CliRunner
 from gatecore.tasks import Config, load_run, report, sweep, train
 from gatecore.tasks.cli.commands import main
 from gatecore.tasks.cli.compare import draw
+from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError
+from gatecore.tasks.problems.language import text_files
+from gatecore.tasks.problems.pixels import image_files
 from gatecore.tasks.problems.pixels.image_files import cifar10
-from gatecore.tasks.safe_files import UnsafeError, parse_json, printable, read_bytes, replacing
+from gatecore.tasks.safe_files import (
+    UnsafeError,
+    parse_json,
+    printable,
+    read_bytes,
+    remove,
+    replacing,
+)
 from gatecore.tasks.sweeps.config import place
 from gatecore.tasks.training import atomic_files, folder_lock, run_folder
 from gatecore.tasks.training.atomic_files import RunError, WriteError
 from gatecore.tasks.training.config import ConfigError
 from gatecore.tasks.training.run_folder import FILES
 from tests.tasks.sweeping import tiny_sweep
+from tests.tasks.test_image_files import write_mnist
 from tests.tasks.test_trainer import Killed, die_at
 from tests.tasks.tiny import arguments, tiny
 
@@ -406,6 +417,27 @@ def test_a_recorded_run_does_not_open_the_data_that_it_names(tmp_path):
     assert sorted(p.name for p in victim.iterdir()) == ["test.txt", "train.txt", "valid.txt"]
 
 
+def test_a_recorded_run_of_images_does_not_open_the_path_that_it_names(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    write_mnist(tmp_path / "data", np.random.default_rng(0))
+    run = train(tiny(steps=1), tmp_path / "run").folder
+    record = json.loads((run / "config.json").read_text())
+    del record["sha256"]
+    task = {"name": "pixels", "data": "mnist", "path": str(tmp_path / "data")}
+    opened = []
+    monkeypatch.setattr(image_files, "digest", lambda *arguments: opened.append(arguments))
+    for content in ({}, {"content": ""}, {"content": None}, {"content": "3f"}):
+        folder = tmp_path / f"planted{len(os.listdir(tmp_path))}"
+        folder.mkdir()
+        atomic_files.write_json(folder / "config.json", record | {"task": task | content})
+        assert load_run(folder).config.task.content == (content.get("content") or "unknown")
+    words = ["report", str(tmp_path), "--out", str(tmp_path / "report")]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert not opened
+    Config.of("pixels", data="mnist", path=str(tmp_path / "data"))
+    assert opened  # as the digest of a new run is
+
+
 def test_a_finished_run_without_its_score_is_damaged(tmp_path):
     run = train(tiny(steps=1), tmp_path / "run").folder
     summary = json.loads((run / "summary.json").read_text())
@@ -430,6 +462,40 @@ def test_folders_nested_deep_below_a_corpus_are_one_sentence(tmp_path):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("a b c a b\n" * 60)
     assert Config.of("language", data="files", path=str(tmp_path)).task.content
+
+
+def test_linked_folders_below_a_corpus_are_not_entered(tmp_path):
+    corpus, outside = tmp_path / "corpus", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "1.txt").write_text("secret words " * 60)
+    for split in ("train", "valid", "test"):
+        (corpus / split).mkdir(parents=True)
+        (corpus / split / "0.txt").write_text("a b c a b\n" * 60)
+    (corpus / "train" / "linked").symlink_to(outside)
+    (corpus / "train" / "itself").symlink_to(corpus)
+    task = Config.of("language", data="files", path=str(corpus), level="word").task
+    assert not {"secret", "words"} & set(task.corpus().symbols)
+    assert [p.name for p in text_files.find(corpus).files[Stream.TRAIN]] == ["0.txt"]
+
+
+def test_a_folder_is_removed_however_deep_and_through_no_link(tmp_path, victim):
+    folder = tmp_path / ".key.1"
+    folder.mkdir()
+    number = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):  # beyond the system's longest path
+        os.mkdir("a" * 9, dir_fd=number)
+        os.symlink(victim.parent, "link", dir_fd=number)
+        os.symlink(victim, "file", dir_fd=number)
+        number, outer = os.open("a" * 9, os.O_RDONLY, dir_fd=number), number
+        os.close(outer)
+    os.mkfifo("fifo", dir_fd=number)
+    os.close(number)
+    remove(folder)
+    assert os.listdir(tmp_path) == ["outside"]
+    folder.symlink_to(victim.parent)
+    remove(folder)
+    remove(tmp_path / "missing" / "folder")
+    assert unharmed(victim)
 
 
 def test_a_pickle_that_refers_to_itself_is_refused_at_once(tmp_path):

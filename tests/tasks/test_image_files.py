@@ -1,10 +1,12 @@
 """MNIST's and CIFAR-10's files, written here byte by byte, are read; damaged ones are refused."""
 
 import gzip
+import io
 import os
 import pickle
 import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from gatecore.tasks import Config
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError
 from gatecore.tasks.problems.pixels import image_files
+from gatecore.tasks.problems.pixels.gzip_members import GzipMembers
 from gatecore.tasks.problems.pixels.image_files import cifar10, mnist, read_idx
 from gatecore.tasks.problems.pixels.task import Pixels, bit_reversal
 
@@ -184,6 +187,36 @@ def test_the_error_about_a_damaged_gz_file_names_it(damage, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         read_idx(path, 2051)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 1 << 16])
+def test_a_gz_file_may_have_members_and_padding(size, tmp_path, rng):
+    """As bgzip and block devices write them; read in parts of any size."""
+    content = idx(rng.integers(0, 256, (9, 28, 28), dtype=np.uint8)) + bytes(300_000)
+    parts = [content[k : k + 1000] for k in range(0, len(content), 1000)]
+    whole = b"".join(map(gzip.compress, [b"", *parts, b""])) + bytes(70_000)
+    assert gzip.decompress(whole) == content
+    with io.BufferedReader(GzipMembers(io.BufferedReader(io.BytesIO(whole))), 1 << 16) as file:
+        assert b"".join(iter(lambda: file.read(size), b"")) == content
+    with io.BufferedReader(GzipMembers(io.BufferedReader(io.BytesIO(whole))), size) as file:
+        assert file.read() == content
+
+
+def test_a_gz_file_of_a_million_empty_members_is_refused_unread(tmp_path, monkeypatch):
+    path, members, inflate = tmp_path / "images.gz", [], zlib.decompressobj
+    path.write_bytes(gzip.compress(b"") * 1_000_000)
+    monkeypatch.setattr(zlib, "decompressobj", lambda **kw: members.append(0) or inflate(**kw))
+    with pytest.raises(DataError, match=r"images\.gz: .*more than 10,000 members"):
+        read_idx(path, 2051)
+    assert len(members) == 10_000
+
+
+def test_a_file_larger_than_any_of_images_is_refused_unread(tmp_path):
+    for name in ("images", "images.gz"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 1 << 40)
+        with pytest.raises(DataError, match=f"{name}: found 1,099,511,627,776 bytes; expected at"):
+            read_idx(tmp_path / name, 2051)
 
 
 def test_a_gz_file_longer_than_its_header_states_is_not_unpacked_completely(tmp_path):

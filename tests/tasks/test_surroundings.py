@@ -1,5 +1,7 @@
 """The command line where the terminal, the folders' names or the machine are unusual."""
 
+import errno
+import gzip
 import os
 import subprocess
 import sys
@@ -7,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from gatecore.tasks.cli.commands import main
+from gatecore.tasks.problems.data_files import DataError, readable
 from gatecore.tasks.problems.language import encoding, text_files
+from gatecore.tasks.safe_files import reason
 
 TINY = ["copying", "--length", "4", "--hidden-size", "4", "--steps", "2", "--threads", "1",
         "--validation-size", "4", "--test-size", "4"]  # fmt: skip
@@ -64,6 +69,37 @@ def test_a_full_disk_is_one_sentence(tmp_path, words):
     assert done.returncode == 1
     assert done.stderr.decode().count("\n") == 1
     assert b"Error: the output cannot be written: No space left" in done.stderr
+
+
+def test_figures_that_cannot_be_written_are_named(tmp_path, monkeypatch):
+    figures = pytest.importorskip("gatecore.analysis.figures")
+    monkeypatch.setattr(figures, "theory", lambda: {"figure1": Figure()})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = CliRunner().invoke(main, ["figures", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    file = tmp_path / "figure1.png"
+    assert f"cannot write {file}: No space left on device; check the disk" in done.output
+    assert not os.listdir(tmp_path)
+
+
+def test_a_limit_on_files_sizes_leaves_no_lock(tmp_path):
+    limited = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh")
+    done = command("train", *TINY, "--out", "run", cwd=tmp_path, shell=limited)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines()[-1].startswith("Error: run cannot be an output folder")
+    assert not os.listdir(tmp_path / "run")
+
+
+def test_an_error_of_a_library_without_a_number_is_told(tmp_path):
+    refused = pytest.raises(DataError, match=r"file: found that it cannot be read \(no table\)")
+    with refused, readable(tmp_path / "file", "a table"):
+        raise OSError("no table\nin 3 lines")
+    for error in (OSError(), OSError(errno.EIO, None), gzip.BadGzipFile()):
+        assert reason(error) not in ("", "None")
 
 
 def test_a_closed_pipe_is_silent(tmp_path):

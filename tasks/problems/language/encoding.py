@@ -8,7 +8,6 @@ import json
 import mmap
 import os
 import re
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from gatecore.tasks.problems.base import Stream
 from gatecore.tasks.problems.data_files import DataError, readable
 from gatecore.tasks.problems.language.text_files import BLOCK, Piece, Source
-from gatecore.tasks.safe_files import descriptor, parse_json, read_bytes
+from gatecore.tasks.safe_files import descriptor, parse_json, read_bytes, remove
 
 T = TypeVar("T")
 UNKNOWN, END = "<unk>", "<eos>"  # the symbols 0 and 1
@@ -266,7 +265,7 @@ def _locked(folder: Path) -> Iterator[None]:
     with open(descriptor(folder.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for remainder in folder.parent.glob(f".{folder.name}.*"):
-            _remove(remainder)
+            remove(remainder)
         yield
 
 
@@ -294,16 +293,11 @@ def _make(folder: Path, source: Source, numbers: Numbering, min_count: int, limi
         digests = {file.name: _file_digest(file) for file in temporary.iterdir()}
         description = {"format": FORMAT, "content": content, "sha256": digests}
         (temporary / "corpus.json").write_text(json.dumps(description), encoding="utf-8")
-        _remove(folder)  # a damaged one, which `_read` refused
+        remove(folder)  # a damaged one, which `_read` refused
         with contextlib.suppress(OSError):  # where there are no locks another may have been first
             temporary.rename(folder)
     finally:
-        _remove(temporary)
-
-
-def _remove(folder: Path) -> None:
-    with contextlib.suppress(RecursionError):  # no OSError, of folders nested too deep
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(temporary)
 
 
 def in_memory(articles: Mapping[Stream, list[str]], level: str, min_count: int, limit: int | None,

@@ -3,23 +3,25 @@
 import contextlib
 import gzip
 import hashlib
+import io
 import itertools
 import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatecore.tasks.problems.data_files import DataError, readable
+from gatecore.tasks.problems.pixels.gzip_members import MAGIC, GzipMembers
 from gatecore.tasks.safe_files import descriptor
 
 CLASSES = 10
 _RECORD = 1 + 3 * 1024  # bytes of CIFAR-10's binary version: a label, then red, green, blue planes
 _IDX = {2051: (3, 1 << 28), 2049: (1, 1 << 24)}  # magic number: dimensions and most bytes
-_GZIP = b"\x1f\x8b"
+_LARGEST = (1 << 28) + (1 << 20)  # bytes of a file
 _MOST_INFLATED = 1032  # bytes out of one that is compressed
 _UNPICKLING_ERRORS = (AttributeError, IndexError, KeyError, OverflowError, RecursionError,
                       TypeError, ValueError)  # fmt: skip
@@ -68,7 +70,8 @@ def digest(data: str, folder: Path) -> str:
     digests = []
     for names in _NAMES[data]:
         with _open(_find(folder, names), f"a file of {data}") as file:
-            chunks = (file.read(1 << 20) for _ in range(1 << 10))  # of 1 GiB at most
+            most = _LARGEST if data == "mnist" else _MOST_BYTES  # the readers refuse larger ones
+            chunks = (file.read(1 << 20) for _ in range(0, most, 1 << 20))
             digests.append(_md5(itertools.takewhile(bool, chunks)))
     return _md5([" ".join(digests).encode()])
 
@@ -126,13 +129,13 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         if number != magic:
             raise DataError(path, f"the magic number {number}", str(magic))
         expected, count = math.prod(shape), os.fstat(file.fileno()).st_size - size
-        if compressed := isinstance(file, gzip.GzipFile):
+        if compressed := isinstance(file.raw, GzipMembers):
             most = min(most, _MOST_INFLATED * (count + size))
         if compressed or count == expected:
             if math.prod(max(length, 1) for length in shape) > most:  # NumPy's sizes have a limit
                 raise DataError(path, f"the shape {tuple(shape)}", f"at most {most:,} bytes")
             content, count = np.empty(expected, np.uint8), 0
-            while part := file.readinto(content.data[count:]):  # type: ignore[attr-defined]
+            while part := file.readinto(content.data[count:]):
                 count += part
             count += len(file.read(1))
     if count != expected:
@@ -143,12 +146,14 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open(path: Path, expected: str) -> Iterator[BinaryIO]:
+def _open(path: Path, expected: str) -> Iterator[io.BufferedReader]:
     """An open file, decompressed; errors of reading it become :class:`DataError`."""
     with readable(path, expected), open(descriptor(path, links=True), "rb") as file:
-        zipped = path.suffix == ".gz" or file.peek(2)[:2] == _GZIP
+        if (size := os.fstat(file.fileno()).st_size) > _LARGEST:
+            raise DataError(path, f"{size:,} bytes", f"at most {_LARGEST:,}")
+        zipped = path.suffix == ".gz" or file.peek(2)[:2] == MAGIC
         try:
-            yield gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[misc]
+            yield io.BufferedReader(GzipMembers(file), 1 << 16) if zipped else file
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             detail = str(error).rstrip(".")
             raise DataError(path, f"damaged gzip data ({detail})", "a complete .gz file") from error
