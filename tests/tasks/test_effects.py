@@ -25,6 +25,8 @@ from tests.tasks.tiny import tiny
         ("copying", "UR", {"dropout": 0.3}, "dropout=0.3 has no effect on copying"),
         ("programs", "UR", {"dropout": 0.3}, "dropout=0.3 has no effect on programs"),
         ("programs", "UR", {"level_steps": 7}, "level_steps=7 .* its curriculum has no levels"),
+        ("pixels", "UR", {"content": "5"}, "content='5' has no effect on pixels: its images are in "
+         "no files; remove it"),
         ("tmaze", "UR", {"channels": [8]}, r"channels=\(8,\) .* no images"),
         ("match", "UR", {"distractor": 0, "apples": 5.0}, "apples=5.0 .* has no frames"),
         ("cartpole", "U", {"core": "none"}, "mechanism='U' .* no gates"),

@@ -147,6 +147,15 @@ def test_a_killed_run_resumes_to_the_same_result(backend, tmp_path):
     assert remains(tmp_path / "died") == remains(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("settings", [{"content": "5"}, {"symbols": 7}])
+def test_content_and_symbols_are_of_one_text(settings):
+    named = {"content": "", "symbols": 0} | settings
+    message = "content={content!r} and symbols={symbols} are one text's".format(**named)
+    with pytest.raises(ConfigError, match=message):
+        Config.of("language", **settings)
+    assert Config.of("language", content="5", symbols=7).spec().input_size == 7
+
+
 def test_a_config_of_before_the_embedding_dropout_means_none():
     config = Config.of("language", **SMALL)
     former = config.model_dump(mode="json")

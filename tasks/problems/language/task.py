@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
+from gatecore._checks import show
 from gatecore.tasks.problems.base import Count, Decay, Scores, Size, Stream, Task, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
 from gatecore.tasks.problems.language import encoding, ngrams
@@ -80,6 +81,10 @@ class Language(Task):
     @model_validator(mode="after")
     def _identify_text(self) -> Self:
         check_path(self.data, "pydoc", self.path)
+        if bool(self.content) != bool(self.symbols):
+            raise ValueError(f"content={show(self.content)} and symbols={self.symbols} are one "
+                             "text's: give both or, as they are determined from the data, "
+                             "neither")  # fmt: skip
         if not self.content:  # a recorded config can be read without its data
             corpus = self._corpus()
             object.__setattr__(self, "content", corpus.content)

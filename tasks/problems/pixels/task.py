@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gatecore import Batch, ModelSpec
+from gatecore._checks import Acts
 from gatecore.permutation import bit_reversal
 from gatecore.tasks.problems.base import Scores, Size, Stream, Task, frequency_scores, generator
 from gatecore.tasks.problems.data_files import DataError, check_path
@@ -73,6 +74,8 @@ class Pixels(Task):
                       evaluate_every=50, checkpoint_every=200),
         "table3": _TABLE_3,
         "table3-zoneout": dict(_TABLE_3, dropout=0.5)}  # fmt: skip
+
+    _acts: ClassVar[Acts] = {"content": (lambda task: task.path, "its images are in no files")}
 
     data: Literal["digits", "mnist", "cifar10"] = "digits"
     path: str | None = Field(None, description="folder with the files of mnist or cifar10")
