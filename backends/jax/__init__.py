@@ -14,15 +14,17 @@ from gatecore.backends.jax.parameters import init
 from gatecore.backends.jax.sequence import gru, implementation, layer_vjp, lstm, minimal
 
 if TYPE_CHECKING:
+    from gatecore.backends.jax.conversion import convert
     from gatecore.backends.jax.learner import Learner
     from gatecore.backends.jax.modules import GateUnit, GRUCell, LSTMCell, MinimalCell
 
 _MODULES = {**dict.fromkeys(("GRUCell", "GateUnit", "LSTMCell", "MinimalCell"), "modules"),
-            "Learner": "learner"}  # fmt: skip
+            "Learner": "learner", "convert": "conversion"}  # fmt: skip
 
 __all__ = [
-    "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinimalCell", "gru", "implementation", "init",
-    "layer_vjp", "lstm", "minimal", "minimal_parallel", "native_call", "unsupported",
+    "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinimalCell", "convert", "gru",
+    "implementation", "init", "layer_vjp", "lstm", "minimal", "minimal_parallel", "native_call",
+    "unsupported",
 ]  # fmt: skip
 
 

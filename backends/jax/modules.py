@@ -1,8 +1,9 @@
 """Recurrent cells for flax nnx, and ``GateUnit``, a layer of gates."""
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +11,48 @@ from flax import nnx
 
 from gatecore import _checks
 from gatecore.algebra import Gate
+from gatecore.backends.common.signature import STANDARD_SIGNATURES, signature
 from gatecore.backends.common.validation import gate_slots
-from gatecore.backends.jax import scan
-from gatecore.backends.jax.arguments import as_array, widened
-from gatecore.backends.jax.parameters import biases, weight
+from gatecore.backends.jax import flax_weights, scan
+from gatecore.backends.jax.arguments import widened
+from gatecore.backends.jax.cell_step import carry_step, check_functions, slot_weights
+from gatecore.backends.jax.parameters import biases
+from gatecore.backends.jax.states import bias_name, check_name
 from gatecore.cells import CELLS, Cell, Minimal
 from gatecore.mechanisms import Mechanism, mechanism
 
 Array = jax.Array
 Initializer = Callable[..., Array]
 _mechanism = mechanism  # arguments of this name hide the function
-_SIGMOIDS = (nnx.sigmoid, jax.nn.sigmoid, jax.lax.logistic)
-_TANHS = (nnx.tanh, jnp.tanh, jax.lax.tanh)
+_SETTINGS = ("dtype", "param_dtype", "promote_dtype", "carry_init", "gate_fn", "activation_fn")
 _NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
-class RecurrentCell(nnx.RNNCellBase):
+class Gated(nnx.Module):
+    """A module with gates, whose bias is named after its signature in its states."""
+
+    core: str
+    mechanism: Mechanism
+
+    @property
+    def bias(self) -> nnx.Param[Array]:
+        """The packed biases (rows,)."""
+        name = bias_name(self.core, self.mechanism)
+        parameter = getattr(self, name)  # that of another state after nnx.merge, which is by order
+        check_name(parameter.get_metadata().get("name_in_state", name), self.core, self.mechanism)
+        return parameter
+
+    def _set_bias(self, value: Array, metadata: Mapping[str, Any]) -> None:
+        name = bias_name(self.core, self.mechanism)
+        setattr(self, name, nnx.Param(value, **metadata, name_in_state=name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("bias_"):
+            check_name(name, self.core, self.mechanism)
+        super().__setattr__(name, value)
+
+
+class RecurrentCell(Gated, nnx.RNNCellBase):
     """The base of the three cells, with flax's constructor keywords and ``mechanism``.
 
     The parameters are packed as everywhere in gatecore: ``weight_ih`` (rows, input), ``weight_hh``
@@ -36,10 +63,13 @@ class RecurrentCell(nnx.RNNCellBase):
     complement for a gate to carry. ``kernel_init`` and ``recurrent_kernel_init`` are called for
     each slot with shape (inputs, width), by default U(−1/√d, 1/√d); ``bias_init`` with (rows,), by
     default the mechanism's biases. ``dtype`` is that of the products, ``param_dtype`` of the
-    parameters; gates and carry are float32 at least. Other keywords are as in flax's cells.
+    parameters; gates and initial carry are float32 at least. Other keywords are as in flax's cells.
+
+    In a state the bias is named after the computation, as ``bias_lstm_sigmoid_refine_1``: a state
+    of another mechanism is refused with a ValueError, but "standard", "U" and "C" compute the same.
     """
 
-    core: str
+    flax_cells: ClassVar[tuple[type[nnx.Module], ...]] = ()  # that compute mechanism "standard"
 
     def __init__(
         self, in_features: int, hidden_features: int, *, mechanism: str | Mechanism = "UR",
@@ -52,12 +82,7 @@ class RecurrentCell(nnx.RNNCellBase):
         recurrent_kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         bias_metadata: Mapping[str, Any] = _NO_METADATA,
     ) -> None:  # fmt: skip
-        functions = (("gate_fn", gate_fn, _SIGMOIDS), ("activation_fn", activation_fn, _TANHS))
-        for name, function, supported in functions:
-            if function not in supported:
-                raise ValueError(f"{name} must stay {supported[0].__name__}, got {function!r}: the "
-                                 "gates are the mechanism's, and carry their complement; choose "
-                                 "another mechanism instead")  # fmt: skip
+        check_functions(gate_fn, activation_fn)
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"rngs must be an nnx.Rngs, got {type(rngs).__name__}: nnx.Rngs(seed)")
         self.in_features = in_features = _checks.integer("in_features", in_features)
@@ -72,15 +97,69 @@ class RecurrentCell(nnx.RNNCellBase):
             ("weight_ih", in_features, kernel_init, kernel_metadata),
             ("weight_hh", hidden_features, recurrent_kernel_init, recurrent_kernel_metadata),
         ):
-            value = _weight(cell, rngs.params(), width, initializer, param_dtype)
+            value = slot_weights(cell, rngs.params(), width, initializer, param_dtype)
             setattr(self, name, nnx.Param(value, **metadata))
         if bias_init is None:
             bias = biases(cell, rngs.params(), param_dtype)
         else:
             bias = bias_init(rngs.params(), (cell.rows,), param_dtype)
-        self.bias = nnx.Param(bias, **bias_metadata)
+        self._set_bias(bias, bias_metadata)
         if "bias_n" in cell.parameter_shapes():
             self.bias_n = nnx.Param(jnp.zeros(hidden_features, param_dtype), **bias_metadata)
+
+    @classmethod
+    def from_flax(
+        cls, cell: nnx.Module, mechanism: str | Mechanism = "standard",
+        keep_weights: bool | None = None, *, rngs: nnx.Rngs | None = None,
+    ) -> Self:  # fmt: skip
+        """A cell with the sizes, settings and weights of one of flax.
+
+        ``keep_weights``, by default true for "standard" and else false, and ``rngs`` are those of
+        :func:`convert`. TypeError for another module than flax's cell of the same kind.
+        """
+        if type(cell) not in cls.flax_cells:
+            names = " or ".join(kind.__name__ for kind in cls.flax_cells) or "none of flax's cells"
+            raise TypeError(f"cell must be flax.nnx's {names} for a {cls.__name__}, got "
+                            f"{type(cell).__name__}")  # fmt: skip
+        old: Any = cell
+        settings = {name: getattr(old, name) for name in _SETTINGS}
+        rngs = nnx.Rngs(0) if rngs is None else rngs
+        new = cls(old.in_features, old.hidden_features, mechanism=mechanism, rngs=rngs, **settings)
+        new.rngs = old.rngs
+        standard = new.mechanism == _mechanism("standard")
+        if standard if keep_weights is None else keep_weights:
+            _, values = flax_weights.packed(nnx.to_pure_dict(nnx.state(old, nnx.Param)))
+            for name, value in flax_weights.adopt(new._cell, new.params, values).items():
+                getattr(new, name)[...] = value
+        return new
+
+    def to_flax(self, kind: type[nnx.Module] | None = None) -> nnx.Module:
+        """One of flax's cells, by default its faster one, with the same weights and settings.
+
+        ``kind`` may be ``nnx.LSTMCell``. ValueError for a mechanism that flax's cells do not
+        compute, and for a GRU whose ``bias_n`` is not zero, since ``nnx.GRUCell`` has none.
+        """
+        own = signature(self.core, self.mechanism)
+        if own != STANDARD_SIGNATURES.get(self.core):
+            raise ValueError(f"flax's cells do not compute mechanism {self.mechanism.name!r} "
+                             f"({own}): only 'standard', 'U' and 'C' of the LSTM and the GRU "
+                             "convert")  # fmt: skip
+        kind = self.flax_cells[0] if kind is None else kind
+        if kind not in self.flax_cells:
+            names = " or ".join(cell.__name__ for cell in self.flax_cells)
+            raise ValueError(f"kind must be {names}, got {kind!r}")
+        zeros = nnx.initializers.zeros
+        new = kind(
+            self.in_features, self.hidden_features, dtype=self.dtype, param_dtype=self.param_dtype,
+            promote_dtype=self.promote_dtype, kernel_init=zeros, recurrent_kernel_init=zeros,
+            rngs=nnx.Rngs(0),
+        )  # fmt: skip
+        new.carry_init, new.rngs = self.carry_init, self.rngs
+        write = flax_weights.unpacked if kind is nnx.LSTMCell else flax_weights.joined
+        for name, layer in write(self.core, self.params).items():
+            for key, value in layer.items():
+                getattr(getattr(new, "if_" if name == "if" else name), key)[...] = value
+        return new
 
     @property
     def params(self) -> dict[str, Array]:
@@ -90,25 +169,12 @@ class RecurrentCell(nnx.RNNCellBase):
     def __call__(self, carry: Any, inputs: Array) -> tuple[Any, Array]:
         """One step: the new carry and the output (..., hidden), for inputs (..., input).
 
-        The output has the type that inputs and parameters are promoted to; the carry is float32
-        at least.
+        The output has the type that inputs and parameters are promoted to. Gates and state are
+        computed in float32 at least; the new carry has the type of the old one, so that a scan
+        takes it: one of half precision is rounded at every step, as flax's.
         """
-        cell, params = self._cell, self.params
-        inputs = as_array("inputs", inputs)
-        if inputs.shape[-1:] != (cell.input_size,) or jnp.iscomplexobj(inputs):
-            raise ValueError(f"inputs must be real of shape (..., {cell.input_size}), got "
-                             f"{inputs.dtype} of shape {inputs.shape}")  # fmt: skip
-        shape = (*inputs.shape[:-1], cell.hidden_size)
-        parts = [as_array("carry", part) for part in cell.parts(carry, "carry")]
-        if any(part.shape != shape or jnp.iscomplexobj(part) for part in parts):
-            kinds = ", ".join(f"{part.dtype} of shape {part.shape}" for part in parts)
-            raise ValueError(f"carry must be real of shape {shape}, got {kinds}")
-        x, *values = self.promote_dtype((inputs, *params.values()), dtype=self.dtype)
-        matrix, bias = scan.pack(cell, dict(zip(params, values, strict=True)))
-        state = tuple(part.reshape(-1, shape[-1]).astype(bias.dtype) for part in parts[::-1])
-        new, _ = scan.step(cell, matrix, bias, state, x.reshape(-1, x.shape[-1]))
-        new = tuple(part.reshape(shape) for part in new)
-        return cell.state(new[::-1]), new[0].astype(x.dtype)
+        promote = functools.partial(self.promote_dtype, dtype=self.dtype)
+        return carry_step(self._cell, self.params, carry, inputs, promote)
 
     def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: nnx.Rngs | nnx.RngStream | None = None,
@@ -151,6 +217,7 @@ class LSTMCell(RecurrentCell):
     """
 
     core = "lstm"
+    flax_cells = (nnx.OptimizedLSTMCell, nnx.LSTMCell)
 
 
 class GRUCell(RecurrentCell):
@@ -165,6 +232,7 @@ class GRUCell(RecurrentCell):
     """
 
     core = "gru"
+    flax_cells = (nnx.GRUCell,)
 
 
 class MinimalCell(RecurrentCell):
@@ -180,7 +248,7 @@ class MinimalCell(RecurrentCell):
     core = "minimal"
 
 
-class GateUnit(nnx.Module):
+class GateUnit(Gated):
     """A layer of ``size`` gates with any mechanism (equations 10-12, 21-23), with their biases.
 
     For highway layers, gated linear units, attention, mixtures of experts. Called with logits
@@ -196,6 +264,8 @@ class GateUnit(nnx.Module):
     (3, 8)
     """
 
+    core = "gate"
+
     def __init__(
         self, size: int, mechanism: str | Mechanism = "UR", *, param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -205,7 +275,8 @@ class GateUnit(nnx.Module):
         initial = cell.split(biases(cell, rngs.params(), param_dtype))
         self.slots = tuple(gate_slots(self.mechanism, self.size).items())
         self.features = sum(width for _, width in self.slots)
-        self.bias = nnx.Param(jnp.concatenate([initial[name] for name, _ in self.slots]))
+        bias = jnp.concatenate([initial[name] for name, _ in self.slots])
+        self._set_bias(bias, _NO_METADATA)
 
     def __call__(self, logits: Array) -> Gate:
         """The effective gates (..., size) of logits (..., features)."""
@@ -217,11 +288,3 @@ class GateUnit(nnx.Module):
         wide = widened(logits.dtype)
         bias = self.bias[...].astype(wide).reshape((1,) * (logits.ndim - 1) + (-1,))
         return self.mechanism.gates(scan.split(self.slots, logits.astype(wide) + bias))[0]
-
-
-def _weight(cell: Cell, key: Array, width: int, initializer: Any, dtype: Any) -> Array:
-    """A matrix (rows, width), of which an ``initializer`` draws each slot separately."""
-    if initializer is None:
-        return weight(cell, key, width, dtype)
-    keys = zip(jax.random.split(key, len(cell.slots)), cell.slots, strict=True)
-    return jnp.concatenate([initializer(k, (width, n), dtype).T for k, (_, n) in keys])

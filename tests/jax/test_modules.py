@@ -50,34 +50,47 @@ def test_a_cell_in_an_rnn_is_the_function_over_the_sequence(core):
         assert norm_error(part, exact) < 1e-6
 
 
-def flax_cell(kind, rng):
+def flax_cell(kind, rng, **settings):
     """A cell of flax with weights drawn by NumPy, which is quicker than flax's default."""
 
     def draw(key, shape, dtype):
         return jnp.asarray(0.3 * rng.standard_normal(shape), dtype)
 
-    return kind(3, 8, kernel_init=draw, recurrent_kernel_init=draw, rngs=nnx.Rngs(1))
+    settings |= {"kernel_init": draw, "recurrent_kernel_init": draw, "bias_init": draw}
+    return kind(3, 8, rngs=nnx.Rngs(1), **settings)
 
 
-def test_a_standard_lstm_cell_is_flaxs_with_the_same_weights(rng):
-    cell, packed = flax_cell(nnx.LSTMCell, rng), cell_of("lstm", "standard")
-    gates = ["i", "f_", "g", "o"]  # in this order, f named if_
-    inner = [getattr(cell, f"i{gate}") for gate in gates]
-    outer = [getattr(cell, f"h{gate.rstrip('_')}") for gate in gates]
-    packed.weight_ih[...] = np.concatenate([layer.kernel[...].T for layer in inner])
-    packed.weight_hh[...] = np.concatenate([layer.kernel[...].T for layer in outer])
-    packed.bias[...] = np.concatenate([layer.bias[...] for layer in outer])
-    x = sequences()
-    assert norm_error(run(nnx.RNN(packed), x), run(nnx.RNN(cell), x)) < 1e-6
+@pytest.mark.parametrize("kind", [nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell])
+def test_a_cell_made_from_flaxs_computes_the_same_and_goes_back(kind, rng):
+    with jax.enable_x64(True):
+        cell = flax_cell(kind, rng, param_dtype=jnp.float64)
+        ours = backend.GRUCell if kind is nnx.GRUCell else backend.LSTMCell
+        x = jnp.asarray(sequences(), jnp.float64)
+        expected = run(nnx.RNN(cell), x)
+        for name in ("standard", "U", "C"):
+            new = ours.from_flax(cell, name, keep_weights=True)
+            assert new.mechanism.name == name
+            assert norm_error(run(nnx.RNN(new), x), expected) < 1e-12
+        back = new.to_flax(kind)
+    assert type(back) is kind
+    assert jax.tree.all(jax.tree.map(np.array_equal, nnx.state(back), nnx.state(cell)))
 
 
-def test_a_standard_gru_cell_is_flaxs_with_the_same_weights(rng):
-    cell, packed = flax_cell(nnx.GRUCell, rng), cell_of("gru", "standard")
-    packed.weight_ih[...] = cell.dense_i.kernel[...].T  # r z n, as packed
-    packed.weight_hh[...] = cell.dense_h.kernel[...].T
-    packed.bias[...] = cell.dense_i.bias[...]
-    x = sequences()
-    assert norm_error(run(nnx.RNN(packed), x), run(nnx.RNN(cell), x)) < 1e-6
+def test_what_a_cell_of_flax_cannot_compute_is_refused():
+    with pytest.raises(ValueError, match=r"do not compute mechanism 'UR' \(lstm sig"):
+        cell_of("lstm").to_flax()
+    with pytest.raises(ValueError, match="do not compute mechanism 'standard'"):
+        cell_of("minimal", "standard").to_flax()
+    gru = cell_of("gru", "standard")
+    gru.bias_n[...] = jnp.ones(8)
+    with pytest.raises(ValueError, match=r"bias_n must be zero.*linen"):
+        gru.to_flax()
+    with pytest.raises(ValueError, match="kind must be GRUCell"):
+        gru.to_flax(nnx.LSTMCell)
+    with pytest.raises(TypeError, match=r"cell must be flax.nnx's GRUCell for a GRUCell, got L"):
+        backend.GRUCell.from_flax(cell_of("lstm"))
+    with pytest.raises(TypeError, match="none of flax's cells for a MinimalCell"):
+        backend.MinimalCell.from_flax(gru)
 
 
 def test_the_carry_of_an_lstm_is_c_then_h():
@@ -119,12 +132,16 @@ def test_a_carry_is_drawn_from_rngs_or_a_stream():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_cells_carry_float32(dtype):
+def test_half_precision_cells_carry_float32_or_what_they_are_handed(dtype):
     cell = cell_of("lstm", dtype=dtype, param_dtype=dtype)
-    rnn = nnx.RNN(cell, return_carry=True)
-    carry, outputs = run(rnn, sequences().astype(dtype))
+    rnn, x = nnx.RNN(cell, return_carry=True), sequences().astype(dtype)
+    carry, outputs = run(rnn, x)
     assert outputs.dtype == dtype
     assert all(part.dtype == jnp.float32 for part in carry)
+    half = tuple(jnp.zeros((2, 8), dtype) for _ in range(2))
+    carry, rounded = run(rnn, x, initial_carry=half)
+    assert all(part.dtype == dtype for part in carry)
+    assert norm_error(rounded, outputs) < 0.05
     one_step = jax.eval_shape(cell, cell.initialize_carry((2, 3)), jnp.ones((2, 3), dtype))
     assert one_step[1].dtype == dtype
 

@@ -54,6 +54,13 @@ def test_import_loads_no_framework_and_no_extra(module, tmp_path):
     assert not loaded_by(f"import {module}", tmp_path) & HEAVY
 
 
+def test_the_jax_backend_loads_jax_alone(tmp_path):
+    pytest.importorskip("jax", reason="jax is not installed")
+    statement = "import gatecore.backends.jax, sys; print(*sys.modules)"
+    heavy = HEAVY - {"jax", "scipy"} | {"equinox", "haiku", "keras", "optax", "orbax"}
+    assert not set(printed_by(statement, tmp_path)) & heavy
+
+
 def test_the_command_line_starts_without_plots_data_sets_and_frameworks(tmp_path):
     loaded = loaded_by("import gatecore.tasks.cli.commands", tmp_path)
     assert not loaded & (HEAVY - {"click", "pydantic", "rich", "safetensors"})

@@ -24,8 +24,9 @@ PUBLIC = {
         RelationalMemory DNC RMA Agent unsupported
     """,
     "gatecore.backends.jax": """
-        lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit Learner unsupported
+        lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit convert Learner unsupported
     """,
+    "gatecore.backends.jax.linen": "LSTMCell GRUCell MinimalCell from_flax to_flax",
     "gatecore.analysis": """
         verify Claim timescales ordered equivalence gradients saturation figures
         gradient_bounds expected_gates ExpectedGates timescale_quantile initial_gate_density
@@ -42,7 +43,7 @@ NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.sp
 
 def public(module):
     """The module; where its framework is not installed the test is skipped, and says so."""
-    framework = module.rpartition(".")[2]
+    framework = module.removeprefix("gatecore.backends.").partition(".")[0]
     if framework in ("torch", "jax") and importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed")
     return importlib.import_module(module)
