@@ -242,6 +242,7 @@ def _crossing(main: str, auxiliary: str) -> Mechanism:
 
 
 _CROSSINGS = {one.name: one for one in (_crossing(m, a) for m in _MAIN for a in _AUXILIARY)}
+_NAMES = {"-": "standard", **{name.lower(): name for name in _CROSSINGS}}
 
 # The paper's Table 1, in its order; `mechanism` takes the names of the others (M, CR, CM) as well.
 _TABLE_1 = ("standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR")
@@ -251,9 +252,9 @@ MECHANISMS: Mapping[str, Mechanism] = MappingProxyType({n: _CROSSINGS[n] for n i
 def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
     """The mechanism registered under a name, with fields of :class:`Mechanism` overridden.
 
-    The name is one of ``MECHANISMS``, "-" for "standard", another crossing of the two axes ("M",
-    "CR", "CM"), or a Mechanism. ValueError or TypeError for an unknown name or field (the message
-    offers the nearest ones), or a value out of range.
+    The name, in any case, is one of ``MECHANISMS``, "-" for "standard", another crossing of the two
+    axes ("M", "CR", "CM"), or a Mechanism. ValueError or TypeError for an unknown name or field
+    (the message offers the nearest ones), or a value out of range.
 
     >>> mechanism("C", t_max=784).t_max
     784
@@ -263,7 +264,7 @@ def mechanism(name: str | Mechanism, /, **overrides: Any) -> Mechanism:
     if not isinstance(name, Mechanism):
         if not isinstance(name, str):
             raise TypeError(f"mechanism must be a name or a Mechanism, got {type(name).__name__}")
-        known = "standard" if name == "-" else name
+        known = _NAMES.get(name.lower(), name)
         name = _CROSSINGS[_checks.choice("mechanism", known, _CROSSINGS)]
     fields = [field.name for field in dataclasses.fields(Mechanism)]
     for override in overrides:

@@ -288,11 +288,16 @@ def test_biases_are_a_function_of_the_generator():
 # --- bad input ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "found"), [("ur", "UR"), ("Standard", "standard"), ("cm", "CM")])
+def test_names_are_found_in_any_case(name, found):
+    assert mechanism(name) == mechanism(found)
+
+
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
     [
         ("standart", "standard"),
-        ("ur", "UR"),
+        ("urx", "UR"),
         ("URR", "UR"),
         ("OMM", "OM"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from gatecore.tasks.cli import task_settings
 from gatecore.tasks.cli.compare import compare
 from gatecore.tasks.cli.results import results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, Console, read_assignments, reported_errors
@@ -15,8 +16,11 @@ from gatecore.tasks.sweeps.config import read_mechanisms, variant_name
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config, first_equals
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("task", metavar="TASK")
+@click.command(
+    cls=task_settings.Command,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.argument("task", metavar="TASK", shell_complete=task_settings.complete)  # fmt: skip
 @click.option("--mechanism", default="UR", show_default=True, help="Gate mechanism, also with "
               "fields, as in C(t_max=8). Several, separated by commas, are trained in folders "
               "below OUT.")  # fmt: skip
@@ -44,7 +48,8 @@ def train(
     Tasks: copying, adding, forgetting, pixels, language, programs, match;
     and, to test the agent, tmaze, chain, cartpole.
 
-    Every setting is also an option: `--length 500` is `--set length=500`.
+    Every setting is also an option: `--length 500` is `--set length=500`. `gatecore train TASK
+    --help` lists a task's.
 
     A run whose loss explodes is recorded as diverged. That is a result: the exit status is 0.
     """

@@ -113,7 +113,7 @@ class Config(Settings):
                          PlainSerializer(dataclasses.asdict)]  # fmt: skip
     core: Literal["lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"] = "lstm"
     backend: str = "numpy"
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64"] = Field("float32", description="of all arrays")
     hidden_size: Size = Field(description="units of a recurrent layer")
     layers: int = Field(1, ge=1, le=1000)
     memory_slots: Size | None = Field(None, description="of rmc, dnc, rma; null: default")
@@ -131,7 +131,7 @@ class Config(Settings):
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
     )
     clip_norm: Positive | None = Field(1.0, description="of the whole gradient; null: none")
-    batch_size: Size
+    batch_size: Size = Field(description="sequences, streams or environments")
     steps: Count
     log_every: Count = Field(10, description="steps averaged into a line of metrics")
     evaluate_every: Count = Field(description="steps between two validations")

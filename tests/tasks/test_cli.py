@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 import gatecore
@@ -274,6 +275,25 @@ def test_gates_of_other_cores(core):
     result = run("gates", "--core", core)
     assert result.exit_code == 0
     assert re.search(r"^standard .* tied ", result.output, re.MULTILINE)
+
+
+def test_help_lists_the_settings_of_a_task_with_the_defaults_of_the_preset():
+    for preset, length, hidden in (("quick", 50, 128), ("paper", 500, 256)):
+        text = " ".join(run("train", "copying", "--preset", preset, "--help").output.split())
+        assert f"--length N, the number of blank steps [{length}]" in text
+        assert f"--hidden-size units of a recurrent layer [{hidden}]" in text
+    assert "--nesting" in run("train", "programs", "--core", "rmc", "--help").output
+
+
+def test_help_without_a_task_lists_the_options_alone():
+    for words in (["train", "--help"], ["train", "nowhere", "--help"]):
+        assert "--resume" in run(*words).output
+        assert "--length " not in run(*words).output.replace("--length 500", "")
+
+
+def test_the_shell_completes_the_names_of_tasks():
+    completed = ShellComplete(main, {}, "gatecore", "").get_completions(["train"], "co")
+    assert [item.value for item in completed] == ["copying"]
 
 
 def test_the_version_is_printed_before_the_commands_are_imported(tmp_path):
