@@ -18,34 +18,41 @@ INLINE Gate<V> decoded(V code) {
 
 // Ordered gates. `weights` is a row of n logits and becomes their softmax.
 INLINE void softmax(float* weights, long n) {
-  float peak = weights[0];
-  for (long k = 1; k < n; k++) peak = weights[k] > peak || peak != peak ? weights[k] : peak;
-  float total = 0.0f;
+  const long whole = n / VL * VL;
+  V peaks = all(weights[0]), totals = {};
+  for (long k = 0; k < whole; k += VL) peaks = highest(load(weights + k), peaks);
+  float peak = weights[0], total = 0.0f;
+  for (int i = 0; i < VL; i++) peak = peaks[i] > peak ? peaks[i] : peak;
+  for (long k = whole; k < n; k++) peak = weights[k] > peak ? weights[k] : peak;
   for_vectors(n, [&](long k, int lanes) ALWAYS_INLINE {
-    store(weights + k, exponential(load(weights + k, lanes) - peak), lanes);
-    for (int i = 0; i < lanes; i++) total += weights[k + i];
+    const V e = exponential(load(weights + k, lanes) - peak);
+    store(weights + k, e, lanes);
+    if (lanes == VL) totals = totals + e;
   });
+  for (int i = 0; i < VL; i++) total += totals[i];
+  for (long k = whole; k < n; k++) total += weights[k];
+  const float scale = 1.0f / total;
   for_vectors(n, [&](long k, int lanes) ALWAYS_INLINE {
-    store(weights + k, load(weights + k, lanes) / total, lanes);
+    store(weights + k, load(weights + k, lanes) * scale, lanes);
   });
 }
 
 // Sums of the first n entries up to each, and from each on (exclusive if `after`). Room for whole
 // vectors is needed in `out` alone.
 INLINE void prefix_sums(const float* in, float* out, long n) {
-  float carried = 0.0f;
+  V carried = {};
   for (long k = 0; k < n; k += VL) {
-    V sums = running_sums<1>(load(in + k, (int)least(VL, n - k))) + carried;
-    store(out + k, sums);
-    carried = sums[VL - 1];
+    V sums = running_sums<1>(load(in + k, (int)least(VL, n - k)));
+    store(out + k, sums + carried);
+    carried = carried + broadcast<VL - 1>(sums);
   }
 }
 INLINE void suffix_sums(const float* in, float* out, long n, bool after) {
-  float carried = 0.0f;
+  V carried = {};
   for (long k = (n - 1) / VL * VL; k >= 0; k -= VL) {
     V sums = running_sums<-1>(load(in + k, (int)least(VL, n - k)));
     store(out + k, (after ? shifted<-1>(sums) : sums) + carried);
-    carried += sums[0];
+    carried = carried + broadcast<0>(sums);
   }
 }
 

@@ -131,6 +131,12 @@ template <int D> INLINE V shifted(V x) {
   return __builtin_shufflevector(x, (V){}, LANES(LANE));
 #undef LANE
 }
+// Every lane is lane L of x.
+template <int L> INLINE V broadcast(V x) {
+#define LANE(l) (L)
+  return __builtin_shufflevector(x, x, LANES(LANE));
+#undef LANE
+}
 // Swaps rows and columns of VL vectors, in blocks of D by D for D from 1 up.
 template <int D> INLINE void exchanged(V* v) {
 #define UPPER(l) (l & D ? VL + l - D : l)
