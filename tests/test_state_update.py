@@ -11,7 +11,7 @@ from gatecore import Gate, backends
 from gatecore.backends.native import library
 from gatecore.cells import update
 from tests import reference
-from tests.support import CORES, GATINGS, ULP, equations, nested, relative_error
+from tests.support import CORES, EVERY_CORE, GATINGS, ULP, equations, nested, relative_error
 
 HIDDEN, LARGE, CANDIDATE = 6, 12345.6, 0.3
 
@@ -23,7 +23,7 @@ class Forgetting:
     """
 
     def __init__(self, core, name):
-        self.cell = CORES[core](1, HIDDEN, GATINGS[name])
+        self.cell = EVERY_CORE[core](1, HIDDEN, GATINGS[name])
         ordered = self.cell.mechanism.ordered_slots
         logits = {"refine": -200, "forget": -200, "master_forget": -200}
         logits["candidate"] = np.arctanh(CANDIDATE)

@@ -9,7 +9,7 @@
 
 namespace GATECORE_NAMESPACE {
 
-enum Core { lstm, gru, minimal };
+enum Core { lstm, gru, minimal, mingru };
 enum Activation { by_sigmoid, by_cumax };
 enum Auxiliary { none, refined, mastered, untied };  // untied: a refine gate each
 
@@ -129,14 +129,13 @@ template <typename T> GATECORE_FUNCTION T tanh_vjp(T y, T v) {
 template <typename T> struct UpdateCotangents {
   T state;          // of the state before the step
   T forget, write;  // of the effective gates
-  T candidate;      // of its logit
+  T candidate;
 };
 
 template <bool tied, typename T>
 GATECORE_FUNCTION UpdateCotangents<T> update_vjp(const Effective<T>& e, T candidate, T state, T v) {
   return {select(e.forget.value, v * e.forget.value, v - v * e.forget.complement),
-          tied ? v * (state - candidate) : v * state, v * candidate,
-          tanh_vjp(candidate, v * e.write)};
+          tied ? v * (state - candidate) : v * state, v * candidate, v * e.write};
 }
 
 template <typename T> struct GatesCotangents {

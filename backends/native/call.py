@@ -28,11 +28,12 @@ from gatecore.cells import Cell
 
 Shapes = dict[str, tuple[int, ...]]
 
-_KINDS = {"core": ("lstm", "gru", "minimal"), "activation": ("sigmoid", "cumax"),
+_KINDS = {"core": ("lstm", "gru", "minimal", "mingru"), "activation": ("sigmoid", "cumax"),
           "auxiliary": ("none", "refine", "master", "untied")}  # fmt: skip
 _SLOTS = ("candidate", "forget", "input", "refine", "refine_input", "output", "reset",
           "master_forget", "master_input")  # fmt: skip
 _SPLITS = ("auto", "batch", "columns")
+CHECKPOINT = 16  # steps from one saved state to the next, of a cell without recurrent weights
 _STATUS = {1: "the processor lacks the instruction set",
            2: "sizes or kinds that the library does not know"}  # fmt: skip
 
@@ -42,8 +43,8 @@ class LayerStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in (
-            "core", "auxiliary", "activation", "downsize", "time", "batch", "input_size",
-            "hidden_size", "width", "rows", "state_offset", *_SLOTS, "threads",
+            "core", "auxiliary", "activation", "linear_candidate", "downsize", "time", "batch",
+            "input_size", "hidden_size", "width", "rows", "state_offset", *_SLOTS, "threads",
             "instruction_set", "split", "saves",
         )),
         *((name, ctypes.c_void_p) for name in ("input_rows", "state_rows")),
@@ -97,6 +98,7 @@ class LayerCall:
         struct = LayerStruct(
             **{name: _KINDS[name].index(kind) for name, kind in kinds},
             **{slot: columns[slot].start if slot in columns else -1 for slot in _SLOTS},
+            linear_candidate=cell.candidate == "linear",
             downsize=mechanism.downsize if mechanism.auxiliary == "master" else 1,
             time=self.time, batch=self.batch, input_size=cell.input_size,
             hidden_size=cell.hidden_size, width=layout.width, rows=cell.rows,
@@ -126,6 +128,8 @@ class LayerCall:
     @functools.cached_property
     def saved_shapes(self) -> Shapes:
         """Shapes of what the forward call writes for the backward call."""
+        if not (self.saves or self.cell.recurrent):
+            return {}
         steps = self.time if self.saves else 1
         return saved_shapes(self.cell, self.stride, steps, self.batch)
 
@@ -188,8 +192,12 @@ class LayerCall:
 def saved_shapes(cell: Cell, stride: int, steps: Any, batch: Any) -> Shapes:
     """``LayerCall.saved_shapes``, for numbers that may be symbols.
 
-    Without a backward call to come, one step's gates and two states are kept: ``steps`` is 1.
+    Without a backward call to come, one step's gates and two states are kept: ``steps`` is 1. Gates
+    that do not depend on the state are not saved, but computed again.
     """
+    if not cell.recurrent:
+        saved_steps = (steps + CHECKPOINT - 1) // CHECKPOINT
+        return {"saved_hidden": (saved_steps, batch, cell.hidden_size)}
     states = [(steps + 1, batch, cell.hidden_size)] * len(cell.state_names)
     return {"saved_gates": (steps, batch, stride), **by_state("saved", states)}
 

@@ -33,8 +33,6 @@ class NativeLayer:
     def unsupported(call: Any, /) -> str | None:
         if call.cell.layer_norm:
             return "it has no layer normalization"
-        if not call.cell.recurrent:
-            return "it has no kernel for gates that do not depend on the state"
         return library.unsupported(np.dtype(call.dtype).name)
 
     def __init__(self, call: Any, acquire: Any, **options: Any) -> None:
@@ -47,10 +45,11 @@ class NativeLayer:
         zoneout = zoneout_fields(call.zoneout)
         self._fields = self.params | _contiguous({"resets": resets, **zoneout})
         if call.save_for_backward:
-            self._fields["saved_gates"] = acquire(self.layer_call.stride)
             self._fields["x"] = acquire(cell.input_size)
-            states = [acquire(cell.hidden_size, extra=1) for _ in cell.state_names]
-            self._fields |= by_state("saved", states)
+            self._fields |= {
+                name: acquire(width, extra=steps - self.layer_call.time)
+                for name, (steps, _, width) in self.layer_call.saved_shapes.items()
+            }
         else:
             self._fields |= _empty(self.layer_call.saved_shapes)
         self._addresses = _addresses(self._fields)
@@ -81,7 +80,12 @@ class NativeLayer:
         return d_params, results.get("d_x"), tuple(of_states("d_initial", results))
 
     def forget_gate(self, main: bool = False) -> Gate:
-        layout, gates = layout_of(self.call.cell), {}
+        cell = self.call.cell
+        if not cell.recurrent:
+            logits = cell.split(cell.project(self.params, self._fields["x"]))
+            gates = cell.mechanism.activate(logits)
+            return gates["forget"] if main else cell.mechanism.combine(gates)[0]
+        layout, gates = layout_of(cell), {}
         for slot in layout.complements:
             saved = self._fields["saved_gates"][..., layout.columns[slot]]
             gates[slot] = _ordered(saved) if slot in layout.ordered else _decoded(saved)

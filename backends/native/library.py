@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 3  # of the structs in interface.h
+_VERSION = 4  # of the structs in interface.h
 _pointer = ctypes.c_void_p
 
 

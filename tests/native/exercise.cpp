@@ -70,7 +70,7 @@ struct Layout {
 
 struct Results {
   std::vector<float> all;
-  size_t sums = 0;  // the weights' gradients start here: sums over the whole batch
+  size_t sums = 0;  // the weights' gradients start here, and MINGRU's d_x: sums that threads share
   void add(const Buffer& b, size_t n) { all.insert(all.end(), b.get(), b.get() + n); }
 };
 
@@ -81,7 +81,7 @@ static void check(int status) {
 static Results run(gatecore_layer l, bool resets, bool draws, bool saves, bool wants_d_x) {
   l.saves = saves;
   const size_t T = l.time, B = l.batch, I = l.input_size, H = l.hidden_size, steps = T * B;
-  const bool lstm = l.core == LSTM, gru = l.core == GRU;
+  const bool lstm = l.core == LSTM, gru = l.core == GRU, mingru = l.core == MINGRU;
   state = 1;
   Buffer x = random_buffer(steps * I), weight_ih = random_buffer(l.rows * I);
   Buffer weight_hh = random_buffer(l.rows * H), bias = random_buffer(l.rows);
@@ -89,7 +89,8 @@ static Results run(gatecore_layer l, bool resets, bool draws, bool saves, bool w
   Buffer mask_hidden = random_buffer(steps * H);
   std::unique_ptr<uint8_t[]> zero(new uint8_t[steps]);
   for (size_t i = 0; i < steps; i++) zero[i] = random_float() > 0.6f;
-  const size_t kept = saves ? T : 1, states = saves ? T + 1 : 2, BH = B * H;
+  const size_t kept = mingru ? 0 : saves ? T : 1, BH = B * H, checkpoints = (T + CHECKPOINT - 1) / CHECKPOINT;
+  const size_t states = mingru ? saves * checkpoints : saves ? T + 1 : 2;
   Buffer gates = plain_buffer(kept * B * gatecore_stride(&l));
   Buffer hidden = plain_buffer(states * BH), cell = plain_buffer(states * BH);
   Buffer initial_hidden = random_buffer(BH), initial_cell = random_buffer(BH);
@@ -100,7 +101,7 @@ static Results run(gatecore_layer l, bool resets, bool draws, bool saves, bool w
   gatecore_arguments a = {};
   a.x = x.get();
   a.weight_ih = weight_ih.get();
-  a.weight_hh = weight_hh.get();
+  a.weight_hh = mingru ? nullptr : weight_hh.get();
   a.bias = bias.get();
   a.bias_n = gru ? bias_n.get() : nullptr;
   a.resets = resets ? zero.get() : nullptr;
@@ -143,7 +144,7 @@ static Results run(gatecore_layer l, bool resets, bool draws, bool saves, bool w
   a.d_initial_cell = wants_d_x && lstm ? d_initial_cell.get() : nullptr;
   a.d_x = wants_d_x ? d_x.get() : nullptr;
   a.d_weight_ih = d_weight_ih.get();
-  a.d_weight_hh = d_weight_hh.get();
+  a.d_weight_hh = mingru ? nullptr : d_weight_hh.get();
   a.d_bias = d_bias.get();
   a.d_bias_n = gru ? d_bias_n.get() : nullptr;
   a.scratch = scratch.get();
@@ -151,11 +152,12 @@ static Results run(gatecore_layer l, bool resets, bool draws, bool saves, bool w
   if (wants_d_x) {
     results.add(d_initial_hidden, BH);
     if (lstm) results.add(d_initial_cell, BH);
+    if (mingru) results.sums = results.all.size();
     results.add(d_x, steps * I);
   }
-  results.sums = results.all.size();
+  if (!mingru || !wants_d_x) results.sums = results.all.size();
   results.add(d_weight_ih, l.rows * I);
-  results.add(d_weight_hh, l.rows * H);
+  if (!mingru) results.add(d_weight_hh, l.rows * H);
   results.add(d_bias, l.rows);
   if (gru) results.add(d_bias_n, H);
   return results;
@@ -171,7 +173,7 @@ static bool equal(const Results& a, const Results& b, size_t count) {
   return !count || !std::memcmp(a.all.data(), b.all.data(), count * sizeof(float));
 }
 
-// The same numbers, but for the order in which the weights' gradients sum `terms` numbers: roundings
+// The same numbers, but for the order in which the last ones sum `terms` numbers: roundings
 // wander off with the square root of how many there are.
 static bool agree(const Results& a, const Results& b, int terms) {
   if (a.all.size() != b.all.size() || a.sums != b.sums || !equal(a, b, a.sums)) return false;
@@ -188,9 +190,10 @@ int main(int arguments, char** argument) {
   const int set = arguments > 1 ? std::atoi(argument[1]) : gatecore_best_instruction_set();
   const bool quick = arguments > 2;
   const Sizes sizes[] = {{5, 3, 2, 7, 3},  {3, 9, 1, 19, 1}, {70, 8, 3, 5, 2}, {1, 1, 1, 1, 1},
-                         {2, 4, 17, 33, 2}, {0, 2, 3, 4, 1},  {2, 0, 3, 4, 1}, {2, 1030, 1, 2, 1}};
+                         {2, 4, 17, 33, 2}, {0, 2, 3, 4, 1},  {2, 0, 3, 4, 1}, {2, 1030, 1, 2, 1},
+                         {300, 1, 5, 40, 1}};
   int runs = 0;
-  for (int kind = 0; kind < 24; kind++)
+  for (int kind = 0; kind < 32; kind++)
     for (const Sizes& size : sizes) {
       if (quick && size.time * size.batch > 30) continue;
       const int auxiliary = kind / 2 % 4, times = auxiliary == MASTER ? size.downsize : 1;
@@ -200,6 +203,7 @@ int main(int arguments, char** argument) {
       l.batch = size.batch;
       l.input_size = size.input;
       l.instruction_set = set;
+      l.linear_candidate = size.time % 2;
       Results first;
       for (int split = 1; split <= 2; split++)
         for (int threads = 1; threads <= 2; threads++, runs++) {
@@ -211,7 +215,7 @@ int main(int arguments, char** argument) {
           const Results inference = run(l, resets, draws, false, true);
           if (first.all.empty()) first = all;
           if (!finite(all) || !equal(all, again, all.all.size()) ||
-              !agree(all, first, size.time * size.batch) ||
+              !agree(all, first, size.time * size.batch + l.width) ||
               !equal(inference, first, inference.sums)) {
             std::printf("kind %d, %d x %d, split %d, threads %d\n", kind, size.time, size.batch, split,
                         threads);

@@ -8,7 +8,7 @@ import numpy as np
 from gatecore.backends.native import library
 from gatecore.backends.native.layer import NativeLayer
 from gatecore.backends.numpy.bptt import Call, Engine, run
-from tests.support import CORES, GATINGS, leaves
+from tests.support import EVERY_CORE, GATINGS, leaves
 
 ENGINE = Engine(np)
 SUPPORTED = () if not library.available() else library.INSTRUCTION_SETS[
@@ -36,7 +36,7 @@ class Case:
         rng = np.random.default_rng(7)
         mechanism = GATINGS[self.gating]
         hidden = -(-self.hidden // mechanism.downsize) * mechanism.downsize
-        cell = CORES[self.core](self.inputs, hidden, mechanism)
+        cell = EVERY_CORE[self.core](self.inputs, hidden, mechanism)
         params = {k: v + 0.3 * rng.standard_normal(v.shape) for k, v in cell.init(rng).items()}
         shape, n = (self.time, self.batch, hidden), 2 if self.core == "lstm" else 1
         zoneout = {

@@ -13,7 +13,7 @@ from gatecore.backends.numpy import steps
 from gatecore.backends.numpy.bptt import Call, Engine, run
 from tests.native.layers import ENGINE, SUPPORTED, Case, cast, worst
 from tests.reference import packed_rows
-from tests.support import CORES, GATINGS, ULP, equations, relative_error
+from tests.support import CORES, EVERY_CORE, GATINGS, ULP, equations, relative_error
 from tests.test_state_update import Forgetting
 
 if not library.available():
@@ -24,8 +24,8 @@ def layer_with_gates(core, gating, biases, time=2000):
     """A layer whose biases (by the reference's letters) hold its gates; small weights vary them."""
     case = Case(core, gating, time, 4, 3, 32, cells=core == "lstm")
     params, rows = case.arguments["params"], packed_rows(equations(core, GATINGS[gating]), 32)
-    params["weight_ih"] *= 0.3
-    params["weight_hh"] *= 0.3
+    for weights in {"weight_ih", "weight_hh"} & set(params):
+        params[weights] *= 0.3
     for letter, value in biases.items():
         params["bias"][rows[letter]] = value
     for part in case.arguments["d_output"]:
@@ -78,6 +78,8 @@ ORDERED = np.where(np.arange(32) == 0, math.log(31e4), 0)  # logits of cumax, fr
         ("lstm", "O", {"f": ORDERED, "i": ORDERED}),
         ("gru", "O", {"f": ORDERED}),
         ("minimal", "O", {"f": ORDERED}),
+        ("mingru", "standard", {"f": LONG}),
+        ("mingru", "UR", {"f": LONG, "r": 4.6}),
         ("lstm", "OR", {"f": ORDERED, "r": 0.0}),
         ("gru", "OR", {"f": ORDERED, "r": 0.0}),
         ("lstm", "OM", {"F": ORDERED, "I": ORDERED, "f": 0.0, "i": 0.0}),
@@ -103,6 +105,8 @@ def test_saturated_gates_over_2000_steps_keep_every_gradient(core, gating, biase
         ("minimal", "UR", {"f": LONG, "r": 8.0}),
         ("lstm", "OR", {"f": ORDERED, "r": ORDERED}),
         ("minimal", "OR", {"f": ORDERED, "r": ORDERED}),
+        ("mingru", "UR", {"f": LONG, "r": 8.0}),
+        ("mingru", "O", {"f": ORDERED}),
         # sums of 2,000 candidates, of which the output shows those that happen to be near 0
         ("lstm", "standard", {"f": LONG, "i": 0.0}),
     ],
@@ -117,7 +121,7 @@ def test_beyond_float32_the_error_is_that_of_rounding_the_state(core, gating, bi
         assert worst([results], [exact]) < 3 * inherent
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 @pytest.mark.parametrize("name", GATINGS)
 def test_a_large_state_that_is_forgotten_leaves_nothing_behind(core, name):
     case = Forgetting(core, name)
@@ -166,7 +170,7 @@ def test_a_state_has_the_error_of_float32_at_every_gate(core, logit, size, time,
 
 
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_extreme_logits_saturate_and_stay_finite(core, gating):
     for logit in (-100.0, 100.0, 1e30):
         case = Case(core, gating, 3, 2, 1, 19)
@@ -181,7 +185,7 @@ def test_extreme_logits_saturate_and_stay_finite(core, gating):
 
 
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_nan_propagates_from_its_step_on_in_its_sequence_alone(core, gating):
     case = Case(core, gating, 6, 5, 2, 19)
     clean = {name: case.native(name)[1][0][0] for name in SUPPORTED}

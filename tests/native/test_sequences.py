@@ -8,7 +8,7 @@ import pytest
 
 from gatecore.backends.native import library
 from tests.native.layers import SUPPORTED, Case, identical, worst
-from tests.support import CORES, GATINGS
+from tests.support import EVERY_CORE, GATINGS
 
 if not library.available():
     pytest.skip(library.unsupported(), allow_module_level=True)
@@ -40,7 +40,7 @@ def case(core, gating, sizes):
 
 
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 @pytest.mark.parametrize("instruction_set", library.INSTRUCTION_SETS)
 def test_outputs_states_and_gradients_equal_manual_bptt(instruction_set, core, gating):
     if instruction_set not in SUPPORTED:
@@ -52,7 +52,7 @@ def test_outputs_states_and_gradients_equal_manual_bptt(instruction_set, core, g
 
 
 @pytest.mark.parametrize("split", ["batch", "columns"])
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 @pytest.mark.parametrize("instruction_set", SUPPORTED)
 def test_no_input_features_equal_features_of_zero(instruction_set, core, split):
     """Only the library accepts them: a Cell has at least one."""
@@ -93,26 +93,32 @@ def test_every_batch_size_equals_manual_bptt(batch):
         assert worst(layer.results(instruction_set), layer.expected) < 2e-5
 
 
+def shared_sums(layer, *arguments):
+    """The layer's results, and apart from them those that are sums over what threads divide."""
+    outputs, final, gradients, d_x, d_state, gate = layer.results(*arguments)
+    if EVERY_CORE[layer.core].recurrent:
+        return (outputs, final, d_x, d_state, gate), [gradients]
+    return (outputs, final, d_state, gate), [gradients, d_x]
+
+
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
-def test_threads_and_split_change_at_most_the_order_in_which_weights_gradients_are_summed(
-    core, gating
-):
+@pytest.mark.parametrize("core", EVERY_CORE)
+def test_threads_and_split_change_at_most_the_order_of_sums_that_threads_share(core, gating):
+    """The weights' gradients are such sums; d_x is one where no step waits for another."""
     for sizes in ("both", "chunks"):
         layer, _, _ = case(core, gating, sizes)
-        *alone, gradients, d_x, d_state, gate = layer.results(None, "batch", 1)
+        alone, alone_sums = shared_sums(layer, None, "batch", 1)
         for split in ("batch", "columns"):
             for threads in (2, 3, 30):
-                results = layer.results(None, split, threads)
-                *shared, other_gradients, other_d_x, other_d_state, other_gate = results
-                rest = (*shared, other_d_x, other_d_state, other_gate)
-                assert identical(rest, (*alone, d_x, d_state, gate)), (split, threads)
-                assert worst([other_gradients], [gradients]) < 3e-6, (split, threads)
-                assert identical(layer.results(None, split, threads), results), (split, threads)
+                rest, sums = shared_sums(layer, None, split, threads)
+                assert identical(rest, alone), (split, threads)
+                assert worst(sums, alone_sums) < 3e-6, (split, threads)
+                again = shared_sums(layer, None, split, threads)
+                assert identical(again, (rest, sums)), (split, threads)
 
 
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_inference_gives_the_same_outputs_and_states(core, gating):
     for sizes in ("resets", "masks", "both", "one", "no steps"):
         layer, split, threads = case(core, gating, sizes)
@@ -121,7 +127,7 @@ def test_inference_gives_the_same_outputs_and_states(core, gating):
         assert identical(inference, saving), sizes
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_without_the_gradient_of_x_the_others_are_the_same(core):
     layer, _, _ = case(core, "UR", "resets")
     _, _, gradients, d_x, d_state, _ = layer.results()

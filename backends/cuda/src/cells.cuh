@@ -177,11 +177,12 @@ struct Step {
     // From the cotangent v of the new state to that of the old one; the rest goes to the logits.
     GATECORE_FUNCTION T update_backward(const Unit& u, long long k, T old, T v) const {
         const UpdateCotangents<T> d = update_vjp<tied>(u.effective, u.candidate, old, v);
-        emit(sequence.candidate, k, d.candidate);
+        const T d_candidate = tanh_vjp(u.candidate, d.candidate);
+        emit(sequence.candidate, k, d_candidate);
         if (core == gru) {
-            emit(sequence.state_candidate, k, d.candidate * u.other.value);
+            emit(sequence.state_candidate, k, d_candidate * u.other.value);
             emit(sequence.reset, k,
-                 factor_vjp(u.other, logits()[sequence.state_candidate + k], d.candidate));
+                 factor_vjp(u.other, logits()[sequence.state_candidate + k], d_candidate));
         }
         to_slots<core, activation, auxiliary>(
             u.gates, gates_vjp<core, auxiliary>(u.gates, d.forget, d.write), sequence,

@@ -59,8 +59,8 @@ struct Backward : Sequence {
   void run(CellStep cell_backward) const {
     Arena arena(a.scratch);
     const BackwardScratch s(l, arena, a.d_x);
-    pack(s.recurrent, a.weight_hh, l.state_rows);
-    if (a.d_x) pack(s.inputs, a.weight_ih, l.input_rows);
+    pack_rows(s.recurrent, a.weight_hh, l.state_rows);
+    if (a.d_x) pack_rows(s.inputs, a.weight_ih, l.input_rows);
     copy_state(a.d_final_hidden, H, s.d_hidden, H_STRIDE);
     copy_state(a.d_final_cell, H, s.d_cell, H_STRIDE);
     worker.wait();
@@ -161,15 +161,12 @@ struct Backward : Sequence {
   }
 
   void input_cotangents(const BackwardScratch& s, long first, long last) const {
-    static const float zeros[PANEL] = {};
     const long rows = (last - first) * sequences, padded = rounded(IN, VL);
     float* out = s.d_x + worker.id * X_ROWS * padded;
-    Prefetcher prefetcher;
     for (long k = sharing.begin(rows); k < sharing.end(rows); k += X_ROWS) {
       const long count = least(X_ROWS, sharing.end(rows) - k);
       const Left left = {s.d_gates + k * STRIDE, STRIDE, ROWS};
-      for (long p = 0; p < s.inputs.panels(); p++)  // one by one: they all start from `zeros`
-        multiply(count, &left, 1, s.inputs, 0, p, p + 1, out, padded, zeros - p * PANEL, prefetcher);
+      product(count, left, s.inputs, out, padded);
       for (long r = 0; r < count; r++) {
         const long row = (first + (k + r) / sequences) * B + first_sequence + (k + r) % sequences;
         for (long i = 0; i < IN; i++) a.d_x[row * IN + i] = out[r * padded + i];
@@ -184,18 +181,6 @@ struct Backward : Sequence {
       for (long i = worker.begin(count); i < worker.end(count); i++)
         s.gradient[i] += s.gradient[other * count + i];
     worker.wait();
-  }
-
-  // The weights' rows of the columns of w, panel by panel.
-  void pack(const Packed& w, const float* source, const int32_t* rows) const {
-    for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
-      const long lanes = w.vectors(p) * VL, columns = least(lanes, w.columns - p * PANEL);
-      for (long k = 0; k < w.depth; k++) {
-        const float* from = source + rows[k] * w.columns + p * PANEL;
-        float* to = w.panel(p) + k * lanes;
-        for (long i = 0; i < lanes; i++) to[i] = i < columns ? from[i] : 0.0f;
-      }
-    }
   }
 
   // From the columns' gradients to the packed weights' rows.
@@ -213,20 +198,6 @@ struct Backward : Sequence {
       untranspose(from, H, l.state_rows, first - l.state_offset, a.d_weight_hh, lanes, count);
       untranspose(from + (H + 1) * lanes, IN, l.input_rows, first, a.d_weight_ih, lanes, count);
     }
-  }
-
-  // to[rows[first + i]][k] = from[k][i] for the first `used` of the lanes, where there is such a row
-  void untranspose(const float* from, long depth, const int32_t* rows, long first, float* to,
-                   long lanes, long used) const {
-    for (long k = 0; k < depth; k += VL)
-      for (long i = 0; i < lanes; i += VL) {
-        const int count = (int)least(VL, depth - k);
-        V block[VL] = {};
-        for (long j = 0; j < count; j++) block[j] = load(from + (k + j) * lanes + i);
-        transpose_block(block);
-        for (long j = 0; j < VL && i + j < used; j++)
-          if (has_row(first + i + j)) store(to + rows[first + i + j] * depth + k, block[j], count);
-      }
   }
 };
 

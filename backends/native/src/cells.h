@@ -28,9 +28,10 @@ struct Step {
   const gatecore_layer* layer;
   float* gates;                            // (batch, stride)
   long stride;
+  long hidden_stride;                      // of arrays (batch, hidden)
   const float *cell_before, *hidden_before;   // (batch, hidden)
   Zoneout zoneout_cell, zoneout_hidden;
-  float *cell, *hidden, *output, *output_cell;   // forward: (batch, hidden); output_cell or null
+  float *cell, *hidden, *output, *output_cell;   // forward: (batch, hidden); outputs may be null
   float* d_gates;                          // backward: (batch, stride)
   const float *d_output, *d_output_cell;   // (batch, hidden) or null
   float *d_hidden, *d_cell;                // backward, in place: (batch, d_stride)
@@ -115,13 +116,13 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     const gatecore_layer& l = *s.layer;
     const long H = l.hidden_size;
     const RowGate row_gates[2] = {row_gate(s, 0), row_gate(s, 1)};
-    const bool zoned = s.zoneout();
+    const bool zoned = s.zoneout(), linear = CORE == MINGRU && l.linear_candidate;
     for (long r = first; r < last; r++) {
       float* row = s.gates + r * s.stride;
       for (int k = 0; k < ROW_GATES; k++)
         activate_row(s, row_gates[k], row + row_gate_column(l, k), true);
       for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
-        const long at = r * H + j;
+        const long at = r * s.hidden_stride + j;
         const Effective<V> e = effective<CORE, AUXILIARY>(activate(s, row, row_gates, j, n, true));
         V u = load(row + l.candidate + j, n);
         if (CORE == GRU) {
@@ -129,8 +130,10 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           store(row + l.reset + j, reset, n);
           u = u + reset * load(row + l.rows + j, n);
         }
-        u = tanh(u);
-        store(row + l.candidate + j, u, n);
+        if (!linear) {
+          u = tanh(u);
+          store(row + l.candidate + j, u, n);
+        }
         V old_hidden = load(s.hidden_before + at, n), hidden;
         if (CORE == LSTM) {
           V old = load(s.cell_before + at, n), cell = update<TIED>(e, u, old);
@@ -145,7 +148,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         }
         if (zoned) hidden = zoneout(s.zoneout_hidden.at(at, n), old_hidden, hidden);
         store(s.hidden + at, hidden, n);
-        store(s.output + at, hidden, n);
+        if (s.output) store(s.output + at, hidden, n);
       });
     }
   }
@@ -173,7 +176,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
     const gatecore_layer& l = *s.layer;
     const long H = l.hidden_size;
     const RowGate row_gates[2] = {row_gate(s, 0), row_gate(s, 1)};
-    const bool zoned = s.zoneout();
+    const bool zoned = s.zoneout(), linear = CORE == MINGRU && l.linear_candidate;
     for (long r = first; r < last; r++) {
       float *row = s.gates + r * s.stride, *d_row = s.d_gates + r * s.stride;
       float* d_hidden = s.d_hidden + r * s.d_stride;
@@ -181,7 +184,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       for (int k = 0; k < ROW_GATES; k++)
         activate_row(s, row_gates[k], row + row_gate_column(l, k), false);
       for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
-        const long at = r * H + j;
+        const long at = r * s.hidden_stride + j;
         const Gates<V> g = activate(s, row, row_gates, j, n, false);
         const Effective<V> e = effective<CORE, AUXILIARY>(g);
         const V u = load(row + l.candidate + j, n);
@@ -198,11 +201,12 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           d_state = d_cell_next + tanh_vjp(squashed, d_output * output);
         }
         const UpdateCotangents<V> d = update_vjp<TIED>(e, u, old, d_state);
-        store(d_row + l.candidate + j, d.candidate, n);
+        const V d_candidate = linear ? d.candidate : tanh_vjp(u, d.candidate);
+        store(d_row + l.candidate + j, d_candidate, n);
         if (CORE == GRU) {
           V reset = load(row + l.reset + j, n), part = load(row + l.rows + j, n);
-          store(d_row + l.rows + j, d.candidate * reset, n);
-          store(d_row + l.reset + j, factor_vjp({reset, 1.0f - reset}, part, d.candidate), n);
+          store(d_row + l.rows + j, d_candidate * reset, n);
+          store(d_row + l.reset + j, factor_vjp({reset, 1.0f - reset}, part, d_candidate), n);
         }
         to_slots<CORE, ACTIVATION, AUXILIARY>(
             g, gates_vjp<CORE, AUXILIARY>(g, d.forget, d.write), l,

@@ -83,20 +83,6 @@ struct Forward : Sequence {
       transpose(a.weight_hh, H, l.state_rows, first - l.state_offset, w.panel(p) + IN * lanes, lanes);
     }
   }
-
-  // to[k][i] = from[rows[first + i]][k] where there is such a row, else 0
-  void transpose(const float* from, long depth, const int32_t* rows, long first, float* to,
-                 long lanes) const {
-    for (long k = 0; k < depth; k += VL)
-      for (long i = 0; i < lanes; i += VL) {
-        const int count = (int)least(VL, depth - k);
-        V block[VL] = {};
-        for (long j = 0; j < VL; j++)
-          if (has_row(first + i + j)) block[j] = load(from + rows[first + i + j] * depth + k, count);
-        transpose_block(block);
-        for (long j = 0; j < count; j++) store(to + (k + j) * lanes + i, block[j]);
-      }
-  }
 };
 
 }  // namespace ISA

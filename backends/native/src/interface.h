@@ -10,15 +10,17 @@
 #pragma GCC visibility push(default)
 extern "C" {
 
-enum Core { LSTM = 0, GRU = 1, MINIMAL = 2 };
+enum Core { LSTM = 0, GRU = 1, MINIMAL = 2, MINGRU = 3 };
 enum Auxiliary { NONE = 0, REFINE = 1, MASTER = 2, UNTIED = 3 };
 enum Activation { SIGMOID = 0, CUMAX = 1 };
 enum InstructionSet { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
+enum { CHECKPOINT = 16 };  // MINGRU: steps from one saved state to the next
 enum Status { OK = 0, NO_INSTRUCTION_SET = 1, BAD_SHAPE = 2 };
 
 // What is computed, and over which sizes.
 struct gatecore_layer {
   int32_t core, auxiliary, activation;
+  int32_t linear_candidate;   // MINGRU: whether the candidate is its logit, not tanh of it
   int32_t downsize;           // units that share a master gate
   int32_t time, batch, input_size, hidden_size;
   int32_t width;              // columns of a step
@@ -42,7 +44,8 @@ struct gatecore_arguments {
   const uint8_t* resets;                         // (time, batch) or null: zero the state before it
   const float *zoneout_mask_hidden, *zoneout_mask_cell;  // (time, batch, hidden), or null: these
   float zoneout_hidden, zoneout_cell;                    // probabilities
-  // written by the forward call, read by the backward call; saves = 0 takes (1, ...) and (2, ...)
+  // written by the forward call, read by the backward call; saves = 0 takes (1, ...) and (2, ...);
+  // MINGRU has no gates, and states (time / CHECKPOINT rounded up, batch, hidden), with saves = 0 none
   float* saved_gates;                            // (time, batch, gatecore_stride(layer))
   float *saved_hidden, *saved_cell;              // (time + 1, batch, hidden); the cell's of an LSTM
   // the forward call

@@ -29,7 +29,7 @@ Kernels kernels_of(const gatecore_layer* layer) {
 int status_of(const gatecore_layer* l) {
   if (l->instruction_set < 0 || l->instruction_set > best_instruction_set())
     return NO_INSTRUCTION_SET;
-  const bool fits = l->core >= LSTM && l->core <= MINIMAL && l->auxiliary >= NONE &&
+  const bool fits = l->core >= LSTM && l->core <= MINGRU && l->auxiliary >= NONE &&
                     l->auxiliary <= UNTIED && l->activation >= SIGMOID && l->activation <= CUMAX &&
                     l->time >= 0 && l->batch >= 0 && l->input_size >= 0 && l->hidden_size >= 1 &&
                     l->downsize >= 1 && l->hidden_size % l->downsize == 0 && l->threads >= 1;
@@ -63,7 +63,7 @@ int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Ke
 
 extern "C" {
 
-int32_t gatecore_version() { return 3; }
+int32_t gatecore_version() { return 4; }
 int32_t gatecore_best_instruction_set() { return best_instruction_set(); }
 size_t gatecore_stride(const gatecore_layer* l) { return kernels_of(l).stride(*l); }
 size_t gatecore_forward_scratch(const gatecore_layer* l) { return kernels_of(l).forward_scratch(*l); }

@@ -30,6 +30,7 @@ struct Arena {
 
 // One step of a cell on the rows first .. last of the batch.
 typedef void (*CellStep)(const Step&, long first, long last);
+struct CellSteps { CellStep forward, backward; };
 
 // What the forward and the backward pass share.
 struct Sequence {
@@ -65,6 +66,7 @@ struct Sequence {
     Step step = {};
     step.layer = &l;
     step.stride = STRIDE;
+    step.hidden_stride = H;
     step.buffers = buffers + worker.id * BUFFERS * buffer_floats(l);
     step.gates = a.saved_gates + now * B * STRIDE;
     step.hidden_before = a.saved_hidden + before * B * H;
@@ -95,6 +97,54 @@ struct Sequence {
       __builtin_memset(hidden + r * stride, 0, H * sizeof(float));
       if (cell) __builtin_memset(cell + r * stride, 0, H * sizeof(float));
     }
+  }
+
+  // out (rows, padded columns) = left by all of `weights`
+  static void product(long rows, const Left& left, const Packed& weights, float* out, long out_stride) {
+    static const float zeros[PANEL] = {};
+    Prefetcher prefetcher;
+    for (long p = 0; p < weights.panels(); p++)  // one by one: they all start from `zeros`
+      multiply(rows, &left, 1, weights, 0, p, p + 1, out, out_stride, zeros - p * PANEL, prefetcher);
+  }
+
+  // Weights' rows of the columns of w, panel by panel.
+  void pack_rows(const Packed& w, const float* source, const int32_t* rows) const {
+    for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
+      const long lanes = w.vectors(p) * VL, columns = least(lanes, w.columns - p * PANEL);
+      for (long k = 0; k < w.depth; k++) {
+        const float* from = source + rows[k] * w.columns + p * PANEL;
+        float* to = w.panel(p) + k * lanes;
+        for (long i = 0; i < lanes; i++) to[i] = i < columns ? from[i] : 0.0f;
+      }
+    }
+  }
+
+  // to[k][i] = from[rows[first + i]][k] where there is such a row, else 0
+  void transpose(const float* from, long depth, const int32_t* rows, long first, float* to,
+                 long lanes) const {
+    for (long k = 0; k < depth; k += VL)
+      for (long i = 0; i < lanes; i += VL) {
+        const int count = (int)least(VL, depth - k);
+        V block[VL] = {};
+        for (long j = 0; j < VL; j++)
+          if (has_row(first + i + j)) block[j] = load(from + rows[first + i + j] * depth + k, count);
+        transpose_block(block);
+        for (long j = 0; j < count; j++) store(to + (k + j) * lanes + i, block[j]);
+      }
+  }
+
+  // to[rows[first + i]][k] = from[k][i] for the first `used` of the lanes, where there is such a row
+  void untranspose(const float* from, long depth, const int32_t* rows, long first, float* to,
+                   long lanes, long used) const {
+    for (long k = 0; k < depth; k += VL)
+      for (long i = 0; i < lanes; i += VL) {
+        const int count = (int)least(VL, depth - k);
+        V block[VL] = {};
+        for (long j = 0; j < count; j++) block[j] = load(from + (k + j) * lanes + i);
+        transpose_block(block);
+        for (long j = 0; j < VL && i + j < used; j++)
+          if (has_row(first + i + j)) store(to + rows[first + i + j] * depth + k, block[j], count);
+      }
   }
 };
 

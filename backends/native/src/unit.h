@@ -4,10 +4,9 @@
 #include "backward.h"
 #include "forward.h"
 #include "kernels.h"
+#include "linear.h"
 
 namespace ISA {
-
-struct CellSteps { CellStep forward, backward; };
 
 // The steps of the layer's cell.
 static CellSteps steps_of(const gatecore_layer& l) {
@@ -16,28 +15,46 @@ static CellSteps steps_of(const gatecore_layer& l) {
     Cell<core, auxiliary, activation>::forward, Cell<core, auxiliary, activation>::backward};
 #define BOTH(core, auxiliary) CASE(core, auxiliary, SIGMOID) CASE(core, auxiliary, CUMAX)
 #define CASES(core) BOTH(core, NONE) BOTH(core, REFINE) BOTH(core, MASTER) BOTH(core, UNTIED)
-  switch ((l.core * 4 + l.auxiliary) * 2 + l.activation) { CASES(LSTM) CASES(GRU) CASES(MINIMAL) }
+  switch ((l.core * 4 + l.auxiliary) * 2 + l.activation) {
+    CASES(LSTM) CASES(GRU) CASES(MINIMAL) CASES(MINGRU)
+  }
 #undef CASES
 #undef BOTH
 #undef CASE
   return {};  // not reached: library.cpp checks the fields
 }
 
-template <class Pass, CellStep CellSteps::*step>
-static void run(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
-                bool by_columns) {
-  Pass{{l, a, worker, by_columns}}.run(steps_of(l).*step);
+static void forward(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
+                    bool by_columns) {
+  if (l.core == MINGRU) return Linear{l, a, worker, steps_of(l), false}.forward();
+  Forward{{l, a, worker, by_columns}}.run(steps_of(l).forward);
+}
+static void backward(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
+                     bool by_columns) {
+  if (l.core == MINGRU) return Linear{l, a, worker, steps_of(l), true}.backward();
+  Backward{{l, a, worker, by_columns}}.run(steps_of(l).backward);
 }
 
-template <class Scratch, class... Wanted> static long floats_of(const gatecore_layer& l, Wanted... w) {
+template <class F> static long floats_of(F allocate) {
   Arena arena(nullptr);
-  Scratch(l, arena, w...);
+  allocate(arena);
   return arena.next - (float*)nullptr + LINE;
+}
+static long forward_scratch(const gatecore_layer& l) {
+  return floats_of([&](Arena& arena) {
+    if (l.core == MINGRU) LinearScratch(l, arena, false, false, 0);
+    else ForwardScratch(l, arena);
+  });
+}
+static long backward_scratch(const gatecore_layer& l, bool wants_x) {
+  return floats_of([&](Arena& arena) {
+    if (l.core == MINGRU) LinearScratch(l, arena, true, wants_x, 0);
+    else BackwardScratch(l, arena, wants_x);
+  });
 }
 
 static Kernels kernels() {
-  return {stride_of, floats_of<ForwardScratch>, floats_of<BackwardScratch, bool>,
-          run<Forward, &CellSteps::forward>, run<Backward, &CellSteps::backward>};
+  return {stride_of, forward_scratch, backward_scratch, forward, backward};
 }
 
 }  // namespace ISA

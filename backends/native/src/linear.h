@@ -1,0 +1,380 @@
+// Layers whose gates do not depend on h (MinGRU). A chunk of time steps stays in the cache from its
+// logits, one product, to its outputs. The forward pass saves the state before every CHECKPOINT-th step
+// alone; the backward pass computes a chunk's logits and states again.
+// The work is divided into as many groups as threads were requested, by sequences of the batch or by
+// units: no sum depends on how many threads were granted.
+#pragma once
+
+#include "sequence.h"
+
+namespace ISA {
+
+// Whether groups are of units: where few sequences do not divide evenly. A gate that is activated row by
+// row needs all units.
+INLINE bool by_units(const gatecore_layer& l) {
+  if (l.threads == 1 || l.activation == CUMAX || l.auxiliary == MASTER) return false;
+  const bool uneven = l.batch < 4 * l.threads && l.batch % l.threads;
+  return l.split == 2 || (l.split == 0 && uneven && l.hidden_size >= l.threads * LINE);
+}
+
+INLINE long first_unit(const gatecore_layer& l, long group) {
+  if (!by_units(l)) return 0;
+  return least(rounded((l.hidden_size + l.threads - 1) / l.threads, LINE) * group, l.hidden_size);
+}
+
+// The layer of a group: its units alone, if groups are of units; then all slots are equally wide.
+INLINE gatecore_layer layer_of(gatecore_layer l, long group) {
+  if (!by_units(l)) return l;
+  const int all = l.hidden_size, units = (int)(first_unit(l, group + 1) - first_unit(l, group));
+  int32_t* const columns[] = {&l.candidate,    &l.forget, &l.input, &l.refine,
+                              &l.refine_input, &l.rows,   &l.width};
+  for (int32_t* column : columns)
+    if (*column > 0) *column = *column / all * units;
+  l.hidden_size = units;
+  return l;
+}
+
+// What is computed at a time: at most `block` sequences by `steps` time steps.
+struct Chunk {
+  enum { FLOATS = 48 * 1024 };  // of logits and states
+  long block, blocks, steps;
+
+  explicit Chunk(const gatecore_layer& l) {
+    const long groups = by_units(l) ? l.threads : 1, few = most(1, least(l.time, CHECKPOINT));
+    const long sequences = groups > 1 ? l.batch : (l.batch + l.threads - 1) / l.threads;
+    const long fitting = FLOATS * groups / (l.width + l.hidden_size);
+    const long rows = least(256, most(CHECKPOINT, most(fitting, l.input_size)));
+    block = most(1, least(sequences, rows / few));
+    blocks = most(1, (sequences + block - 1) / block);
+    steps = most(few, least(rows / block, l.time) / CHECKPOINT * CHECKPOINT);
+  }
+  long rows() const { return block * steps; }
+};
+
+// Features of the weights' gradients are x, and 1 for the bias.
+INLINE long linear_features(const gatecore_layer& l) { return rounded(l.input_size + 1, HEIGHT); }
+
+// The weights of all columns, or of those of a group of units.
+struct LinearWeights {
+  int32_t* rows;    // (width,): each column's row of the packed weights, for a group of units
+  float* bias;      // (width,)
+  Packed columns;   // (input, width)
+  Packed inputs;    // (width, input), if there is d_x
+  LinearWeights() = default;
+  LinearWeights(const gatecore_layer& l, Arena& arena, bool wants_x) {
+    const long width = l.width, inputs_size = l.input_size;
+    rows = (int32_t*)arena.allocate(width);
+    bias = arena.allocate(rounded(width, VL));
+    columns = {arena.allocate(Packed::floats(inputs_size, width)), inputs_size, width};
+    inputs = {nullptr, width, inputs_size};
+    if (wants_x) inputs.data = arena.allocate(Packed::floats(width, inputs_size));
+  }
+};
+
+// What a group has for itself.
+struct LinearArrays {
+  float* x;         // (rows, input) of a chunk
+  float* logits;    // (rows, stride), then their cotangents
+  float* buffers;   // BUFFERS rows
+  float* d_state;   // backward: (block, padded hidden)
+  float* features;  // [tile][row][HEIGHT]
+  float* gradient;  // [panel][feature][vectors][lane]
+  float* d_x;       // (rows, padded input)
+  LinearArrays() = default;
+  LinearArrays(const gatecore_layer& l, const Chunk& chunk, Arena& arena, bool backward, bool wants_x) {
+    x = arena.allocate(chunk.rows() * l.input_size);
+    logits = arena.allocate(chunk.rows() * stride_of(l));
+    buffers = arena.allocate(BUFFERS * buffer_floats(l));
+    if (!backward) return;
+    d_state = arena.allocate(chunk.block * rounded(l.hidden_size, VL));
+    features = arena.allocate(chunk.rows() * linear_features(l));
+    gradient = arena.allocate(rounded(l.width, VL) * linear_features(l));
+    if (wants_x) d_x = arena.allocate(chunk.rows() * rounded(l.input_size, VL));
+  }
+};
+
+// The arrays of one group. Groups of units share `states`, groups of sequences the weights.
+struct LinearScratch {
+  LinearWeights weights;
+  LinearArrays arrays;
+  float* states;    // (2, or steps + 1 backward; block, hidden): before and after each step
+  LinearScratch(const gatecore_layer& l, Arena& arena, bool backward, bool wants_x, long group) {
+    const Chunk chunk(l);
+    const bool units = by_units(l);
+    for (long g = 0; g < l.threads; g++) {
+      const gatecore_layer own = layer_of(l, g);
+      const LinearArrays its_arrays(own, chunk, arena, backward, wants_x);
+      if (g == group) arrays = its_arrays;
+      if (units || g == 0) {
+        const LinearWeights its_weights(own, arena, wants_x);
+        if (g == group || !units) weights = its_weights;
+      }
+      if (!units || g == 0) {
+        const long steps = backward ? chunk.steps + 1 : 2;
+        float* its_states = arena.allocate(steps * chunk.block * l.hidden_size);
+        if (g == group || units) states = its_states + first_unit(l, group);
+      }
+    }
+  }
+};
+
+struct GroupLayer { gatecore_layer own; };
+
+struct LinearGroup : GroupLayer, Sequence {
+  const gatecore_layer& whole;
+  const CellSteps& cell;
+  const long id, UNIT = first_unit(whole, id), ALL = whole.hidden_size;
+  const bool units = by_units(whole);
+  const Chunk chunk{whole};
+  LinearScratch s;
+
+  LinearGroup(const gatecore_layer& l, const gatecore_arguments& a, const Worker& worker,
+              const CellSteps& cell, bool backward, long id)
+      : GroupLayer{layer_of(l, id)}, Sequence{own, a, worker, false}, whole(l), cell(cell), id(id),
+        s(scratch(l, a, backward, id)) {
+    if (units) own.input_rows = s.weights.rows;
+  }
+  static LinearScratch scratch(const gatecore_layer& l, const gatecore_arguments& a, bool backward,
+                               long id) {
+    Arena arena(a.scratch);
+    return LinearScratch(l, arena, backward, backward && a.d_x, id);
+  }
+
+  // The sequences of the group's k-th block.
+  long first_sequence(long k) const {
+    const long begin = units ? 0 : B * id / l.threads, end = units ? B : B * (id + 1) / l.threads;
+    return begin + (end - begin) * k / chunk.blocks;
+  }
+  long sequences(long k) const { return first_sequence(k + 1) - first_sequence(k); }
+  // Where the block's rows of step t begin in an array (time, batch, hidden).
+  long place(long k, long t) const { return (t * B + first_sequence(k)) * ALL + UNIT; }
+
+  // ---- weights, which all threads pack and unpack together
+
+  void number_rows() const {
+    for (long column = 0; units && column < WIDTH; column++)
+      s.weights.rows[column] = whole.input_rows[column / H * ALL + UNIT + column % H];
+  }
+  void pack() const {
+    const Packed& w = s.weights.columns;
+    for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
+      const long lanes = w.vectors(p) * VL, first = p * PANEL;
+      for (long column = first; column < first + lanes; column++)
+        s.weights.bias[column] = column < WIDTH ? a.bias[l.input_rows[column]] : 0.0f;
+      transpose(a.weight_ih, IN, l.input_rows, first, w.panel(p), lanes);
+    }
+    if (s.weights.inputs.data) pack_rows(s.weights.inputs, a.weight_ih, l.input_rows);
+  }
+  void unpack_gradient() const {
+    const Packed& w = s.weights.columns;
+    for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
+      const long lanes = w.vectors(p) * VL, first = p * PANEL, count = least(lanes, WIDTH - first);
+      const float* from = s.arrays.gradient + first * linear_features(l);
+      for (long i = 0; i < count; i++) a.d_bias[l.input_rows[first + i]] = from[IN * lanes + i];
+      untranspose(from, IN, l.input_rows, first, a.d_weight_ih, lanes, count);
+    }
+  }
+
+  // ---- one block over `count` steps from t on
+
+  // The rows of x.
+  const float* inputs(long k, long t, long count) const {
+    const long n = sequences(k);
+    const float* x = a.x + (t * B + first_sequence(k)) * IN;
+    if (n == B) return x;
+    for (long i = 0; i < count; i++)
+      __builtin_memcpy(s.arrays.x + i * n * IN, x + i * B * IN, n * IN * sizeof(float));
+    return s.arrays.x;
+  }
+
+  void form_logits(const float* x, long rows) const {
+    const Packed& w = s.weights.columns;
+    const Left left = {x, IN, IN};
+    Prefetcher prefetcher;
+    multiply(rows, &left, 1, w, 0, 0, w.panels(), s.arrays.logits, STRIDE, s.weights.bias, prefetcher);
+  }
+
+  // Step t, the i-th of a chunk, between two of `states`.
+  Step step_at(long k, long t, long i, long before, long after) const {
+    auto at = [&](auto* array) { return array ? array + place(k, t) : array; };
+    const long n = sequences(k), size = chunk.block * ALL;
+    Step step = {};
+    step.layer = &l;
+    step.stride = STRIDE;
+    step.hidden_stride = ALL;
+    step.buffers = s.arrays.buffers;
+    step.gates = step.d_gates = s.arrays.logits + i * n * STRIDE;
+    step.hidden_before = s.states + before * size;
+    step.hidden = s.states + after * size;
+    step.zoneout_hidden = {at(a.zoneout_mask_hidden), a.zoneout_hidden};
+    return step;
+  }
+
+  // Zeroes the block's rows of an array (sequences, hidden) that are reset before step t.
+  void reset_rows(long k, long t, const float* rows, long stride) const {
+    for (long r = 0; a.resets && r < sequences(k); r++)
+      if (a.resets[t * B + first_sequence(k) + r])
+        __builtin_memset((float*)rows + r * stride, 0, H * sizeof(float));
+  }
+  // Rows of the block: zeros from null, nothing to null.
+  void copy_rows(long k, const float* from, long from_stride, float* to, long to_stride) const {
+    for (long r = 0; to && r < sequences(k); r++)
+      for (long j = 0; j < H; j++) to[r * to_stride + j] = from ? from[r * from_stride + j] : 0.0f;
+  }
+  template <class T> T* of_block(T* array, long k) const { return array ? array + place(k, 0) : array; }
+
+  void begin(long k) const { copy_rows(k, of_block(a.initial_hidden, k), ALL, s.states, ALL); }
+  void end(long k) const {
+    copy_rows(k, s.states + T % 2 * chunk.block * ALL, ALL, of_block(a.final_hidden, k), ALL);
+  }
+  void forward(long k, long first, long count) const {
+    form_logits(inputs(k, first, count), count * sequences(k));
+    for (long t = first; t < first + count; t++) {
+      Step step = step_at(k, t, t - first, t % 2, 1 - t % 2);
+      step.output = a.output_hidden + place(k, t);
+      if (l.saves && t % CHECKPOINT == 0)
+        copy_rows(k, step.hidden_before, ALL, a.saved_hidden + place(k, t / CHECKPOINT), ALL);
+      reset_rows(k, t, step.hidden_before, ALL);
+      cell.forward(step, 0, sequences(k));
+    }
+  }
+
+  void begin_backward(long k) const {
+    copy_rows(k, of_block(a.d_final_hidden, k), ALL, s.arrays.d_state, H_STRIDE);
+    if (k == 0)
+      __builtin_memset(s.arrays.gradient, 0, rounded(WIDTH, VL) * linear_features(l) * sizeof(float));
+  }
+  void end_backward(long k) const {
+    copy_rows(k, s.arrays.d_state, H_STRIDE, of_block(a.d_initial_hidden, k), ALL);
+  }
+  void backward(long k, long first, long count) const {
+    const long rows = count * sequences(k);
+    const float* x = inputs(k, first, count);
+    form_logits(x, rows);
+    copy_rows(k, a.saved_hidden + place(k, first / CHECKPOINT), ALL, s.states, ALL);
+    for (long i = 0; i < count; i++) {
+      const Step step = step_at(k, first + i, i, i, i + 1);
+      reset_rows(k, first + i, step.hidden_before, ALL);
+      cell.forward(step, 0, sequences(k));
+    }
+    for (long i = count - 1; i >= 0; i--) {
+      Step step = step_at(k, first + i, i, i, i + 1);
+      if (a.d_output_hidden) step.d_output = a.d_output_hidden + place(k, first + i);
+      step.d_hidden = s.arrays.d_state;
+      step.d_stride = H_STRIDE;
+      cell.backward(step, 0, sequences(k));
+      reset_rows(k, first + i, s.arrays.d_state, H_STRIDE);
+    }
+    add_gradient(x, rows);
+    const Left left = {s.arrays.logits, STRIDE, ROWS};
+    if (a.d_x) product(rows, left, s.weights.inputs, s.arrays.d_x, rounded(IN, VL));
+  }
+
+  void add_gradient(const float* x, long rows) const {
+    const long depth = chunk.rows(), features = linear_features(l);
+    for (long r = 0; r < rows; r++, x += IN) {
+      float* to = s.arrays.features + r * HEIGHT;
+      for (long m = 0; m <= IN; m += HEIGHT, to += depth * HEIGHT) {
+        if (m + HEIGHT <= IN) __builtin_memcpy(to, x + m, HEIGHT * sizeof(float));
+        else for (long i = m; i < m + HEIGHT; i++) to[i - m] = i < IN ? x[i] : i == IN ? 1.0f : 0.0f;
+      }
+    }
+    const Packed& w = s.weights.columns;
+    for (long p = 0; p < w.panels(); p++)
+      outer(s.arrays.features, depth, 0, features / HEIGHT, IN + 1, s.arrays.logits + p * PANEL, STRIDE,
+            rows, w.vectors(p), s.arrays.gradient + p * PANEL * features, false);
+  }
+
+  // Rows begin .. end of a chunk of d_x, from the group's part of them: the first part, or one more.
+  void emit_d_x(long k, long first, long begin, long end, bool more) const {
+    for (long r = begin; r < end; r++) {
+      const long n = sequences(k);
+      const float* from = s.arrays.d_x + r * rounded(IN, VL);
+      float* to = a.d_x + ((first + r / n) * B + first_sequence(k) + r % n) * IN;
+      for (long i = 0; i < IN; i++) to[i] = more ? to[i] + from[i] : from[i];
+    }
+  }
+};
+
+// Both passes, as each thread runs them.
+struct Linear {
+  const gatecore_layer& l;
+  const gatecore_arguments& a;
+  const Worker& worker;
+  const CellSteps cell;
+  const bool is_backward;
+  const Chunk chunk{l};
+  const long T = l.time;
+  const bool units = by_units(l);
+
+  template <class F> void each_group(long first, long last, F f) const {
+    for (long id = first; id < last; id++) {
+      const LinearGroup group(l, a, worker, cell, is_backward, id);
+      if (group.H) f(group);
+    }
+  }
+  template <class F> void own_groups(F f) const {
+    each_group(worker.begin(l.threads), worker.end(l.threads), f);
+  }
+  template <class F> void weights(F f) const { each_group(0, units ? l.threads : 1, f); }
+
+  void pack() const {
+    if (worker.id == 0) weights([](const LinearGroup& g) { g.number_rows(); });
+    worker.wait();
+    weights([](const LinearGroup& g) { g.pack(); });
+    worker.wait();
+  }
+
+  void forward() const {
+    pack();
+    for (long k = 0; k < chunk.blocks; k++)
+      own_groups([&](const LinearGroup& g) {
+        g.begin(k);
+        for (long t = 0; t < T; t += chunk.steps) g.forward(k, t, least(chunk.steps, T - t));
+        g.end(k);
+      });
+  }
+
+  void backward() const {
+    pack();
+    for (long k = 0; k < chunk.blocks; k++) {
+      own_groups([&](const LinearGroup& g) { g.begin_backward(k); });
+      for (long t = (T - 1) / chunk.steps * chunk.steps; t >= 0 && T; t -= chunk.steps) {
+        const long count = least(chunk.steps, T - t);
+        own_groups([&](const LinearGroup& g) {
+          g.backward(k, t, count);
+          if (a.d_x && !units) g.emit_d_x(k, t, 0, count * g.sequences(k), false);
+        });
+        if (a.d_x && units) add_d_x(k, t, count);
+      }
+      own_groups([&](const LinearGroup& g) { g.end_backward(k); });
+    }
+    worker.wait();
+    if (!units) add_gradients();
+    weights([](const LinearGroup& g) { g.unpack_gradient(); });
+  }
+
+  // The sum of the groups' parts of d_x.
+  void add_d_x(long k, long t, long count) const {
+    worker.wait();
+    each_group(0, l.threads, [&](const LinearGroup& g) {
+      const long rows = count * g.sequences(k);
+      g.emit_d_x(k, t, worker.begin(rows), worker.end(rows), g.id > 0);
+    });
+    worker.wait();
+  }
+
+  // The groups' sums into the first one's.
+  void add_gradients() const {
+    const long count = rounded(l.width, VL) * linear_features(l);
+    float* sum = nullptr;
+    each_group(0, l.threads, [&](const LinearGroup& g) {
+      if (g.id == 0) sum = g.s.arrays.gradient;
+      else
+        for (long i = worker.begin(count); i < worker.end(count); i++) sum[i] += g.s.arrays.gradient[i];
+    });
+    worker.wait();
+  }
+};
+
+}  // namespace ISA
