@@ -115,6 +115,30 @@ def test_the_runs_that_a_claim_on_measurements_names_show_its_order(entry):
             assert least > max(median(group, mechanism) for mechanism in worse)
 
 
+def timescales(title, mechanism, statistic, refine_bias="neutral"):
+    """A statistic of the units' timescales after training, of each seed."""
+    text = (ROOT / "docs" / "evidence" / "synthetic.json").read_text("utf-8")
+    (group,) = [group for group in json.loads(text)["groups"] if group["title"] == title]
+    return [run["timescales"]["after"][statistic] for run in group["runs"]
+            if (run["mechanism"], run["settings"]["mechanism.refine_bias"])
+            == (mechanism, refine_bias)]  # fmt: skip
+
+
+def test_the_timescales_that_claims_on_measurements_state_are_those_of_the_runs():
+    notes = {entry.claim.partition(":")[0]: entry.note for entry in EMPIRICAL}
+    smallest = [statistics.median(timescales("Forgetting, N=500, gates from σ(6)", m, "smallest"))
+                for m in ("R", "standard")]  # fmt: skip
+    stated = "{:.0f} steps with R, {:.0f} with standard".format(*smallest)
+    assert stated in notes["Figure 9"]
+    assert 10 * smallest[0] > smallest[1]  # no order of magnitude: "does not"
+    stated = (
+        "no standard gate has a timescale above 4 steps after training; the longest of UR falls"
+    )
+    assert f"{stated} below 60" in notes["Figure 4"]
+    assert max(timescales("Copy, N=100", "standard", "largest")) < 4
+    assert max(timescales("Copy, N=100", "UR", "largest", "uniform")) < 60
+
+
 # ---- verdicts --------------------------------------------------------------------------------
 
 
