@@ -114,6 +114,11 @@ class Cell:
         norm = ", layer_norm=True" if self.layer_norm else ""
         return f"{type(self).__name__}({sizes}, mechanism={self.mechanism.name!r}{norm})"
 
+    @property
+    def kind(self) -> str:
+        """The name of the equations: ``core``, with layer normalization for example "lstm_norm"."""
+        return f"{self.core}_norm" if self.layer_norm else self.core
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the parameters by name."""
         norm = {"norm_ih": (self.rows,), "norm_hh": (self.rows,)} if self.layer_norm else {}
@@ -172,8 +177,10 @@ class Cell:
 
     def gates(self, params: Params, x: Array, state: Any) -> tuple[Gate, Gate]:
         """The effective forget and input gates (batch, hidden) of one step."""
-        logits = self._logits(params, self.project(params, x), self.parts(state)[0])
-        return self.mechanism.gates(logits)
+        packed = self.project(params, x)
+        if self.recurrent:
+            packed = packed + self.recur(params, self.parts(state)[0])
+        return self.mechanism.gates(self.split(packed))
 
     def step(self, params: Params, x: Array, state: Any, zoneout: Any = None) -> tuple[Array, Any]:
         """One step from x (batch, input): the output (batch, hidden) and the next state.

@@ -14,13 +14,17 @@ from gatecore.mechanisms import MECHANISMS, Mechanism
 STANDARD_SIGNATURES = {"lstm": "lstm sigmoid none 1", "gru": "gru sigmoid none 1"}
 # the code's first three integers count from 1 in these; the others are the downsizing, hexadecimal
 _FIELDS = (
-    ("lstm", "gru", "minimal", "gate", "rmc", "mingru"), ("sigmoid", "cumax"),
-    ("none", "refine", "master", "untied"),
+    ("lstm", "gru", "minimal", "gate", "rmc", "mingru", "mingru_tanh", "lstm_norm", "gru_norm",
+     "minimal_norm", "mingru_norm", "mingru_tanh_norm"),
+    ("sigmoid", "cumax"), ("none", "refine", "master", "untied"),
 )  # fmt: skip
 
 
 def signature(core: str, mechanism: Mechanism) -> str:
-    """Core, activation, kind of gates and downsizing, for example "lstm sigmoid refine 1"."""
+    """Core, activation, kind of gates and downsizing, for example "lstm sigmoid refine 1".
+
+    ``core`` is ``Cell.kind`` of a cell.
+    """
     downsize = mechanism.downsize if mechanism.auxiliary == "master" else 1
     return f"{core} {mechanism.activation} {mechanism.kind} {downsize}"
 

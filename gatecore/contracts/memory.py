@@ -78,10 +78,14 @@ class Core:
     mechanism: Mechanism | str = "UR"
     layers: int = 1
     memory: Memory | None = None
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         _checks.choice("core", self.core, self.cores)
         _checks.check_fields(self, _checks.integer, "hidden_size", "layers")
+        _checks.check_fields(self, _checks.flag, "layer_norm")
+        if self.layer_norm and self.core not in CORES:
+            raise ValueError(f"layer_norm=True is for core {', '.join(CORES)}, not {self.core!r}")
         object.__setattr__(self, "mechanism", mechanism(self.mechanism))
         if not isinstance(self.memory, Memory | None):
             raise TypeError(f"memory must be a Memory, got {type(self.memory).__name__}")

@@ -10,7 +10,6 @@ from gatecore import _checks
 from gatecore._namespace import Array
 from gatecore.cells import CELLS, Cell
 from gatecore.contracts.memory import Core
-from gatecore.mechanisms import CORES
 
 INPUTS = ("one_hot", "embedding", "dense")
 LOSSES = ("cross_entropy", "squared_error")
@@ -138,7 +137,6 @@ class ModelSpec(Loss, Head, Core, Input):
     zoneout: tuple[float, float] = (0.0, 0.0)
     streams: int | None = None
     two_biases: bool = False
-    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         for part in (Input, Core, Head, Loss):
@@ -152,8 +150,6 @@ class ModelSpec(Loss, Head, Core, Input):
         _checks.check_fields(self, _checks.flag, "two_biases")
         if self.two_biases and self.memory is not None:
             raise ValueError(f"two_biases=True: core={self.core!r} has one bias; leave it at False")
-        if _checks.flag("layer_norm", self.layer_norm) and self.memory is not None:
-            raise ValueError(f"layer_norm=True is for core {', '.join(CORES)}, not {self.core!r}")
         if self.tied:
             self._check_tied()
         if self.adaptive is not None:

@@ -34,8 +34,7 @@ class AgentTask(SampledTask):
     validation and test too. All mechanisms get equal random numbers; the actions shape an episode.
 
     A subclass defines ``name``, ``presets``, ``title``, :meth:`environment` and ``baselines``.
-    :meth:`spec` raises ValueError for zoneout, dropout, two biases or layer normalization, which an
-    agent does not have.
+    :meth:`spec` raises ValueError for zoneout, dropout or two biases, which an agent does not have.
     """
 
     score: ClassVar = "score"
@@ -57,8 +56,7 @@ class AgentTask(SampledTask):
         """A new environment of ``size`` parallel episodes."""
 
     def spec(self, **model: Any) -> AgentSpec:
-        for name, off in (("zoneout", (0.0, 0.0)), ("dropout", 0.0), ("two_biases", False),
-                          ("layer_norm", False)):  # fmt: skip
+        for name, off in (("zoneout", (0.0, 0.0)), ("dropout", 0.0), ("two_biases", False)):
             if (value := model.pop(name, off)) != off:
                 raise ValueError(f"{name}={value!r}: an agent has no {name.replace('_', ' ')}; "
                                  f"leave it at {off}")  # fmt: skip

@@ -122,17 +122,17 @@ def test_two_biases_are_a_setting_of_any_run_whose_model_has_layers():
         Config.of("programs", core="dnc", two_biases=True)
 
 
-@pytest.mark.parametrize("task", ["copying", "adding", "pixels", "language", "programs"])
+@pytest.mark.parametrize("task", TASKS)
 def test_layer_norm_is_a_setting_of_a_model_with_layers(task):
     printed = dry_run(task, "--set", "layer_norm=true", mechanism="R")
     assert printed["layer_norm"] is True
-    assert Config.model_validate(printed).spec().cells()[0].layer_norm
+    assert Config.model_validate(printed).spec().layer_norm
     assert Config.of(task).spec().layer_norm is False
 
 
 def test_layer_norm_is_refused_where_a_model_has_none():
-    with pytest.raises(ConfigError, match="layer_norm=True: an agent has no layer norm"):
-        Config.of("match", layer_norm=True)
+    with pytest.raises(ConfigError, match=r"layer_norm=True is for core .*, not 'none'"):
+        Config.of("cartpole", "standard", core="none", layer_norm=True)
     with pytest.raises(ConfigError, match="layer_norm=True is for core lstm, gru, minimal"):
         Config.of("programs", core="dnc", layer_norm=True)
 

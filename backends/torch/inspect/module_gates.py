@@ -59,8 +59,9 @@ def _cell_gates(module: Any, args: Any, kwargs: Any, output: Any) -> Gates:
         before = x.new_zeros(len(x), cell.hidden_size)
         if state is not None:
             before = cell.parts(state)[0].to(dtype).reshape(before.shape)
+        weights = module._weights(0) if gated else _weights(module, "")
         two_biases = not gated or module.two_biases
-        params = parameters.core_params(cell, _weights(module, ""), two_biases, dtype)
+        params = parameters.core_params(cell, weights, two_biases, dtype)
         yield "", parameters.step_gates(cell, params, x, before), None
 
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from gatecore import _checks, mechanisms
+from gatecore.backends.common.signature import signature
 from gatecore.backends.torch.nn.checkpoint import Stateful
 from gatecore.backends.torch.nn.parameters import initialise, merge_biases
 from gatecore.backends.torch.nn.scriptable import scriptable
-from gatecore.cells import CELLS, Cell
+from gatecore.cells import CELLS, GAINS, Cell
 from gatecore.mechanisms import Mechanism
 
 State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
@@ -19,11 +20,15 @@ State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
 class RecurrentModule(Stateful, Generic[State]):
     """A module with a mechanism, zoneout, and torch's two biases, of which it may train one."""
 
-    def __init__(self, mechanism: str | Mechanism, zoneout: Any, two_biases: bool) -> None:
+    layer_norm = False  # of modules that earlier versions pickled
+
+    def __init__(self, mechanism: str | Mechanism, zoneout: Any, two_biases: bool,
+                 layer_norm: bool) -> None:  # fmt: skip
         super().__init__()
         self.mechanism = mechanisms.mechanism(mechanism)
         self.zoneout = zoneout_probabilities(CELLS[self.core], zoneout)
         self.two_biases = _checks.flag("two_biases", two_biases)
+        self.layer_norm = _checks.flag("layer_norm", layer_norm)
         self._cells: list[Cell] = []
         # of the parameters of each layer and direction, by names without suffix
         self._names: list[dict[str, str]] = []
@@ -44,9 +49,12 @@ class RecurrentModule(Stateful, Generic[State]):
         shapes = {"weight_ih": (rows, cell.input_size), "weight_hh": (rows, proj_size or width)}
         biases = {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
         projection = {"weight_hr": (proj_size, width)} if proj_size else {}
+        norms = {name: shape for name, shape in cell.parameter_shapes().items()
+                 if name in GAINS or (bias and name == "norm_c_bias")}  # fmt: skip
         self._cells.append(cell)
         self._names.append({})
-        for name, shape in {**shapes, **biases, **projection}.items():  # in torch's order
+        # in torch's order
+        for name, shape in {**shapes, **biases, **projection, **norms}.items():
             self._names[-1][name] = full_name = name + suffix
             value = torch.empty(shape, **factory)
             if name == "bias_hh" and not (self.two_biases or "bias_n" in cell.parameter_shapes()):
@@ -82,8 +90,12 @@ class RecurrentModule(Stateful, Generic[State]):
     def __prepare_scriptable__(self) -> nn.Module:
         return scriptable(self)
 
+    @property
+    def _signature(self) -> str:
+        return signature(self._cells[0].kind, self.mechanism)
+
     def _settings_repr(self) -> str:
-        text = f", mechanism={self.mechanism.name!r}"
+        text = f", mechanism={self.mechanism.name!r}{', layer_norm=True' * self.layer_norm}"
         return text + (f", zoneout={self.zoneout}" if any(self.zoneout) else "")
 
 

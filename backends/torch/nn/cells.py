@@ -19,9 +19,9 @@ class RecurrentCell(RecurrentModule[State]):
     """The base of :class:`LSTMCell`, :class:`GRUCell` and :class:`MinimalCell`: one step.
 
     ``input_size``, ``hidden_size``, ``bias``, ``device`` and ``dtype`` are as for
-    ``torch.nn.LSTMCell``, whose parameter names the cell has; ``mechanism``, ``zoneout`` and
-    ``two_biases`` as for :class:`Recurrent`. ValueError or TypeError if the mechanism is unknown, a
-    size is below 1, or zoneout is outside [0, 1].
+    ``torch.nn.LSTMCell``, whose parameter names the cell has; ``mechanism``, ``zoneout``,
+    ``two_biases`` and ``layer_norm`` as for :class:`Recurrent`. ValueError or TypeError if the
+    mechanism is unknown, a size is below 1, or zoneout is outside [0, 1].
     """
 
     weight_ih: Tensor
@@ -30,10 +30,11 @@ class RecurrentCell(RecurrentModule[State]):
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
         dtype: Any = None, *, mechanism: str | Mechanism = "UR", zoneout: Any = 0.0,
-        two_biases: bool = True,
+        two_biases: bool = True, layer_norm: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(mechanism, zoneout, two_biases)
-        self._cell = cell = CELLS[self.core](input_size, hidden_size, self.mechanism)
+        super().__init__(mechanism, zoneout, two_biases, layer_norm)
+        sizes = input_size, hidden_size
+        self._cell = cell = CELLS[self.core](*sizes, self.mechanism, self.layer_norm)
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.bias = bias = _checks.plain(bias)
         self._register(self._cell, bool(bias), device=device, dtype=dtype)

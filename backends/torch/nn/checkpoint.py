@@ -27,6 +27,7 @@ from gatecore.mechanisms import Mechanism
 KEY = "mechanism_code"
 _RECORD = "_extra_state"  # JSON as bytes, in the states of earlier versions
 _RECORD_VERSION = 1
+_NORM = "_norm "  # in the signature of a layer-normalized cell
 
 
 def torch_compatible(core: str, mechanism: str | Mechanism) -> bool:
@@ -48,7 +49,7 @@ class Stateful(nn.Module):
 
     def _record_mechanism(self) -> None:
         """Set the buffer that records the mechanism, in the parameters' dtype and device."""
-        if not torch_compatible(self.core, self.mechanism):
+        if not self._torch_compatible:
             like = next(self.parameters())
             # accelerate puts parameters alone on the meta device, and expects values in buffers
             device = None if like.is_meta else like.device
@@ -56,7 +57,15 @@ class Stateful(nn.Module):
             self.register_buffer(KEY, code)
 
     def _code(self) -> list[float]:
-        return encode(signature(self.core, self.mechanism))
+        return encode(self._signature)
+
+    @property
+    def _signature(self) -> str:
+        return signature(self.core, self.mechanism)
+
+    @property
+    def _torch_compatible(self) -> bool:
+        return self._signature == STANDARD_SIGNATURES.get(self.core)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         empty = next(self.parameters()).is_meta
@@ -107,18 +116,22 @@ class Stateful(nn.Module):
 
     def _check_signature(self, recorded: str | None, saved: str | None) -> None:
         """Raise ValueError for a state of another signature, or without one."""
-        name, expected = self.mechanism.name, signature(self.core, self.mechanism)
-        if recorded is None and not torch_compatible(self.core, self.mechanism):
+        name, expected = self.mechanism.name, self._signature
+        if recorded is None and not self._torch_compatible:
             raise ValueError(self._needs_code())
         if recorded is not None and recorded != expected:
             saved = mechanism_names(recorded, saved)
+            norms = [_NORM in text for text in (recorded, expected)]
+            norm, own = (f" and layer_norm={n}" if len({*norms}) > 1 else "" for n in norms)
             raise ValueError(f"the state_dict is of mechanism {saved} ({recorded}), this layer has "
-                             f"{name!r} ({expected}): make the layer with mechanism={saved}, or "
-                             f"load weights that were trained with {name!r}")  # fmt: skip
+                             f"{name!r} ({expected}): make the layer with mechanism={saved}{norm}, "
+                             f"or load weights that were trained with {name!r}{own}")  # fmt: skip
 
     def _needs_code(self) -> str:
         kind, name = type(self).__name__, self.mechanism.name
         text = f"the state_dict records no mechanism, this {kind} has {name!r}: "
+        if _NORM in self._signature:
+            return text + f"load one that a {kind} of gatecore with layer_norm=True saved"
         if self.core not in STANDARD_SIGNATURES:
             return text + f"load one that a {kind} of gatecore saved"
         return text + (

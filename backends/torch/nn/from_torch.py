@@ -23,6 +23,9 @@ def from_torch(kind: type[Any], module: Any, mechanism: str | Mechanism, keep_we
     Its parameters are new tensors, which require gradients where those of ``module`` do.
     ``initialised`` of the result names the slots whose weights are new.
     """
+    if keywords.get("layer_norm"):
+        raise ValueError("layer_norm must be False for a layer with torch's weights, got True: "
+                         "those are not of normalized products")  # fmt: skip
     weight = next(module.parameters())
     sizes = {name: getattr(module, name) for name in _SIZES if hasattr(module, name)}
     keywords |= {"device": weight.device, "dtype": weight.dtype, "mechanism": mechanism}

@@ -13,6 +13,7 @@ from gatecore.backends.torch.nn.base import check_tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import cell_of
 from gatecore.backends.torch.sequence.run import run
+from gatecore.cells import GAINS
 from gatecore.mechanisms import Mechanism
 
 Params = Mapping[str, Tensor]
@@ -28,9 +29,10 @@ def lstm(
 
     The counterpart of ``gatecore.backends.numpy.lstm``. ``params`` are ``weight_ih`` (rows, input),
     ``weight_hh`` (rows, hidden) and ``bias`` (rows,), packed in the mechanism's order, as
-    :class:`gatecore.cells.LSTM` initializes them; x is (time, batch, input), float32 or float64,
-    and all tensors have its dtype and device. ``state`` is (h, c), each (batch, hidden), by default
-    zeros, and is zeroed before the steps at which bool ``resets`` (time, batch) is true.
+    :class:`gatecore.cells.LSTM` initializes them, also with layer normalization; x is (time, batch,
+    input), float32 or float64, and all tensors have its dtype and device. ``state`` is (h, c), each
+    (batch, hidden), by default zeros, and is zeroed before the steps at which bool ``resets``
+    (time, batch) is true.
     ``zoneout`` (cell, hidden) are probabilities in [0, 1] (the expectation, for evaluation), or
     masks (time, batch, hidden) that are 1 where the old value is kept. ``impl`` is "auto",
     "native", "reference", "fused", "graph", "plain" or "scan".
@@ -116,7 +118,8 @@ def _call(
     recurrent = params.get("weight_hh")
     if recurrent is None or recurrent.dim() != 2:
         raise ValueError("params must have a 'weight_hh' (rows, hidden)")
-    own = signature(core, mechanisms.mechanism(mechanism))
+    kind = f"{core}_norm" if any(name in params for name in GAINS) else core
+    own = signature(kind, mechanisms.mechanism(mechanism))
     cell = cell_of(own, x.shape[2], recurrent.shape[1])
     check_parameters(cell, params)
     states = None if state is None else cell.parts(state)

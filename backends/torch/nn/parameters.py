@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gatecore.algebra import Gate
 from gatecore.backends.torch.nn.checkpoint import has_values
 from gatecore.backends.torch.sequence.call import add_biases
-from gatecore.cells import Cell
+from gatecore.cells import GAINS, Cell
 
 # the slots that the effective forget gate depends on
 _FORGET_SLOTS = ("forget", "refine", "master_forget", "master_input")
@@ -32,11 +32,13 @@ def slot_rows(cell: Cell) -> dict[str, slice]:
 
 @torch.no_grad()
 def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
-    """Weights U(−1/√d, 1/√d), the mechanism's biases in ``bias_ih``, zeros in ``bias_hh``."""
+    """Weights U(−1/√d, 1/√d), the mechanism's biases in ``bias_ih``, gains 1, other biases 0."""
     bound = 1 / math.sqrt(cell.hidden_size)
     for name, value in weights.items():
         if name.startswith("weight"):
             nn.init.uniform_(value, -bound, bound)
+        elif name.startswith("norm"):
+            nn.init.constant_(value, name in GAINS)
     if "bias_ih" in weights and has_values(weights["bias_ih"]):
         biases = cell.mechanism.biases(cell.core, cell.hidden_size, generator())
         weights["bias_ih"].copy_(torch.from_numpy(np.concatenate(list(biases.values()))))
@@ -49,6 +51,8 @@ def layer_params(cell: Cell, weights: Mapping[str, Tensor], two_biases: bool,
     params = {name: v if v.dtype == dtype else v.to(dtype) for name, v in weights.items()}
     if "bias_ih" not in params:
         params["bias"] = bias_hh = params["weight_ih"].new_zeros(cell.rows)
+        if "norm_c" in params:
+            params["norm_c_bias"] = torch.zeros_like(params["norm_c"])
     else:
         params["bias"], bias_hh = params.pop("bias_ih"), params.pop("bias_hh")
     if "bias_n" not in cell.parameter_shapes():

@@ -41,6 +41,10 @@ class Recurrent(RecurrentModule[State]):
     states of all steps. ``two_biases`` trains ``bias_hh`` beside ``bias_ih`` as in torch, which
     doubles the learning rate of their sum; without, ``bias_hh`` is a buffer that stays 0; a GRU's
     is a parameter, of which only the part that the reset gate multiplies is read and trained.
+    ``layer_norm`` normalizes the two products W x and U h, each over all its rows, and an LSTM's
+    cell state before the output's tanh (Ba et al. 2016); their gains ``norm_ih_l0``, ``norm_hh_l0``
+    (rows,) and ``norm_c_l0`` (hidden,) and, unless ``bias`` is false, ``norm_c_bias_l0`` (hidden,)
+    follow torch's parameters. The biases are added after it: initial timescales stay.
     ``impl``, "auto", "native", "reference", "fused", "graph", "plain" or "scan", is the
     implementation that runs a sequence; "auto" is the first that supports the call.
 
@@ -67,7 +71,7 @@ class Recurrent(RecurrentModule[State]):
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
         proj_size: int = 0, device: Any = None, dtype: Any = None, *,
         mechanism: str | Mechanism = "UR", zoneout: Any = 0.0, return_cells: bool = False,
-        two_biases: bool = True, impl: str = "auto",
+        two_biases: bool = True, layer_norm: bool = False, impl: str = "auto",
     ) -> None:  # fmt: skip
         num_layers = _checks.integer("num_layers", num_layers, -_checks.LARGEST, _LARGEST)
         proj_size = _checks.integer("proj_size", proj_size, -_checks.LARGEST)
@@ -82,7 +86,7 @@ class Recurrent(RecurrentModule[State]):
             batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, device="meta",
             **projection,
         )  # fmt: skip
-        super().__init__(mechanism, zoneout, two_biases)
+        super().__init__(mechanism, zoneout, two_biases, layer_norm)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout = _checks.probability("dropout", dropout)
         self.bias, self.batch_first = bias, batch_first
@@ -93,7 +97,7 @@ class Recurrent(RecurrentModule[State]):
         width = (proj_size or hidden_size) * len(suffixes)
         for layer, suffix in itertools.product(range(num_layers), suffixes):
             inputs = width if layer else input_size
-            cell = CELLS[self.core](inputs, hidden_size, self.mechanism)
+            cell = CELLS[self.core](inputs, hidden_size, self.mechanism, self.layer_norm)
             name = f"_l{layer}{suffix}"
             self._register(cell, bias, proj_size, name, device=device, dtype=dtype)
         self.reset_parameters()

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gatecore.backends.common.signature import signature
-from gatecore.backends.torch.nn.checkpoint import torch_compatible
 from gatecore.backends.torch.nn.parameters import core_params, slot_rows
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import Call
@@ -23,14 +21,13 @@ def scriptable(module: Any) -> nn.Module:
     """A module of the same parameters, buffers and results that torch.jit.script compiles.
 
     Raises RuntimeError for zoneout, ``return_cells``, hooks, a subclass's forward, reparametrized
-    weights, and for projections and half precision where torch has no such layer.
+    weights, layer normalization, and for projections and half precision where torch has no such
+    layer.
     """
     tensors = dict(module._parameters) | dict(module._buffers)
     names = [name for names in module._names for name in names.values()]
     torch_layer: Any = getattr(nn, type(module).__name__, None)
-    compatible = (
-        module.two_biases and torch_compatible(module.core, module.mechanism) and torch_layer
-    )
+    compatible = module.two_biases and module._torch_compatible and torch_layer
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
     reason = (
         "zoneout" if any(module.zoneout)
@@ -39,6 +36,7 @@ def scriptable(module: Any) -> nn.Module:
         else "return_cells=True" if getattr(module, "return_cells", False)
         else "reparametrized weights" if not all(name in tensors for name in names)
         else None if compatible
+        else "layer normalization" if module.layer_norm
         else "a projection" if getattr(module, "proj_size", 0)
         else None if tensors[names[0]].dtype in (torch.float32, torch.float64)
         else "half precision"
@@ -70,7 +68,7 @@ class _Sequence(nn.Module):
         self._parameters, self._buffers = module._parameters, module._buffers
         cells = module._cells
         self.weights = [list(module._weights(k).values()) for k in range(len(cells))]
-        self.signature = signature(module.core, module.mechanism)
+        self.signature = module._signature
         self.hidden_size, self.two_states = module.hidden_size, len(cells[0].state_names) > 1
         self.two_biases = module.two_biases
         self.directions = 2 if getattr(module, "bidirectional", False) else 1

@@ -16,8 +16,8 @@ class Call(NamedTuple):
 
     cell: Cell
     x: Tensor  # (time, batch, input)
-    # weight_ih, weight_hh, bias and a GRU's bias_n; perhaps bias_hh, which is added to bias, and
-    # weight_hr, a projection of the hidden state
+    # weight_ih, weight_hh, bias and a GRU's bias_n, those of layer normalization; perhaps bias_hh,
+    # which is added to bias, and weight_hr, a projection of the hidden state
     params: Mapping[str, Tensor]
     states: tuple[Tensor, ...] = ()  # initial (h,) or (h, c), each (batch, width); empty for zeros
     resets: Tensor | None = None  # bool (time, batch)
@@ -91,10 +91,11 @@ def zero_states(cell: Cell, x: Tensor, proj_size: int = 0) -> tuple[Tensor, ...]
 @functools.lru_cache(maxsize=256)
 def cell_of(signature: str, input_size: int, hidden_size: int) -> Cell:
     """A cell of this signature."""
-    core, activation, kind, downsize = signature.split()
+    name, activation, kind, downsize = signature.split()
+    core, *extensions = name.split("_")
     tied = kind != "untied"
     mechanism = Mechanism(
         name=signature, activation=activation, auxiliary=kind if tied else "refine", tied=tied,
         downsize=int(downsize),
     )  # fmt: skip
-    return CELLS[core](input_size, hidden_size, mechanism)
+    return CELLS[core](input_size, hidden_size, mechanism, "norm" in extensions)

@@ -22,7 +22,7 @@ from gatecore.cells import Cell
 class CuPyKernels(NumpyBptt):
     """Manual BPTT with the kernels of ``backends.cuda``."""
 
-    name, device, traceable = "fused", "cuda", False
+    name, device, traceable, normalizes = "fused", "cuda", False, False
 
     def _unsupported(self, call: Call) -> str | None:
         x = call.x

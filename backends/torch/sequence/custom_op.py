@@ -49,7 +49,7 @@ def in_order(names: tuple[str, ...], values: Values) -> tuple[Any, ...]:
 def pack(call: Call, impl: str) -> Values:
     """The operators' common arguments by name, of a complete call."""
     values: Values = {
-        "signature": signature(call.cell.core, call.cell.mechanism), "x": call.x, **call.params,
+        "signature": signature(call.cell.kind, call.cell.mechanism), "x": call.x, **call.params,
         **dict(zip(STATES, call.states, strict=False)), "resets": call.resets,
         "return_cells": call.return_cells, "impl": impl,
     }  # fmt: skip
@@ -75,13 +75,6 @@ def unpack(values: Values) -> Call:
     return Call(cell, x, params, states, values["resets"], *rest)
 
 
-def needs_operator(x: Any) -> bool:
-    """Whether torch traces or profiles, or a mode or a subclass of Tensor intercepts operators."""
-    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    observed = torch.autograd.profiler._is_profiler_enabled
-    return tracing or observed or torch._C._len_torch_dispatch_stack() > 0 or type(x) is not Tensor
-
-
 def needs_stepping(gradients: Iterable[Tensor | None]) -> bool:
     """Whether a backward pass shall be differentiable itself, or its cotangents are batched."""
     batched = torch._C._functorch.is_legacy_batchedtensor  # by is_grads_batched
@@ -101,7 +94,7 @@ def run_backward(
     wrt_x: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Gradients of a complete call by name, by the operator or by stepping."""
-    if needs_stepping([*d_outputs, *d_states]):
+    if needs_stepping([*d_outputs, *d_states]) or call.cell.layer_norm:
         gradients = stepping.PLAIN.backward(call, [], d_outputs, d_states, wrt_x)
         names = [*(["x"] if wrt_x else []), *call.params, *STATES]
         return dict(zip(names, gradients, strict=False))

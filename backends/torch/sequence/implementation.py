@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,13 @@ def active_transform() -> str | None:
 active_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def needs_operator(x: Any) -> bool:
+    """Whether torch traces or profiles, or a mode or a subclass of Tensor intercepts operators."""
+    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    observed = torch.autograd.profiler._is_profiler_enabled
+    return tracing or observed or torch._C._len_torch_dispatch_stack() > 0 or type(x) is not Tensor
+
+
 class OperatorImplementation(abc.ABC):
     """An implementation of ``gatecore::sequence``, for one kind of device."""
 
@@ -51,6 +58,7 @@ class OperatorImplementation(abc.ABC):
     device: ClassVar[str]
     traceable: ClassVar[bool] = True  # torch.compile may trace a call of the operator
     completes_calls: ClassVar[bool] = False  # a call may lack states and have two biases
+    normalizes: ClassVar[bool] = False  # has layer normalization, but not as the operator
 
     def unsupported(self, call: Call) -> str | None:
         """Why the operator cannot run ``call`` this way; None if it can."""
@@ -63,8 +71,8 @@ class OperatorImplementation(abc.ABC):
             return f"it computes in float32 or float64, not {x.dtype}"
         if "weight_hr" in call.params:
             return "it has no projection of the hidden state (proj_size)"
-        if call.cell.layer_norm:
-            return "it has no layer normalization"
+        if call.cell.layer_norm and not (self.normalizes and not needs_operator(x)):
+            return "it has no layer normalization" + " under tracing" * self.normalizes
         if not self.traceable and torch.compiler.is_compiling():
             return "torch.compile is tracing"
         return active_transform() or self._unsupported(call)

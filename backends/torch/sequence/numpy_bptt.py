@@ -54,6 +54,7 @@ class NumpyBptt(implementation.OperatorImplementation):
     """Manual BPTT in NumPy."""
 
     name, device = "reference", "cpu"
+    normalizes = True
 
     @contextlib.contextmanager
     def adapter(self, call: Call) -> Iterator[ArrayAdapter]:

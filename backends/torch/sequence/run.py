@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gatecore.backends.torch.sequence import custom_op, dispatch
 from gatecore.backends.torch.sequence.call import Call, active
+from gatecore.backends.torch.sequence.implementation import needs_operator
 from gatecore.backends.torch.sequence.stepping import Stepping
 from gatecore.cells import Cell
 
@@ -34,7 +35,7 @@ def run(
     results: Sequence[Tensor]
     if isinstance(chosen, Stepping):
         results = chosen.forward(call.complete())
-    elif custom_op.needs_operator(x):
+    elif needs_operator(x):
         results = custom_op.run(call.complete(), chosen.name)
     else:
         call = call if chosen.completes_calls else call.complete()
@@ -69,7 +70,7 @@ class _Sequence(torch.autograd.Function):
         tensors, wrt_x = ctx.saved_tensors, ctx.needs_input_grad[2]
         call, saved = Call(ctx.cell, tensors[0], *ctx.rest), tensors[ctx.num_tensors :]
         cotangents = grads[: call.num_outputs], grads[call.num_outputs :]
-        if custom_op.needs_stepping(grads) or custom_op.needs_operator(call.x):
+        if custom_op.needs_stepping(grads) or needs_operator(call.x):
             with torch.enable_grad():  # else a sum of two biases would require no gradient
                 complete = call.complete()
             arguments: Any = (complete, ctx.implementation.name, saved, *cotangents, wrt_x)
