@@ -74,8 +74,8 @@ def _pixels(config: Config) -> Reference | None:
 
 
 def _language(config: Config) -> Reference | None:
-    task = config.task
-    if (getattr(task, "data", ""), getattr(task, "level", "")) != ("wikitext103", "word"):
+    named = ("data", "level", "min_count", "vocabulary")  # fewer symbols have a lower perplexity
+    if [getattr(config.task, name) for name in named] != ["wikitext103", "word", 1, None]:
         return None
     values = {name: test for name, (_, test) in PERPLEXITIES.items()}
     return Reference("Table 6a, test perplexity on WikiText-103", values)

@@ -90,10 +90,11 @@ def test_a_dry_run_prints_the_complete_configuration_and_trains_nothing(
 
 
 def test_the_sweep_of_appendix_d3_is_expressible():
-    grid = {"layers": [1, 2], "embedding_dropout": [0.0, 0.1, 0.2, 0.3], "tied": [True, False]}
+    grid = {"layers": [1, 2], "embedding_dropout": [0.0, 0.1, 0.2, 0.3],
+            "layer_norm": [True, False], "tied": [True, False]}  # fmt: skip
     sweep = SweepConfig.of("language", mechanisms="UR", preset="paper", set=grid)
     specs = [trial.config.spec() for trial in sweep.trials()[0]]
-    assert len({(s.layers, s.embedding_dropout, s.tied) for s in specs}) == 16
+    assert len({(s.layers, s.embedding_dropout, s.layer_norm, s.tied) for s in specs}) == 32
     assert {s.hidden_size for s in specs} == {3072}
 
 

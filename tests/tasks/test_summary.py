@@ -195,14 +195,26 @@ def paper(content, data="mnist", **settings):
     return published_results.reference(config)
 
 
+def wikitext(**settings):
+    """The paper's values beside a run on WikiText-103, whose text is not here."""
+    task = Language().model_copy(update={"data": "wikitext103", **settings})
+    return published_results.reference(Config.of("language", "C").model_copy(update={"task": task}))
+
+
+def test_the_paper_has_perplexities_for_all_words_only():
+    assert "Table 6a" in wikitext().source
+    assert wikitext(level="character") is None
+    assert wikitext(min_count=2) is None
+    assert wikitext(vocabulary=30_000) is None
+
+
 def test_the_paper_has_values_for_its_own_gates_only():
     column = paper(MNIST, permute=True)
     assert column.value(mechanism("standard")) == "94.77**"
     assert column.value(mechanism("UM", downsize=16)) == "95.50"
     assert column.value(mechanism("UR", refine_bias="neutral")) is None
     assert column.value(mechanism("CR")) is None
-    words = published_results._language(Config.of("language", "C").model_copy(
-        update={"task": Language().model_copy(update={"data": "wikitext103"})}))  # fmt: skip
+    words = wikitext()
     assert [words.value(mechanism("C", t_max=t)) for t in ("hidden", 8, 11.0, 9, None)] == [
         "36.4", "36.1", "35.8", None, None,
     ]  # fmt: skip
