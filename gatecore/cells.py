@@ -346,6 +346,11 @@ class MinGRU(Cell):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, candidate={self.candidate!r})"
 
+    @property
+    def kind(self) -> str:
+        core = self.core if self.candidate == "linear" else f"{self.core}_{self.candidate}"
+        return core + "_norm" * self.layer_norm
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = super().parameter_shapes().items()
         return {name: shape for name, shape in shapes if not name.endswith("_hh")}

@@ -59,7 +59,7 @@ def test_the_rows_give_the_number_of_units(name, size):
         ({"weight_ih": np.zeros((25, 3))}, {}, "does not divide 25"),
         ({"weight_ih": np.zeros((24, 4))}, {}, r"must have shape \(24, 3\)"),
         ({"bias": np.zeros(23)}, {}, "bias"),
-        ({}, {"candidate": "relu"}, "candidate must be one of"),
+        ({}, {"candidate": "relu"}, "candidate='relu' is unknown"),
         ({}, {"mechanism": "standard"}, "params"),
     ],
 )

@@ -27,10 +27,10 @@ LAYERS = pytest.mark.parametrize(
     ("kind", "impl", "dtype"),
     [
         pytest.param(kind, impl, dtype, marks=[NATIVE] if impl == "native" else [])
-        for kind in ("LSTM", "GRU", "Minimal")
-        for impl in ("reference", "plain", "native")
+        for kind in ("LSTM", "GRU", "Minimal", "MinGRU")
+        for impl in ("parallel" if kind == "MinGRU" else "reference", "plain", "native")
         for dtype in TOLERANCE
-        if (impl, dtype) != ("native", torch.float64)
+        if (impl, dtype) != ("native", torch.float64) and (kind, impl) != ("MinGRU", "native")
     ],
 )
 
@@ -174,7 +174,7 @@ def test_transformations_inside_a_compiled_function():
 
 
 @pytest.mark.parametrize("gates", ["standard", "UR", "OM"])
-@pytest.mark.parametrize("kind", [ours.LSTM, ours.GRU, ours.Minimal])
+@pytest.mark.parametrize("kind", [ours.LSTM, ours.GRU, ours.Minimal, ours.MinGRU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batched_cotangents_reach_every_parameter(kind, gates, dtype):
     torch.manual_seed(0)

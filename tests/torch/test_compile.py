@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from gatecore.backends.native import library  # noqa: E402
-from gatecore.backends.torch import GRU, LSTM, LSTMCell  # noqa: E402
+from gatecore.backends.torch import GRU, LSTM, LSTMCell, MinGRU  # noqa: E402
 
 # torch's own tracing reads .grad of a tensor inside scan, and says so to itself
 NOISE = (
@@ -19,7 +19,11 @@ ITS_OWN = pytest.mark.filterwarnings(*NOISE)
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: LSTM(3, 4, 2, bidirectional=True, zoneout=0.0), lambda: GRU(3, 4, mechanism="OM")],
+    [
+        lambda: LSTM(3, 4, 2, bidirectional=True, zoneout=0.0),
+        lambda: GRU(3, 4, mechanism="OM"),
+        lambda: MinGRU(3, 4, 2, bidirectional=True),
+    ],
 )
 def test_compiled_whole(make):
     layer, x = make(), torch.randn(5, 2, 3, requires_grad=True)
@@ -60,7 +64,8 @@ def opened(layer):
 
 
 @ITS_OWN
-@pytest.mark.parametrize("make", [lambda: LSTM(3, 4, 2, zoneout=0.1), lambda: GRU(3, 4)])
+@pytest.mark.parametrize("make", [lambda: LSTM(3, 4, 2, zoneout=0.1), lambda: GRU(3, 4),
+                                  lambda: MinGRU(3, 4, 2, zoneout=0.1)])  # fmt: skip
 def test_exported_for_any_time_and_batch(make):
     layer, x = make(), torch.randn(9, 4, 3)
     exported = opened(layer)
@@ -77,11 +82,11 @@ def test_exported_for_any_time_and_batch(make):
     not all(importlib.util.find_spec(n) for n in ("onnx", "onnxscript", "onnxruntime")),
     reason="onnx, onnxscript or onnxruntime is not installed",
 )
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_onnx_runs_another_length(tmp_path, batch_first):
+@pytest.mark.parametrize(("kind", "batch_first"), [(LSTM, False), (LSTM, True), (MinGRU, False)])
+def test_onnx_runs_another_length(tmp_path, kind, batch_first):
     import onnxruntime
 
-    layer, x = LSTM(3, 4, batch_first=batch_first), torch.randn(9, 4, 3)
+    layer, x = kind(3, 4, batch_first=batch_first), torch.randn(9, 4, 3)
     path = tmp_path / "layer.onnx"
     torch.onnx.export(opened(layer), dynamo=True, verbose=False).save(path)
     session = onnxruntime.InferenceSession(path)

@@ -13,6 +13,8 @@ from gatecore.backends.torch import (  # noqa: E402
     GateUnit,
     GRUCell,
     LSTMCell,
+    MinGRU,
+    MinGRUCell,
     Minimal,
     MinimalCell,
 )
@@ -20,7 +22,9 @@ from gatecore.backends.torch import (  # noqa: E402
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    "kind", [LSTM, GRU, Minimal, LSTMCell, GRUCell, MinimalCell], ids=lambda k: k.__name__
+    "kind",
+    [LSTM, GRU, Minimal, MinGRU, LSTMCell, GRUCell, MinimalCell, MinGRUCell],
+    ids=lambda k: k.__name__,
 )
 def test_low_weights_give_low_outputs_and_wide_states(kind, dtype):
     layer = kind(3, 4, dtype=dtype)
@@ -40,7 +44,7 @@ def test_low_weights_give_low_outputs_and_wide_states(kind, dtype):
     layer(x.to(dtype), wider)
 
 
-@pytest.mark.parametrize("kind", [LSTM, GRU])
+@pytest.mark.parametrize("kind", [LSTM, GRU, MinGRU])
 def test_autocast_rounds_outputs_only(kind):
     layer, x = kind(3, 4), torch.randn(5, 2, 3)
     exact = layer(x)

@@ -19,6 +19,7 @@ from gatecore.backends.torch import (  # noqa: E402
     GateUnit,
     GRUCell,
     LSTMCell,
+    MinGRU,
     Minimal,
     RelationalMemory,
     convert,
@@ -74,7 +75,7 @@ def test_the_state_dict_of_a_layer_of_torch_is_refused_with_what_to_do(kind):
     convert(other, keep_weights=True)
 
 
-@pytest.mark.parametrize("kind", [Minimal, lambda *sizes: GateUnit(8)])
+@pytest.mark.parametrize("kind", [Minimal, MinGRU, lambda *sizes: GateUnit(8)])
 def test_a_state_dict_without_a_record_is_refused_where_torch_has_no_such_layer(kind):
     state = kind(3, 4).state_dict()
     del state["mechanism_code"]
@@ -147,7 +148,11 @@ def test_a_partial_state_dict_needs_no_entry():
 
 
 CODED = [
-    *(lambda k=k, name=name: k(3, 8, mechanism=name) for k in KINDS for name in MECHANISMS),
+    *(
+        lambda k=k, name=name: k(3, 8, mechanism=name)
+        for k in (*KINDS, MinGRU)
+        for name in MECHANISMS
+    ),
     lambda: LSTM(3, 8, mechanism=mechanism("UM", downsize=4)),
     lambda: LSTM(1, 300, mechanism=mechanism("OM", downsize=300)),
     lambda: GateUnit(8),
@@ -255,7 +260,7 @@ def test_a_state_without_metadata_is_refused_by_the_names_of_its_mechanisms():
         LSTM(3, 4, mechanism="standard").load_state_dict(state)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, lambda *sizes: GateUnit(8)])
+@pytest.mark.parametrize("kind", [*KINDS, MinGRU, lambda *sizes: GateUnit(8)])
 def test_layers_are_made_and_loaded_without_values(kind):
     state = kind(3, 4).state_dict()
     with FakeTensorMode():
@@ -268,7 +273,7 @@ def test_layers_are_made_and_loaded_without_values(kind):
     assert not any(value.is_meta for value in assigned.state_dict().values())
 
 
-@pytest.mark.parametrize("kind", [*KINDS, lambda *sizes: GateUnit(sizes[1])])
+@pytest.mark.parametrize("kind", [*KINDS, MinGRU, lambda *sizes: GateUnit(sizes[1])])
 def test_copies_and_pickles_are_equal(kind):
     layer, stream = kind(3, 4), io.BytesIO()
     torch.save(layer, stream)

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell, Minimal  # noqa: E402
+from gatecore.backends.torch import GRU, LSTM, GRUCell, LSTMCell, MinGRU, Minimal  # noqa: E402
 from tests.packaging.layout import ROOT  # noqa: E402
 
 ROWS = {
@@ -60,7 +60,7 @@ ROWS = {
     "`torch.ao.quantization.quantize_dynamic`": "test_tools::test_dynamic_quantization_warns",
     "`isinstance(layer, nn.LSTM)`": "test_tools::test_layers_are_not_instances_of_torchs",
 }
-KINDS = pytest.mark.parametrize("kind", [LSTM, GRU, Minimal])
+KINDS = pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, MinGRU])
 
 
 def x_of(*shape, **keywords):
@@ -124,7 +124,8 @@ def test_replicas(make):
 @pytest.mark.parametrize("two_biases", [True, False])
 @KINDS
 def test_frozen_and_unfrozen_under_ddp(kind, two_biases, process_group):
-    layer = kind(3, 4, two_biases=two_biases).requires_grad_(False)
+    options = {} if kind is MinGRU else {"two_biases": two_biases}
+    layer = kind(3, 4, **options).requires_grad_(False)
     model = nn.Sequential(nn.Linear(3, 3), layer)
     for frozen in (True, False):
         layer.requires_grad_(not frozen)
@@ -180,9 +181,9 @@ def test_the_tracing_onnx_exporter_is_refused():
 @KINDS
 def test_the_profiler_shows_forward_and_backward_by_name(kind, dtype):
     layer, x = kind(3, 4, 2, dtype=dtype), x_of(dtype=dtype)
-    expected = torch.autograd.grad(layer(x)[0].sum(), layer.weight_hh_l0)[0]
+    expected = torch.autograd.grad(layer(x)[0].sum(), layer.weight_ih_l0)[0]
     with torch.autograd.profiler.profile() as profile:
-        gradient = torch.autograd.grad(layer(x)[0].sum(), layer.weight_hh_l0)[0]
+        gradient = torch.autograd.grad(layer(x)[0].sum(), layer.weight_ih_l0)[0]
         with torch.no_grad():
             layer(x)
     counts = {event.key: event.count for event in profile.key_averages()}
@@ -207,7 +208,7 @@ def test_flops_are_those_of_the_matrix_products(kind, mechanism):
     with FlopCounterMode(display=False) as counter:
         layer(x.detach())[0].sum().backward()
     product = 2 * 5 * 2 * layer.weight_ih_l0.shape[0]
-    assert counter.get_total_flops() == product * (2 * 3 + 3 * 4)
+    assert counter.get_total_flops() == product * (2 * 3 + (kind is not MinGRU) * 3 * 4)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torchinfo"), reason="torchinfo is not installed")

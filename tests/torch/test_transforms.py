@@ -14,6 +14,7 @@ from gatecore.backends.torch import (  # noqa: E402
     GateUnit,
     GRUCell,
     LSTMCell,
+    MinGRU,
     Minimal,
 )
 from gatecore.backends.torch.nn.gate_unit import gate  # noqa: E402
@@ -68,7 +69,7 @@ def test_a_reset_is_a_new_sequence(both_ways):
     torch.testing.assert_close(layer(x[:, 0], resets=resets[:, 0])[0], apart[:, 0])
 
 
-@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal])
+@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, MinGRU])
 def test_packed_sequences_are_each_as_if_alone(kind):
     layer = kind(3, 4, 2, bidirectional=True, dtype=torch.float64)
     parts = [torch.randn(n, 3, dtype=torch.float64) for n in (2, 5, 3)]
@@ -139,7 +140,7 @@ def test_errors_say_what_was_wrong(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, LSTMCell, GRUCell, GateUnit])
+@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, MinGRU, LSTMCell, GRUCell, GateUnit])
 def test_a_layer_is_one_node_of_a_traced_graph(kind):
     class Model(nn.Module):
         def __init__(self):

@@ -16,6 +16,8 @@ from gatecore.backends.torch import (
     GateUnit,
     GRUCell,
     LSTMCell,
+    MinGRU,
+    MinGRUCell,
     Minimal,
     MinimalCell,
     convert,
@@ -171,7 +173,7 @@ def gates_of_cell(layer, k, x, states, zeros):
     """Gates of one of gatecore's layers by the framework-neutral cell, step by step."""
     cell = CELLS[layer.core](x.shape[-1], HIDDEN, layer.mechanism)
     weights = {key: getattr(layer, name).detach() for key, name in layer._names[k].items()}
-    params = {**weights, "bias": weights["bias_ih"]}
+    params = {**weights, "bias": weights["bias_ih"], "bias_n": zeros[0]}
     before = torch.cat([zeros.unsqueeze(0), states[:-1]])
     states = [cell.state([h] * len(cell.state_names)) for h in before]
     gates = [cell.gates(params, *step)[0].value for step in zip(x, states, strict=True)]
@@ -179,9 +181,10 @@ def gates_of_cell(layer, k, x, states, zeros):
 
 
 @pytest.mark.parametrize("name", ["standard", "C", "O", "U", "R", "OM", "OR", "UM", "UR"])
-@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal])
+@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, MinGRU])
 def test_layers_of_gatecore_with_every_mechanism(kind, name):
-    layer = kind(INPUT, HIDDEN, dtype=torch.float64, mechanism=name, two_biases=False)
+    options = {} if kind is MinGRU else {"two_biases": False}
+    layer = kind(INPUT, HIDDEN, dtype=torch.float64, mechanism=name, **options)
     x = inputs(T, B, INPUT)
     with watch(layer) as statistics:
         output, _ = layer(x)
@@ -238,7 +241,9 @@ def test_layers_of_gatecore_with_packed_sequences_resets_and_both_directions():
 
 
 @pytest.mark.parametrize(
-    "kind", [nn.LSTMCell, nn.GRUCell, LSTMCell, GRUCell, MinimalCell], ids=lambda k: k.__name__
+    "kind",
+    [nn.LSTMCell, nn.GRUCell, LSTMCell, GRUCell, MinimalCell, MinGRUCell],
+    ids=lambda k: k.__name__,
 )
 def test_cells_step_by_step(kind):
     cell = kind(INPUT, HIDDEN, dtype=torch.float64)
@@ -246,8 +251,9 @@ def test_cells_step_by_step(kind):
     core = getattr(cell, "core", "lstm" if kind is nn.LSTMCell else "gru")
     neutral = CELLS[core](INPUT, HIDDEN, getattr(cell, "mechanism", "standard"))
     weights = {name: value.detach() for name, value in cell.named_parameters()}
-    params = {**weights, "bias": weights["bias_ih"] + weights["bias_hh"]}
     zeros, expected = neutral.initial_state(steps), []
+    bias = weights["bias_ih"] + weights.get("bias_hh", 0)
+    params = {**weights, "bias": bias, "bias_n": torch.zeros(HIDDEN).double()}
     with watch(cell) as statistics:
         for x in steps:
             expected.append(neutral.gates(params, x, zeros if state is None else state)[0].value)

@@ -51,6 +51,8 @@ class RecurrentModule(Stateful, Generic[State]):
         projection = {"weight_hr": (proj_size, width)} if proj_size else {}
         norms = {name: shape for name, shape in cell.parameter_shapes().items()
                  if name in GAINS or (bias and name == "norm_c_bias")}  # fmt: skip
+        if not cell.recurrent:
+            shapes.pop("weight_hh"), biases.pop("bias_hh", None)
         self._cells.append(cell)
         self._names.append({})
         # in torch's order
@@ -82,7 +84,7 @@ class RecurrentModule(Stateful, Generic[State]):
         state = super()._checked_state(state_dict, prefix, metadata)
         for cell, names in zip(self._cells, self._names, strict=True):
             biases = [prefix + names[name] for name in ("bias_ih", "bias_hh") if name in names]
-            if not self.two_biases and biases and all(name in state for name in biases):
+            if not self.two_biases and len(biases) == 2 and all(n in state for n in biases):
                 merged = merge_biases(cell, *(state[name] for name in biases))
                 state |= dict(zip(biases, merged, strict=True))
         return state
@@ -96,6 +98,8 @@ class RecurrentModule(Stateful, Generic[State]):
 
     def _settings_repr(self) -> str:
         text = f", mechanism={self.mechanism.name!r}{', layer_norm=True' * self.layer_norm}"
+        if not self._cells[0].recurrent:
+            text += f", candidate={self._cells[0].candidate!r}"
         return text + (f", zoneout={self.zoneout}" if any(self.zoneout) else "")
 
 

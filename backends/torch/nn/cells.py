@@ -11,7 +11,7 @@ from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensor
 from gatecore.backends.torch.nn.layout import Tensors
 from gatecore.backends.torch.sequence import stepping
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
-from gatecore.cells import CELLS
+from gatecore.cells import CELLS, Cell, MinGRU
 from gatecore.mechanisms import Mechanism
 
 
@@ -33,14 +33,16 @@ class RecurrentCell(RecurrentModule[State]):
         two_biases: bool = True, layer_norm: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(mechanism, zoneout, two_biases, layer_norm)
-        sizes = input_size, hidden_size
-        self._cell = cell = CELLS[self.core](*sizes, self.mechanism, self.layer_norm)
+        self._cell = cell = self._make_cell(input_size, hidden_size)
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.bias = bias = _checks.plain(bias)
         self._register(self._cell, bool(bias), device=device, dtype=dtype)
-        for name in () if bias else ("bias_ih", "bias_hh"):
+        for name in () if bias else ("bias_ih", "bias_hh")[: 1 + self._cell.recurrent]:
             self.register_parameter(name, None)
         self.reset_parameters()
+
+    def _make_cell(self, input_size: int, hidden_size: int) -> Cell:
+        return CELLS[self.core](input_size, hidden_size, self.mechanism, self.layer_norm)
 
     def extra_repr(self) -> str:
         bias = "" if self.bias is True else f", bias={self.bias}"
@@ -142,3 +144,31 @@ class MinimalCell(RecurrentCell[Tensor]):
 
     core = "minimal"
     _torch_class = nn.RNNCell
+
+
+class MinGRUCell(RecurrentCell[Tensor]):
+    """One step of :class:`gatecore.backends.torch.MinGRU`, of state h.
+
+    Parameters are ``weight_ih`` and ``bias_ih``. Arguments and errors are those of
+    :class:`RecurrentCell` but for ``two_biases`` and ``layer_norm``; ``candidate`` is "linear" or
+    "tanh".
+
+    >>> MinGRUCell(10, 20, mechanism="UR")(torch.randn(3, 10)).shape
+    torch.Size([3, 20])
+    """
+
+    core = "mingru"
+    _torch_class = nn.RNNCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
+        dtype: Any = None, *, mechanism: str | Mechanism = "UR", candidate: str = "linear",
+        zoneout: Any = 0.0,
+    ) -> None:  # fmt: skip
+        self.candidate = candidate
+        super().__init__(input_size, hidden_size, bias, device, dtype, mechanism=mechanism,
+                         zoneout=zoneout, two_biases=False)  # fmt: skip
+
+    def _make_cell(self, input_size: int, hidden_size: int) -> Cell:
+        mechanism, candidate = self.mechanism, self.candidate
+        return MinGRU(input_size, hidden_size, mechanism, candidate=candidate)

@@ -8,12 +8,17 @@ from torch import Tensor
 
 from gatecore import _checks, mechanisms
 from gatecore.backends.common.signature import signature
-from gatecore.backends.common.validation import arguments, check_parameters, zoneout_parts
+from gatecore.backends.common.validation import (
+    arguments,
+    check_parameters,
+    hidden_size,
+    zoneout_parts,
+)
 from gatecore.backends.torch.nn.base import check_tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import cell_of
 from gatecore.backends.torch.sequence.run import run
-from gatecore.cells import GAINS
+from gatecore.cells import CELLS, GAINS
 from gatecore.mechanisms import Mechanism
 
 Params = Mapping[str, Tensor]
@@ -86,6 +91,27 @@ def minimal(
     return _call("minimal", params, x, state, mechanism, resets, zoneout, impl)
 
 
+def mingru(
+    params: Params, x: Tensor, state: Tensor | None = None, mechanism: str | Mechanism = "UR", *,
+    candidate: str = "linear", resets: Tensor | None = None, zoneout: Amount | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The linear recurrence h' = g·h + (1 − g)·u, with g and u of x alone, over a whole sequence.
+
+    As :func:`minimal`, but ``params`` are ``weight_ih`` (rows, input) and ``bias`` (rows,) alone;
+    the ``candidate`` is u = Wx + b if "linear" (Feng et al. 2024), its tanh if "tanh" (Martin &
+    Cundy 2018). ``impl`` may also be "parallel", an associative scan.
+
+    >>> from gatecore.cells import MinGRU
+    >>> params = {k: torch.tensor(v) for k, v in MinGRU(3, 8).init(rng=0).items()}
+    >>> output, h = mingru(params, torch.ones(5, 2, 3, dtype=torch.float64), mechanism="UR")
+    >>> torch.equal(output[-1], h)
+    True
+    """
+    options = mechanism, resets, zoneout, impl
+    return _call("mingru", params, x, state, *options, candidate=candidate)
+
+
 def layer_vjp(
     core: str, arrays: Mapping[str, Any], cotangent: Any, mechanism: str | Mechanism = "UR",
     zoneout: Any = None, impl: str = "auto",
@@ -103,7 +129,7 @@ def layer_vjp(
 
 def _call(
     core: str, params: Params, x: Tensor, state: Any, mechanism: str | Mechanism,
-    resets: Tensor | None, zoneout: Any, impl: str, return_cells: bool = False,
+    resets: Tensor | None, zoneout: Any, impl: str, return_cells: bool = False, **fields: Any,
 ) -> Any:  # fmt: skip
     check_tensors("x", x)
     if not isinstance(params, Mapping):
@@ -115,12 +141,10 @@ def _call(
     if x.dim() != 3:
         raise ValueError(f"x must have shape (time, batch, input), got {tuple(x.shape)}: add the "
                          "missing axes, as in x.unsqueeze(1) for a single sequence")  # fmt: skip
-    recurrent = params.get("weight_hh")
-    if recurrent is None or recurrent.dim() != 2:
-        raise ValueError("params must have a 'weight_hh' (rows, hidden)")
-    kind = f"{core}_norm" if any(name in params for name in GAINS) else core
-    own = signature(kind, mechanisms.mechanism(mechanism))
-    cell = cell_of(own, x.shape[2], recurrent.shape[1])
+    width = hidden_size(core, params, mechanism)
+    fields["layer_norm"] = any(name in params for name in GAINS)
+    kind = CELLS[core](x.shape[2], width, mechanism, **fields).kind
+    cell = cell_of(signature(kind, mechanisms.mechanism(mechanism)), x.shape[2], width)
     check_parameters(cell, params)
     states = None if state is None else cell.parts(state)
     check_tensors("state", *(states or ()))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from gatecore.backends.torch.nn.from_torch import from_torch
 from gatecore.backends.torch.nn.recurrent import Recurrent
+from gatecore.cells import MinGRU as MinGRUEquations
 from gatecore.mechanisms import Mechanism
 
 
@@ -79,3 +80,39 @@ class Minimal(Recurrent[Tensor]):
 
     core = "minimal"
     _torch_class = nn.RNN
+
+
+class MinGRU(Recurrent[Tensor]):
+    """The linear recurrence h' = g·h + (1 − g)·u with gates and candidate u of x alone, of state h.
+
+    It computes all steps at once (Feng et al. 2024; Martin & Cundy 2018). The ``candidate`` is
+    u = Wx + b if "linear", its tanh if "tanh". Parameters are ``weight_ih_l0`` (rows, input) and
+    ``bias_ih_l0`` (rows,). The arguments are those of ``torch.nn.GRU``, and ``zoneout`` and
+    ``impl`` of :class:`Recurrent`, which may also be "parallel": an associative scan over time, in
+    O(log T) steps. Attributes and errors are those of :class:`Recurrent`.
+
+    >>> import torch
+    >>> output, h = MinGRU(10, 20, num_layers=2, mechanism="UR")(torch.randn(1000, 3, 10))
+    >>> output.shape, h.shape
+    (torch.Size([1000, 3, 20]), torch.Size([2, 3, 20]))
+    """
+
+    core = "mingru"
+    _torch_class = nn.GRU
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        device: Any = None, dtype: Any = None, *, mechanism: str | Mechanism = "UR",
+        candidate: str = "linear", zoneout: Any = 0.0, impl: str = "auto",
+    ) -> None:  # fmt: skip
+        self.candidate = candidate
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device=device, dtype=dtype, mechanism=mechanism, zoneout=zoneout, two_biases=False,
+            impl=impl,
+        )  # fmt: skip
+
+    def _make_cell(self, input_size: int, hidden_size: int) -> MinGRUEquations:
+        mechanism, candidate = self.mechanism, self.candidate
+        return MinGRUEquations(input_size, hidden_size, mechanism, candidate=candidate)

@@ -42,6 +42,7 @@ def initialise(cell: Cell, weights: Mapping[str, Tensor]) -> None:
     if "bias_ih" in weights and has_values(weights["bias_ih"]):
         biases = cell.mechanism.biases(cell.core, cell.hidden_size, generator())
         weights["bias_ih"].copy_(torch.from_numpy(np.concatenate(list(biases.values()))))
+    if "bias_hh" in weights:
         weights["bias_hh"].zero_()
 
 
@@ -54,7 +55,10 @@ def layer_params(cell: Cell, weights: Mapping[str, Tensor], two_biases: bool,
         if "norm_c" in params:
             params["norm_c_bias"] = torch.zeros_like(params["norm_c"])
     else:
-        params["bias"], bias_hh = params.pop("bias_ih"), params.pop("bias_hh")
+        params["bias"] = params.pop("bias_ih")
+        if not cell.recurrent:
+            return params
+        bias_hh = params.pop("bias_hh")
     if "bias_n" not in cell.parameter_shapes():
         params["bias_hh"] = bias_hh
         return params
@@ -105,8 +109,10 @@ def _forget_logits(cell: Cell, params: dict[str, Tensor], x: Tensor,
     if cell.layer_norm:  # of all rows together
         return cell.split(cell.project(params, x) + cell.recur(params, before))
     rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
-    weight_ih, weight_hh, bias = (torch.cat([params[name][part] for part in rows.values()])
-                                  for name in ("weight_ih", "weight_hh", "bias"))  # fmt: skip
-    logits = x @ weight_ih.T + bias + before @ weight_hh.T
+    packed = {name: torch.cat([params[name][part] for part in rows.values()])
+              for name in ("weight_ih", "weight_hh", "bias") if name in params}  # fmt: skip
+    logits = x @ packed["weight_ih"].T + packed["bias"]
+    if cell.recurrent:
+        logits = logits + before @ packed["weight_hh"].T
     widths = [part.stop - part.start for part in rows.values()]
     return dict(zip(rows, logits.split(widths, -1), strict=True))

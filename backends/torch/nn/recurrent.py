@@ -18,7 +18,7 @@ from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
 from gatecore.backends.torch.sequence.run import run
-from gatecore.cells import CELLS
+from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
 Input = TypeVar("Input", Tensor, PackedSequence)
@@ -27,7 +27,7 @@ _LARGEST = 1 << 20  # layers, and units: the weights of more would take terabyte
 
 
 class Recurrent(RecurrentModule[State]):
-    """The base of :class:`LSTM`, :class:`GRU` and :class:`Minimal`.
+    """The base of :class:`LSTM`, :class:`GRU`, :class:`Minimal` and :class:`MinGRU`.
 
     Parameters are named and packed as torch's: ``weight_ih_l0`` (rows, input), ``weight_hh_l0``
     (rows, width), ``bias_ih_l0``, ``bias_hh_l0`` (rows,), and with a projection ``weight_hr_l0``
@@ -45,8 +45,8 @@ class Recurrent(RecurrentModule[State]):
     cell state before the output's tanh (Ba et al. 2016); their gains ``norm_ih_l0``, ``norm_hh_l0``
     (rows,) and ``norm_c_l0`` (hidden,) and, unless ``bias`` is false, ``norm_c_bias_l0`` (hidden,)
     follow torch's parameters. The biases are added after it: initial timescales stay.
-    ``impl``, "auto", "native", "reference", "fused", "graph", "plain" or "scan", is the
-    implementation that runs a sequence; "auto" is the first that supports the call.
+    ``impl``, "auto", "native", "parallel" (MinGRU alone), "reference", "fused", "graph", "plain" or
+    "scan", is the implementation that runs a sequence; "auto" is the first that supports the call.
 
     ``last_impl`` is the implementation that ran the last call, or None; ``initialised``, of a layer
     made from torch's, the slots whose weights were not copied. ValueError or TypeError for sizes
@@ -97,10 +97,13 @@ class Recurrent(RecurrentModule[State]):
         width = (proj_size or hidden_size) * len(suffixes)
         for layer, suffix in itertools.product(range(num_layers), suffixes):
             inputs = width if layer else input_size
-            cell = CELLS[self.core](inputs, hidden_size, self.mechanism, self.layer_norm)
+            cell = self._make_cell(inputs, hidden_size)
             name = f"_l{layer}{suffix}"
             self._register(cell, bias, proj_size, name, device=device, dtype=dtype)
         self.reset_parameters()
+
+    def _make_cell(self, input_size: int, hidden_size: int) -> Cell:
+        return CELLS[self.core](input_size, hidden_size, self.mechanism, self.layer_norm)
 
     def flatten_parameters(self) -> None:
         """Nothing: there is no cuDNN buffer to fill. Code written for torch's layers calls it."""

@@ -38,6 +38,7 @@ def scriptable(module: Any) -> nn.Module:
         else None if compatible
         else "layer normalization" if module.layer_norm
         else "a projection" if getattr(module, "proj_size", 0)
+        else "no recurrent weights" if not module._cells[0].recurrent
         else None if tensors[names[0]].dtype in (torch.float32, torch.float64)
         else "half precision"
     )  # fmt: skip

@@ -16,8 +16,8 @@ class Call(NamedTuple):
 
     cell: Cell
     x: Tensor  # (time, batch, input)
-    # weight_ih, weight_hh, bias and a GRU's bias_n, those of layer normalization; perhaps bias_hh,
-    # which is added to bias, and weight_hr, a projection of the hidden state
+    # weight_ih, weight_hh (but of a MinGRU), bias and a GRU's bias_n, those of layer normalization;
+    # perhaps bias_hh, which is added to bias, and weight_hr, a projection of the hidden state
     params: Mapping[str, Tensor]
     states: tuple[Tensor, ...] = ()  # initial (h,) or (h, c), each (batch, width); empty for zeros
     resets: Tensor | None = None  # bool (time, batch)
@@ -93,9 +93,10 @@ def cell_of(signature: str, input_size: int, hidden_size: int) -> Cell:
     """A cell of this signature."""
     name, activation, kind, downsize = signature.split()
     core, *extensions = name.split("_")
+    fields = {"candidate": "tanh"} if "tanh" in extensions else {}
     tied = kind != "untied"
     mechanism = Mechanism(
         name=signature, activation=activation, auxiliary=kind if tied else "refine", tied=tied,
         downsize=int(downsize),
     )  # fmt: skip
-    return CELLS[core](input_size, hidden_size, mechanism, "norm" in extensions)
+    return CELLS[core](input_size, hidden_size, mechanism, "norm" in extensions, **fields)

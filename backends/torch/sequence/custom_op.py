@@ -24,7 +24,7 @@ STATES = ("hidden", "cell")
 _PARAMETERS = ("weight_ih", "weight_hh", "bias", "bias_n")
 # the operators' arguments; masks take the place of zoneout probabilities
 _CALL = (
-    "str signature, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor bias, Tensor? bias_n, "
+    "str signature, Tensor x, Tensor weight_ih, Tensor? weight_hh, Tensor bias, Tensor? bias_n, "
     "Tensor hidden, Tensor? cell, Tensor? resets, Tensor? cell_mask, Tensor? hidden_mask, "
     "float cell_zoneout, float hidden_zoneout, bool return_cells, str impl"
 )
@@ -63,8 +63,8 @@ def pack(call: Call, impl: str) -> Values:
 
 def unpack(values: Values) -> Call:
     """The call of an operator's arguments: the inverse of :func:`pack`."""
-    x, weight_hh = values["x"], values["weight_hh"]
-    cell = cell_of(values["signature"], int(x.shape[2]), int(weight_hh.shape[1]))
+    x, hidden = values["x"], values["hidden"]
+    cell = cell_of(values["signature"], int(x.shape[2]), int(hidden.shape[1]))
     zoneout = tuple(
         values[f"{state}_zoneout"] if (mask := values[f"{state}_mask"]) is None else mask
         for state in ("cell", "hidden")[-len(cell.state_names) :]
@@ -181,7 +181,8 @@ def _(*arguments: Any) -> list[Tensor]:
 @register_flop_formula([torch.ops.gatecore.sequence, torch.ops.gatecore.sequence_backward])
 def _flops(signature: str, x: Any, weight_ih: Any, weight_hh: Any, *others: Any, **_: Any) -> int:
     """Of the matrix products alone, as torch counts; a product has two gradients."""
-    (time, batch, inputs), (rows, width) = x, weight_hh
+    (time, batch, inputs), rows = x, weight_ih[0]
+    width = 0 if weight_hh is None else weight_hh[1]
     product = 2 * time * batch * rows
     if len(others) + 4 == len(FORWARD):
         return product * (inputs + width)

@@ -1,13 +1,15 @@
 """The implementations of a layer over a sequence, in order of preference, and their choice.
 
 "native"    on a CPU by gatecore's C++ library, in float32
+"parallel"  by an associative scan over time, for gates that do not depend on the state
 "reference" on a CPU by manual BPTT in NumPy, in float32 and float64
 "fused"     on CUDA by gatecore's kernels: needs CuPy, runs eagerly
 "graph"     on CUDA by captured graphs of torch's own operations
-"plain"     step by step, differentiable by torch: supports everything
+"plain"     step by step, differentiable by torch: supports everything. Gates that do not depend on
+            the state are scanned as by "parallel"
 "scan"      by torch's scan operation: traced with the number of steps left open
 
-The first four are implementations of the operator ``gatecore::sequence``, see ``custom_op``.
+The first five are implementations of the operator ``gatecore::sequence``, see ``custom_op``.
 """
 
 import torch
@@ -20,12 +22,13 @@ from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels
 from gatecore.backends.torch.sequence.implementation import OperatorImplementation
 from gatecore.backends.torch.sequence.native import Native
 from gatecore.backends.torch.sequence.numpy_bptt import NumpyBptt
+from gatecore.backends.torch.sequence.parallel import Parallel
 from gatecore.backends.torch.sequence.stepping import PLAIN, SCAN, Stepping
 
 TorchImplementation = OperatorImplementation | Stepping
 
 IMPLEMENTATIONS: tuple[TorchImplementation, ...] = (
-    Native(), NumpyBptt(), CuPyKernels(), CudaGraphs(), PLAIN, SCAN,
+    Native(), Parallel(), NumpyBptt(), CuPyKernels(), CudaGraphs(), PLAIN, SCAN,
 )  # fmt: skip
 _BY_NAME = {one.name: one for one in IMPLEMENTATIONS}
 

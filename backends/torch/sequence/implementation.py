@@ -55,7 +55,7 @@ class OperatorImplementation(abc.ABC):
     """An implementation of ``gatecore::sequence``, for one kind of device."""
 
     name: ClassVar[str]
-    device: ClassVar[str]
+    device: ClassVar[str | None]  # None: any
     traceable: ClassVar[bool] = True  # torch.compile may trace a call of the operator
     completes_calls: ClassVar[bool] = False  # a call may lack states and have two biases
     normalizes: ClassVar[bool] = False  # has layer normalization, but not as the operator
@@ -63,7 +63,7 @@ class OperatorImplementation(abc.ABC):
     def unsupported(self, call: Call) -> str | None:
         """Why the operator cannot run ``call`` this way; None if it can."""
         x = call.x
-        if x.device.type != self.device:
+        if self.device is not None and x.device.type != self.device:
             return f"it needs tensors on {self.device}, the input is on {x.device.type}"
         if x.layout is not torch.strided:
             return f"it needs a dense input, not {x.layout}"

@@ -40,6 +40,8 @@ class Native(implementation.OperatorImplementation):
     completes_calls = True
 
     def _unsupported(self, call: Call) -> str | None:
+        if not call.cell.recurrent:
+            return "it has no kernel for gates that do not depend on the state"
         return _library_unsupported(DTYPES[call.x.dtype])
 
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:

@@ -11,6 +11,7 @@ import array_api_compat.torch  # noqa: F401  the cells' namespace: it must be th
 import torch
 from torch import Tensor
 
+from gatecore.backends.torch.sequence import linear_recurrence
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.implementation import Gradients
 from gatecore.cells import Cell
@@ -63,6 +64,9 @@ class Stepping:
 
 def loop(call: Call) -> tuple[States, States]:
     """States after every step, each (time, batch, width), and the last ones."""
+    if not call.cell.recurrent:
+        hidden = linear_recurrence.states(call, slice(None), *call.states)
+        return (hidden,), (hidden[-1].clone(),)
     history, states = [], call.states
     for t, projected in enumerate(call.cell.project(call.params, call.x)):
         reset, zoneout = None if call.resets is None else call.resets[t], call.zoneout

@@ -1,0 +1,119 @@
+"""A layer whose gates do not depend on the state, by an associative scan on any device.
+
+Only the states are saved: the backward pass computes gates and candidates again. Both passes go
+through time in parts, of which the temporaries stay in a CPU's cache, or small beside the sequence.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gatecore.algebra import Gate
+from gatecore.backends.common.derivative import gates_vjp
+from gatecore.backends.torch.sequence.call import Call
+from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
+from gatecore.backends.torch.sequence.linear_recurrence import (
+    candidate,
+    gates,
+    inputs,
+    linear_recurrence,
+    reset_gate,
+    states,
+)
+from gatecore.backends.torch.sequence.precision import no_autocast
+
+_ELEMENTS = {"cpu": 1 << 18}  # of an array (time, batch, hidden) of a part, by kind of device
+_DEVICE_ELEMENTS = 1 << 26
+
+
+class Parallel(OperatorImplementation):
+    """The associative scan, with the derivative of ``common.derivative``."""
+
+    name, device = "parallel", None
+
+    def _unsupported(self, call: Call) -> str | None:
+        return "its gates depend on the state" if call.cell.recurrent else None
+
+    @torch.no_grad()
+    def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
+        (state,), (time, batch, _) = call.states, call.x.shape
+        outputs = call.x.new_empty(time, batch, call.cell.hidden_size)
+        with no_autocast(call.x.device.type):
+            for part in _parts(call):
+                outputs[part] = states(call, part, state)
+                state = outputs[part.stop - 1]
+        return [outputs, state.unsqueeze(0).clone(), *([outputs.clone()] * save_for_backward)]
+
+    @torch.no_grad()
+    def backward(
+        self, call: Call, saved: Sequence[Tensor], d_outputs: Gradients, d_states: Gradients,
+        wrt_x: bool,
+    ) -> list[Tensor]:  # fmt: skip
+        weight, (hidden,) = call.params["weight_ih"], saved
+        d_x = torch.empty_like(call.x) if wrt_x else None
+        d_params = {name: torch.zeros_like(value) for name, value in call.params.items()}
+        d_state = torch.zeros_like(call.states[0]) if d_states[0] is None else d_states[0][0]
+        with no_autocast(call.x.device.type):
+            for part in reversed([*_parts(call)]):
+                d_output = None if d_outputs[0] is None else d_outputs[0][part]
+                d_logits, d_state = _backward(call, part, hidden, d_output, d_state)
+                x, flat = call.x[part].flatten(0, 1), d_logits.flatten(0, 1)
+                d_params["weight_ih"] += _product(flat, x)
+                d_params["bias"] += flat.sum(0)
+                if d_x is not None:
+                    d_x[part] = d_logits @ weight
+        first = [] if d_x is None else [d_x]
+        return [*first, *(d_params[name] for name in call.params), d_state.clone()]
+
+    def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
+        return [(*call.x.shape[:2], call.cell.hidden_size)]
+
+
+def _parts(call: Call) -> Iterator[slice]:
+    """Consecutive parts of time."""
+    time, batch, _ = call.x.shape
+    elements = _ELEMENTS.get(call.x.device.type, _DEVICE_ELEMENTS)
+    steps = max(1, elements // max(1, batch * call.cell.hidden_size))
+    return (slice(start, min(start + steps, time)) for start in range(0, time, steps))
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """The product of left (n, rows) transposed and right (n, columns), summed block by block.
+
+    Sums of few columns over 100,000 entries, one after the other, would lose two digits.
+    """
+    size, rest = max(1024, len(left) // 64), len(left) % max(1024, len(left) // 64)
+    whole = len(left) - rest
+    blocks = torch.bmm(left[:whole].view(-1, size, left.shape[1]).mT,
+                       right[:whole].view(-1, size, right.shape[1]))  # fmt: skip
+    return blocks.sum(0) + left[whole:].T @ right[whole:]
+
+
+def _backward(call: Call, part: slice, hidden: Tensor, d_output: Tensor | None,
+              d_state: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Cotangents of the packed logits, and of the state before the part, from that after it."""
+    cell, (logits, resets, zoneout) = call.cell, inputs(call, part)
+    start = call.states[0] if part.start == 0 else hidden[part.start - 1]
+    before = torch.cat([start.unsqueeze(0), hidden[part.start : part.stop - 1]])
+    if resets is not None:
+        before = before.masked_fill(resets, 0)
+    forget, input = gates(cell, logits, zoneout)
+    forget, u = reset_gate(forget, resets), candidate(cell, logits)
+    write = torch.zeros_like(before) if d_output is None else d_output
+    write = torch.cat([write[:-1], (write[-1] + d_state).unsqueeze(0)])
+    # λ_t = d_t + a_{t+1}·λ_{t+1}; the last gate is not used
+    later = Gate(*(side.roll(-1, 0) for side in forget))
+    later_resets = None if resets is None else resets.roll(-1, 0)
+    d_hidden = linear_recurrence(later, write, later_resets, reverse=True)
+    d_before = forget.value[0] * d_hidden[0]
+    if resets is not None:
+        d_before = d_before.masked_fill(resets[0], 0)
+    d_new = d_hidden if zoneout is None else d_hidden * (1 - zoneout)  # of what zoneout may replace
+    d_candidate = d_hidden * input.value
+    if cell.candidate == "tanh":
+        d_candidate = d_candidate * ((1 - u) * (1 + u))
+    tied = cell.mechanism.ties_gates(cell.core)
+    d_gates = (d_new * (before - u),) if tied else (d_new * before, d_new * u)
+    d_slots = {"candidate": d_candidate, **gates_vjp(cell.mechanism, logits, *d_gates)}
+    return torch.cat([d_slots[name] for name, _ in cell.slots], -1), d_before
