@@ -60,7 +60,6 @@ def test_the_rows_give_the_number_of_units(name, size):
         ({"weight_ih": np.zeros((24, 4))}, {}, r"must have shape \(24, 3\)"),
         ({"bias": np.zeros(23)}, {}, "bias"),
         ({}, {"candidate": "relu"}, "candidate='relu' is unknown"),
-        ({}, {"mechanism": "standard"}, "params"),
     ],
 )
 def test_errors_name_the_argument(change, options, complaint):
