@@ -11,11 +11,13 @@ from torch.autograd import gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, vmap  # noqa: E402
 
 from gatecore import backends, cells, mechanism  # noqa: E402
+from gatecore.backends.native import library  # noqa: E402
 from gatecore.backends.torch import MinGRU, MinGRUCell, convert, mingru  # noqa: E402
 from gatecore.backends.torch.sequence import parallel  # noqa: E402
 from tests.support import GATINGS  # noqa: E402
 
 numpy = backends.load("numpy")
+needs_library = pytest.mark.skipif(not library.available(), reason=str(library.unsupported()))
 D = 6
 
 
@@ -68,7 +70,8 @@ def test_every_length_equals_step_by_step(time, batch, part, candidate, monkeypa
 
 
 @pytest.mark.parametrize("name", ["standard", "UR", "OM"])
-def test_float32_keeps_five_digits_over_65536_steps(name, rng):
+@pytest.mark.parametrize("impl", ["parallel", pytest.param("native", marks=needs_library)])
+def test_float32_keeps_five_digits_over_65536_steps(impl, name, rng):
     """Timescales from 1 to 1e6, with resets: all outputs and gradients."""
     time, batch, hidden = 65_536, 1, 8
     cell = cells.MinGRU(2, hidden, name)
@@ -81,11 +84,11 @@ def test_float32_keeps_five_digits_over_65536_steps(name, rng):
     cotangents = torch.randn(time, batch, hidden), torch.randn(batch, hidden)
     exact, got = (
         gradients(
-            lambda *arguments: mingru(*arguments, name, resets=resets, impl="parallel"),
+            lambda *arguments, impl=impl: mingru(*arguments, name, resets=resets, impl=impl),
             {k: torch.tensor(v, dtype=dtype) for k, v in params.items()},
             torch.tensor(x, dtype=dtype), torch.zeros(batch, hidden, dtype=dtype), cotangents,
         )
-        for dtype in (torch.float64, torch.float32)
+        for impl, dtype in (("parallel", torch.float64), (impl, torch.float32))
     )  # fmt: skip
     assert max(map(error, got, exact)) < 1e-5
 
@@ -101,14 +104,21 @@ def test_products_of_equal_gates_keep_their_timescale():
     assert last.item() == pytest.approx((1 - share) ** steps, rel=1e-6)
 
 
-@pytest.mark.parametrize("impl", ["parallel", "plain"])
-def test_a_reset_forgets_states_and_inputs_that_are_not_finite(impl):
-    net, x = layer(impl=impl), torch.randn(9, 2, 3).double()
+@pytest.mark.parametrize(
+    ("impl", "dtype"),
+    [
+        ("parallel", torch.float64),
+        ("plain", torch.float64),
+        pytest.param("native", torch.float32, marks=needs_library),
+    ],
+)
+def test_a_reset_forgets_states_and_inputs_that_are_not_finite(impl, dtype):
+    net, x = layer(impl=impl, dtype=dtype), torch.randn(9, 2, 3).to(dtype)
     resets = torch.zeros(9, 2, dtype=torch.bool)
     resets[5] = True
     alone, _ = net(x[5:])
     x[3] = torch.nan
-    output, _ = net(x, torch.full((1, 2, D), torch.inf).double(), resets=resets)
+    output, _ = net(x, torch.full((1, 2, D), torch.inf, dtype=dtype), resets=resets)
     torch.testing.assert_close(output[5:], alone)
 
 
@@ -186,14 +196,27 @@ def test_functional_gradients_of_many_models_at_once():
     torch.testing.assert_close(each["weight_ih_l0"].sum(0), got["weight_ih_l0"])
 
 
-def test_only_the_states_are_saved_for_the_backward_pass():
+def shapes_saved_by(net, x):
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: saved.append(t.shape) or t, lambda t: t
     ):
-        layer(mechanism="OM", bias=False)(torch.randn(50, 4, 3).double())
-    shapes = [shape for shape in saved if len(shape) == 3]
-    assert shapes == [(50, 4, 3), (50, 4, D)]
+        net(x)
+    return saved
+
+
+def test_only_the_states_are_saved_for_the_backward_pass():
+    shapes = shapes_saved_by(layer(mechanism="OM", bias=False), torch.randn(50, 4, 3).double())
+    assert [shape for shape in shapes if len(shape) == 3] == [(50, 4, 3), (50, 4, D)]
+
+
+@needs_library
+def test_the_library_saves_the_input_and_every_16th_state():
+    net = layer(bias=False, dtype=torch.float32)
+    shapes = shapes_saved_by(net, torch.randn(50, 4, 3))
+    assert net.last_impl == "native"
+    assert (4 * 4 * D,) in shapes
+    assert [shape for shape in shapes if len(shape) > 2] == [(50, 4, 3)]
 
 
 @pytest.mark.parametrize(("one", "other"), [("linear", "tanh"), ("tanh", "linear")])

@@ -13,7 +13,7 @@ from gatecore.backends import torch as adapter  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
 from gatecore.backends.torch.sequence.custom_op import sequence  # noqa: E402
 from gatecore.backends.torch.sequence.run import run  # noqa: E402
-from tests.support import CORES, GATINGS  # noqa: E402
+from tests.support import CORES, EVERY_CORE, GATINGS  # noqa: E402
 from tests.torch.test_operation import arguments  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not library.available(), reason=str(library.unsupported()))
@@ -21,7 +21,7 @@ T, B, X, H = 7, 5, 3, 18
 
 
 def leaves(core, gating, rng):
-    cell = CORES[core](X, H, gating)
+    cell = EVERY_CORE[core](X, H, gating)
     params = {k: v + 0.3 * rng.standard_normal(v.shape) for k, v in cell.init(rng).items()}
     arrays = [*params.values(), rng.standard_normal((T, B, X)), *rng.standard_normal((2, B, H))]
     tensors = [torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in arrays]
@@ -33,7 +33,7 @@ def leaves(core, gating, rng):
 
 
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_outputs_and_gradients_equal_those_of_stepping(core, gating, rng):
     params, x, (h, c) = leaves(core, GATINGS[gating], rng)
     draws = torch.tensor((rng.random((T, B, H)) < 0.3).astype(np.float32))
@@ -55,8 +55,9 @@ def flat(nest):
     return [leaf for part in nest for leaf in flat(part)] if isinstance(nest, tuple) else [nest]
 
 
-def test_the_operator_passes_opcheck():
-    *values, _, save = arguments("lstm", "UR", True)
+@pytest.mark.parametrize("core", ["lstm", "mingru"])
+def test_the_operator_passes_opcheck(core):
+    *values, _, save = arguments(core, "UR", core == "lstm")
     single = [
         a.detach().float().requires_grad_()
         if isinstance(a, torch.Tensor) and a.requires_grad

@@ -26,7 +26,7 @@ def arguments(core, name, return_cells=False, zoneout=(0.0, 0.0)):
     )
     resets = torch.rand(T, B) < 0.2
     return (
-        signature(core, chosen), x, p["weight_ih"], p["weight_hh"], p["bias"], p.get("bias_n"),
+        signature(core, chosen), x, p["weight_ih"], p.get("weight_hh"), p["bias"], p.get("bias_n"),
         h, c if core == "lstm" else None, resets, None, None, *zoneout, return_cells,
         "reference", True,
     )  # fmt: skip

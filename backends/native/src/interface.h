@@ -40,7 +40,7 @@ struct gatecore_arguments {
   // read by both calls
   const float* x;                                // (time, batch, input)
   const float *weight_ih, *weight_hh;            // (rows, input), (rows, hidden)
-  const float *bias, *bias_n;                    // (rows,); GRU: (hidden,)
+  const float *bias, *bias_n;                    // (rows,), backward MINGRU's alone; GRU: (hidden,)
   const uint8_t* resets;                         // (time, batch) or null: zero the state before it
   const float *zoneout_mask_hidden, *zoneout_mask_cell;  // (time, batch, hidden), or null: these
   float zoneout_hidden, zoneout_cell;                    // probabilities

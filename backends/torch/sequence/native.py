@@ -40,8 +40,6 @@ class Native(implementation.OperatorImplementation):
     completes_calls = True
 
     def _unsupported(self, call: Call) -> str | None:
-        if not call.cell.recurrent:
-            return "it has no kernel for gates that do not depend on the state"
         return _library_unsupported(DTYPES[call.x.dtype])
 
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
@@ -70,7 +68,7 @@ class Native(implementation.OperatorImplementation):
         d_params = {name: new(*shape) for name, shape in cell.parameter_shapes().items()}
         d_first = [new(*last) for _ in call.states]
         fields = {
-            **_fields(call, layer, saved[0]),
+            **_fields(call, layer, saved[0]), **({} if cell.recurrent else _biases(call)),
             **by_state("d_output", [_checked("d_output", d, full) for d in d_outputs]),
             **by_state("d_final", [_checked("d_state", d, last) for d in d_states]),
             **by_state("d_initial", d_first), **d_x,
@@ -101,7 +99,7 @@ def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]
     rows, width = call.cell.rows, call.cell.hidden_size
     fields = {"x": _checked("x", call.x, (time, batch, inputs)),
               "weight_ih": _checked("weight_ih", call.params["weight_ih"], (rows, inputs)),
-              "weight_hh": _checked("weight_hh", call.params["weight_hh"], (rows, width)),
+              "weight_hh": _checked("weight_hh", call.params.get("weight_hh"), (rows, width)),
               **{name: start + offset for name, offset in layer.saved_offsets.items()}}  # fmt: skip
     if call.resets is not None:
         fields["resets"] = _checked("resets", call.resets, (time, batch), torch.bool)
