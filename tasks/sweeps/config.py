@@ -268,8 +268,8 @@ def variant_name(gates: str | Mechanism) -> str:
     'UR-refine_bias=opposed'
     """
     name, fields = read_variant(gates)
-    if isinstance(name, Mechanism):
-        name, fields = name.name, changed(name)
+    if isinstance(gates, Mechanism):
+        name, fields = gates.name, changed(gates)
     return "-".join([_plain(name), *(f"{k}={_plain(v)}" for k, v in fields.items())])
 
 
