@@ -4,6 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
+
 from gatecore.backends import torch as adapter  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
 from gatecore.cells import LSTM  # noqa: E402
@@ -79,13 +81,61 @@ def test_a_mask_of_zoneout_may_be_negated():
 
 @pytest.mark.parametrize("name", ["x", "weight_ih", "weight_hh", "bias", "h", "c"])
 @pytest.mark.parametrize("left", [0, 8], ids=["freed", "short"])
-@pytest.mark.parametrize("impl", ["native", "reference", "float64"])
+@pytest.mark.parametrize("impl", ["native", "reference", "float64", "plain", "scan"])
 def test_memory_that_is_not_there_is_refused(impl, left, name):
     tensors, impl = case(impl)
     tensors[name].untyped_storage().resize_(left)
     named = "state" if name in ("h", "c") else name
     with pytest.raises(ValueError, match=rf"^{named} of shape .* storage has {left}"):
         results(tensors, impl)
+
+
+@pytest.mark.parametrize("left", [0, 8], ids=["freed", "short"])
+@pytest.mark.parametrize("kind", ["LSTM", "bfloat16", "packed", "LSTMCell", "DNC", "GateUnit"])
+def test_modules_name_arguments_whose_memory_is_not_there(kind, left):
+    name = {"bfloat16": "LSTM", "packed": "LSTM"}.get(kind, kind)
+    dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
+    module = adapter.GateUnit(X) if name == "GateUnit" else getattr(adapter, name)(X, H).to(dtype)
+    shape = {"LSTMCell": (B, X), "GateUnit": (B, 2 * X)}.get(kind, (T, B, X))
+
+    def run(change, **others):
+        x = torch.ones(shape, dtype=dtype)
+        if kind == "packed":
+            x = pack_padded_sequence(x, torch.full((B,), T))
+        state = module(x) if kind == "LSTMCell" else module(x)[1]
+        tensors = {"input": x.data if kind == "packed" else x, "hx": state[0], **others}
+        tensors[change].untyped_storage().resize_(left)
+        module(x, *([] if kind == "GateUnit" else [state]), **others)
+
+    names = {"DNC": "x", "GateUnit": "logits"}
+    with pytest.raises(ValueError, match=rf"^{names.get(kind, 'input|x')} of shape .* has {left}"):
+        run("input")
+    if kind != "GateUnit":
+        with pytest.raises(ValueError, match=rf"^(hx|state) of shape .* storage has {left}"):
+            run("hx")
+    if name in ("LSTM", "DNC"):
+        with pytest.raises(ValueError, match=rf"^resets of shape .* storage has {left}"):
+            run("resets", resets=torch.zeros(T, B, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("impl", ["native", "reference", "plain", "scan"])
+def test_functions_refuse_what_is_not_of_the_dtype_and_shape_of_x(impl):
+    tensors, impl = case(impl)
+    params = {k: tensors[k] for k in ("weight_ih", "weight_hh", "bias")}
+    x, h, mask = tensors["x"], tensors["h"], torch.zeros(T, B, H)
+    expected = {"state": h, "zoneout mask": mask, "resets": torch.zeros(T, B, dtype=torch.bool)}
+    for name, right in expected.items():
+        others = [torch.bfloat16, torch.float64, torch.complex64, torch.int64]
+        for wrong in (*map(right.to, others), torch.conj(right.cfloat()), right[:1], right[0]):
+            given = {**expected, name: wrong}
+            with pytest.raises(ValueError, match=rf"^{name} must be torch\.\w+ of shape"):
+                adapter.lstm(
+                    params, x, (h, given["state"]), resets=given["resets"],
+                    zoneout=(0.5, given["zoneout mask"]), impl=impl,
+                )  # fmt: skip
+    for wrong in (x.to(torch.complex64), x.to(torch.int64)):
+        with pytest.raises(TypeError, match=r"^x must be float32 or float64, got torch"):
+            adapter.lstm({k: v.to(wrong.dtype) for k, v in params.items()}, wrong, impl=impl)
 
 
 def test_a_view_beyond_its_storage_is_refused():

@@ -12,6 +12,7 @@ from gatecore.algebra import Gate
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.cells import LSTMCell
 from gatecore.backends.torch.nn.checkpoint import torch_compatible
+from gatecore.backends.torch.sequence.implementation import check_memory
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.mechanisms import Mechanism
 
@@ -65,7 +66,7 @@ class MemoryCore(nn.Module, abc.ABC):
                 part.reset_parameters()  # type: ignore[operator]
 
     def _run(self, x: Tensor, state: Any, resets: Resets, gates: Gates) -> Result:
-        check(self, x, resets)
+        check(self, x, state, resets)
         fresh = self.initial_state(x.shape[1], x) if state is None or resets is not None else None
         state = fresh if state is None else state
         outputs, state = self._scan(self._weights(), x, state, fresh, resets, gates)
@@ -104,14 +105,20 @@ class MemoryCore(nn.Module, abc.ABC):
         return outputs
 
 
-def check(core: MemoryCore, x: Tensor, resets: Resets) -> None:
-    """Raise ValueError unless x and resets fit the core."""
+def check(core: MemoryCore, x: Tensor, state: Any, resets: Resets) -> None:
+    """Raise ValueError unless x and resets fit the core, and all are in memory."""
     if x.dim() != 3 or x.shape[2] != core.input_size or not x.shape[0]:
         raise ValueError(f"x must have shape (time, batch, {core.input_size}) with one step or "
                          f"more, got {tuple(x.shape)}")  # fmt: skip
+    check_memory(x=(x,), resets=(resets,), state=_leaves(state))
     if resets is not None and (resets.dtype != torch.bool or resets.shape != x.shape[:2]):
         raise ValueError(f"resets must be torch.bool of shape {tuple(x.shape[:2])}, got "
                          f"{resets.dtype} of shape {tuple(resets.shape)}")  # fmt: skip
+
+
+def _leaves(state: Any) -> list[Tensor]:
+    parts = state if isinstance(state, tuple | list) else []
+    return [state] if isinstance(state, Tensor) else [leaf for p in parts for leaf in _leaves(p)]
 
 
 def reset_where(reset: Tensor, fresh: Any, state: Any) -> Any:

@@ -112,7 +112,7 @@ class RMA(MemoryCore):
         return output, state
 
     def _unrolled(self, x: Tensor, state: Any, resets: Resets, gates: Gates) -> Unrolled:
-        base.check(self, x, resets)
+        base.check(self, x, state, resets)
         steps, batch, _ = x.shape
         fresh = self._fresh(batch, x)
         start, memory, written = (fresh, None, None) if state is None else (state[:2], *state[2:])

@@ -10,6 +10,7 @@ from gatecore.backends.torch.nn import base, parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensors
 from gatecore.backends.torch.nn.layout import Tensors
 from gatecore.backends.torch.sequence import stepping
+from gatecore.backends.torch.sequence.implementation import check_memory
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
 from gatecore.cells import CELLS, Cell, MinGRU
 from gatecore.mechanisms import Mechanism
@@ -59,6 +60,7 @@ class RecurrentCell(RecurrentModule[State]):
         states: tuple[Any, ...] = () if hx is None else self._cell.parts(hx, "hx")
         check_tensors("input", input)
         check_tensors("hx", *states)
+        check_memory(input=(input,), hx=states)
         for name, value in (("input", input), *(("hx", part) for part in states)):
             if not value.is_floating_point():
                 raise TypeError(f"{name} must be floating, got {value.dtype}: convert it")

@@ -10,6 +10,7 @@ from gatecore import _checks, mechanisms
 from gatecore.backends.common.signature import signature
 from gatecore.backends.common.validation import (
     arguments,
+    check_array,
     check_parameters,
     hidden_size,
     zoneout_parts,
@@ -112,6 +113,12 @@ def mingru(
     return _call("mingru", params, x, state, *options, candidate=candidate)
 
 
+def _check(name: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype, axes: str) -> None:
+    if not (isinstance(value, Tensor) and value.dtype is dtype and value.shape == shape):
+        check_tensors(name, value)
+        check_array(name, value, shape, dtype, axes)
+
+
 def layer_vjp(
     core: str, arrays: Mapping[str, Any], cotangent: Any, mechanism: str | Mechanism = "UR",
     zoneout: Any = None, impl: str = "auto",
@@ -132,6 +139,8 @@ def _call(
     resets: Tensor | None, zoneout: Any, impl: str, return_cells: bool = False, **fields: Any,
 ) -> Any:  # fmt: skip
     check_tensors("x", x)
+    if not x.is_floating_point():
+        raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it")
     if not isinstance(params, Mapping):
         raise TypeError(f"params must be a mapping of tensors, got {type(params).__name__}")
     for name, value in params.items():
@@ -146,11 +155,15 @@ def _call(
     kind = CELLS[core](x.shape[2], width, mechanism, **fields).kind
     cell = cell_of(signature(kind, mechanisms.mechanism(mechanism)), x.shape[2], width)
     check_parameters(cell, params)
-    states = None if state is None else cell.parts(state)
-    check_tensors("state", *(states or ()))
+    states, time_batch = None if state is None else cell.parts(state), tuple(x.shape[:2])
+    for part in states or ():
+        _check("state", part, (x.shape[1], cell.hidden_size), x.dtype, "(batch, hidden)")
     if resets is not None:
-        check_tensors("resets", resets)
+        _check("resets", resets, time_batch, torch.bool, "(time, batch)")
     amounts = zoneout_parts(cell, zoneout)
+    for mask in (amount for amount in amounts or () if isinstance(amount, Tensor)):
+        shape = (*time_batch, cell.hidden_size)
+        _check("zoneout mask", mask, shape, x.dtype, "(time, batch, hidden)")
     amounts = amounts and tuple(
         amount if isinstance(amount, Tensor) else _checks.probability("zoneout", amount)
         for amount in amounts

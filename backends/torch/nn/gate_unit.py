@@ -10,6 +10,7 @@ from gatecore.algebra import Gate
 from gatecore.backends.common.validation import gate_slots
 from gatecore.backends.torch.nn import parameters
 from gatecore.backends.torch.nn.checkpoint import Stateful, has_values
+from gatecore.backends.torch.sequence.implementation import check_memory
 from gatecore.mechanisms import Mechanism
 
 
@@ -24,6 +25,7 @@ def gate(logits: Tensor, mechanism: str | Mechanism = "UR", bias: Tensor | None 
     >>> gate(torch.zeros(3, 8), "standard", size=8).value[0, 0]
     tensor(0.5000)
     """
+    check_memory(logits=(logits,))
     mechanism = mechanisms.mechanism(mechanism)
     widths = gate_slots(mechanism, _checks.integer("size", size))
     if logits.shape[-1] != sum(widths.values()):

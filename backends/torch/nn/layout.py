@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from gatecore.backends.torch.sequence.implementation import check_memory
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -116,6 +118,7 @@ class Packed:
 
     def __init__(self, input: PackedSequence) -> None:
         self._input = input
+        check_memory(input=(input.data,))
         self.data, self.batch_sizes = input.data, input.batch_sizes
         self.x, self.lengths = Lengths.unpack(input)
 

@@ -16,6 +16,7 @@ from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensor
 from gatecore.backends.torch.nn.layout import Dense, Lengths, Packed, Sequences, Tensors
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import add_biases, zero_states
+from gatecore.backends.torch.sequence.implementation import check_memory
 from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
 from gatecore.backends.torch.sequence.run import run
 from gatecore.cells import CELLS, Cell
@@ -189,7 +190,11 @@ class Recurrent(RecurrentModule[State]):
             check_tensors("resets", resets)
         self._check(layout, states)
         bounds = Sequences(None if resets is None else layout.resets(resets), layout.lengths)
-        outputs, last = self._run_layers(layout.x, states, bounds, cells)
+        try:
+            outputs, last = self._run_layers(layout.x, states, bounds, cells)
+        except RuntimeError:
+            check_memory(hx=states or (), resets=(resets,))  # torch names no argument
+            raise
         final = self._cells[0].state(layout.restore_states(last))
         results = tuple(map(layout.restore, outputs))
         return (results if cells else results[0]), final
@@ -230,7 +235,9 @@ class Recurrent(RecurrentModule[State]):
         directions, last = 2 if self.bidirectional else 1, []
         outputs: Tensors = ()
         with no_autocast(x.device.type):
-            x = x if x.dtype == compute else x.to(compute)
+            if x.dtype != compute:
+                check_memory(input=(x,))
+                x = x.to(compute)
             for layer in range(self.num_layers):
                 if layer and self.dropout and self.training:
                     x = nn.functional.dropout(x, self.dropout, training=True)

@@ -1,7 +1,7 @@
 """The arguments of one run of a layer over a sequence, and the cell of a signature."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +56,12 @@ class Call(NamedTuple):
         resets = () if self.resets is None else (self.resets,)
         masks = (z for z in self.zoneout or () if isinstance(z, Tensor))
         return [*self.sources(True), *resets, *masks]
+
+    def named(self) -> dict[str, Sequence[Any]]:
+        """The tensors of each argument, and perhaps probabilities or None."""
+        params = {name: (value,) for name, value in self.params.items()}
+        rest = {"state": self.states, "resets": (self.resets,), "zoneout": self.zoneout or ()}
+        return {"x": (self.x,), **params, **rest}
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> "Call":
         """The same call of other tensors, in the order of :meth:`tensors`."""

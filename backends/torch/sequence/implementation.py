@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from gatecore.backends.torch.sequence.call import Call
 
@@ -22,15 +23,37 @@ def resolved(name: str, value: Tensor) -> Tensor:
     """
     if value.layout is not torch.strided:
         raise ValueError(f"{name} must be a dense tensor, got {value.layout}: use .to_dense()")
-    if value.is_neg() or value._is_zerotensor():
-        return value.clone()
+    _check_storage(name, value)
+    return value.clone() if value.is_neg() or value._is_zerotensor() else value
+
+
+def check_memory(**arguments: Sequence[Any]) -> None:
+    """Raise ValueError if a tensor's storage has been freed or is too short: torch reads beyond it.
+
+    Other values, and tensors that torch traces or transforms, have no storage to check.
+    """
+    if torch.compiler.is_compiling() or active_transform():
+        return
+    if torch._C._get_tracing_state() is not None:
+        return
+    for name, values in arguments.items():
+        for value in values:
+            if type(value) in (Tensor, Parameter) and value.layout is torch.strided:
+                _check_storage(name, value)
+
+
+def _check_storage(name: str, value: Tensor) -> None:
+    size = value.nbytes + value.storage_offset() * value.itemsize
+    if value.is_contiguous() and value.untyped_storage().nbytes() >= size:
+        return  # as most do
+    if not value.numel() or value.is_meta or value._is_zerotensor():
+        return
     storage, extent = value.untyped_storage(), value.storage_offset() + 1
     extent += sum((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
-    if value.numel() and (storage.nbytes() < extent * value.itemsize or not storage.data_ptr()):
+    if storage.nbytes() < extent * value.itemsize or not storage.data_ptr():
         raise ValueError(f"{name} of shape {tuple(value.shape)} needs {extent * value.itemsize} "
                          f"bytes of memory and its storage has {storage.nbytes()}: it was freed or "
                          "resized")  # fmt: skip
-    return value
 
 
 def active_transform() -> str | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gatecore.backends.torch.sequence import custom_op, dispatch
 from gatecore.backends.torch.sequence.call import Call, active
-from gatecore.backends.torch.sequence.implementation import needs_operator
+from gatecore.backends.torch.sequence.implementation import check_memory, needs_operator
 from gatecore.backends.torch.sequence.stepping import Stepping
 from gatecore.cells import Cell
 
@@ -34,6 +34,7 @@ def run(
     chosen = dispatch.choose(impl, call)
     results: Sequence[Tensor]
     if isinstance(chosen, Stepping):
+        check_memory(**call.named())
         results = chosen.forward(call.complete())
     elif needs_operator(x):
         results = custom_op.run(call.complete(), chosen.name)
