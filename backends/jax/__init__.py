@@ -1,7 +1,7 @@
 """The JAX backend: pure functions of whole sequences, cells for flax, and a ``Learner``.
 
-``lstm``, ``gru`` and ``minimal`` need JAX alone; flax and optax are imported with the first use of
-a cell, of ``GateUnit``, of ``Learner``.
+``lstm``, ``gru``, ``minimal`` and ``mingru`` need JAX alone; flax and optax are imported with the
+first use of a cell, of ``GateUnit``, of ``Learner``.
 """
 
 import importlib
@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 from gatecore.backends.jax.implementation import unsupported
 from gatecore.backends.jax.native import native_call
-from gatecore.backends.jax.parallel_scan import minimal_parallel
 from gatecore.backends.jax.parameters import init
-from gatecore.backends.jax.sequence import gru, implementation, layer_vjp, lstm, minimal
+from gatecore.backends.jax.sequence import (
+    gru,
+    implementation,
+    layer_vjp,
+    lstm,
+    mingru,
+    minimal,
+    minimal_parallel,
+)
 
 if TYPE_CHECKING:
     from gatecore.backends.jax.conversion import convert
     from gatecore.backends.jax.learner import Learner
-    from gatecore.backends.jax.modules import GateUnit, GRUCell, LSTMCell, MinimalCell
+    from gatecore.backends.jax.modules import GateUnit, GRUCell, LSTMCell, MinGRUCell, MinimalCell
 
-_MODULES = {**dict.fromkeys(("GRUCell", "GateUnit", "LSTMCell", "MinimalCell"), "modules"),
+_MODULES = {**dict.fromkeys(("GRUCell", "GateUnit", "LSTMCell", "MinGRUCell", "MinimalCell"),
+                            "modules"),
             "Learner": "learner", "convert": "conversion"}  # fmt: skip
 
 __all__ = [
-    "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinimalCell", "convert", "gru",
-    "implementation", "init", "layer_vjp", "lstm", "minimal", "minimal_parallel", "native_call",
-    "unsupported",
+    "GRUCell", "GateUnit", "LSTMCell", "Learner", "MinGRUCell", "MinimalCell", "convert", "gru",
+    "implementation", "init", "layer_vjp", "lstm", "mingru", "minimal", "minimal_parallel",
+    "native_call", "unsupported",
 ]  # fmt: skip
 
 

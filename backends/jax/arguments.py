@@ -35,11 +35,12 @@ def widened(dtype: Any) -> Any:
 def checked(
     core: str, params: Mapping[str, Array], x: Array, state: Any = None,
     mechanism: str | Mechanism = "UR", resets: Array | None = None, zoneout: Any = None,
+    **fields: Any,
 ) -> tuple[Cell, Arguments]:  # fmt: skip
     """The cell of one layer, and its arguments as implementations take them."""
     x = as_array("x", x)
     params = {name: as_array(f"params[{name!r}]", value) for name, value in params.items()}
-    cell = cell_of(core, params, x, mechanism)
+    cell = cell_of(core, params, x, mechanism, **fields)
     if cell.layer_norm:
         raise ValueError("params have gains of layer normalization, which the JAX backend lacks: "
                          "use NumPy's")  # fmt: skip

@@ -20,6 +20,7 @@ class Call(NamedTuple):
     dtype: Any
     sizes: tuple[int, ...] | None = None  # (time, batch, input, hidden)
     autodiff: bool = False
+    recurrent: bool = True  # whether the gates depend on the state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from gatecore.backends.jax.arguments import widened
 from gatecore.backends.jax.cell_step import carry_step, check_functions, slot_weights
 from gatecore.backends.jax.parameters import biases
 from gatecore.backends.jax.states import bias_name, check_name
-from gatecore.cells import CELLS, Cell, Minimal
+from gatecore.cells import CELLS, Cell, MinGRU, Minimal
 from gatecore.mechanisms import Mechanism, mechanism
 
 Array = jax.Array
@@ -35,20 +35,24 @@ class Gated(nnx.Module):
     mechanism: Mechanism
 
     @property
+    def _kind(self) -> str:
+        return self.core
+
+    @property
     def bias(self) -> nnx.Param[Array]:
         """The packed biases (rows,)."""
-        name = bias_name(self.core, self.mechanism)
+        name = bias_name(self._kind, self.mechanism)
         parameter = getattr(self, name)  # that of another state after nnx.merge, which is by order
-        check_name(parameter.get_metadata().get("name_in_state", name), self.core, self.mechanism)
+        check_name(parameter.get_metadata().get("name_in_state", name), self._kind, self.mechanism)
         return parameter
 
     def _set_bias(self, value: Array, metadata: Mapping[str, Any]) -> None:
-        name = bias_name(self.core, self.mechanism)
+        name = bias_name(self._kind, self.mechanism)
         setattr(self, name, nnx.Param(value, **metadata, name_in_state=name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("bias_"):
-            check_name(name, self.core, self.mechanism)
+            check_name(name, self._kind, self.mechanism)
         super().__setattr__(name, value)
 
 
@@ -96,7 +100,7 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
         for name, width, initializer, metadata in (
             ("weight_ih", in_features, kernel_init, kernel_metadata),
             ("weight_hh", hidden_features, recurrent_kernel_init, recurrent_kernel_metadata),
-        ):
+        )[: 1 + cell.recurrent]:
             value = slot_weights(cell, rngs.params(), width, initializer, param_dtype)
             setattr(self, name, nnx.Param(value, **metadata))
         if bias_init is None:
@@ -198,6 +202,10 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
                              "keep_rngs=True")  # fmt: skip
         return self._cell.state([carry_init(stream(), shape, dtype) for _ in names])
 
+    @property
+    def _kind(self) -> str:
+        return self._cell.kind
+
     num_feature_axes = 1  # of the inputs, the axes that are not batch axes
 
     @property
@@ -246,6 +254,42 @@ class MinimalCell(RecurrentCell):
     """
 
     core = "minimal"
+
+
+class MinGRUCell(RecurrentCell):
+    """One step of :func:`mingru` with any gate mechanism; carry h.
+
+    ``candidate`` is "linear" or "tanh". Other parameters and errors are those of
+    :class:`RecurrentCell`, without those of recurrent weights and activations.
+
+    >>> cell = MinGRUCell(3, 8, mechanism="UR", rngs=nnx.Rngs(0))
+    >>> nnx.RNN(cell)(jnp.ones((2, 5, 3), jnp.float32)).shape  # (batch, time, features)
+    (2, 5, 8)
+    """
+
+    core = "mingru"
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, mechanism: str | Mechanism = "UR",
+        candidate: str = "linear", kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None, dtype: Any = None, param_dtype: Any = jnp.float32,
+        carry_init: Initializer | None = None,
+        promote_dtype: Callable[..., Any] = nnx.nn.dtypes.promote_dtype, keep_rngs: bool = False,
+        rngs: nnx.Rngs, kernel_metadata: Mapping[str, Any] = _NO_METADATA,
+        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+    ) -> None:  # fmt: skip
+        self.candidate = candidate
+        super().__init__(
+            in_features, hidden_features, mechanism=mechanism, kernel_init=kernel_init,
+            bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, carry_init=carry_init,
+            promote_dtype=promote_dtype, keep_rngs=keep_rngs, rngs=rngs,
+            kernel_metadata=kernel_metadata, bias_metadata=bias_metadata,
+        )  # fmt: skip
+
+    @property
+    def _cell(self) -> Cell:
+        sizes = self.in_features, self.hidden_features
+        return MinGRU(*sizes, mechanism=self.mechanism, candidate=self.candidate)
 
 
 class GateUnit(Gated):

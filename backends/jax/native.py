@@ -63,6 +63,8 @@ def unsupported(call: Call) -> str | None:
     """Why the library cannot run the call here; None if it can."""
     if call.autodiff:
         return "autodiff=True asks for the scan"
+    if not call.recurrent:
+        return "JAX has no call of it for gates that do not depend on the state"
     if jax.default_backend() != "cpu":
         return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
     return library.unsupported(jnp.dtype(call.dtype).name)

@@ -1,77 +1,80 @@
-"""The minimal cell without recurrent weights, for all steps at once by an associative scan."""
+"""A layer whose gates do not depend on the state, by ``lax.associative_scan``.
 
-from collections.abc import Mapping
+The states alone are saved: the backward pass computes gates and candidates again.
+"""
+
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gatecore.algebra import Gate, both
-from gatecore.backends.jax.arguments import resets_of, widened
+from gatecore.backends.common.linear_recurrence import (
+    Steps,
+    backward_steps,
+    compose,
+    forward_steps,
+    logits_vjp,
+)
+from gatecore.backends.jax.arguments import Arguments, States, widened
+from gatecore.backends.jax.implementation import Call, Implementation
 from gatecore.backends.jax.scan import product
-from gatecore.cells import Minimal, update
-from gatecore.mechanisms import Mechanism, mechanism
+from gatecore.cells import Cell
 
 Array = jax.Array
-_mechanism = mechanism  # an argument's name hides the function
 
 
-def minimal_parallel(
-    params: Mapping[str, Array], x: Array, state: Array | None = None,
-    mechanism: str | Mechanism = "UR", *, resets: Array | None = None,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Apply the minimal cell without recurrent weights, in O(log time) steps (Section 2.1).
+def unsupported(call: Call) -> str | None:
+    """Why the scan cannot run the call; None if it can."""
+    return "its gates depend on the state" if call.recurrent else None
 
-    A step is then h' = g·h + ḡ·u with g and u known beforehand, and two steps compose to one of the
-    same form: the gates by ``both``, with their complements. For accelerators; on a few cores
-    :func:`minimal` is faster. ValueError for other parameters, or shapes that do not fit.
 
-    ``params`` are ``weight_ih`` (rows, input) and ``bias`` (rows,), without ``weight_hh``. x is
-    (time, batch, input), floating, and ``state`` h (batch, hidden), zeroed before the steps at
-    which bool ``resets`` (time, batch) is true. Returned are the outputs (time, batch, hidden), of
-    the type of x, and the last h, float32 at least.
+def forward(cell: Cell, num_outputs: int, saves: bool,
+            arguments: Arguments) -> tuple[States, States, Any]:  # fmt: skip
+    """The forward pass; ``backward`` reads the states after each step."""
+    (start,) = arguments.initial
+    if not len(arguments.x):
+        return (jnp.zeros((0, *start.shape), start.dtype),), (start,), None
+    steps = forward_steps(cell, logits_of(cell, arguments), start, *_extras(arguments))
+    hidden = _scan(steps)
+    return (hidden,), (hidden[-1],), hidden if saves else None
 
-    >>> import jax
-    >>> from gatecore.backends.jax import init
-    >>> params = init(jax.random.key(0), 3, 8, core="minimal")
-    >>> del params["weight_hh"]
-    >>> output, h = minimal_parallel(params, np.ones((16, 2, 3), np.float32))
-    >>> output.shape, h.shape
-    ((16, 2, 8), (2, 8))
-    """
-    cell = _cell(params, x, mechanism)
+
+def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any,
+             cotangents: Any) -> tuple[dict[str, Array], States, Array]:  # fmt: skip
+    """The backward pass: cotangents of the parameters, of the initial state, and of x."""
+    ((d_output,), (d_state,)), (start,) = cotangents, arguments.initial
+    params, x = arguments.params, arguments.x
+    if not len(x):
+        return jax.tree.map(jnp.zeros_like, dict(params)), (d_state,), jnp.zeros_like(x)
+    logits, (resets, zoneout) = logits_of(cell, arguments), _extras(arguments)
+    steps, first = backward_steps(cell, logits, d_output, d_state, resets, zoneout)
+    d_hidden = _scan(steps, reverse=True)
+    before, d_start = jnp.concatenate([start[None], saved[:-1]]), first * d_hidden[0]
+    if resets is not None:
+        before = jnp.where(resets, jnp.zeros_like(before), before)
+        d_start = jnp.where(resets[0], jnp.zeros_like(d_start), d_start)
+    d_logits = logits_vjp(cell, logits, before, d_hidden, zoneout)
+    flat, weight = d_logits.reshape(-1, cell.rows), params["weight_ih"]
+    d_weight = product(flat.T, x.reshape(-1, cell.input_size)).astype(weight.dtype)
+    d_params = {"weight_ih": d_weight, "bias": flat.sum(0).astype(params["bias"].dtype)}
+    return d_params, (d_start,), product(d_logits, weight).astype(x.dtype)
+
+
+PARALLEL = Implementation("parallel", unsupported, forward, backward)
+
+
+def logits_of(cell: Cell, arguments: Arguments) -> dict[str, Array]:
+    """The logits (time, batch, width) of all steps, by slot."""
+    params, x = arguments.params, arguments.x
     bias = params["bias"].astype(widened(x.dtype))
-    logits = cell.split(product(x, params["weight_ih"].T) + bias[None, None])
-    forget, input = cell.mechanism.gates(logits)
-    write = input.value * jnp.tanh(logits["candidate"])
-    reset = resets_of(resets, x.shape[:2])
-    reset = jnp.zeros((*x.shape[:2], 1), bool) if reset is None else reset
-    through, hidden, reset = lax.associative_scan(_compose, (forget, write, reset))
-    if state is not None:
-        state = jnp.where(reset, 0, state.astype(hidden.dtype)[None])
-        hidden = update(state, hidden, through, Gate(1.0, 0.0))
-    return hidden.astype(x.dtype), hidden[-1]
+    return cell.split(product(x, params["weight_ih"].T) + bias[None, None])
 
 
-def _compose(first: tuple[Gate, Array, Array], then: tuple[Gate, Array, Array]) -> Any:
-    """The composition of two steps h → g·h + w, where reset w, which has the same form."""
-    # a product with a gate of 0 would keep NaN
-    parts = zip((0, 1, 0), (*first[0], first[1]), strict=True)
-    value, complement, write = (jnp.where(then[2], cleared, part) for cleared, part in parts)
-    gate = both(then[0], Gate(value, complement))
-    return gate, then[0].value * write + then[1], first[2] | then[2]
+def _extras(arguments: Arguments) -> tuple[Array | None, Array | None]:
+    """Resets and the zoneout of the hidden state."""
+    return arguments.resets, arguments.zoneout and arguments.zoneout[0]
 
 
-def _cell(params: Mapping[str, Array], x: Array, mechanism: Any) -> Minimal:
-    if set(params) != {"weight_ih", "bias"}:
-        raise ValueError(f"params must hold weight_ih and bias alone, got {sorted(params)}: with "
-                         "recurrent weights use minimal")  # fmt: skip
-    mechanism, rows = _mechanism(mechanism), params["bias"].shape[0]
-    some = Minimal(1, 4 * mechanism.downsize, mechanism)  # rows are in proportion to hidden units
-    cell = Minimal(x.shape[-1], rows * some.hidden_size // some.rows, mechanism)
-    if params["weight_ih"].shape != (cell.rows, x.shape[-1]) or rows != cell.rows or x.ndim != 3:
-        raise ValueError(f"x (time, batch, input) and params do not fit: x has shape {x.shape}, "
-                         f"weight_ih {params['weight_ih'].shape}, bias "
-                         f"{params['bias'].shape}")  # fmt: skip
-    return cell
+def _scan(steps: Steps, reverse: bool = False) -> Array:
+    return lax.associative_scan(compose, steps, reverse=reverse).write

@@ -43,7 +43,7 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
     before, _ = saved
     d_initial, d_logits = _backward_scan(cell, matrix, arguments, saved, cotangents)
     ones = jnp.ones((*d_logits.shape[:2], 1), matrix.dtype)
-    joint = _flat(jnp.concatenate([_joint(arguments.x, before[0]), ones], axis=-1))
+    joint = _flat(jnp.concatenate([_joint(cell, arguments.x, before[0]), ones], axis=-1))
     # this order of factors (and in `pack` no transpose of the whole, which would turn it round):
     # for the transposed product XLA takes twice as long on a CPU
     d_weights = product(joint.T, _flat(d_logits).astype(matrix.dtype))
@@ -58,10 +58,14 @@ REFERENCE = Implementation("reference", lambda call: None, forward, backward)
 def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:
     """The weights as one matrix (input + hidden, columns), and the bias (1, columns).
 
-    The candidate of a GRU has two columns, for its input's part and its state's.
+    Without recurrent weights it is (input, columns). The candidate of a GRU has two columns, for
+    its input's part and its state's.
     """
-    weight_ih, weight_hh = params["weight_ih"], params["weight_hh"]
-    bias = params["bias"].astype(widened(weight_ih.dtype))
+    weight_ih, bias = params["weight_ih"], params["bias"]
+    bias = bias.astype(widened(weight_ih.dtype))
+    if not cell.recurrent:
+        return weight_ih.T, bias[None]
+    weight_hh = params["weight_hh"]
     if "bias_n" in params:
         blocks = {name: block.T for name, block in cell.split(weight_hh.T).items()}
         state_candidate = blocks["candidate"]
@@ -75,7 +79,7 @@ def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:
 def step(cell: Cell, matrix: Array, bias: Array, state: States, x: Array,
          zoneout: Any = None) -> tuple[States, Array]:  # fmt: skip
     """One step from x (batch, input): the next state, and the logits (batch, columns)."""
-    packed = product(_joint(x, state[0]), matrix) + bias
+    packed = product(_joint(cell, x, state[0]), matrix) + bias
     logits = split(columns(cell), packed)
     return cell.complete(logits, cell.mechanism.gates(logits), state, zoneout), packed
 
@@ -105,7 +109,8 @@ def _backward_scan(cell: Cell, matrix: Array, arguments: Arguments, saved: Any,
         d_new = (*map(jnp.add, d_state, d_outputs), *d_state[len(d_outputs) :])
         d_slots, d_old = step_backward(cell, split(slots, packed), state, zoneout, d_new)
         d_packed = jnp.concatenate([d_slots[name] for name, _ in slots], axis=-1)
-        d_old = (d_old[0] + product(d_packed, recurrent), *d_old[1:])
+        if cell.recurrent:
+            d_old = (d_old[0] + product(d_packed, recurrent), *d_old[1:])
         return _reset(d_old, resets), d_packed
 
     d_outputs, d_final = cotangents
@@ -118,7 +123,9 @@ def product(a: Array, b: Array) -> Array:
     return jnp.matmul(a.astype(b.dtype), b, preferred_element_type=widened(b.dtype))
 
 
-def _joint(x: Any, hidden: Array) -> Array:
+def _joint(cell: Cell, x: Any, hidden: Array) -> Array:
+    if not cell.recurrent:
+        return x
     return jnp.concatenate([x, hidden.astype(x.dtype)], axis=-1)
 
 

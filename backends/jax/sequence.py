@@ -1,5 +1,6 @@
-"""Pure functions of whole sequences: ``lstm``, ``gru`` and ``minimal``."""
+"""Pure functions of whole sequences: ``lstm``, ``gru``, ``minimal`` and ``mingru``."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from gatecore.backends.common.validation import arguments, layers_of, per_layer
 from gatecore.backends.jax.arguments import Arguments, States, checked
 from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
+from gatecore.backends.jax.parallel_scan import PARALLEL
 from gatecore.backends.jax.scan import REFERENCE
 from gatecore.cells import Cell
 from gatecore.mechanisms import Mechanism
@@ -18,7 +20,7 @@ from gatecore.mechanisms import Mechanism
 Array = jax.Array
 Params = Mapping[str, Array] | Sequence[Mapping[str, Array]]
 
-IMPLEMENTATIONS = (NATIVE, REFERENCE)  # in order of preference
+IMPLEMENTATIONS = (NATIVE, PARALLEL, REFERENCE)  # in order of preference
 
 
 def lstm(
@@ -104,6 +106,42 @@ def minimal(
     return _run("minimal", params, x, state, mechanism, resets, zoneout, autodiff, impl)
 
 
+def mingru(
+    params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    candidate: str = "linear", resets: Array | None = None, zoneout: Any = None,
+    autodiff: bool = False, impl: str = "auto",
+) -> tuple[Array, Any]:  # fmt: skip
+    """Apply the linear recurrence h' = g·h + (1 − g)·u, with g and u of x alone, to a sequence.
+
+    All steps are computed at once, by ``lax.associative_scan``. As :func:`minimal`, but ``params``
+    are ``weight_ih`` (rows, input) and ``bias`` (rows,) alone; the ``candidate`` is u = Wx + b if
+    "linear" (Feng et al. 2024), its tanh if "tanh" (Martin & Cundy 2018). ``impl`` is "parallel",
+    "reference" for a scan step by step, or "auto", which is the first.
+
+    >>> import jax.numpy as jnp
+    >>> from gatecore.backends.jax import init
+    >>> params = init(jax.random.key(0), 3, 8, core="mingru")
+    >>> output, h = jax.jit(mingru)(params, jnp.ones((16, 2, 3), jnp.float32))
+    >>> output.shape, h.shape
+    ((16, 2, 8), (2, 8))
+    """
+    options = mechanism, resets, zoneout, autodiff, impl
+    return _run("mingru", params, x, state, *options, candidate=candidate)
+
+
+def minimal_parallel(
+    params: Mapping[str, Array], x: Array, state: Array | None = None, mechanism: Any = "UR", *,
+    resets: Array | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """A deprecated name of ``mingru(..., candidate="tanh")``.
+
+    It warns with a DeprecationWarning.
+    """
+    warnings.warn('minimal_parallel is deprecated: use mingru(..., candidate="tanh")',
+                  DeprecationWarning, stacklevel=2)  # fmt: skip
+    return mingru(params, x, state, mechanism, candidate="tanh", resets=resets)
+
+
 def layer_vjp(
     core: str, arrays: Mapping[str, Any], cotangent: Any, mechanism: str | Mechanism = "UR",
     zoneout: Any = None, impl: str = "auto",
@@ -144,13 +182,13 @@ def implementation(
 def choose(impl: str, call: Call) -> Implementation:
     """The implementation that runs ``call``; ValueError if ``impl`` does not support it."""
     if isinstance(impl, str) and impl == "auto" and not preferred(call):
-        return REFERENCE
+        return REFERENCE if call.recurrent else PARALLEL
     return common.choose(IMPLEMENTATIONS, impl, call)
 
 
 def _run(
     core: str, params: Any, x: Array, state: Any, mechanism: str | Mechanism, resets: Array | None,
-    zoneout: Any, autodiff: bool, impl: str, return_cells: bool = False,
+    zoneout: Any, autodiff: bool, impl: str, return_cells: bool = False, **fields: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     return_cells = _checks.flag("return_cells", return_cells)
     stacked = not isinstance(params, Mapping)
@@ -159,7 +197,8 @@ def _run(
                         for name, value in (("state", state), ("zoneout", zoneout)))  # fmt: skip
     finals: list[Any] = []
     for layer, initial, amount in zip(layers, states, zoneouts, strict=True):
-        cell, arguments = checked(core, layer, x, initial, mechanism, resets, amount)
+        cell, arguments = checked(core, layer, x, initial, mechanism, resets, amount,
+                                  **fields)  # fmt: skip
         num_outputs = 1 + (return_cells and len(finals) == len(layers) - 1)
         outputs, final = _run_layer(cell, num_outputs, arguments, autodiff, impl)
         x = outputs[0].astype(arguments.x.dtype)
@@ -170,7 +209,7 @@ def _run(
 def _run_layer(cell: Cell, num_outputs: int, arguments: Arguments, autodiff: bool,
                impl: str) -> tuple[States, States]:  # fmt: skip
     sizes = (*arguments.x.shape, cell.hidden_size)
-    chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff))
+    chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff, cell.recurrent))
     if autodiff:
         return chosen.forward(cell, num_outputs, False, arguments)[:2]
     return run(chosen, cell, num_outputs, arguments)

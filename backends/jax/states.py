@@ -23,8 +23,8 @@ def bias_name(core: str, mechanism: Mechanism) -> str:
 
 def recorded(name: str) -> str:
     """The signature that the name of an entry records, else an empty string."""
-    words = name.removeprefix(_PREFIX).split("_")
-    return " ".join(words) if name.startswith(_PREFIX) and len(words) == 4 else ""
+    core, *words = name.removeprefix(_PREFIX).rsplit("_", 3)
+    return " ".join((core, *words)) if name.startswith(_PREFIX) and len(words) == 3 else ""
 
 
 def check_name(name: str, core: str, mechanism: Mechanism) -> None:

@@ -14,6 +14,7 @@ from gatecore.backends import jax as backend
 from tests.support import norm_error
 
 CELLS = {"lstm": backend.LSTMCell, "gru": backend.GRUCell, "minimal": backend.MinimalCell}
+EVERY_CELL = CELLS | {"mingru": backend.MinGRUCell}
 CORES = pytest.mark.parametrize("core", CELLS)
 
 
@@ -25,7 +26,7 @@ def single():
 
 
 def cell_of(core, name="UR", **settings):
-    return CELLS[core](3, 8, mechanism=name, rngs=nnx.Rngs(0), **settings)
+    return EVERY_CELL[core](3, 8, mechanism=name, rngs=nnx.Rngs(0), **settings)
 
 
 @nnx.jit
@@ -38,7 +39,7 @@ def sequences(batch=2, steps=5):
     return jnp.asarray(np.random.default_rng(5).standard_normal((batch, steps, 3)), jnp.float32)
 
 
-@CORES
+@pytest.mark.parametrize("core", EVERY_CELL)
 def test_a_cell_in_an_rnn_is_the_function_over_the_sequence(core):
     cell, x = cell_of(core), sequences()
     carry, outputs = run(nnx.RNN(cell, return_carry=True), x)
@@ -214,3 +215,16 @@ def test_a_trained_cell_is_exported():
     for predict in (of_module, of_function):
         stored = jax.export.export(predict)(jax.ShapeDtypeStruct(x.shape, x.dtype)).serialize()
         assert norm_error(jax.export.deserialize(stored).call(x), rnn(x)) < 1e-6
+
+
+def test_a_state_of_another_candidate_is_refused():
+    linear, tanh = (cell_of("mingru", candidate=c) for c in ("linear", "tanh"))
+    assert set(nnx.to_pure_dict(nnx.state(tanh))) == {
+        "weight_ih",
+        "bias_mingru_tanh_sigmoid_refine_1",
+    }
+    with pytest.raises(ValueError, match="the state is of mechanism"):
+        nnx.update(linear, nnx.state(tanh))
+    x = sequences()
+    expected, _ = backend.mingru(tanh.params, x.swapaxes(0, 1), candidate="tanh")
+    assert norm_error(run(nnx.RNN(tanh), x), expected.swapaxes(0, 1)) < 1e-6

@@ -9,18 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gatecore.algebra import Gate
-from gatecore.backends.common.derivative import gates_vjp
+from gatecore.backends.common.linear_recurrence import backward_steps, logits_vjp
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
-from gatecore.backends.torch.sequence.linear_recurrence import (
-    candidate,
-    gates,
-    inputs,
-    linear_recurrence,
-    reset_gate,
-    states,
-)
+from gatecore.backends.torch.sequence.linear_recurrence import inputs, linear_recurrence, states
 from gatecore.backends.torch.sequence.precision import no_autocast
 
 _ELEMENTS = {"cpu": 1 << 18}  # of an array (time, batch, hidden) of a part, by kind of device
@@ -28,7 +20,7 @@ _DEVICE_ELEMENTS = 1 << 26
 
 
 class Parallel(OperatorImplementation):
-    """The associative scan, with the derivative of ``common.derivative``."""
+    """The associative scan, with the derivative of ``common.linear_recurrence``."""
 
     name, device = "parallel", None
 
@@ -96,24 +88,10 @@ def _backward(call: Call, part: slice, hidden: Tensor, d_output: Tensor | None,
     cell, (logits, resets, zoneout) = call.cell, inputs(call, part)
     start = call.states[0] if part.start == 0 else hidden[part.start - 1]
     before = torch.cat([start.unsqueeze(0), hidden[part.start : part.stop - 1]])
+    d_output = torch.zeros_like(before) if d_output is None else d_output
+    steps, first = backward_steps(cell, logits, d_output, d_state, resets, zoneout)
+    d_hidden = linear_recurrence(steps, reverse=True)
+    d_before = first * d_hidden[0]
     if resets is not None:
-        before = before.masked_fill(resets, 0)
-    forget, input = gates(cell, logits, zoneout)
-    forget, u = reset_gate(forget, resets), candidate(cell, logits)
-    write = torch.zeros_like(before) if d_output is None else d_output
-    write = torch.cat([write[:-1], (write[-1] + d_state).unsqueeze(0)])
-    # λ_t = d_t + a_{t+1}·λ_{t+1}; the last gate is not used
-    later = Gate(*(side.roll(-1, 0) for side in forget))
-    later_resets = None if resets is None else resets.roll(-1, 0)
-    d_hidden = linear_recurrence(later, write, later_resets, reverse=True)
-    d_before = forget.value[0] * d_hidden[0]
-    if resets is not None:
-        d_before = d_before.masked_fill(resets[0], 0)
-    d_new = d_hidden if zoneout is None else d_hidden * (1 - zoneout)  # of what zoneout may replace
-    d_candidate = d_hidden * input.value
-    if cell.candidate == "tanh":
-        d_candidate = d_candidate * ((1 - u) * (1 + u))
-    tied = cell.mechanism.ties_gates(cell.core)
-    d_gates = (d_new * (before - u),) if tied else (d_new * before, d_new * u)
-    d_slots = {"candidate": d_candidate, **gates_vjp(cell.mechanism, logits, *d_gates)}
-    return torch.cat([d_slots[name] for name, _ in cell.slots], -1), d_before
+        before, d_before = before.masked_fill(resets, 0), d_before.masked_fill(resets[0], 0)
+    return logits_vjp(cell, logits, before, d_hidden, zoneout), d_before
