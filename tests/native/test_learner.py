@@ -22,7 +22,8 @@ def trained(**settings):
         tokens = rng.integers(0, 4, (6, 5))
         metrics.append(learner.step(Batch(tokens, tokens), learning_rate=0.05)["loss"])
     batch = Batch(tokens, tokens)
-    _, _, pullback = learner._recur(learner._features(batch)[0], batch, draw(SPEC, batch))
+    noise = draw(SPEC, batch)
+    _, _, pullback = learner._recur(learner._features(batch, noise)[0], batch, noise)
     return metrics, set(pullback.impl)
 
 
