@@ -147,8 +147,9 @@ def _one_plot(
 ) -> Canvas:  # fmt: skip
     axes = plain(canvas.subplots())
     ends = {}
-    for (label, band), (colour, dashes) in zip(bands.items(), styles(), strict=False):
-        _band(axes, band, colour, dashes, filled)
+    styled = zip(bands.items(), styles(), strict=False)
+    for k, ((label, band), (colour, dashes)) in enumerate(styled):
+        _band(axes, band, colour, dashes, filled, gid=f"curve-{k}")
         if len(band.steps):
             ends[label] = (float(band.middle[-1]), colour)
     _baseline_lines(axes, baselines)
@@ -157,11 +158,16 @@ def _one_plot(
     return canvas
 
 
-def _band(axes: Axes, band: Band, colour: str, dashes: Any, filled: bool) -> None:
+def _band(
+    axes: Axes, band: Band, colour: str, dashes: Any, filled: bool, gid: str | None = None
+) -> None:
+    """Draw a curve; ``gid`` is the identifier of its line in an SVG, with "-band" of the spread."""
     if filled:
-        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.2, linewidth=0,
+                          gid=gid and f"{gid}-band")  # fmt: skip
     marker = "o" if len(band.steps) == 1 else None
-    axes.plot(band.steps, band.middle, color=colour, linestyle=dashes, linewidth=1.6, marker=marker)
+    axes.plot(band.steps, band.middle, color=colour, linestyle=dashes, linewidth=1.6, marker=marker,
+              gid=gid)  # fmt: skip
     for step, value in band.ends:
         axes.plot([step], [value], "x", color=colour, markersize=7, markeredgewidth=1.8)
 

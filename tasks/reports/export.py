@@ -33,7 +33,7 @@ def table(report: Report) -> str:
 
     Text that a spreadsheet would take for a formula has an apostrophe before it.
     """
-    rows = [{name: _text(value) for name, value in _row(group.title, trial).items()}
+    rows = [{name: text(value) for name, value in _row(group.title, trial).items()}
             for group in report.groups for trial in group.trials]  # fmt: skip
     stream = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["folder"]
@@ -43,7 +43,8 @@ def table(report: Report) -> str:
     return stream.getvalue()
 
 
-def _text(value: Any) -> Any:
+def text(value: Any) -> Any:
+    """A value for a CSV file: no text is a formula, no character is invisible."""
     if not isinstance(value, str):
         return value
     formula = value.lstrip().startswith(("=", "+", "-", "@"))

@@ -1,12 +1,21 @@
 """The report as one HTML page that needs no network."""
 
+import base64
+import csv
+import hashlib
+import importlib.resources
+import io
+import re
 import statistics
+import urllib.parse
 from collections.abc import Iterable
 
 import jinja2
+import markupsafe
 import numpy as np
 
 import gatecore
+from gatecore.tasks.reports import export
 from gatecore.tasks.reports.aggregate import Group, Report, Variant, median
 from gatecore.tasks.reports.plots import pictures
 from gatecore.tasks.reports.summary import summarize
@@ -16,13 +25,22 @@ from gatecore.tasks.safe_files import printable
 _TIMESCALES = ("smallest", "median", "largest")  # of each, the median over the runs that ended
 
 
+# Runs may be a stranger's: even where a name slipped through unescaped, nothing of it would run.
+_POLICY = ("default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+           "form-action 'none'; script-src 'sha256-{}'")  # fmt: skip
+
+
 def render(report: Report) -> str:
     """The page; equal runs give an equal page, byte for byte."""
+    source = importlib.resources.files("gatecore.tasks.reports") / "report.js.j2"
+    script = "\n" + source.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gatecore.tasks.reports", "."), autoescape=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {}  # by default it would sort the curves
     environment.filters |= {
         "duration": _duration,
         "metric": _metric,
@@ -34,7 +52,9 @@ def render(report: Report) -> str:
         name=report.name, version=gatecore.__version__, groups=report.groups,
         counts={status: statuses.count(status) for status in dict.fromkeys(statuses)},
         total=len(statuses), notes=report.notes, environment=report.environments(),
-        columns_of=_columns, cells_of=_cells, leads=_leads, pictures=pictures, summarize=summarize,
+        title=_title(report), downloads=_downloads, columns_of=_columns, cells_of=_cells,
+        seconds_of=_seconds, script=markupsafe.Markup(script), policy=_POLICY.format(digest),
+        leads=_leads, pictures=pictures, summarize=summarize,
     )  # fmt: skip
 
 
@@ -42,15 +62,53 @@ def _columns(group: Group) -> list[tuple[str, str]]:
     """Keys of a row, and their headings."""
     name, paper = group.score.name, group.reference
     tuned = any(len(variant.rates) > 1 for variant in group.variants)
+    several = any(len(variant.chosen) > 1 for variant in group.variants)
+    median_of = ", median" if several else ""
     second = any(_accuracy(variant) is not None for variant in group.variants)
     return [*([("rate", "learning rate")] if tuned else []),
-            ("best", f"best validation {name}, any seed"),
-            ("median_best", "the same, median of seeds"), ("median_test", f"test {name}, median"),
-            ("seeds", "test, each seed"),
-            *([("second", "test accuracy, median")] if second else []),
+            ("best", f"best validation {name}" + (", any seed" if several else "")),
+            *([("median_best", "the same, median of seeds")] if several else []),
+            ("median_test", f"test {name}" + median_of),
+            *([("seeds", "test, each seed")] if several else []),
+            *([("second", f"test accuracy{median_of}")] if second else []),
             *([("paper", f"paper: {paper.source}")] if paper else []), ("parameters", "parameters"),
-            ("seconds", "time, median"),
+            ("seconds", f"time{median_of}"),
             ("timescales", "timescales after: shortest, median, longest")]  # fmt: skip
+
+
+def _title(report: Report) -> str:
+    """The tasks and the kinds of gates that were compared."""
+    tasks = list(dict.fromkeys(group.title for group in report.groups))
+    gates = list(dict.fromkeys(v.label for group in report.groups for v in group.variants))
+    named = "; ".join(tasks[:3]) + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
+    kinds = ", ".join(gates) if len(gates) <= 9 else f"{len(gates)} kinds of gates"
+    return f"{named}: {kinds}" if tasks else f"Runs in {report.name}"
+
+
+def _downloads(group: Group) -> dict[str, str]:
+    """The table of scores as data URIs, by the name of a file."""
+    columns = _columns(group)
+    rows = [["gates", *(heading for _, heading in columns)]]
+    for variant in group.variants:
+        cells = _cells(group, variant)
+        rows.append([variant.label, *(cells[key] for key, _ in columns)])
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([[*map(export.text, row)] for row in rows])
+    lines = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    lines = [r"\begin{tabular}{l" + "r" * len(columns) + "}", r"\toprule", lines[0], r"\midrule",
+             *lines[1:], r"\bottomrule", r"\end{tabular}", ""]  # fmt: skip
+    texts = {"scores.csv": ("text/csv", stream.getvalue()),
+             "scores.tex": ("application/x-tex", "\n".join(lines))}  # fmt: skip
+    return {name: f"data:{kind};charset=utf-8,{urllib.parse.quote(content)}"
+            for name, (kind, content) in texts.items()}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    """Text without commands of LaTeX; what it has no letter for is a formula."""
+    escaped = re.sub(r"[&%$#_{}]", r"\\\g<0>", printable(text).replace("\\", "/"))
+    escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    signs = {"∞": r"$\infty$", "†": r"$\dagger$", "·": r"$\cdot$", "–": "--", "\xa0": "~"}
+    return "".join(signs.get(letter, letter) for letter in escaped)
 
 
 def _cells(group: Group, variant: Variant) -> dict[str, str]:
@@ -67,9 +125,13 @@ def _cells(group: Group, variant: Variant) -> dict[str, str]:
             "seeds": ", ".join(_test(trial) for trial in trials),
             "second": percent(_accuracy(variant)),
             "parameters": ", ".join(f"{size:,}" for size in sizes if size is not None) or "–",
-            "seconds": _duration(median(trial.summary.get("seconds") for trial in trials)),
+            "seconds": _duration(_seconds(variant)),
             "timescales": " · ".join(timescales) or "–",
             "paper": (group.reference and group.reference.value(mechanism)) or "–"}  # fmt: skip
+
+
+def _seconds(variant: Variant) -> float | None:
+    return median(trial.summary.get("seconds") for trial in variant.chosen)
 
 
 def _leads(group: Group, variant: Variant, column: str) -> bool:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from gatecore import Gate, timescale
 from gatecore.analysis import figures
 from gatecore.analysis.figures import Band
+from gatecore.tasks.reports import export
 from gatecore.tasks.reports.aggregate import Group, Variant
 from gatecore.tasks.safe_files import literal
 
@@ -28,6 +29,7 @@ _BANDS = {
 _WIDEST = 45  # characters of a label
 
 Drawn = tuple[Any, str, str]  # a figure, its description, its caption
+Point = tuple[float, float, int, str]  # x and y in the SVG's units, the step, the score as text
 
 
 class Picture(NamedTuple):
@@ -35,13 +37,17 @@ class Picture(NamedTuple):
 
     svg: markupsafe.Markup
     caption: str
+    curves: dict[str, list[Point]]  # by label, of the first picture of a group; else empty
 
 
 def pictures(group: Group, anchor: str) -> list[Picture]:
     """Learning curves and gate histograms of a group; ``anchor`` makes their identifiers unique."""
-    drawn = enumerate((*_curves(group), *_histograms(group)), start=1)
-    return [Picture(_svg(figure, f"{anchor}f{k}", description), caption)
-            for k, (figure, description, caption) in drawn]  # fmt: skip
+    made = []
+    for k, drawn in enumerate((*_curves(group), *_histograms(group)), start=1):
+        figure, description, caption = drawn
+        svg = _svg(figure, f"{anchor}f{k}", description)
+        made.append(Picture(svg, caption, {} if made else _points(figure, group)))
+    return made
 
 
 def band_of(variant: Variant) -> Band:
@@ -129,6 +135,21 @@ def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
     words = f'<desc id="{prefix}-description">{markupsafe.escape(description)}</desc>'
     head, rest = text.split(">", 1)
     return markupsafe.Markup(f"{head} {role}>{words}{rest}")
+
+
+def _points(figure: Figure, group: Group) -> dict[str, list[Point]]:
+    """Where the curves' points lie in the SVG that has been drawn, at most 100 of each."""
+    (axes,), size = figure.axes, figure.get_size_inches() * 72
+    lines = [line for line in axes.lines if (line.get_gid() or "").startswith("curve-")]
+    found = {}
+    for variant, line in zip(group.variants, lines, strict=True):
+        data = np.asarray(line.get_xydata())[export.thinned(len(line.get_xydata()))]
+        where = axes.transData.transform(data) * 72 / figure.dpi
+        found[variant.label] = [
+            (round(x, 1), round(size[1] - y, 1), int(step), group.score.show(value))
+            for (x, y), (step, value) in zip(where.tolist(), data.tolist(), strict=True)
+        ]
+    return found
 
 
 def _units(variant: Variant, when: str) -> Gate | None:

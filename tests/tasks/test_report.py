@@ -1,12 +1,18 @@
 """The report: its numbers, groups, page, and notes on unreadable folders."""
 
+import base64
 import csv
+import hashlib
+import html
 import html.parser
+import io
 import itertools
 import json
 import os
 import re
 import shutil
+import subprocess
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -186,10 +192,96 @@ def test_the_page_is_complete_and_needs_no_network(written):
     reader = Reader(page)
     assert len(reader.ids) == len(set(reader.ids))
     assert {name for name in reader.refers if name} <= set(reader.ids)
-    assert reader.outside == []
-    assert not re.search(r"@import|url\((?!#)|<script|<iframe", page)
+    downloads = ("data:text/csv;charset=utf-8,", "data:application/x-tex;charset=utf-8,")
+    assert {target.partition(",")[0] + "," for target in reader.outside} == {*downloads}
+    assert not re.search(r"@import|url\((?!#)|<iframe", page)
     assert '<html lang="en">' in page
     assert 'name="viewport"' in page
+
+
+def test_the_only_script_is_the_one_that_the_policy_allows(written):
+    page, _, _ = written
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = html.unescape(re.search(r'Policy" content="(.*?)"', page).group(1))
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+
+
+def test_tables_can_be_downloaded_as_csv_and_latex(written):
+    found = re.findall(r'download="(.*?)" href="data:[^,]*,(.*?)"', written[0])
+    texts = {name: urllib.parse.unquote(content) for name, content in found}  # of the last group
+    header, row, _ = csv.reader(io.StringIO(texts["scores.csv"]))
+    assert (header[0], row[0]) == ("gates", "standard")
+    assert len(row) == len(header)
+    lines = texts["scores.tex"].splitlines()
+    assert lines[0] == r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}"
+    assert lines[4].startswith("standard & ")
+    assert lines[4].count("&") == len(header) - 1
+
+
+def test_one_seed_gives_no_column_twice(folder, tmp_path):
+    page = report.write(report.read(folder / "adding"), tmp_path).read_text("utf-8")
+    headings = re.findall(r'<th scope="col" class="(\w+)">', page)
+    assert "median_test" in headings
+    assert not {"median_best", "seeds"} & {*headings}
+
+
+def test_the_title_says_what_was_compared(written):
+    assert "<h1>Adding, N=8; Copy, N=8: U, standard, UR</h1>" in written[0]
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
+
+
+def in_a_browser(page, tmp_path, actions):
+    """The value of JavaScript ``actions`` (a function's body) after the page was loaded."""
+    file, unsafe = tmp_path / "page.html", "script-src 'unsafe-inline'"
+    text, count = re.subn(r"script-src \S*sha256-[^\"]*", unsafe, page.read_text("utf-8"))
+    assert count == 1
+    result = f"document.title = JSON.stringify({{value: (() => {{{actions}}})(), errors}});"
+    watch = "<script>const errors = []; onerror = message => errors.push(message);</script>"
+    file.write_text(f"{watch}{text}<script>{result}</script>", "utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
+               f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = json.loads(html.unescape(re.search("<title>(.*?)</title>", done.stdout).group(1)))
+    assert found["errors"] == []
+    return found["value"]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+def test_in_a_browser_tables_are_sorted_curves_switched_and_values_shown(folder, tmp_path):
+    page = report.write(report.read(folder / "copy"), tmp_path)
+    value = in_a_browser(
+        page,
+        tmp_path,
+        """
+        const table = document.querySelector("table.scores"), first = () =>
+          table.tBodies[0].rows[0].cells[0].textContent;
+        const heading = table.tHead.rows[0].cells[0].querySelector("button");
+        heading.click(); const up = first(); heading.click(); const down = first();
+        const figure = document.querySelector("figure[data-curves]");
+        const svg = figure.querySelector("svg"), box = svg.getBoundingClientRect();
+        const [label, points] = Object.entries(JSON.parse(figure.dataset.curves))[0];
+        const scale = box.width / svg.viewBox.baseVal.width;
+        svg.dispatchEvent(new PointerEvent("pointermove", {
+          clientX: box.left + points[1][0] * scale, clientY: box.top + points[1][1] * scale}));
+        const shown = figure.querySelector(".value").textContent;
+        const line = document.querySelector("[id$='-curve-0']");
+        const labels = [...figure.querySelectorAll(".switches button")].map(b => b.textContent);
+        figure.querySelector(".switches button").click();
+        return {up, down, shown, labels, expected: [label, points[1][2], points[1][3]],
+                display: line.style.display, wide: document.body.scrollWidth > innerWidth};
+        """,
+    )
+    assert (value["up"], value["down"]) == ("standard", "UR")
+    label, step, score = value["expected"]
+    assert value["shown"] == f"{label}, step {step}: {score}"
+    assert value["labels"] == ["standard", "UR"]  # in the order in which they are drawn
+    assert value["display"] == "none"
+    assert not value["wide"]
 
 
 def test_every_figure_has_a_description(written):
