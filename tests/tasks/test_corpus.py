@@ -380,6 +380,22 @@ def test_parquet_rows_that_are_not_utf_8_are_reported(tmp_path):
     assert "0xe9" in message
 
 
+@pytest.mark.parametrize(("rows", "length"), [(1, 4 << 20), (4000, 1000)])
+def test_parquet_that_inflates_without_bound_is_refused(rows, length, tmp_path):
+    """By a page that is compressed, or by a dictionary of one long row for many."""
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"text": ["x " * (length // 2)] * rows})
+    for split in ("train", "valid", "test"):
+        parquet.write_table(table, tmp_path / f"{split}.parquet", compression="zstd")
+    size = (tmp_path / "train.parquet").stat().st_size
+    message = error_of(tmp_path)
+    assert "train.parquet: found" in message
+    assert f"bytes of text or more; expected at most {100 * size:,}, 100 for each byte" in message
+    assert not list((tmp_path / ".gatecore").glob(".*"))
+
+
 def test_a_missing_pyarrow_is_reported_with_its_extra(tmp_path, monkeypatch):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.parquet").write_bytes(b"PAR1")

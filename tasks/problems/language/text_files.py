@@ -13,6 +13,7 @@ from gatecore.tasks.problems.data_files import DataError, readable
 from gatecore.tasks.safe_files import descriptor
 
 BLOCK = 1 << 20  # characters read at a time
+MOST_INFLATED = 100  # bytes of text from a byte of a parquet file
 _TITLE = re.compile(r"^ ?= (?!= )[^\n]*(?<! =) = *$", re.MULTILINE)
 _SPLITS = {Stream.TRAIN: ("train",), Stream.VALIDATION: ("valid", "validation", "val"),
            Stream.TEST: ("test",)}  # the names of each split's files  # fmt: skip
@@ -138,6 +139,13 @@ def _articles(texts: Iterable[str]) -> Iterator[Piece]:
             first = False
 
 
+def _check_inflated(path: Path, size: int) -> None:
+    """Raise DataError if a parquet file holds too much text for its own size."""
+    if size > (most := MOST_INFLATED * path.stat().st_size):
+        raise DataError(path, f"{size:,} bytes of text or more", f"at most {most:,}, "
+                        f"{MOST_INFLATED} for each byte of the file")  # fmt: skip
+
+
 def _rows(path: Path) -> Iterator[str]:
     """The lines of a parquet file's column ``text``, some rows at a time."""
     try:
@@ -153,7 +161,14 @@ def _rows(path: Path) -> Iterator[str]:
             kind = file.schema_arrow.field("text").type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
                 raise DataError(path, f"a column 'text' of type {kind}", "strings in it")
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            parts = [group.column(k) for group in groups for k in range(group.num_columns)]
+            stated = [p.total_uncompressed_size for p in parts if p.path_in_schema == "text"]
+            _check_inflated(path, sum(stated))
+            total = 0
             for batch in file.iter_batches(batch_size=16, columns=["text"]):
+                total += batch.nbytes  # a dictionary may state one row for many
+                _check_inflated(path, total)
                 rows = (row or "" for row in batch.column(0).to_pylist())
                 yield "".join(row if row.endswith("\n") else f"{row}\n" for row in rows)
     except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
