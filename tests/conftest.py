@@ -3,6 +3,8 @@
 import enum
 import importlib.util
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ import pytest
 # Before JAX is first imported: float64 must mean float64, and no accelerator is looked for.
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# and Keras: on one of the two backends that we support, without the settings of a user's folder
+os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")
+os.environ.setdefault("KERAS_HOME", str(Path(tempfile.gettempdir()) / "gatecore-tests-keras"))
 
 
 class Backend(enum.Enum):

@@ -28,7 +28,7 @@ def run(test):
 @pytest.mark.parametrize("name", [name for name, _ in modules() if not name.endswith("__main__")])
 def test_docstring_examples(name):
     framework = name.split(".")[2] if name.startswith("gatecore.backends.") else ""
-    if framework in ("torch", "jax") and not importlib.util.find_spec(framework):
+    if framework in ("torch", "jax", "keras") and not importlib.util.find_spec(framework):
         pytest.skip(f"{framework} is not installed")
     if framework == "cupy":  # needs a GPU as well, and its ImportError says what is missing
         pytest.importorskip(name, exc_type=ImportError)
@@ -37,6 +37,8 @@ def test_docstring_examples(name):
         run(test)
 
 
+# Keras warns of itself, with NumPy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_in_the_pages(page):
     parser = doctest.DocTestParser()

@@ -15,6 +15,7 @@ FRAMEWORKS = {
     "cupy": {"cupy"},
     "torch": {"torch"},
     "jax": {"jax", "flax", "optax"},
+    "keras": {"keras"},  # torch or JAX only through gatecore.backends.load
 }
 ANALYSIS = {"numpy", "sympy", "mpmath", "scipy", "matplotlib"}
 TASKS = {
@@ -54,7 +55,7 @@ def imported(source):
 
 # A storey imports its own modules and those of the storeys before it, never of a later one.
 STOREYS = {
-    "gatecore.backends": ("common", "native", "numpy", "cuda", "cupy torch jax"),
+    "gatecore.backends": ("common", "native", "numpy", "cuda", "cupy torch jax", "keras"),
     "gatecore.backends.torch": (
         "sequence",
         "nn",
@@ -118,6 +119,8 @@ def allowed_own(module, target):
         return False
     if part(module) == "tasks" and part(target) == "backends":
         return target in ("gatecore.backends", "gatecore.backends.load")
+    if room(module, "gatecore.backends") == "keras" and part(target) == "backends":
+        return room(target, "gatecore.backends") in (None, "load", "common", "keras")
     return part(target) in reach[part(module)]
 
 
@@ -150,6 +153,9 @@ def test_a_module_imports_only_what_its_layer_may(module, file):
         ("gatecore.tasks.reports.report", "from gatecore.tasks.sweeps import config"),
         ("gatecore.backends.torch", "def late():\n    import gatecore.backends.jax"),
         ("gatecore.backends.numpy.bptt", "import cupy"),
+        ("gatecore.backends.jax", "import gatecore.backends.keras"),
+        ("gatecore.backends.keras.layers", "import torch"),
+        ("gatecore.backends.keras.layers", "from gatecore.backends.torch import lstm"),
         ("gatecore.backends.numpy", "import gatecore.tasks"),
         ("gatecore.analysis.figures", "from gatecore.backends import load"),
         ("gatecore.tasks.training.trainer", "import gatecore.backends.numpy"),

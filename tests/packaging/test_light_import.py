@@ -13,6 +13,7 @@ HEAVY = {
     "flax",
     "jax",
     "jinja2",
+    "keras",
     "matplotlib",
     "pyarrow",
     "pydantic",
@@ -84,3 +85,10 @@ def test_the_torch_backend_leaves_the_compiler_of_torch_unloaded(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
     statement = "import sys, gatecore.backends.torch; print('torch._dynamo' in sys.modules)"
     assert printed_by(statement, tmp_path) == ["False"]
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_backend_leaves_keras_unloaded(framework, tmp_path):
+    pytest.importorskip(framework, reason=f"{framework} is not installed")
+    pytest.importorskip("keras", reason="keras is not installed")
+    assert "keras" not in loaded_by(f"import gatecore.backends.{framework}", tmp_path)

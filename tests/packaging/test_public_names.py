@@ -27,6 +27,7 @@ PUBLIC = {
         lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit convert Learner unsupported
     """,
     "gatecore.backends.jax.linen": "LSTMCell GRUCell MinimalCell from_flax to_flax",
+    "gatecore.backends.keras": "LSTM GRU Minimal LSTMCell GRUCell MinimalCell",
     "gatecore.analysis": """
         verify Claim timescales ordered equivalence gradients saturation figures
         gradient_bounds expected_gates ExpectedGates timescale_quantile initial_gate_density
@@ -44,7 +45,7 @@ NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.sp
 def public(module):
     """The module; where its framework is not installed the test is skipped, and says so."""
     framework = module.removeprefix("gatecore.backends.").partition(".")[0]
-    if framework in ("torch", "jax") and importlib.util.find_spec(framework) is None:
+    if framework in ("torch", "jax", "keras") and importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed")
     return importlib.import_module(module)
 
