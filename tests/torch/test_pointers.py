@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 
 from gatecore.backends import torch as adapter  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
-from gatecore.cells import LSTM  # noqa: E402
+from gatecore.cells import LSTM, MinGRU  # noqa: E402
 
 T, B, X, H = 5, 2, 3, 4
 LAZY = {
@@ -88,6 +88,18 @@ def test_memory_that_is_not_there_is_refused(impl, left, name):
     named = "state" if name in ("h", "c") else name
     with pytest.raises(ValueError, match=rf"^{named} of shape .* storage has {left}"):
         results(tensors, impl)
+
+
+@pytest.mark.parametrize("name", ["x", "weight_ih", "bias", "state"])
+@pytest.mark.parametrize("left", [0, 8], ids=["freed", "short"])
+@pytest.mark.parametrize("impl", ["native", "reference", "parallel", "plain"])
+def test_memory_of_a_linear_recurrence_that_is_not_there_is_refused(impl, left, name):
+    case(impl)
+    params = {k: torch.tensor(v).float() for k, v in MinGRU(X, H).init(rng=0).items()}
+    tensors = {**params, "x": torch.ones(T, B, X), "state": torch.ones(B, H)}
+    tensors[name].untyped_storage().resize_(left)
+    with pytest.raises(ValueError, match=rf"^{name} of shape .* storage has {left}"):
+        adapter.mingru(params, tensors["x"], tensors["state"], impl=impl)
 
 
 @pytest.mark.parametrize("left", [0, 8], ids=["freed", "short"])

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from gatecore.backends.common.linear_recurrence import backward_steps, logits_vjp
 from gatecore.backends.torch.sequence.call import Call
-from gatecore.backends.torch.sequence.implementation import Gradients, OperatorImplementation
+from gatecore.backends.torch.sequence.implementation import (
+    Gradients,
+    OperatorImplementation,
+    check_memory,
+)
 from gatecore.backends.torch.sequence.linear_recurrence import inputs, linear_recurrence, states
 from gatecore.backends.torch.sequence.precision import no_autocast
 
@@ -29,6 +33,7 @@ class Parallel(OperatorImplementation):
 
     @torch.no_grad()
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
+        check_memory(**call.named())
         (state,), (time, batch, _) = call.states, call.x.shape
         outputs = call.x.new_empty(time, batch, call.cell.hidden_size)
         with no_autocast(call.x.device.type):
