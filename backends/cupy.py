@@ -63,6 +63,16 @@ def _hidden_state_layer(core: str) -> Callable[..., Results]:
 gru, minimal = map(_hidden_state_layer, ("gru", "minimal"))
 
 
+def mingru(
+    params: Params, x: Array, state: Any = None, mechanism: str | Mechanism = "UR", *,
+    candidate: str = "linear", resets: Array | None = None, zoneout: Any = None,
+    kernels: str = "auto",
+) -> Results:  # fmt: skip
+    """As ``gatecore.backends.numpy.mingru``; there are no kernels for it."""
+    options = {"candidate": candidate, "resets": resets, "zoneout": zoneout}
+    return _run("mingru", params, x, state, mechanism, kernels, **options)
+
+
 def why_not_fused(core: str, params: Mapping[str, Array], x: Array,
                   mechanism: str | Mechanism = "UR") -> str | None:  # fmt: skip
     """Why the fused kernels do not support one such layer; None if they do."""
@@ -110,4 +120,4 @@ def _engine() -> KernelEngine:
     return launch.engine(cupy.cuda.runtime.getDevice())
 
 
-__all__ = ["Learner", "gru", "lstm", "minimal", "release", "unsupported", "why_not_fused"]
+__all__ = ["Learner", "gru", "lstm", "mingru", "minimal", "release", "unsupported", "why_not_fused"]

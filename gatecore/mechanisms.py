@@ -17,7 +17,7 @@ from gatecore import _checks, init
 from gatecore._namespace import Array
 from gatecore.algebra import Gate, cumax, master, negate, refine, sigmoid, spread
 
-CORES = ("lstm", "gru", "minimal")
+CORES = ("lstm", "gru", "minimal", "mingru")
 
 # Packed order of the slots that every mechanism of a core has, and those of master gates.
 _CORE_SLOTS = {"lstm": ("input", "forget", "candidate", "output"),
@@ -103,7 +103,7 @@ class Mechanism:
         >>> mechanism("UR").slots("lstm", 8)
         (('refine', 8), ('forget', 8), ('candidate', 8), ('output', 8))
         """
-        _checks.choice("core", core, _CORE_SLOTS)
+        _checks.choice("core", core, CORES)
         self.validate(hidden_size)
         names = _CORE_SLOTS[core]
         if not self.tied:

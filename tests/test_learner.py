@@ -8,7 +8,7 @@ import pytest
 from gatecore import Batch, Gate, ModelSpec, backends, mechanism
 from gatecore.contracts.learner import Learner
 from tests import reference
-from tests.support import CORES, equations, nested, norm_error
+from tests.support import EVERY_CORE, equations, nested, norm_error
 
 numpy = backends.load("numpy")
 T, B, H = 5, 3, 6
@@ -47,6 +47,14 @@ SPECS = {
         "read": 1,
         "head": (8, 7),
         "loss": "squared_error",
+    },
+    "one-hot mingru, stacked": {
+        "input": "one_hot",
+        "input_size": 7,
+        "output_size": 4,
+        "core": "mingru",
+        "mechanism": mechanism("UM", downsize=2),
+        "layers": 2,
     },
     "dense lstm, all steps, resets": {
         "input": "dense",
@@ -93,7 +101,7 @@ def torch_loss(spec, params, batch):
         x = functional.embedding(torch.tensor(batch.inputs), params["embedding.weight"])
     for k in range(spec.layers):
         own = {n.split(".")[2]: p for n, p in params.items() if n.startswith(f"layers.{k}.")}
-        cell = CORES[spec.core](x.shape[2], spec.hidden_size, spec.mechanism)
+        cell = EVERY_CORE[spec.core](x.shape[2], spec.hidden_size, spec.mechanism)
         state, outputs = cell.initial_state(x), []
         for t in range(len(x)):
             if batch.resets is not None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gatecore import backends, cells, mechanism
+from gatecore import ModelSpec, backends, cells, mechanism
 from tests import reference
 from tests.support import GATINGS, equations, nested, norm_error, random_params
 
@@ -78,3 +78,17 @@ def test_stacked_layers_stream(rng):
     second, end, _ = numpy.mingru(params, xs[1:], state, gating)
     assert np.array_equal(np.concatenate([first, second]), whole)
     assert all(np.array_equal(one, other) for one, other in zip(end, last, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ({"two_biases": True}, "core='mingru' has one bias"),
+        ({"layer_norm": True}, "layer_norm=True is for core lstm, gru, minimal, not 'mingru'"),
+    ],
+)
+def test_models_refuse_what_has_no_effect(setting, complaint):
+    sizes = {"input": "one_hot", "input_size": 3, "output_size": 2, "hidden_size": 4}
+    assert ModelSpec(core="mingru", **sizes).cells() == [cells.MinGRU(3, 4)]
+    with pytest.raises(ValueError, match=complaint):
+        ModelSpec(core="mingru", **sizes, **setting)

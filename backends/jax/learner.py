@@ -51,7 +51,8 @@ class Learner(common.LearnerBase):
         if self.dtype.itemsize == 8 and not _CONFIG.jax_enable_x64:
             raise ValueError('dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
                              "JAX_ENABLE_X64=1 in the environment")  # fmt: skip
-        sequence.implementation(self.dtype, impl=self.impl)  # raises if it is unsupported
+        # raises if it is unsupported
+        sequence.implementation(self.dtype, impl=self.impl, core=self.spec.core)
         self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in initial.items()}
         self._moments = self.adam.init(self.parameters)
         self._first, self._second = self._moments.mu, self._moments.nu

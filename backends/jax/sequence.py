@@ -14,7 +14,7 @@ from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
 from gatecore.backends.jax.parallel_scan import PARALLEL
 from gatecore.backends.jax.scan import REFERENCE
-from gatecore.cells import Cell
+from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
 Array = jax.Array
@@ -162,9 +162,9 @@ def layer_vjp(
 
 def implementation(
     dtype: Any, *, sizes: tuple[int, int, int, int] | None = None, autodiff: bool = False,
-    impl: str = "auto",
+    impl: str = "auto", core: str = "lstm",
 ) -> str:  # fmt: skip
-    """Name of the implementation that runs a sequence: "native" or "reference".
+    """Name of the implementation that runs a sequence: "native", "parallel" or "reference".
 
     ``dtype`` is that of x and the weights; ``autodiff`` and ``impl`` are as for :func:`lstm`. Where
     :func:`native_call` is "callback", "auto" leaves short sequences to the scan: ``sizes`` are
@@ -176,7 +176,8 @@ def implementation(
     >>> implementation(np.float64)  # the library computes in float32
     'reference'
     """
-    return choose(impl, Call(dtype, sizes, autodiff)).name
+    recurrent = CELLS[_checks.choice("core", core, CELLS)].recurrent
+    return choose(impl, Call(dtype, sizes, autodiff, recurrent)).name
 
 
 def choose(impl: str, call: Call) -> Implementation:

@@ -104,12 +104,12 @@ class ModelSpec(Loss, Head, Core, Input):
     ``locked_dropout``, a feature of a sequence is dropped at all steps of a batch or at none.
     ``output_size`` is the number of classes, or of values to predict.
 
-    ``core`` is "lstm", "gru" or "minimal", of one or more ``layers``; or "rmc", "dnc" or "rma",
-    which have an external memory of sizes ``memory`` (None, here or there: the defaults) and no
-    zoneout, and need the torch backend. Its gates have the ``mechanism``. ``hidden_size`` is the
+    ``core`` is "lstm", "gru", "minimal" or "mingru", of one or more ``layers``; or "rmc", "dnc" or
+    "rma", which have an external memory of sizes ``memory`` (None, here or there: the defaults) and
+    no zoneout, and need the torch backend. Its gates have the ``mechanism``. ``hidden_size`` is the
     units of a layer; of a slot of "rmc"; of the controller of "dnc", and of each of "rma"'s.
     ``zoneout`` has the probabilities in [0, 1] that a unit keeps its cell and its hidden value at a
-    training step; GRU and minimal cells use the second. Evaluation takes the expectation. With
+    training step; all cores but the LSTM use the second. Evaluation takes the expectation. With
     ``two_biases`` each layer of the first three cores has a second trained bias, ``bias_hh``, which
     starts at zero and is added to the first: under Adam that doubles their learning rate (Appendix
     D.5). With ``layer_norm`` these cores have layer normalization (Appendix D.3;
@@ -148,7 +148,7 @@ class ModelSpec(Loss, Head, Core, Input):
             raise ValueError(f"zoneout={self.zoneout}: core={self.core!r} has none")
         _checks.check_fields(self, _checks.integer, "streams")
         _checks.check_fields(self, _checks.flag, "two_biases")
-        if self.two_biases and self.memory is not None:
+        if self.two_biases and not (self.memory is None and CELLS[self.core].recurrent):
             raise ValueError(f"two_biases=True: core={self.core!r} has one bias; leave it at False")
         if self.tied:
             self._check_tied()

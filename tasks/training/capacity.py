@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gatecore.cells import CELLS
 from gatecore.contracts.agent import AgentSpec
 from gatecore.mechanisms import CORES
 from gatecore.tasks.training.atomic_files import RunError
@@ -32,7 +33,8 @@ def needed(config: Config) -> int:
         linear += [(seen, spec.features), *itertools.pairwise((spec.core_output_size, *spec.heads))]
     else:
         linear = [*spec.head_widths(), (spec.input_size, spec.features)]
-    parameters = rows * sum(width + d for width in widths) + sum(a * b for a, b in linear)
+    state = d if spec.core in CORES and CELLS[spec.core].recurrent else 0
+    parameters = rows * sum(width + state for width in widths) + sum(a * b for a, b in linear)
     time = getattr(task, "unroll", None) or sum(getattr(task, name, 0) for name in _STEPS) or 1
     slots = 0 if spec.memory is None else (spec.memory.slots or 0) * (spec.memory.width or d)
     saved = config.batch_size * (2 * time * spec.layers * d + slots)

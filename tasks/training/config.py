@@ -111,7 +111,7 @@ class Config(Settings):
     preset: str
     mechanism: Annotated[InstanceOf[Mechanism], BeforeValidator(read_mechanism),
                          PlainSerializer(dataclasses.asdict)]  # fmt: skip
-    core: Literal["lstm", "gru", "minimal", "rmc", "dnc", "rma", "none"] = "lstm"
+    core: Literal["lstm", "gru", "minimal", "mingru", "rmc", "dnc", "rma", "none"] = "lstm"
     backend: str = "numpy"
     dtype: Literal["float32", "float64"] = Field("float32", description="of all arrays")
     hidden_size: Size = Field(description="units of a recurrent layer")

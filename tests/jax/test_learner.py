@@ -23,6 +23,10 @@ SPECS = {
         "input": "dense", "input_size": 3, "output_size": 2, "core": "minimal", "head": (6, 5),
         "dropout": 0.4, "loss": "squared_error", "read": 1, "mechanism": "UM",
     },
+    "one-hot mingru": {
+        "input": "one_hot", "input_size": 5, "output_size": 4, "core": "mingru", "layers": 2,
+        "zoneout": (0.0, 0.2),
+    },
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ SOURCES = [
     for file in sorted(folder.rglob("*"))
     if file.suffix in (".py", ".h", ".cpp", ".cu", ".cuh")
 ]
-CORES = {"lstm", "gru", "minimal", "rmc", "dnc", "rma"}
+CORES = {"lstm", "gru", "minimal", "mingru", "rmc", "dnc", "rma"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

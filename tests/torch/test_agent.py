@@ -157,7 +157,7 @@ def norm(network, loss):
 
 
 @pytest.mark.parametrize("trace", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("core", ["lstm", "gru", "minimal", "none"])
+@pytest.mark.parametrize("core", ["lstm", "gru", "minimal", "mingru", "none"])
 def test_loss_metrics_and_gradient_of_whole_episodes_are_those_of_scalar_loops(core, trace):
     learner = agent(core=core, trace=trace, entropy_cost=0.05)
     network, size = twin(learner), 4

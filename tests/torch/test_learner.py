@@ -18,6 +18,10 @@ SPECS = {
         "input": "dense", "input_size": 2, "output_size": 3, "core": "minimal", "mechanism": "OR",
         "loss": "squared_error", "read": 1,
     },
+    "one-hot mingru": {
+        "input": "one_hot", "input_size": 7, "output_size": 4, "core": "mingru", "layers": 2,
+        "zoneout": (0.0, 0.1),
+    },
     "dense lstm with zoneout": {
         "input": "dense", "input_size": 2, "output_size": 3, "mechanism": "UM", "layers": 2,
         "loss": "squared_error", "zoneout": (0.5, 0.05),

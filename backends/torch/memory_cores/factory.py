@@ -11,12 +11,13 @@ from gatecore.backends.torch.memory_cores.dnc import DNC
 from gatecore.backends.torch.memory_cores.relational import RelationalMemory
 from gatecore.backends.torch.memory_cores.rma import RMA
 from gatecore.backends.torch.nn.checkpoint import torch_compatible
-from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
+from gatecore.backends.torch.nn.layers import GRU, LSTM, MinGRU, Minimal
+from gatecore.cells import CELLS
 from gatecore.contracts.memory import RMA_LAYERS, Core
 
 
 class Layers(nn.Module):
-    """Layers (LSTM, GRU, Minimal; one direction) as a core; states are (layers, batch, hidden)."""
+    """Layers of one direction as a core; states are (layers, batch, hidden)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -45,7 +46,8 @@ class Layers(nn.Module):
         return Gate(*(torch.stack(side) for side in zip(*means, strict=True)))
 
 
-_LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
+_LAYERS: dict[str, type[nn.Module]] = {"lstm": LSTM, "gru": GRU, "minimal": Minimal,
+                                       "mingru": MinGRU}  # fmt: skip
 _MEMORY_CORES: dict[str, Callable[..., nn.Module]] = {  # of input size, units d and sizes m
     "rmc": lambda size, d, m, **settings: RelationalMemory(
         size, m.slots, d // m.heads, m.heads, blocks=m.blocks, gate_style=m.gate_style, **settings),
@@ -61,7 +63,8 @@ def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
     settings: dict[str, Any] = {"mechanism": core.mechanism, "dtype": dtype}
     if core.memory is not None:
         return _MEMORY_CORES[core.core](input_size, core.hidden_size, core.memory, **settings)
-    # two biases in the torch-compatible layers alone, as in the runs of earlier versions
-    settings["two_biases"] = torch_compatible(core.core, core.mechanism)
-    settings["layer_norm"] = core.layer_norm
+    if CELLS[core.core].recurrent:
+        # two biases in the torch-compatible layers alone, as in the runs of earlier versions
+        settings["two_biases"] = torch_compatible(core.core, core.mechanism)
+        settings["layer_norm"] = core.layer_norm
     return Layers(_LAYERS[core.core](input_size, core.hidden_size, core.layers, **settings))
