@@ -16,6 +16,9 @@ LAYER_KINDS = {
     "layer_ur_lstm": reference.Layer("lstm", auxiliary="refine"),
     "layer_om_lstm": reference.Layer("lstm", "cumax", "master", 4),
     "layer_ur_gru_reset_after": reference.Layer("gru", auxiliary="refine"),
+    "layer_mingru": reference.Layer("mingru", candidate="linear"),
+    "layer_ur_mingru": reference.Layer("mingru", auxiliary="refine", candidate="linear"),
+    "layer_om_mingru": reference.Layer("mingru", "cumax", "master", 4, "linear"),
 }
 
 # Every way of forming effective gates: each activation with each auxiliary, masters downsized too.
@@ -86,9 +89,10 @@ def pack_layer(vectors, suffix=""):
     letters = reference.PACKED[layer.core, layer.auxiliary].split()
     packed = {
         "weight_ih": np.concatenate([floats(maps[f"W{k}_x"]) for k in letters]),
-        "weight_hh": np.concatenate([floats(maps[f"W{k}_h"]) for k in letters]),
         "bias": np.concatenate([floats(maps[f"b{k}"]) for k in letters]),
     }
+    if layer.core != "mingru":
+        packed["weight_hh"] = np.concatenate([floats(maps[f"W{k}_h"]) for k in letters])
     if layer.core == "gru":
         packed["bias_n"] = floats(maps["bu_h"])
     return packed

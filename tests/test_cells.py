@@ -93,7 +93,7 @@ def test_layers_reproduce_the_vectors(name, arrays):
         {"none": "standard", "refine": "UR", "master": "OM"}[layer.auxiliary],
         downsize=layer.downsize,
     )
-    cell = CORES[layer.core](3, 8, gating)
+    cell = EVERY_CORE[layer.core](3, 8, gating)
     params, x, state = (converted(arrays, v) for v in (vectors.params, vectors.x, vectors.state))
     outputs, _ = cell.scan(params, x, state)
     assert norm_error(arrays.numpy(outputs), vectors.outputs) < 1e-12
