@@ -11,7 +11,9 @@ from gatecore import mechanisms
 from gatecore.backends.jax.modules import GRUCell, LSTMCell, RecurrentCell
 from gatecore.mechanisms import Mechanism
 
-_COUNTERPARTS = {kind: cell for cell in (LSTMCell, GRUCell) for kind in cell.flax_cells}
+_COUNTERPARTS: dict[Any, Any] = {
+    kind: cell for cell in (LSTMCell, GRUCell) for kind in cell.flax_cells
+}
 _PLAIN_METADATA = {"eager_sharding", "hijax", "ref"}
 _log = logging.getLogger(__name__)
 Cells = dict[int, RecurrentCell]

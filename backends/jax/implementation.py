@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from gatecore.backends.common import learner_checks
 from gatecore.backends.jax.arguments import Arguments, States
+from gatecore.backends.jax.placement import zeros
 from gatecore.cells import Cell
 
 
@@ -68,7 +68,7 @@ def _run_backward(implementation: Implementation, cell: Cell, num_outputs: int, 
                   cotangents: Any) -> tuple[Arguments]:  # fmt: skip
     wrt_x, arguments, saved = residuals
     cotangents = jax.tree.map(
-        lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, cotangents
+        lambda d: zeros(d.aval) if isinstance(d, SymbolicZero) else d, cotangents
     )
     backward = functools.partial(implementation.backward, cell, num_outputs, wrt_x is not None)
     return (Arguments(*backward(arguments, saved, cotangents)),)

@@ -132,12 +132,12 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
         new.rngs = old.rngs
         standard = new.mechanism == _mechanism("standard")
         if standard if keep_weights is None else keep_weights:
-            _, values = flax_weights.packed(nnx.to_pure_dict(nnx.state(old, nnx.Param)))
-            for name, value in flax_weights.adopt(new._cell, new.params, values).items():
+            found: Any = flax_weights.packed(nnx.to_pure_dict(nnx.state(old, nnx.Param)))
+            for name, value in flax_weights.adopt(new._cell, new.params, found[1]).items():
                 getattr(new, name)[...] = value
         return new
 
-    def to_flax(self, kind: type[nnx.Module] | None = None) -> nnx.Module:
+    def to_flax(self, kind: Any = None) -> Any:
         """One of flax's cells, by default its faster one, with the same weights and settings.
 
         ``kind`` may be ``nnx.LSTMCell``. ValueError for a mechanism that flax's cells do not

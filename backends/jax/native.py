@@ -84,7 +84,7 @@ def preferred(call: Call) -> bool:
     return time * batch * hidden * (hidden + inputs) >= CALLBACK_PAYS
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _forward(cell: Cell, num_outputs: int, saves: bool,
              arguments: Arguments) -> tuple[States, States, dict[str, Array]]:  # fmt: skip
     """The outputs, the final state, and the saved arrays, which are constants to JAX."""
@@ -97,19 +97,16 @@ def _forward(cell: Cell, num_outputs: int, saves: bool,
     return outputs, final, {name: results[name] for name in call.saved_shapes}
 
 
-def _forward_forward(cell: Cell, num_outputs: int, saves: bool, arguments: Arguments) -> Any:
-    results = _forward(cell, num_outputs, saves, arguments)
-    return results, (arguments, results[2])
+@_forward.defjvp
+def _forward_jvp(cell: Cell, num_outputs: int, saves: bool, primals: Any, tangents: Any) -> Any:
+    """By the scan's forward."""
+    results = _forward(cell, num_outputs, saves, *primals)
+    run = functools.partial(scan.forward, cell, num_outputs, False)
+    _, (*d_results, _) = jax.jvp(run, primals, tangents)
+    return results, (*d_results, jax.tree.map(jnp.zeros_like, results[2]))
 
 
-def _forward_backward(cell: Cell, num_outputs: int, saves: bool, residuals: Any, d: Any) -> Any:
-    return (Arguments(*_backward(cell, num_outputs, True, *residuals, d[:2])),)
-
-
-_forward.defvjp(_forward_forward, _forward_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any,
               cotangents: Any) -> tuple[dict[str, Array], States, Array]:  # fmt: skip
     """Cotangents of the parameters, the initial state and x."""
@@ -124,26 +121,18 @@ def _backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, s
     return d_params, tuple(of_states("d_initial", results)), d_x
 
 
-def _backward_forward(cell: Cell, num_outputs: int, wrt_x: bool, *primals: Any) -> tuple[Any, Any]:
-    return _backward(cell, num_outputs, wrt_x, *primals), primals
+@_backward.defjvp
+def _backward_jvp(cell: Cell, num_outputs: int, wrt_x: bool, primals: Any, tangents: Any) -> Any:
+    """By the scan's backward, which JAX differentiates; the arguments determine what is saved."""
+
+    def backward(arguments: Arguments, d_results: Any) -> Any:
+        *_, saved = scan.forward(cell, num_outputs, True, arguments)
+        return scan.backward(cell, num_outputs, wrt_x, arguments, saved, d_results)
+
+    results = _backward(cell, num_outputs, wrt_x, *primals)
+    return results, jax.jvp(backward, primals[::2], tangents[::2])[1]
 
 
-def _backward_backward(cell: Cell, num_outputs: int, wrt_x: bool, primals: Any,
-                       cotangents: Any) -> tuple[Any, ...]:  # fmt: skip
-    """By the scan's backward, which JAX differentiates."""
-    arguments, _, d_results = primals
-
-    def backward(params: Any, initial: States, x: Array, d_results: Any) -> Any:
-        changed = arguments._replace(params=params, initial=initial, x=x)
-        *_, saved = scan.forward(cell, num_outputs, True, changed)
-        return scan.backward(cell, num_outputs, wrt_x, changed, saved, d_results)
-
-    _, pullback = jax.vjp(backward, *arguments[:3], d_results)
-    *d_arguments, d_d_results = pullback(cotangents)
-    return Arguments(*d_arguments), None, d_d_results
-
-
-_backward.defvjp(_backward_forward, _backward_backward)
 NATIVE = Implementation("native", unsupported, _forward, _backward)
 
 

@@ -14,22 +14,23 @@ Array = jax.Array
 
 
 def init(
-    key: Array, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR", *,
+    key: Array | int, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR", *,
     core: str = "lstm", dtype: Any = jnp.float32,
 ) -> dict[str, Array]:  # fmt: skip
     """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
 
     A dict of ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden) but for a MinGRU, ``bias``
-    (rows,), and for a GRU ``bias_n`` (hidden,). Can be traced and mapped over keys. NumPy draws the
-    biases, by :mod:`gatecore.init`. ValueError or TypeError for an unknown core or mechanism, or a
-    size that is not positive or that the mechanism refuses.
+    (rows,), and for a GRU ``bias_n`` (hidden,). Can be traced and mapped over keys; an int as the
+    key is a seed. NumPy draws the biases, by :mod:`gatecore.init`. ValueError or TypeError for an
+    unknown core or mechanism, or a size that is not positive or that the mechanism refuses;
+    TypeError for a key of another kind.
 
     >>> import jax
     >>> {k: v.shape for k, v in init(jax.random.key(0), 3, 8, "UR").items()}
     {'weight_ih': (32, 3), 'weight_hh': (32, 8), 'bias': (32,)}
     """
     cell = CELLS[_checks.choice("core", core, CELLS)](input_size, hidden_size, mechanism)
-    keys = jax.random.split(key, 3)
+    keys = jax.random.split(_key(key), 3)
     params = {name: jnp.zeros(shape, dtype) for name, shape in cell.parameter_shapes().items()}
     for name, weight_key in zip(("weight_ih", "weight_hh"), keys, strict=False):
         if name in params:
@@ -55,3 +56,12 @@ def biases(cell: Cell, key: Array, dtype: Any) -> Array:
     seed = jax.random.bits(key, (4,), jnp.uint32)
     shape = jax.ShapeDtypeStruct((cell.rows,), jnp.float32)
     return jax.pure_callback(draw, shape, seed, vmap_method="sequential").astype(dtype)
+
+
+def _key(key: Any) -> Array:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(key)
+    if not isinstance(key, jax.Array):
+        raise TypeError("key must be one of jax.random.key(seed), or an int as the seed, got "
+                        f"{type(key).__name__}")  # fmt: skip
+    return key

@@ -1,5 +1,6 @@
 """Pure functions of whole sequences: ``lstm``, ``gru``, ``minimal`` and ``mingru``."""
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from gatecore.backends.jax.arguments import Arguments, States, checked
 from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
 from gatecore.backends.jax.parallel_scan import PARALLEL
+from gatecore.backends.jax.placement import placed
 from gatecore.backends.jax.scan import REFERENCE
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
@@ -201,16 +203,23 @@ def _run(
         cell, arguments = checked(core, layer, x, initial, mechanism, resets, amount,
                                   **fields)  # fmt: skip
         num_outputs = 1 + (return_cells and len(finals) == len(layers) - 1)
-        outputs, final = _run_layer(cell, num_outputs, arguments, autodiff, impl)
+        run_layer = functools.partial(_run_layer, cell, num_outputs, autodiff, impl)
+        outputs, final = placed(run_layer, arguments)
         x = outputs[0].astype(arguments.x.dtype)
         finals.append(cell.state(final))
     return (x, outputs[1]) if return_cells else x, finals if stacked else finals[0]
 
 
-def _run_layer(cell: Cell, num_outputs: int, arguments: Arguments, autodiff: bool,
-               impl: str) -> tuple[States, States]:  # fmt: skip
+def _run_layer(cell: Cell, num_outputs: int, autodiff: bool, impl: str,
+               arguments: Arguments) -> tuple[States, States]:  # fmt: skip
     sizes = (*arguments.x.shape, cell.hidden_size)
     chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff, cell.recurrent))
     if autodiff:
         return chosen.forward(cell, num_outputs, False, arguments)[:2]
-    return run(chosen, cell, num_outputs, arguments)
+    try:
+        return run(chosen, cell, num_outputs, arguments)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError("forward mode (jax.jvp, jax.jacfwd) needs autodiff=True, with which "
+                        "JAX differentiates the scan") from error  # fmt: skip

@@ -178,8 +178,48 @@ def test_forward_mode_needs_autodiff(rng):
     assert float(slope) == pytest.approx(
         sum(float(jnp.sum(d_params[k] * params[k])) for k in params), rel=1e-12
     )
-    with pytest.raises(TypeError, match="forward-mode"):
+    with pytest.raises(TypeError, match="needs autodiff=True"):
         jax.jvp(lambda p: objective(p, x), (params,), (params,))
+    with pytest.raises(TypeError, match="needs autodiff=True"):
+        jax.jacfwd(lambda b: objective(params | {"bias": b}, x))(params["bias"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_hessian_is_the_derivative_of_the_gradient(dtype, rng):
+    params, x, _ = jax.tree.map(lambda a: a.astype(dtype), example("minimal", GATINGS["UR"], rng))
+
+    def total(bias):
+        return jnp.sum(jnp.square(backend.minimal({**params, "bias": bias}, x)[0]))
+
+    hessian = quickly_compiled(jax.hessian(total))(params["bias"])
+    expected = quickly_compiled(jax.jacrev(jax.jacrev(total)))(params["bias"])
+    assert norm_error(hessian, expected) < 1e4 * np.finfo(dtype).eps
+
+
+def test_rematerialization_gives_the_same_gradient(rng):
+    params, x, _ = example("lstm", GATINGS["UR"], rng)
+    remat = quickly_compiled(jax.grad(jax.checkpoint(objective)))(params, x)
+    assert same(remat, gradient(params, x), 1e-13)
+
+
+def test_a_scan_that_resets_states_as_in_reinforcement_learning(rng):
+    """Steps one by one with resets of their own, as actors take, are a sequence with resets."""
+    params, x, h = example("gru", GATINGS["UR"], rng)
+    done = rng.random((T, B)) < 0.3
+
+    def unrolled(params):
+        def body(h, step):
+            x, done = step
+            output, h = backend.gru(params, x[None], h, resets=done[None])
+            return h, output[0]
+
+        return jnp.sum(jnp.sin(jax.lax.scan(body, h, (x, done))[1]))
+
+    def whole(params):
+        return jnp.sum(jnp.sin(backend.gru(params, x, h, resets=done)[0]))
+
+    gradients = [quickly_compiled(jax.grad(loss))(params) for loss in (unrolled, whole)]
+    assert same(*gradients, 1e-12)
 
 
 def test_vmap_over_parameters_and_over_data(rng):
@@ -295,6 +335,15 @@ def test_initial_parameters_can_be_traced_and_mapped_over_keys():
     for k, key in enumerate(keys):
         params = drawing("lstm")(key)
         assert all(np.array_equal(params[name], ensemble[name][k]) for name in params)
+
+
+def test_a_key_may_be_a_seed_and_nothing_else():
+    with jax.numpy_dtype_promotion("standard"):
+        seeded = [backend.init(key, 3, 8) for key in (7, np.int64(7), jax.random.key(7))]
+    assert all(np.array_equal(a["bias"], seeded[0]["bias"]) for a in seeded)
+    for key in (True, 0.5, "7", np.random.default_rng(0)):
+        with pytest.raises(TypeError, match=r"key must be one of jax.random.key\(seed\)"):
+            backend.init(key, 3, 8)
 
 
 def test_bad_arguments_name_themselves(rng):

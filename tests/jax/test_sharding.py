@@ -17,4 +17,6 @@ def test_sharded_over_several_devices_the_numbers_are_the_same():
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines() == ["data ok", "data and model ok"]
+    assert process.stdout.splitlines() == [
+        "data ok", "data and model ok", "shard_map ok", "explicit axes ok",
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ FRAMEWORKS = {
     "numpy": set(),
     "cupy": {"cupy"},
     "torch": {"torch"},
-    "jax": {"jax", "flax", "optax"},
+    "jax": {"jax", "equinox", "flax", "optax"},
     "keras": {"keras"},  # torch or JAX only through gatecore.backends.load
 }
 ANALYSIS = {"numpy", "sympy", "mpmath", "scipy", "matplotlib"}

@@ -26,6 +26,7 @@ PUBLIC = {
     "gatecore.backends.jax": """
         lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit convert Learner unsupported
     """,
+    "gatecore.backends.jax.equinox": "LSTMCell GRUCell MinimalCell",
     "gatecore.backends.jax.linen": "LSTMCell GRUCell MinimalCell from_flax to_flax",
     "gatecore.backends.keras": "LSTM GRU Minimal LSTMCell GRUCell MinimalCell",
     "gatecore.analysis": """
