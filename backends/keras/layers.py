@@ -71,10 +71,15 @@ class RecurrentLayer(Guarded, keras.layers.RNN):
         states = tuple(
             ops.cast(part, cell.wide_dtype) for part in keras.tree.flatten(initial_state)
         )
+        if self.stateful:  # torch forbids to assign what a gradient needs
+            states = tuple(map(ops.copy, states))
         if training and cell.dropout:
             sequences *= ops.expand_dims(cell.get_dropout_mask(sequences[:, 0]), 1)
         x = self._in_order(ops.cast(sequences, cell.product_dtype))
         if mask is not None:
+            steps, shape = tuple(sequences.shape[:2]), tuple(mask.shape)
+            if shape != steps:
+                raise ValueError(f"mask must have shape (batch, time) {steps}, got {shape}")
             mask = self._in_order(ops.cast(mask, "bool"))
             x = compact(x, mask)
         dropped = cell.get_recurrent_dropout_mask(states[0]) if training else None

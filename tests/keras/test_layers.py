@@ -114,6 +114,11 @@ def test_a_masked_step_is_a_step_that_is_not_there(core):
     assert np.array_equal(output[:, 1:][~MASK[:, 1:]], before)
 
 
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"mask must have shape \(batch, time\) \(3, 5\), got"):
+        GRU(6)(sequences("float32"), mask=MASK[:2])
+
+
 @CORES
 def test_a_layer_masked_is_its_cell_masked_by_keras(core):
     x, mask = sequences()[:2], MASK[:2]
@@ -162,6 +167,14 @@ def test_a_stateful_layer_goes_on_where_it_ended(core):
     assert_equal(parts(x[:, :2]), outputs[:1])
     with pytest.raises(ValueError, match="batch size"):
         parts(sequences(batch=2))
+
+
+def test_a_stateful_layer_is_trained():
+    layer = GRU(6, stateful=True)
+    model = keras.Sequential([keras.Input(batch_shape=(3, 5, 4)), layer])
+    model.compile("sgd", "mse")
+    model.fit(sequences("float32"), np.ones((3, 6)), epochs=2, batch_size=3, verbose=0)
+    assert numbers(layer.states)[0].any()
 
 
 def test_both_directions_read_the_mask():

@@ -23,7 +23,7 @@ def test_the_layers_on_keras_jax_backend(tmp_path):
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "output.npy", model.predict(X, verbose=0))
     # one core less, and what compiles longest in one type only: the code is the same
-    tests = "not slow_on_jax and not minimal and not (keras_own and float32)"
+    tests = "not slow_on_jax and not minimal and not Minimal and not (keras_own and float32)"
     command = [sys.executable, "-m", "pytest", "-q", "-n0", Path(__file__).parent, "-k", tests]
     settings = {"KERAS_BACKEND": "jax", SAVED: str(tmp_path)}
     process = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True,
