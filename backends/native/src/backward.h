@@ -116,7 +116,7 @@ struct Backward : Sequence {
     step_barrier();
     const Packed& w = s.recurrent;
     const long r0 = first_row(), rows = last_row() - r0, begin = first_panel(w), end = last_panel(w);
-    prefetcher.start_after(tiles_of(rows) * (end - begin) * ROWS);
+    prefetcher.expect(tiles_of(rows) * (end - begin) * ROWS);
     const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
     multiply(rows, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
              prefetcher);
@@ -149,14 +149,19 @@ struct Backward : Sequence {
     }
   }
 
+  Gradient gradient_of(const BackwardScratch& s) const {
+    return {s.gradient, rounded(FEATURES, HEIGHT), WIDTH};
+  }
+
   void accumulate(const BackwardScratch& s, long rows, bool fresh) const {
-    const Packed columns = {nullptr, 0, WIDTH};
+    const Gradient columns = gradient_of(s);
     for (long p = sharing.begin(columns.panels()); p < sharing.end(columns.panels()); p++) {
-      const bool input_only = (p + 1) * PANEL <= l.state_offset, state_only = p * PANEL >= ROWS;
+      const long column = p * Gradient::WIDTH;
+      const bool input_only = column + Gradient::WIDTH <= l.state_offset, state_only = column >= ROWS;
       const long from = input_only ? H / HEIGHT : 0;
       const long to = ((state_only ? H + 1 : FEATURES) + HEIGHT - 1) / HEIGHT;
-      outer(s.features, CHUNK * sequences, from, to, FEATURES, s.d_gates + p * PANEL, STRIDE, rows,
-            columns.vectors(p), s.gradient + p * PANEL * rounded(FEATURES, HEIGHT), fresh);
+      outer(s.features, CHUNK * sequences, from, to, FEATURES, s.d_gates + column, STRIDE, rows,
+            columns.vectors(p), columns.panel(p), fresh);
     }
   }
 
@@ -185,10 +190,11 @@ struct Backward : Sequence {
 
   // From the columns' gradients to the packed weights' rows.
   void unpack_gradients(const BackwardScratch& s) const {
-    const Packed columns = {nullptr, 0, WIDTH};
+    const Gradient columns = gradient_of(s);
     for (long p = worker.begin(columns.panels()); p < worker.end(columns.panels()); p++) {
-      const long lanes = columns.vectors(p) * VL, first = p * PANEL, count = least(lanes, WIDTH - first);
-      float* from = s.gradient + first * rounded(FEATURES, HEIGHT);
+      const long lanes = columns.vectors(p) * VL, first = p * Gradient::WIDTH;
+      const long count = least(lanes, WIDTH - first);
+      float* from = columns.panel(p);
       if (T == 0 || B == 0) __builtin_memset(from, 0, FEATURES * lanes * sizeof(float));
       for (long i = 0; i < count; i++) {
         float* to = first + i < ROWS ? a.d_bias + l.input_rows[first + i]

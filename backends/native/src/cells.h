@@ -121,25 +121,29 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       float* row = s.gates + r * s.stride;
       for (int k = 0; k < ROW_GATES; k++)
         activate_row(s, row_gates[k], row + row_gate_column(l, k), true);
+      // in two loops: a processor looks ahead far enough to overlap the units of either
       for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
-        const long at = r * s.hidden_stride + j;
-        const Effective<V> e = effective<CORE, AUXILIARY>(activate(s, row, row_gates, j, n, true));
+        activate(s, row, row_gates, j, n, true);
         V u = load(row + l.candidate + j, n);
         if (CORE == GRU) {
           V reset = sigmoid(load(row + l.reset + j, n)).value;
           store(row + l.reset + j, reset, n);
           u = u + reset * load(row + l.rows + j, n);
         }
-        if (!linear) {
-          u = tanh(u);
-          store(row + l.candidate + j, u, n);
+        if (!linear) store(row + l.candidate + j, tanh(u), n);
+        if (CORE == LSTM) {
+          V output = sigmoid(load(row + l.output + j, n)).value;
+          store(row + l.output + j, output, n);
         }
+      });
+      for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
+        const long at = r * s.hidden_stride + j;
+        const Effective<V> e = effective<CORE, AUXILIARY>(activate(s, row, row_gates, j, n, false));
+        const V u = load(row + l.candidate + j, n);
         V old_hidden = load(s.hidden_before + at, n), hidden;
         if (CORE == LSTM) {
           V old = load(s.cell_before + at, n), cell = update<TIED>(e, u, old);
-          V output = sigmoid(load(row + l.output + j, n)).value;
-          store(row + l.output + j, output, n);
-          hidden = output * tanh(cell);
+          hidden = load(row + l.output + j, n) * tanh(cell);
           if (zoned) cell = zoneout(s.zoneout_cell.at(at, n), old, cell);
           store(s.cell + at, cell, n);
           if (s.output_cell) store(s.output_cell + at, cell, n);

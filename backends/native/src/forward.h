@@ -52,7 +52,7 @@ struct Forward : Sequence {
       prefetch_rows(prefetcher, step.cell ? step.cell + B * H : nullptr, H);
       prefetch_rows(prefetcher, step.output + B * H, H);
     }
-    prefetcher.start_after(tiles_of(rows) * (IN * most(0, least(end, last_input) - begin) +
+    prefetcher.expect(tiles_of(rows) * (IN * most(0, least(end, last_input) - begin) +
                                              H * most(0, end - most(begin, first_state))));
     auto product = [&](int part, int count, long from, long first, long last) {
       if (first < last)

@@ -165,11 +165,13 @@ struct LinearGroup : GroupLayer, Sequence {
     }
     if (s.weights.inputs.data) pack_rows(s.weights.inputs, a.weight_ih, l.input_rows);
   }
+  Gradient gradient() const { return {s.arrays.gradient, linear_features(l), WIDTH}; }
   void unpack_gradient() const {
-    const Packed& w = s.weights.columns;
-    for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
-      const long lanes = w.vectors(p) * VL, first = p * PANEL, count = least(lanes, WIDTH - first);
-      const float* from = s.arrays.gradient + first * linear_features(l);
+    const Gradient columns = gradient();
+    for (long p = worker.begin(columns.panels()); p < worker.end(columns.panels()); p++) {
+      const long lanes = columns.vectors(p) * VL, first = p * Gradient::WIDTH;
+      const long count = least(lanes, WIDTH - first);
+      const float* from = columns.panel(p);
       for (long i = 0; i < count; i++) a.d_bias[l.input_rows[first + i]] = from[IN * lanes + i];
       untranspose(from, IN, l.input_rows, first, a.d_weight_ih, lanes, count);
     }
@@ -271,7 +273,7 @@ struct LinearGroup : GroupLayer, Sequence {
   }
 
   void add_gradient(const float* x, long rows) const {
-    const long depth = chunk.rows(), features = linear_features(l);
+    const long depth = chunk.rows();
     for (long r = 0; r < rows; r++, x += IN) {
       float* to = s.arrays.features + r * HEIGHT;
       for (long m = 0; m <= IN; m += HEIGHT, to += depth * HEIGHT) {
@@ -279,10 +281,11 @@ struct LinearGroup : GroupLayer, Sequence {
         else for (long i = m; i < m + HEIGHT; i++) to[i - m] = i < IN ? x[i] : i == IN ? 1.0f : 0.0f;
       }
     }
-    const Packed& w = s.weights.columns;
-    for (long p = 0; p < w.panels(); p++)
-      outer(s.arrays.features, depth, 0, features / HEIGHT, IN + 1, s.arrays.logits + p * PANEL, STRIDE,
-            rows, w.vectors(p), s.arrays.gradient + p * PANEL * features, false);
+    const Gradient columns = gradient();
+    for (long p = 0; p < columns.panels(); p++)
+      outer(s.arrays.features, depth, 0, columns.depth / HEIGHT, IN + 1,
+            s.arrays.logits + p * Gradient::WIDTH, STRIDE, rows, columns.vectors(p), columns.panel(p),
+            false);
   }
 
   // Rows begin .. end of a chunk of d_x, from the group's part of them: the first part, or one more.

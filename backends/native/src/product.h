@@ -3,26 +3,27 @@
 // carried over thousands of steps, is so large that it would swallow their terms one by one.
 #pragma once
 
+#include "tiles.h"
 #include "vectors.h"
 
 namespace ISA {
 
-// A panel is NV vectors of columns; a tile is a panel by at most MR rows. With 32 registers 7 x 4
-// sums, 4 vectors of weights and the broadcast value from memory fill them; with 16, 6 x 2.
-enum { NV = VL == 16 ? 4 : 2, MR = VL == 16 ? 7 : 6, PANEL = NV * VL };
-enum { INNER = 512 };  // rows of a panel that one pass takes: the left operand stays in the L1 cache
+enum { NV = TILES.vectors, MR = TILES.rows };
 
 // A matrix (depth, columns), packed panel by panel: [panel][depth][vectors of it][lane]. The last
 // panel holds as many vectors as it needs; lanes beyond the columns are 0.
-struct Packed {
+template <int VECTORS> struct Panels {
+  enum { WIDTH = VECTORS * VL };
   float* data;
   long depth, columns;
 
-  long panels() const { return (columns + PANEL - 1) / PANEL; }
-  long vectors(long panel) const { return least(NV, (columns - panel * PANEL + VL - 1) / VL); }
-  float* panel(long p) const { return data + p * PANEL * depth; }
+  long panels() const { return (columns + WIDTH - 1) / WIDTH; }
+  long vectors(long panel) const { return least(VECTORS, (columns - panel * WIDTH + VL - 1) / VL); }
+  float* panel(long p) const { return data + p * WIDTH * depth; }
   static long floats(long depth, long columns) { return depth * rounded(columns, VL); }
 };
+typedef Panels<NV> Packed;
+enum { PANEL = Packed::WIDTH };
 
 // A left operand (rows, depth), `stride` floats from row to row.
 struct Left {
@@ -40,45 +41,61 @@ class Prefetcher {
     lines_ += rounded(floats, LINE) / LINE;
     ranges_[count_++] = {start, start + rounded(floats, LINE)};
   }
-  // Of so many rows of weights to come, the first prefetch weights, and the last, with some to spare,
-  // what was added: so no weights drive it from the cache again.
-  void start_after(long rows) { rows_ = count_ ? most(0, rows - lines_ - lines_ / 4) : 0; }
+  // The tiles to come read so many rows of weights.
+  void expect(long rows) { rows_ = rows; }
+  // Before the tiles of a panel, which read so many rows: the weights that are read after it. What was
+  // added comes last, with some rows to spare: so no weights drive it from the cache again.
+  void panel(const float* following, long floats, long rows) {
+    adding_ = count_ && rows_ < lines_ + lines_ / 4;
+    rows_ -= rows;
+    weights_ = {following, following + rounded(floats, LINE)};
+  }
   // A tile begins with `resume`, calls `following` at the end of a range, and `suspend` with the rest.
-  Range resume(const float* weights) {
-    weights_ = weights;
-    if (rows_) return {weights, weights + rows_ * LINE};
-    return now_ < count_ ? ranges_[now_] : Range{weights, nullptr};
+  // When all is prefetched, it prefetches the weights `present` in the cache.
+  Range resume(const float* present) {
+    present_ = present;
+    const bool more = adding_ ? now_ < count_ : weights_.next < weights_.end;
+    return more ? current() : Range{present, nullptr};
   }
   __attribute__((noinline)) Range following() {
-    if (rows_) rows_ = 0;
-    else now_++;
-    return resume(weights_);
+    if (adding_) now_++;
+    else weights_.next = weights_.end;
+    return resume(present_);
   }
   void suspend(Range range) {
-    if (rows_) rows_ = (range.end - range.next) / LINE;
-    else if (now_ < count_) ranges_[now_] = range;
+    if (range.end) current() = range;
   }
 
  private:
-  Range ranges_[7];
+  Range& current() { return adding_ ? ranges_[now_] : weights_; }
+  Range ranges_[7], weights_ = {};
   int count_ = 0, now_ = 0;
   long lines_ = 0, rows_ = 0;
-  const float* weights_ = nullptr;
+  bool adding_ = false;
+  const float* present_ = nullptr;
+};
+
+// Where a product goes: it is added to what is there, or to one row for all, from which sums start.
+struct Target {
+  float* out;
+  long stride;
+  const float* initial;  // the row, or null
+
+  Target at(long first_row, long column) const {
+    return {out + first_row * stride + column, stride, initial ? initial + column : nullptr};
+  }
 };
 
 // Sums of MROWS rows and VECTORS vectors: each of `parts` left operands, from row `first` on, by as
 // many of the panel's rows as it is deep, one after the other.
 template <int MROWS, int VECTORS>
 static void tile(const Left* left, int parts, long first, const float* __restrict panel, long width,
-                 float* out, long out_stride, const float* initial, const float* upcoming,
-                 Prefetcher& prefetcher) {
+                 Target target, Prefetcher& prefetcher) {
   V sum[MROWS][VECTORS];
-  Prefetcher::Range range = prefetcher.resume(upcoming);
-  V start[VECTORS] = {};
-  if (initial)
-    UNROLL(4) for (int v = 0; v < VECTORS; v++) start[v] = load(initial + v * VL);
+  Prefetcher::Range range = prefetcher.resume(panel);
   UNROLL(8) for (int r = 0; r < MROWS; r++)
-    UNROLL(4) for (int v = 0; v < VECTORS; v++) sum[r][v] = start[v];
+    UNROLL(4) for (int v = 0; v < VECTORS; v++)
+      sum[r][v] = target.initial ? load(target.initial + v * VL) : (V){};
   for (int part = 0; part < parts; part++) {
     const long stride = left[part].stride, depth = left[part].depth;
     const float* a = left[part].data + first * stride;
@@ -96,83 +113,87 @@ static void tile(const Left* left, int parts, long first, const float* __restric
     }
   }
   prefetcher.suspend(range);
-  UNROLL(8) for (int r = 0; r < MROWS; r++) {
-    float* to = out + r * out_stride;
-    UNROLL(4) for (int v = 0; v < VECTORS; v++)
-      store(to + v * VL, initial ? sum[r][v] : load(to + v * VL) + sum[r][v]);
-  }
-}
-
-// How many tiles a panel takes: of nearly equal height, but 8 rows run faster as 8 x 2 than as 4 x 4.
-static bool halved(long rows) { return VL == 16 && rows == 8; }
-static long tiles_of(long rows) { return halved(rows) ? 2 : (rows + MR - 1) / MR; }
-
-// All rows against one panel; `depth` is that of all parts.
-template <int VECTORS>
-static void rows_by_panel(long rows, const Left* left, int parts, long depth, const float* panel,
-                          float* out, long out_stride, const float* initial, const float* upcoming,
-                          Prefetcher& prefetcher) {
-  const long width = VECTORS * VL;
-  if (VECTORS == 4 && halved(rows)) {
-    tile<8, 2>(left, parts, 0, panel, width, out, out_stride, initial, upcoming, prefetcher);
-    tile<8, 2>(left, parts, 0, panel + 2 * VL, width, out + 2 * VL, out_stride,
-               initial ? initial + 2 * VL : initial, upcoming + depth * LINE, prefetcher);
-    return;
-  }
-  const long tiles = tiles_of(rows);
-  for (long i = 0; i < tiles; i++) {
-    const long first = rows * i / tiles;
-    with_constant<MR>(rows * (i + 1) / tiles - first, [&](auto height) {
-      tile<height.value, VECTORS>(left, parts, first, panel, width, out + first * out_stride,
-                                  out_stride, initial, upcoming + i * depth * LINE, prefetcher);
-    });
-  }
-}
-
-INLINE long depth_of(const Left* left, int parts) {
-  long depth = 0;
-  for (int part = 0; part < parts; part++) depth += left[part].depth;
-  return depth;
-}
-
-// One pass: all parts by the rows of `weights` from `from` on, for the panels begin .. end.
-static void pass(long rows, const Left* left, int parts, const Packed& weights, long from,
-                 long begin, long end, float* out, long out_stride, const float* initial,
-                 Prefetcher& prefetcher) {
-  const long depth = depth_of(left, parts);
-  for (long p = begin; p < end; p++) {
-    const float* panel = weights.panel(p) + from * weights.vectors(p) * VL;
-    // what is read after this panel: the next one, or the first one's next rows
-    const float* upcoming = p + 1 < end ? weights.panel(p + 1) + from * weights.vectors(p + 1) * VL
-                                        : weights.panel(begin) + (from + depth) * PANEL;
-    with_constant<NV>(weights.vectors(p), [&](auto vectors) {
-      rows_by_panel<vectors.value>(rows, left, parts, depth, panel, out + p * PANEL, out_stride,
-                                   initial ? initial + p * PANEL : nullptr, upcoming, prefetcher);
-    });
-  }
-}
-
-// out (rows, columns) = initial (columns,), or += where that is null: the parts of `left` side by side
-// by the rows of `weights` from `from` on, for the panels begin .. end. `out` and `initial` have room
-// for whole vectors. Deep parts are taken INNER rows of weights at a time.
-static void multiply(long rows, const Left* left, int parts, const Packed& weights, long from,
-                     long begin, long end, float* out, long out_stride, const float* initial,
-                     Prefetcher& prefetcher) {
-  if (depth_of(left, parts) <= INNER + LINE)
-    return pass(rows, left, parts, weights, from, begin, end, out, out_stride, initial, prefetcher);
-  for (int part = 0; part < parts; part++)
-    for (long k = 0; k < left[part].depth; k += INNER) {
-      const Left block = {left[part].data + k, left[part].stride, least(INNER, left[part].depth - k)};
-      pass(rows, &block, 1, weights, from, begin, end, out, out_stride, initial, prefetcher);
-      from += block.depth;
-      initial = nullptr;
+  UNROLL(8) for (int r = 0; r < MROWS; r++)
+    UNROLL(4) for (int v = 0; v < VECTORS; v++) {
+      float* to = target.out + r * target.stride + v * VL;
+      store(to, target.initial ? sum[r][v] : load(to) + sum[r][v]);
     }
 }
 
+// Rows of a tile of so many vectors: fewer vectors leave registers to more rows.
+constexpr int height_of(int vectors) {
+  const int rows = MR * NV / vectors;
+  return rows < 8 ? rows : 8;
+}
+// How many tiles a panel takes: of nearly equal height, but 8 rows run faster as 8 x 2 than as 4 x 4.
+static bool halved(long rows) { return VL == 16 && rows == 8; }
+static long tiles_of(long rows, int vectors = NV) {
+  const int height = height_of(vectors);
+  return halved(rows) && vectors == NV ? 2 : (rows + height - 1) / height;
+}
+
+// All rows against one panel.
+template <int VECTORS>
+static void rows_by_panel(long rows, const Left* left, int parts, const float* panel, Target target,
+                          Prefetcher& prefetcher) {
+  const long width = VECTORS * VL;
+  if (VECTORS == 4 && halved(rows)) {
+    tile<8, 2>(left, parts, 0, panel, width, target, prefetcher);
+    tile<8, 2>(left, parts, 0, panel + 2 * VL, width, target.at(0, 2 * VL), prefetcher);
+    return;
+  }
+  const long tiles = tiles_of(rows, VECTORS);
+  for (long i = 0; i < tiles; i++) {
+    const long first = rows * i / tiles;
+    with_constant<height_of(VECTORS)>(rows * (i + 1) / tiles - first, [&](auto height) {
+      tile<height.value, VECTORS>(left, parts, first, panel, width, target.at(first, 0), prefetcher);
+    });
+  }
+}
+
+// Columns from .. from + depth of the parts of `left` side by side; the number of parts.
+static int slice(const Left* left, int parts, long from, long depth, Left* out) {
+  int count = 0;
+  for (int part = 0; part < parts; from -= left[part++].depth) {
+    const long begin = most(0, from), end = least(left[part].depth, from + depth);
+    if (begin < end) out[count++] = {left[part].data + begin, left[part].stride, end - begin};
+  }
+  return count;
+}
+
+enum { PARTS = 2 };  // at most
+
+// out (rows, columns) = initial (columns,), or += where that is null: the parts of `left` side by side
+// by the rows of `weights` from `from` on, for the panels begin .. end. `out` and `initial` have room
+// for whole vectors. Deep parts are taken about TILES.inner rows of weights at a time.
+static void multiply(long rows, const Left* left, int parts, const Packed& weights, long from,
+                     long begin, long end, float* out, long out_stride, const float* initial,
+                     Prefetcher& prefetcher) {
+  long deep = 0;
+  for (int part = 0; part < parts; part++) deep += left[part].depth;
+  const long passes = deep <= TILES.inner + LINE ? 1 : (deep + TILES.inner - 1) / TILES.inner;
+  for (long i = 0; i < passes; i++) {
+    const long first = deep * i / passes, depth = deep * (i + 1) / passes - first;
+    const Target target = {out, out_stride, i == 0 ? initial : nullptr};
+    auto block = [&](long p, long k) { return weights.panel(p) + (from + k) * weights.vectors(p) * VL; };
+    Left block_left[PARTS];
+    const int block_parts = slice(left, parts, first, depth, block_left);
+    for (long p = begin; p < end; p++) {
+      const bool last = p + 1 == end;
+      const float* next = last ? block(begin, first + depth) : block(p + 1, first);
+      const long floats = depth * weights.vectors(last ? begin : p + 1) * VL;
+      prefetcher.panel(next, floats, tiles_of(rows, weights.vectors(p)) * depth);
+      with_constant<NV>(weights.vectors(p), [&](auto vectors) {
+        rows_by_panel<vectors.value>(rows, block_left, block_parts, block(p, first),
+                                     target.at(0, p * PANEL), prefetcher);
+      });
+    }
+  }
+}
+
 // The product that forms weight gradients: sums over time of left[k][m] * right[k][n].
-// Rows of a tile of weight gradients; time steps times sequences of one pass: the right operands of a
-// panel and of the next one stay in the L2 cache.
-enum { HEIGHT = 6, BLOCK = 1024 };
+enum { HEIGHT = TILES.outer_rows, BLOCK = TILES.outer_inner };
+typedef Panels<TILES.outer_vectors> Gradient;  // depth is that of the features
 
 // Adds to out (ROWS, width) for one panel; left is [k][HEIGHT]. Each k prefetches `upcoming` + k `step`.
 template <int ROWS, int VECTORS>
@@ -207,18 +228,23 @@ static void outer_tile(const float* left, const float* __restrict right, long ri
 static void outer(const float* left, long left_depth, long from, long to, long total,
                   const float* right, long right_stride, long depth, long vectors, float* out,
                   bool fresh) {
+  const bool copied = TILES.outer_copied && to - from >= TILES.outer_copied;
+  const long width = vectors * VL, stride = copied ? width : right_stride;
+  float copy[TILES.outer_copied ? BLOCK * Gradient::WIDTH : 1];
   for (long k = 0; k < depth; k += BLOCK) {
-    const long block = least(BLOCK, depth - k), width = vectors * VL;
-    const float* b = right + k * right_stride;
-    const float* following = k + BLOCK < depth ? b + BLOCK * right_stride : right + width;
+    const long block = least(BLOCK, depth - k);
+    const float *source = right + k * right_stride, *b = copied ? copy : source;
+    const float* following = k + BLOCK < depth ? source + BLOCK * right_stride : right + width;
+    for (long r = 0; copied && r < block; r++)
+      for (long i = 0; i < width; i += VL) store(copy + r * width + i, load(source + r * right_stride + i));
     for (long i = from; i < to; i++) {
       const float* a = left + (i * left_depth + k) * HEIGHT;
       const long rest = to - 1 - i;
       const float* next = rest < vectors ? following + rest * VL : a + left_depth * HEIGHT;
       const long step = rest < vectors ? right_stride : HEIGHT;
-      with_constant<NV>(vectors, [&](auto v) {
+      with_constant<TILES.outer_vectors>(vectors, [&](auto v) {
         with_constant<HEIGHT>(total - i * HEIGHT, [&](auto height) {
-          outer_tile<height.value, v.value>(a, b, right_stride, block, out + i * HEIGHT * width,
+          outer_tile<height.value, v.value>(a, b, stride, block, out + i * HEIGHT * width,
                                             fresh && k == 0, next, step);
         });
       });

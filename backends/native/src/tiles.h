@@ -1,0 +1,27 @@
+// The sizes of tiles and blocks, by instruction set. `python benchmarks/tiles.py` tries others.
+#pragma once
+
+namespace ISA {
+
+struct Tiles {
+  // A panel has so many vectors of columns, a tile so many rows of them: its sums, a vector of weights
+  // for each column and a factor fill the registers. One pass takes so many rows of weights.
+  int vectors, rows, inner;
+  // The same for weights' gradients, whose inner index is time and batch. So many tiles pay for a copy
+  // of their right operand in one piece, on the stack; 0 is never.
+  int outer_vectors, outer_rows, outer_inner, outer_copied;
+};
+
+// A pass's rows of a panel take at most half of an L1 cache of 32 KB, or stream from the L2 cache where
+// a tile computes long enough for each vector that it loads.
+#if defined(GATECORE_TILES)
+constexpr Tiles TILES = {GATECORE_TILES};
+#elif VL == 16  // 32 registers; the factor is broadcast from memory
+constexpr Tiles TILES = {4, 7, 512, 4, 6, 1024, 0};
+#elif VL == 8 || !defined(__aarch64__)  // 16 registers
+constexpr Tiles TILES = {3, 4, 256, 2, 6, 256, 128};
+#else  // 32 registers of four lanes
+constexpr Tiles TILES = {4, 6, 256, 4, 6, 256, 128};
+#endif
+
+}  // namespace ISA
