@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gatecore.cells import CELLS
+from gatecore.mechanisms import Mechanism, mechanism
+
 
 class Shape(NamedTuple):
     """Sizes of a sequence and of the layer it goes through."""
@@ -39,6 +42,17 @@ SHAPES = {
 }
 REFERENCE, REFERENCE_GRU = "torch.nn.LSTM", "torch.nn.GRU"
 Step = Callable[[], object]
+
+
+def operations(name: str, shape: Shape) -> int:
+    """Floating-point operations of the products of a training step, by the words of the name."""
+    core = next((core for core in ("GRU", "Minimal") if core in name), "LSTM").lower()
+    gates = next((gates for gates in ("UR", "OM", "UM") if f" {gates}" in name), "standard")
+    chosen = mechanism(gates, downsize=16 if "C = 16" in name else 1)
+    rows = CELLS[core](shape.input, shape.hidden, chosen).rows
+    inputs, hidden = shape.input, shape.hidden
+    columns = 2 * (inputs + hidden) + hidden + inputs * shape.wrt_input
+    return 2 * shape.time * shape.batch * rows * columns
 
 
 def data(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +91,7 @@ def torch_own(kind: str, shape: Shape) -> object:
     return getattr(torch.nn, kind)(shape.input, shape.hidden)
 
 
-def gatecore_layer(kind: str, mechanism: str, impl: str, shape: Shape) -> object:
+def gatecore_layer(kind: str, mechanism: Mechanism, impl: str, shape: Shape) -> object:
     """A torch layer of gatecore."""
     from gatecore.backends import torch as adapter
 
@@ -180,8 +194,10 @@ def _jax_step(forward: Callable[..., object], params: object, shape: Shape) -> S
     return lambda: jax.block_until_ready(gradients(params, x, cotangent))
 
 
-def _torch(kind: str, mechanism: str, impl: str = "auto", training: bool = True) -> Any:
-    make = functools.partial(gatecore_layer, kind, mechanism, impl)
+def _torch(
+    kind: str, name: str, impl: str = "auto", training: bool = True, **overrides: int
+) -> Any:
+    make = functools.partial(gatecore_layer, kind, mechanism(name, **overrides), impl)
     return functools.partial(torch_layer, make, training=training)
 
 
@@ -195,6 +211,8 @@ TRAINING: dict[str, Callable[[Shape], Step]] = {
     "torch UR": _torch("LSTM", "UR"),
     "torch standard": _torch("LSTM", "standard"),
     "torch OM": _torch("LSTM", "OM"),
+    "torch OM, C = 16": _torch("LSTM", "OM", downsize=16),
+    "torch UM, C = 16": _torch("LSTM", "UM", downsize=16),
     "torch UR, reference": _torch("LSTM", "UR", "reference"),
     "naive Python loop": functools.partial(torch_layer, naive_layer),
     "NumPy UR": functools.partial(numpy_layer, "lstm", "UR", "auto"),
@@ -208,6 +226,7 @@ TRAINING: dict[str, Callable[[Shape], Step]] = {
     "flax.nnx.OptimizedLSTMCell": flax_lstm,
     REFERENCE_GRU: _torch_own("GRU"),
     "torch GRU UR": _torch("GRU", "UR"),
+    "torch Minimal UR": _torch("Minimal", "UR"),
     "NumPy GRU UR": functools.partial(numpy_layer, "gru", "UR", "auto"),
     "JAX GRU UR": functools.partial(jax_layer, "gru", "UR", "auto"),
 }
@@ -217,6 +236,8 @@ INFERENCE: dict[str, Callable[[Shape], Step]] = {
     REFERENCE: _torch_own("LSTM", training=False),
     "torch UR": _torch("LSTM", "UR", training=False),
     "torch OM": _torch("LSTM", "OM", training=False),
+    "torch OM, C = 16": _torch("LSTM", "OM", training=False, downsize=16),
+    "torch Minimal UR": _torch("Minimal", "UR", training=False),
     REFERENCE_GRU: _torch_own("GRU", training=False),
     "torch GRU UR": _torch("GRU", "UR", training=False),
 }

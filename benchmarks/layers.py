@@ -5,7 +5,8 @@ times within a round: its median, with the 10 % and 90 % quantiles. Large fresh 
 faults at every call, so the benchmark runs under two settings of the memory allocator: glibc's
 default, and one that reuses freed memory (for all implementations alike). Further thread counts
 run with the second. Peak memory is the resident set of a fresh process for each implementation
-and shape. ``--budget`` bounds the rounds.
+and shape. ``--budget`` bounds the rounds. ``--instruction-set`` limits all implementations to
+narrower vectors than the processor's.
 """
 
 import argparse
@@ -20,7 +21,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from implementations import INFERENCE, REFERENCE, REFERENCE_GRU, SHAPES, SLOW, TRAINING
+from implementations import (
+    INFERENCE,
+    REFERENCE,
+    REFERENCE_GRU,
+    SHAPES,
+    SLOW,
+    TRAINING,
+    operations,
+)
 from report import markdown
 
 from gatecore.tasks.training import provenance
@@ -31,6 +40,14 @@ ALLOCATORS = {
     "default": {},
     "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"},
 }
+# what limits gatecore's library, oneDNN, torch, NumPy's OpenBLAS and XLA; read when they are loaded
+INSTRUCTION_SETS = {
+    "avx512": {},
+    "avx2": {
+        "GATECORE_MAX_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell", "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    },
+}  # fmt: skip
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -85,6 +102,8 @@ def machine() -> dict[str, object]:
 
 
 def _widest(info: Path) -> str:
+    if limit := os.environ.get("GATECORE_MAX_ISA"):
+        return f"limited to {limit}"
     flags = info.read_text().split() if info.exists() else []
     return next((name for name in ("avx512f", "avx2", "avx") if name in flags), "unknown")
 
@@ -102,6 +121,8 @@ def run(shapes: list[str], names: list[str], limits: Limits, threads: list[int])
     quick, infer = ([n for n in names if n not in SLOW], [n for n in names if n in INFERENCE])
     result = {**machine(), "threads": first, "rounds": limits.rounds, "reference": REFERENCE}
     result["shapes"] = {shape: SHAPES[shape]._asdict() for shape in shapes}
+    result["peak"] = measure("peak", shapes[0], names[:1], limits, first, "kept")
+    result["operations"] = {s: {n: operations(n, SHAPES[s]) for n in names} for s in shapes}
     result["seconds"] = {
         setting: {s: measure("seconds", s, names, limits, first, setting) for s in shapes}
         for setting in ALLOCATORS
@@ -129,16 +150,20 @@ def main() -> None:
         "--budget", type=float, default=30, help="seconds after which no further round begins"
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--out", type=Path, default=RESULTS / "cpu-layers.json")
+    parser.add_argument("--instruction-set", choices=INSTRUCTION_SETS, help="at most this one")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/cpu-layers*.json")
     options = parser.parse_args()
+    os.environ.update(INSTRUCTION_SETS.get(options.instruction_set, {}))  # for the measurements
+    suffix = f"-{options.instruction_set}" if options.instruction_set else ""
+    out = options.out or RESULTS / f"cpu-layers{suffix}.json"
     chosen = options.implementations
     references = [REFERENCE] + [REFERENCE_GRU] * any("GRU" in name for name in chosen)
     names = [*references, *(name for name in chosen if name not in references)]
     result = run(options.shapes, names, Limits(options.rounds, options.budget), options.threads)
     table = markdown(result)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(table, encoding="utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
 
 

@@ -1,8 +1,10 @@
 """One measurement in a fresh process; its result is printed as JSON. Started by ``layers.py``."""
 
 import argparse
+import concurrent.futures
 import functools
 import json
+import os
 import resource
 import sys
 import time
@@ -10,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from implementations import INFERENCE, SHAPES, SLOW, TRAINING, use_threads
+
+from gatecore.backends.native import library
 
 FEWEST = 3  # rounds
 
@@ -70,10 +74,26 @@ def memory(shape: str, names: list[str], rounds: int, budget: float) -> dict[str
     return {"ready_mb": ready, "peak_mb": peak_megabytes()}
 
 
+def peak(shape: str, names: list[str], rounds: int, budget: float) -> float:
+    """Additions and multiplications a second by FMAs on registers alone, on all threads."""
+    del shape, names, budget
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else 1
+    chosen = library.INSTRUCTION_SETS.index(library.instruction_set())
+    loop = functools.partial(library.library().gatecore_multiply_adds, chosen)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+
+        def rate(count: int) -> float:
+            start = time.perf_counter()
+            return sum(pool.map(loop, [count] * threads)) / (time.perf_counter() - start)
+
+        rate(10**6)  # the threads start
+        return max(rate(10**7) for _ in range(5 * rounds))
+
+
 def main() -> None:
     """Print a measurement as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["seconds", "inference", "memory"])
+    parser.add_argument("what", choices=["seconds", "inference", "memory", "peak"])
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("names", nargs="+", choices=TRAINING)
     parser.add_argument("--rounds", type=int, required=True)
@@ -82,8 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     use_threads(options.threads, options.names)
     inference = functools.partial(seconds, registry=INFERENCE)
-    measure = {"seconds": seconds, "inference": inference, "memory": memory}[options.what]
-    result = measure(options.shape, options.names, options.rounds, options.budget)
+    kinds = {"seconds": seconds, "inference": inference, "memory": memory, "peak": peak}
+    result = kinds[options.what](options.shape, options.names, options.rounds, options.budget)
     json.dump(result, sys.stdout)
 
 

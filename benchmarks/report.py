@@ -23,6 +23,8 @@ def markdown(result: dict) -> str:
     for setting, title in TITLES.items():
         times = result["seconds"][setting]
         parts.append(_table(title.format(reference=reference), shapes, _speeds(times, shapes)))
+    if "peak" in result:
+        parts.append(_shares(result))
     parts.append(_beside_torch(result))
     for threads, times in result.get("other_threads", {}).items():
         title = f"{reference} and the others with {threads} thread{'s' * (threads != '1')}"
@@ -57,6 +59,24 @@ def _beside_torch(result: dict) -> str:
     return _table(
         "Time of NumPy's and JAX's layers relative to torch's, memory-reusing allocator",
         shapes,
+        rows,
+    )
+
+
+def _shares(result: dict) -> str:
+    """The share of the peak rate at which each implementation multiplies and adds."""
+    times, peak = result["seconds"]["kept"], result["peak"]
+    rows = {
+        name: [
+            f"{count[name] / statistics.median(times[shape][name]) / peak:.0%}"
+            for shape, count in result["operations"].items()
+        ]
+        for name in next(iter(times.values()))
+    }
+    return _table(
+        f"Share of the rate of a loop of FMAs on registers, {peak / 1e9:.0f} GFLOP/s, that the "
+        "products' operations reach; the cells' time counts",
+        list(result["shapes"]),
         rows,
     )
 

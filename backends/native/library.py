@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 4  # of the structs in interface.h
+_VERSION = 5  # of interface.h
 _pointer = ctypes.c_void_p
 
 
@@ -72,6 +72,8 @@ def _loaded() -> tuple[Any, str | None]:
         function = getattr(loaded, name)
         function.argtypes, function.restype = [_pointer], ctypes.c_size_t
     loaded.gatecore_backward_scratch.argtypes = [_pointer, ctypes.c_int32]
+    loaded.gatecore_multiply_adds.argtypes = [ctypes.c_int32, ctypes.c_int64]
+    loaded.gatecore_multiply_adds.restype = ctypes.c_double
     loaded.gatecore_use_openmp.argtypes = [_pointer, _pointer]
     return loaded, None
 

@@ -48,3 +48,10 @@ def test_an_unknown_limit_raises(limited):
         native.instruction_set()
     with pytest.raises(ValueError, match="GATECORE_MAX_ISA='avx3'"):
         Case("lstm", "UR", 4, 3, 2, 31).native()
+
+
+def test_the_loop_of_multiply_adds_counts_its_operations():
+    count = library.library().gatecore_multiply_adds
+    lanes = dict(zip(library.INSTRUCTION_SETS, (4, 8, 16), strict=True))
+    for k, name in enumerate(library.INSTRUCTION_SETS):
+        assert count(k, 100) == (2 * 12 * lanes[name] * 100 if name in SUPPORTED else 0)

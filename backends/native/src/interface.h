@@ -63,6 +63,9 @@ struct gatecore_arguments {
 
 int32_t gatecore_version();
 int32_t gatecore_best_instruction_set();
+// A loop of so many rounds of FMAs on registers; its floating-point operations. 0 where the processor
+// lacks the instruction set.
+double gatecore_multiply_adds(int32_t instruction_set, int64_t rounds);
 size_t gatecore_stride(const gatecore_layer*);            // floats between two rows of gates
 size_t gatecore_forward_scratch(const gatecore_layer*);   // floats
 size_t gatecore_backward_scratch(const gatecore_layer*, int32_t wants_d_x);

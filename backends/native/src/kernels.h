@@ -10,6 +10,7 @@ struct Kernels {
   long (*backward_scratch)(const gatecore_layer&, bool wants_d_x);
   void (*forward)(const gatecore_layer&, const gatecore_arguments&, const Worker&, bool by_columns);
   void (*backward)(const gatecore_layer&, const gatecore_arguments&, const Worker&, bool by_columns);
+  double (*multiply_adds)(int64_t rounds);
 };
 
 #if defined(__x86_64__)

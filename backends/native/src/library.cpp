@@ -16,11 +16,11 @@ int best_instruction_set() {
 
 // The portable ones where the processor lacks the instruction set: even to return its kernels may
 // take its instructions. `status_of` then refuses the call.
-Kernels kernels_of(const gatecore_layer* layer) {
+Kernels kernels_of(int instruction_set) {
 #if defined(__x86_64__)
-  if (layer->instruction_set <= best_instruction_set()) {
-    if (layer->instruction_set == AVX512) return avx512_kernels();
-    if (layer->instruction_set == AVX2) return avx2_kernels();
+  if (instruction_set <= best_instruction_set()) {
+    if (instruction_set == AVX512) return avx512_kernels();
+    if (instruction_set == AVX2) return avx2_kernels();
   }
 #endif
   return portable_kernels();
@@ -51,7 +51,7 @@ typedef void (*Run)(const gatecore_layer&, const gatecore_arguments&, const Work
 int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Kernels::*direction) {
   if (int status = status_of(layer)) return status;
   struct Job { const gatecore_layer& layer; const gatecore_arguments& arguments; Run run; };
-  Job job = {*layer, *arguments, kernels_of(layer).*direction};
+  Job job = {*layer, *arguments, kernels_of(layer->instruction_set).*direction};
   run_on_threads(layer->threads, [](void* data, const Worker& worker) {
     const Job& j = *(const Job*)data;
     j.run(j.layer, j.arguments, worker, by_columns(&j.layer, worker.size));
@@ -63,12 +63,18 @@ int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Ke
 
 extern "C" {
 
-int32_t gatecore_version() { return 4; }
+int32_t gatecore_version() { return 5; }
 int32_t gatecore_best_instruction_set() { return best_instruction_set(); }
-size_t gatecore_stride(const gatecore_layer* l) { return kernels_of(l).stride(*l); }
-size_t gatecore_forward_scratch(const gatecore_layer* l) { return kernels_of(l).forward_scratch(*l); }
+double gatecore_multiply_adds(int32_t instruction_set, int64_t rounds) {
+  const bool lacking = instruction_set < 0 || instruction_set > best_instruction_set();
+  return lacking ? 0 : kernels_of(instruction_set).multiply_adds(rounds);
+}
+size_t gatecore_stride(const gatecore_layer* l) { return kernels_of(l->instruction_set).stride(*l); }
+size_t gatecore_forward_scratch(const gatecore_layer* l) {
+  return kernels_of(l->instruction_set).forward_scratch(*l);
+}
 size_t gatecore_backward_scratch(const gatecore_layer* l, int32_t wants_d_x) {
-  return kernels_of(l).backward_scratch(*l, wants_d_x);
+  return kernels_of(l->instruction_set).backward_scratch(*l, wants_d_x);
 }
 
 int32_t gatecore_run_forward(const gatecore_layer* layer, const gatecore_arguments* arguments) {
