@@ -40,6 +40,8 @@ SHAPES = {
     "tiny": Shape(200, 16, 8, 64),
     "digits": Shape(64, 64, 1, 128),
 }
+LENGTHS = (1024, 4096, 16384, 65536)
+LONG_SHAPES = {f"T={time}": Shape(time, 16, 64, 256) for time in LENGTHS}
 REFERENCE, REFERENCE_GRU = "torch.nn.LSTM", "torch.nn.GRU"
 Step = Callable[[], object]
 
@@ -131,6 +133,23 @@ def initial(core: str, mechanism: str, shape: Shape) -> dict[str, np.ndarray]:
 
     cell = cells.CELLS[core](shape.input, shape.hidden, mechanism)
     return {name: value.astype(np.float32) for name, value in cell.init(0).items()}
+
+
+def mingru_pytorch(shape: Shape) -> Step:
+    """A step of the package minGRU-pytorch, which scans logarithms; its arrays are batch first."""
+    import torch
+    from minGRU_pytorch import minGRU
+
+    x, cotangent = (torch.from_numpy(a).transpose(0, 1).contiguous() for a in data(shape))
+    x.requires_grad_(shape.wrt_input)
+    layer = minGRU(shape.input, shape.hidden / shape.input, proj_out=False)
+
+    def step() -> None:
+        layer.zero_grad(set_to_none=True)
+        x.grad = None
+        layer(x).backward(cotangent)
+
+    return step
 
 
 def numpy_layer(core: str, mechanism: str, impl: str, shape: Shape) -> Step:
@@ -229,6 +248,15 @@ TRAINING: dict[str, Callable[[Shape], Step]] = {
     "torch Minimal UR": _torch("Minimal", "UR"),
     "NumPy GRU UR": functools.partial(numpy_layer, "gru", "UR", "auto"),
     "JAX GRU UR": functools.partial(jax_layer, "gru", "UR", "auto"),
+}
+PEER = "minGRU-pytorch"
+LINEAR: dict[str, Callable[[Shape], Step]] = {
+    "torch MinGRU UR": _torch("MinGRU", "UR"),
+    "torch MinGRU standard": _torch("MinGRU", "standard"),
+    "torch MinGRU OM": _torch("MinGRU", "OM"),
+    "NumPy MinGRU UR": functools.partial(numpy_layer, "mingru", "UR", "auto"),
+    "JAX MinGRU UR": functools.partial(jax_layer, "mingru", "UR", "auto"),
+    PEER: mingru_pytorch,
 }
 # three rounds of these suffice: they are several times slower than the others
 SLOW = {"torch UR, reference", "NumPy UR, reference", "JAX UR, reference", "naive Python loop"}

@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from implementations import INFERENCE, SHAPES, SLOW, TRAINING, use_threads
+from implementations import INFERENCE, LINEAR, LONG_SHAPES, SLOW, TRAINING, use_threads
+from implementations import SHAPES as SHORT_SHAPES
 
 from gatecore.backends.native import library
 
 FEWEST = 3  # rounds
+ALL = TRAINING | LINEAR
+SHAPES = SHORT_SHAPES | LONG_SHAPES
 
 
 def seconds(
-    shape: str, names: list[str], rounds: int, budget: float, registry: dict = TRAINING
+    shape: str, names: list[str], rounds: int, budget: float, registry: dict = ALL
 ) -> dict[str, list[float]]:
     """Seconds of one step of each implementation in each round; all run in every round.
 
@@ -67,7 +70,7 @@ def peak_megabytes() -> float:
 def memory(shape: str, names: list[str], rounds: int, budget: float) -> dict[str, float]:
     """Resident set of one implementation: before the first step, and the peak over some steps."""
     (name,) = names
-    step = TRAINING[name](SHAPES[shape])
+    step = ALL[name](SHAPES[shape])
     ready = peak_megabytes()
     for _ in range(rounds):
         step()
@@ -95,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["seconds", "inference", "memory", "peak"])
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("names", nargs="+", choices=TRAINING)
+    parser.add_argument("names", nargs="+", choices=ALL)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--budget", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)

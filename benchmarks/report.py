@@ -6,6 +6,7 @@ python benchmarks/report.py benchmarks/results/cpu-layers.json
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +20,18 @@ TITLES = {
 def markdown(result: dict) -> str:
     """The tables, under a description of the machine and the shapes."""
     reference, shapes = result["reference"], result["shapes"]
-    parts = [_setting(result)]
+    parts = [description(result)]
     for setting, title in TITLES.items():
         times = result["seconds"][setting]
-        parts.append(_table(title.format(reference=reference), shapes, _speeds(times, shapes)))
+        parts.append(table(title.format(reference=reference), shapes, _speeds(times, shapes)))
     if "peak" in result:
         parts.append(_shares(result))
     parts.append(_beside_torch(result))
     for threads, times in result.get("other_threads", {}).items():
         title = f"{reference} and the others with {threads} thread{'s' * (threads != '1')}"
-        parts.append(_table(f"{title}, memory-reusing allocator", shapes, _speeds(times, shapes)))
+        parts.append(table(f"{title}, memory-reusing allocator", shapes, _speeds(times, shapes)))
     title = "Inference, without gradients, memory-reusing allocator"
-    parts.append(_table(title, shapes, _speeds(result["inference"], shapes)))
+    parts.append(table(title, shapes, _speeds(result["inference"], shapes)))
     parts.append(_memory(result))
     return "\n".join(parts)
 
@@ -43,7 +44,7 @@ def _speeds(times: dict, shapes: dict) -> dict[str, list[str]]:
             medians = [1e3 * statistics.median(times[shape][name]) for shape in shapes]
             rows[f"{name}, milliseconds"] = [f"{m:.3g}" for m in medians]
         else:
-            rows[name] = [_speed(times[shape], reference_of(name), name) for shape in shapes]
+            rows[name] = [speed(times[shape], reference_of(name), name) for shape in shapes]
     return rows
 
 
@@ -51,12 +52,12 @@ def _beside_torch(result: dict) -> str:
     """The time of NumPy's and JAX's layers relative to torch's layer of the same mechanism."""
     times, shapes = result["seconds"]["kept"], result["shapes"]
     rows = {
-        name: [_speed(times[shape], name, peer) for shape in shapes]
+        name: [speed(times[shape], name, peer) for shape in shapes]
         for name in next(iter(times.values()))
         if (peer := f"torch {name.partition(' ')[2]}") in next(iter(times.values()))
         and name.startswith(("NumPy ", "JAX "))
     }
-    return _table(
+    return table(
         "Time of NumPy's and JAX's layers relative to torch's, memory-reusing allocator",
         shapes,
         rows,
@@ -73,7 +74,7 @@ def _shares(result: dict) -> str:
         ]
         for name in next(iter(times.values()))
     }
-    return _table(
+    return table(
         f"Share of the rate of a loop of FMAs on registers, {peak / 1e9:.0f} GFLOP/s, that the "
         "products' operations reach; the cells' time counts",
         list(result["shapes"]),
@@ -86,7 +87,8 @@ def reference_of(name: str) -> str:
     return "torch.nn.GRU" if "GRU" in name else "torch.nn.LSTM"
 
 
-def _setting(result: dict) -> str:
+def description(result: dict) -> str:
+    """The machine, the versions, the shapes, and the number of rounds."""
     sizes = "; ".join(
         f"{name} ({s['time']}, {s['batch']}, {s['input']}, {s['hidden']})"
         for name, s in result["shapes"].items()
@@ -109,7 +111,8 @@ def _rounds(result: dict) -> str:
     return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(min(counts))
 
 
-def _speed(times: dict[str, list[float]], reference: str, name: str) -> str:
+def speed(times: dict[str, list[float]], reference: str, name: str) -> str:
+    """The median of the ratios of times, above 1 if faster than the reference, and its range."""
     rounds = zip(times[reference], times[name], strict=False)  # slow ones stop after three
     ratios = [theirs / ours for theirs, ours in rounds]
     low, high = np.quantile(ratios, [0.1, 0.9])
@@ -119,20 +122,23 @@ def _speed(times: dict[str, list[float]], reference: str, name: str) -> str:
 def _memory(result: dict) -> str:
     memory = result["memory"]
     rows = {
-        name: [_used(used[name], used[reference_of(name)]) for used in memory.values()]
+        name: [resident(used[name], used[reference_of(name)]) for used in memory.values()]
         for name in next(iter(memory.values()))
     }
     title = "Peak resident memory of a fresh process, MB"
     explanation = "in brackets relative to torch's layer, and the growth since the first step"
-    return _table(f"{title}; {explanation}", list(memory), rows)
+    return table(f"{title}; {explanation}", list(memory), rows)
 
 
-def _used(own: dict[str, float], reference: dict[str, float]) -> str:
+def resident(own: dict[str, float], reference: dict[str, float]) -> str:
+    """Peak memory; in brackets the ratio to the reference's, and the growth."""
     ratio, grown = own["peak_mb"] / reference["peak_mb"], own["peak_mb"] - own["ready_mb"]
     return f"{own['peak_mb']:.0f} ({ratio:.2f}; {grown:.0f})"
 
 
-def _table(title: str, columns: list[str] | dict, rows: dict[str, list[str]]) -> str:
+def table(title: str, columns: Iterable[str], rows: dict[str, list[str]]) -> str:
+    """A table under its title; ``rows`` have an entry for each column."""
+    columns = list(columns)
     cells = [["", *columns], ["---"] * (len(columns) + 1)]
     cells += [[name, *entries] for name, entries in rows.items()]
     lines = ["| " + " | ".join(line) + " |" for line in cells]

@@ -23,12 +23,12 @@ def test_the_kept_table_is_that_of_the_kept_json():
 
 def test_a_ratio_above_one_means_faster_than_the_reference():
     times = {"reference": [2.0, 3.0, 4.0], "own": [1.0, 1.0, 1.0]}
-    assert report()._speed(times, "reference", "own") == "3.00 (2.20–3.80)"
+    assert report().speed(times, "reference", "own") == "3.00 (2.20–3.80)"
 
 
 def test_an_implementation_with_fewer_rounds_is_compared_in_those():
     times = {"reference": [4.0, 4.0, 4.0, 9.0], "slow": [8.0, 8.0, 8.0]}
-    assert report()._speed(times, "reference", "slow") == "0.50 (0.50–0.50)"
+    assert report().speed(times, "reference", "slow") == "0.50 (0.50–0.50)"
 
 
 def test_other_counts_of_threads_and_the_ratio_to_torch_have_tables():
