@@ -63,8 +63,6 @@ def unsupported(call: Call) -> str | None:
     """Why the library cannot run the call here; None if it can."""
     if call.autodiff:
         return "autodiff=True asks for the scan"
-    if not call.recurrent:
-        return "JAX has no call of it for gates that do not depend on the state"
     if jax.default_backend() != "cpu":
         return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
     return library.unsupported(jnp.dtype(call.dtype).name)
@@ -81,7 +79,7 @@ def preferred(call: Call) -> bool:
     if call.sizes is None or native_call() == "ffi":
         return True
     time, batch, inputs, hidden = call.sizes
-    return time * batch * hidden * (hidden + inputs) >= CALLBACK_PAYS
+    return time * batch * hidden * (hidden * call.recurrent + inputs) >= CALLBACK_PAYS
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))

@@ -115,10 +115,11 @@ def mingru(
 ) -> tuple[Array, Any]:  # fmt: skip
     """Apply the linear recurrence h' = g·h + (1 − g)·u, with g and u of x alone, to a sequence.
 
-    All steps are computed at once, by ``lax.associative_scan``. As :func:`minimal`, but ``params``
-    are ``weight_ih`` (rows, input) and ``bias`` (rows,) alone; the ``candidate`` is u = Wx + b if
-    "linear" (Feng et al. 2024), its tanh if "tanh" (Martin & Cundy 2018). ``impl`` is "parallel",
-    "reference" for a scan step by step, or "auto", which is the first.
+    All steps are computed at once, by ``lax.associative_scan``, or in float32 on a CPU by the C++
+    library. As :func:`minimal`, but ``params`` are ``weight_ih`` (rows, input) and ``bias`` (rows,)
+    alone; the ``candidate`` is u = Wx + b if "linear" (Feng et al. 2024), its tanh if "tanh"
+    (Martin & Cundy 2018). ``impl`` is "native", "parallel", "reference" for a scan step by step,
+    or "auto", the first of them that supports the call.
 
     >>> import jax.numpy as jnp
     >>> from gatecore.backends.jax import init

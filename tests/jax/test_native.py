@@ -24,7 +24,7 @@ from gatecore.backends.jax import native  # noqa: E402
 from gatecore.backends.native.call import LayerCall  # noqa: E402
 from gatecore.backends.numpy import functional as numpy_backend  # noqa: E402
 from tests.jax.compilation import quickly_compiled  # noqa: E402
-from tests.support import CORES, GATINGS  # noqa: E402
+from tests.support import CORES, EVERY_CORE, GATINGS  # noqa: E402
 
 UNSUPPORTED = native.unsupported(native.Call("float32"))
 pytestmark = pytest.mark.skipif(UNSUPPORTED is not None, reason=str(UNSUPPORTED))
@@ -37,7 +37,7 @@ CALLS = (
 
 def example(core, gating, rng):
     """Parameters, inputs and a state."""
-    cell = CORES[core](X, H, gating)
+    cell = EVERY_CORE[core](X, H, gating)
     params = {k: v + 0.3 * rng.standard_normal(v.shape) for k, v in cell.init(rng).items()}
     arrays = params, rng.standard_normal((T, B, X)), cell.state(rng.standard_normal((2, B, H)))
     return jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), arrays)
@@ -77,7 +77,7 @@ def assert_equals_the_scan(function, tolerance=3e-5):
 
 
 @pytest.mark.parametrize("gating", GATINGS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_outputs_and_gradients_are_those_of_the_numpy_backend(core, gating, rng):
     arguments = example(core, GATINGS[gating], rng)
     masks, resets = 1.0 * (rng.random((T, B, H)) < 0.3), rng.random((T, B)) < 0.2
