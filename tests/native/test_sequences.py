@@ -73,9 +73,10 @@ def test_no_input_features_equal_features_of_zero(instruction_set, core, split):
         assert worst([gradients[name]], [expected[2][name]]) < 1e-6
 
 
+@pytest.mark.parametrize("inputs", [3, 300])
 @pytest.mark.parametrize("instruction_set", SUPPORTED)
-def test_long_inner_sums_equal_manual_bptt(instruction_set):
-    layer = Case("lstm", "UR", 2, 2, 3, 521)
+def test_long_inner_sums_equal_manual_bptt(instruction_set, inputs):
+    layer = Case("lstm", "UR", 2, 2, inputs, 521)
     assert worst(layer.results(instruction_set, "columns", 2), layer.expected) < 2e-5
 
 
