@@ -42,7 +42,7 @@ class Picture(NamedTuple):
 
 def pictures(group: Group, anchor: str) -> list[Picture]:
     """Learning curves and gate histograms of a group; ``anchor`` makes their identifiers unique."""
-    made = []
+    made: list[Picture] = []
     for k, drawn in enumerate((*_curves(group), *_histograms(group)), start=1):
         figure, description, caption = drawn
         svg = _svg(figure, f"{anchor}f{k}", description)
@@ -143,7 +143,8 @@ def _points(figure: Figure, group: Group) -> dict[str, list[Point]]:
     lines = [line for line in axes.lines if (line.get_gid() or "").startswith("curve-")]
     found = {}
     for variant, line in zip(group.variants, lines, strict=True):
-        data = np.asarray(line.get_xydata())[export.thinned(len(line.get_xydata()))]
+        data = np.asarray(line.get_xydata(), float)
+        data = data[export.thinned(len(data))]
         where = axes.transData.transform(data) * 72 / figure.dpi
         found[variant.label] = [
             (round(x, 1), round(size[1] - y, 1), int(step), group.score.show(value))
