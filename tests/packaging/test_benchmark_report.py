@@ -8,9 +8,9 @@ from tests.packaging.layout import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def report():
+def report(name="report"):
     """The module that writes the tables; benchmarks/ is a folder of scripts, not a package."""
-    spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -19,6 +19,13 @@ def report():
 def test_the_kept_table_is_that_of_the_kept_json():
     result = json.loads((RESULTS / "cpu-layers.json").read_text(encoding="utf-8"))
     assert report().markdown(result) == (RESULTS / "cpu-layers.md").read_text(encoding="utf-8")
+
+
+def test_the_kept_table_of_long_sequences_is_that_of_the_kept_json(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # it imports the others
+    result = json.loads((RESULTS / "cpu-long-sequences.json").read_text(encoding="utf-8"))
+    table = (RESULTS / "cpu-long-sequences.md").read_text(encoding="utf-8")
+    assert report("long_sequences").markdown(result) == table
 
 
 def test_a_ratio_above_one_means_faster_than_the_reference():
