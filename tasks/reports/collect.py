@@ -120,12 +120,15 @@ def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
 
 
 def labels(mechanisms: Iterable[Mechanism]) -> dict[Mechanism, str]:
-    """Their names, with the fields in which those of one name differ."""
+    """Their names, with the fields in which those of one name differ; no two are equal."""
     every, found = set(mechanisms), {}
-    for one in every:
+    for one in sorted(every, key=repr):
         namesakes = [vars(m) for m in every if m.name == one.name]
         special = [f"{k}={v}" for k, v in vars(one).items() if any(n[k] != v for n in namesakes)]
-        found[one] = printable(one.name + (f" ({', '.join(special)})" if special else ""))
+        label = printable(one.name + (f" ({', '.join(special)})" if special else ""))
+        while label in found.values():  # a stranger's name may be another one's label
+            label += "′"
+        found[one] = label
     return found
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def text(value: Any) -> Any:
     """A value for a CSV file: no text is a formula, no character is invisible."""
     if not isinstance(value, str):
         return value
-    formula = value.lstrip().startswith(("=", "+", "-", "@"))
+    wide = unicodedata.normalize("NFKC", value[:64].lstrip())  # some take full-width signs, too
+    formula = wide.startswith(("=", "+", "-", "@"))
     return ("'" if formula else "") + printable(value)
 
 

@@ -108,7 +108,8 @@ def _latex(text: str) -> str:
     escaped = re.sub(r"[&%$#_{}]", r"\\\g<0>", printable(text).replace("\\", "/"))
     escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
     signs = {"∞": r"$\infty$", "†": r"$\dagger$", "·": r"$\cdot$", "–": "--", "\xa0": "~"}
-    return "".join(signs.get(letter, letter) for letter in escaped)
+    bracket = "{}" if escaped.lstrip().startswith(("[", "*")) else ""  # else arguments of \\
+    return bracket + "".join(signs.get(letter, letter) for letter in escaped)
 
 
 def _cells(group: Group, variant: Variant) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Picture(NamedTuple):
 
     svg: markupsafe.Markup
     caption: str
-    curves: dict[str, list[Point]]  # by label, of the first picture of a group; else empty
+    curves: list[tuple[str, list[Point]]]  # by label, of the first picture of a group; else empty
 
 
 def pictures(group: Group, anchor: str) -> list[Picture]:
@@ -46,7 +47,7 @@ def pictures(group: Group, anchor: str) -> list[Picture]:
     for k, drawn in enumerate((*_curves(group), *_histograms(group)), start=1):
         figure, description, caption = drawn
         svg = _svg(figure, f"{anchor}f{k}", description)
-        made.append(Picture(svg, caption, {} if made else _points(figure, group)))
+        made.append(Picture(svg, caption, [] if made else _points(figure, group)))
     return made
 
 
@@ -124,7 +125,9 @@ def _literal(values: Mapping[str, Any]) -> dict[str, Any]:
 def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
     """A figure as an SVG element, its identifiers unlike those of any other in the page."""
     stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+    settings = {"svg.fonttype": "none", "svg.hashsalt": prefix}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has fonts of its own
         assert isinstance(figure, Figure)
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     text = "<svg" + stream.getvalue().partition("<svg")[2]
@@ -137,19 +140,20 @@ def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
     return markupsafe.Markup(f"{head} {role}>{words}{rest}")
 
 
-def _points(figure: Figure, group: Group) -> dict[str, list[Point]]:
+def _points(figure: Figure, group: Group) -> list[tuple[str, list[Point]]]:
     """Where the curves' points lie in the SVG that has been drawn, at most 100 of each."""
     (axes,), size = figure.axes, figure.get_size_inches() * 72
     lines = [line for line in axes.lines if (line.get_gid() or "").startswith("curve-")]
-    found = {}
+    found = []
     for variant, line in zip(group.variants, lines, strict=True):
         data = np.asarray(line.get_xydata(), float)
         data = data[export.thinned(len(data))]
         where = axes.transData.transform(data) * 72 / figure.dpi
-        found[variant.label] = [
+        points = [
             (round(x, 1), round(size[1] - y, 1), int(step), group.score.show(value))
             for (x, y), (step, value) in zip(where.tolist(), data.tolist(), strict=True)
         ]
+        found.append((variant.label, points))  # JavaScript sorts keys that are numbers
     return found
 
 

@@ -79,7 +79,12 @@ def read_variant(value: Any) -> tuple[Any, dict[str, Any]]:
     pairs = [part.partition("=") for part in inside.removesuffix(")").split(",")]
     if not (inside.endswith(")") and all(sign for _, sign, _ in pairs)):
         raise ConfigError(f"mechanism={show(value)} should be NAME(FIELD=VALUE, ...)")
-    return name.strip(), {field.strip(): read_value(text.strip()) for field, _, text in pairs}
+    fields: dict[str, Any] = {}
+    for field, _, text in pairs:
+        if (key := field.strip()) in fields:
+            raise ConfigError(f"mechanism={show(value)} gives {key} twice: remove one of the two")
+        fields[key] = read_value(text.strip())
+    return name.strip(), fields
 
 
 def changed(gates: Mechanism, otherwise: Mechanism | None = None) -> dict[str, Any]:
@@ -281,11 +286,11 @@ def explain(error: ValidationError) -> str:
 
 
 def read_value(text: str) -> Any:
-    """A value as JSON (5, true, null, [0.5, 0.05]) or a number (.5, 1_000) where it is, or text."""
+    """A value as JSON (5, true, null, [0.5, 0.05]), a number (.5, 1_000), True, None, or text."""
     for read in (json.loads, int, float) if any(map(str.isdigit, text)) else (json.loads,):
         with contextlib.suppress(ValueError, RecursionError):
             return read(text)
-    return None if text.lower() == "none" else text
+    return {"none": None, "true": True, "false": False}.get(text.lower(), text)
 
 
 def first_equals(configs: Iterable[Config]) -> list[int]:

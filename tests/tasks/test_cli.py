@@ -113,6 +113,7 @@ def test_the_default_folder_is_named_by_task_mechanism_and_seed(tmp_path, monkey
         (["copying", "--mechanism", "UR,UR"], "copying-UR-seed0 given twice"),
         (["copying", "--mechanism", "standard,-"], "copying-standard-seed0 given twice"),
         (["copying", "--mechanism", "C(tmax=8)"], "field='tmax' is unknown: did you mean 't_max'"),
+        (["copying", "--mechanism", "C(t_max=8, t_max=9)"], "gives t_max twice"),
         (["copying", "--mechanism", "C(8)"], "mechanism='C(8)' should be NAME(FIELD=VALUE, ...)"),
         (["copying", "--mechanism", "U(t_max=8)"], "mechanism.t_max=8 has no effect on U"),
         (["copying", "--set", "length=long"], "length='long': input should be a valid integer"),

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gatecore import mechanism
 from gatecore.tasks import train
 from gatecore.tasks.cli.commands import main
 from gatecore.tasks.reports import export, report
@@ -220,6 +221,26 @@ def test_tables_can_be_downloaded_as_csv_and_latex(written):
     assert lines[4].count("&") == len(header) - 1
 
 
+NAMES = ("UR", "UR (refine_bias=opposed)", "10", "2", "[9cm]", "*x", "＝1+1", "\x1b", r"\x1b")
+
+
+def test_no_name_is_another_label_a_key_an_argument_or_a_formula(tmp_path):
+    gates = [mechanism("UR", refine_bias="opposed"), *(mechanism("UR", name=n) for n in NAMES)]
+    for k, one in enumerate(gates):
+        train(tiny(mechanism=one, steps=2), tmp_path / f"{k}")
+    page = report.write(report.read(tmp_path), tmp_path / "out").read_text("utf-8")
+    curves = json.loads(html.unescape(re.search('data-curves="(.*?)"', page).group(1)))
+    rows = [html.unescape(row) for row in re.findall('<tr><th scope="row">(.*?)</th>', page)]
+    assert [label for label, _ in curves] == rows[: len(gates)]  # in the order of the buttons
+    assert len({*rows[: len(gates)]}) == len(gates)
+    data = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert len(data["groups"][0]["mechanisms"]) == len(gates)
+    tex = urllib.parse.unquote(re.search('href="data:application/x-tex[^,]*,(.*?)"', page).group(1))
+    assert not re.search(r"\\\\\s*[\[*]", tex)
+    assert "{}[9cm] & " in tex
+    assert "'＝1+1" in (tmp_path / "out" / "results.csv").read_text("utf-8")
+
+
 def test_one_seed_gives_no_column_twice(folder, tmp_path):
     page = report.write(report.read(folder / "adding"), tmp_path).read_text("utf-8")
     headings = re.findall(r'<th scope="col" class="(\w+)">', page)
@@ -264,7 +285,7 @@ def test_in_a_browser_tables_are_sorted_curves_switched_and_values_shown(folder,
         heading.click(); const up = first(); heading.click(); const down = first();
         const figure = document.querySelector("figure[data-curves]");
         const svg = figure.querySelector("svg"), box = svg.getBoundingClientRect();
-        const [label, points] = Object.entries(JSON.parse(figure.dataset.curves))[0];
+        const [label, points] = JSON.parse(figure.dataset.curves)[0];
         const scale = box.width / svg.viewBox.baseVal.width;
         svg.dispatchEvent(new PointerEvent("pointermove", {
           clientX: box.left + points[1][0] * scale, clientY: box.top + points[1][1] * scale}));
