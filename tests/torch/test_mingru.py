@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap  # noqa: E402
 
 from gatecore import backends, cells, mechanism  # noqa: E402
 from gatecore.backends.native import library  # noqa: E402
-from gatecore.backends.torch import MinGRU, MinGRUCell, convert, mingru  # noqa: E402
+from gatecore.backends.torch import GRU, MinGRU, MinGRUCell, convert, mingru  # noqa: E402
 from gatecore.backends.torch.sequence import parallel  # noqa: E402
 from tests.support import GATINGS  # noqa: E402
 
@@ -265,3 +265,19 @@ def test_a_layer_whose_gates_depend_on_the_state_is_not_parallel():
 
     with pytest.raises(ValueError, match="its gates depend on the state"):
         GRU(3, 4, impl="parallel")(torch.zeros(2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds"), [(GRU(3, 4), ("mingru", "gru")), (MinGRU(3, 4, candidate="tanh"),
+                                                           ("mingru", "mingru_tanh"))]
+)  # fmt: skip
+def test_a_state_of_another_core_or_candidate_is_refused_by_its_kind(source, kinds):
+    advice = "load weights of a {}, or make a layer that is a {}$".format(*kinds)
+    with pytest.raises(RuntimeError, match=advice):
+        MinGRU(3, 4).load_state_dict(source.state_dict())
+
+
+@pytest.mark.parametrize("kind", [GRU, MinGRU])
+def test_an_input_size_that_is_no_int_of_c_is_refused(kind):
+    with pytest.raises(ValueError, match=r"^input_size must be at most 2147483647, got 10{30}$"):
+        kind(10**30, 4)

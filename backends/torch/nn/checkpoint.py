@@ -123,9 +123,13 @@ class Stateful(nn.Module):
             saved = mechanism_names(recorded, saved)
             norms = [_NORM in text for text in (recorded, expected)]
             norm, own = (f" and layer_norm={n}" if len({*norms}) > 1 else "" for n in norms)
+            kinds = [text.split()[0].removesuffix(_NORM.strip()) for text in (recorded, expected)]
+            advice = (f"make the layer with mechanism={saved}{norm}, or load weights that were "
+                      f"trained with {name!r}{own}")  # fmt: skip
+            if len({*kinds}) > 1:
+                advice = f"load weights of a {kinds[1]}, or make a layer that is a {kinds[0]}"
             raise ValueError(f"the state_dict is of mechanism {saved} ({recorded}), this layer has "
-                             f"{name!r} ({expected}): make the layer with mechanism={saved}{norm}, "
-                             f"or load weights that were trained with {name!r}{own}")  # fmt: skip
+                             f"{name!r} ({expected}): {advice}")  # fmt: skip
 
     def _needs_code(self) -> str:
         kind, name = type(self).__name__, self.mechanism.name

@@ -79,8 +79,10 @@ class Recurrent(RecurrentModule[State]):
         input_size, hidden_size, bias, batch_first, dropout, bidirectional = map(
             _checks.plain, (input_size, hidden_size, bias, batch_first, dropout, bidirectional)
         )
-        if isinstance(hidden_size, int):  # before anything is made
-            _checks.integer("hidden_size", int(hidden_size), -_checks.LARGEST, _LARGEST)
+        sizes = ("hidden_size", hidden_size, _LARGEST), ("input_size", input_size, _checks.LARGEST)
+        for name, size, largest in sizes:
+            if isinstance(size, int):  # before anything is made
+                _checks.integer(name, int(size), -_checks.LARGEST, largest)
         projection: dict[str, Any] = {"proj_size": proj_size} if proj_size else {}
         self._torch_class(  # raises for what torch refuses, in its words
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, bias=bias,
