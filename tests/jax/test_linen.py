@@ -206,7 +206,7 @@ def test_bad_arguments_name_themselves():
     carry = cell.initialize_carry(KEY, x.shape)
     cases = {
         "gate_fn must stay sigmoid": (ours.LSTMCell(6, gate_fn=jax.nn.relu), carry, x),
-        "is unknown": (ours.LSTMCell(6, "ur"), carry, x),
+        "is unknown": (ours.LSTMCell(6, "URX"), carry, x),
         r"carry must be of a floating type and shape \(2, 6\)": (cell, (x, x), x),
         r"carry must be a pair \(h, c\)": (cell, x, x),
         "inputs must be real": (cell, carry, x * 1j),

@@ -357,7 +357,7 @@ def test_bad_arguments_name_themselves(rng):
         "x must have a floating type": (params, x.astype(int), state),
         r"state must be a pair \(h, c\)": (params, x, state[0]),
         "state must be float64 of shape": (params, x, (state[0][:1], state[1])),
-        "'ur' is unknown|did you mean": (params, x, state, "ur"),
+        "'URX' is unknown|did you mean": (params, x, state, "URX"),
         "at least one layer": ([], x),
         "state of stacked layers": ([params], x, state),
     }
