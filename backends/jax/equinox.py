@@ -56,10 +56,10 @@ class RecurrentCell(eqx.Module):
         if not any(isinstance(n, jax.core.Tracer) for n in self.code):
             saved = decode(map(float, self.code))
             if saved != own:
-                names = mechanism_names(saved)
-                raise ValueError(f"the parameters are of mechanism {names} ({saved}), this cell "
+                stored = mechanism_names(saved)
+                raise ValueError(f"the parameters are of mechanism {stored} ({saved}), this cell "
                                  f"has {self.mechanism.name!r} ({own}): make the cell with "
-                                 f"mechanism={names}")  # fmt: skip
+                                 f"mechanism={stored}")  # fmt: skip
         names = ("weight_ih", "weight_hh", "bias", "bias_n")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
