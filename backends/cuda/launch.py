@@ -2,24 +2,31 @@
 
 A sequence is thousands of small launches, each of which costs the host more than the GPU. The
 first call of a shape runs them one by one, which compiles and loads whatever they need; the second
-records them in a CUDA graph; from then on a sequence is one launch.
+records them in a CUDA graph; from then on a sequence is one launch. What can't be recorded is run
+one by one at every call.
 """
 
+import contextlib
 import functools
 import importlib
+import logging
+import os
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gatecore.backends.common.layout import Layout
-from gatecore.backends.cuda import source, support
-from gatecore.backends.cuda.steps import GraphBuffers, Kernel, KernelEngine
+from gatecore.backends.cuda import cublas, source, support
+from gatecore.backends.cuda.steps import Body, GraphBuffers, Kernel, KernelEngine
 
 Array = Any
 
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' with a CUDA 12 driver)"
+_LOGGER = logging.getLogger(__name__)
+_RAN = "ran"  # once, one by one: the next call is recorded
 _MAX_SHAPES = 32  # whose graphs are kept; the least recently used goes first
 
 
@@ -48,6 +55,10 @@ class CudaLauncher:
     def __init__(self, cupy: Any) -> None:
         self.xp = cupy
         self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
+        self._products: weakref.WeakValueDictionary[tuple[int, int], cublas.Product] = (
+            weakref.WeakValueDictionary()
+        )
+        self._logged: set[str] = set()
 
     def pointer(self, array: Array) -> int:
         return int(array.data.ptr)
@@ -74,28 +85,60 @@ class CudaLauncher:
             self._buffers.popitem(last=False)
         return buffers
 
-    def replay(self, buffers: GraphBuffers, direction: str, body: Callable[[], None]) -> None:
-        """Run the body the first time, record it the second, and launch the graph."""
-        if direction not in buffers.graphs:
-            buffers.graphs[direction] = None
-            body()
-            return
-        if buffers.graphs[direction] is None:
-            buffers.graphs[direction] = self._record(body)
-        buffers.graphs[direction].launch()
+    def replay(self, buffers: GraphBuffers, direction: str, body: Body) -> None:
+        """Run the body the first time, record it the second, and launch the graph.
+
+        A body that can't be recorded is run at every call, and the reason is logged once.
+        """
+        state = buffers.graphs.get(direction)
+        if state == _RAN:
+            state = buffers.graphs[direction] = self._recorded(buffers, direction, body)
+        buffers.graphs.setdefault(direction, _RAN)
+        state.launch() if state else body(self.xp.matmul)
 
     def release(self) -> None:
         self._buffers.clear()
 
-    def _record(self, body: Callable[[], None]) -> Any:
-        stream = self.xp.cuda.Stream(non_blocking=True)
-        with stream:
-            stream.begin_capture()
-            try:
-                body()
-            finally:
-                graph = stream.end_capture()
-        return graph
+    def _recorded(self, buffers: GraphBuffers, direction: str, body: Body) -> Any:
+        """The graph of a body, or False if it can't be recorded."""
+        try:
+            buffers.product = buffers.product or self._product()
+            a, b, out = buffers.products[direction]
+            buffers.product(a, b, self.xp.empty(out.shape, dtype=out.dtype))  # loads its kernel
+            return self._record(buffers.product, body)
+        except Exception as error:  # noqa: BLE001 - nothing has run yet, so the body still can
+            reason = f"{type(error).__name__}: {error}"
+            if reason not in self._logged:
+                self._logged.add(reason)
+                _LOGGER.warning("sequences run without a CUDA graph, because recording one raised "
+                                "%s", reason)  # fmt: skip
+            return False
+
+    def _record(self, product: cublas.Product, body: Body) -> Any:
+        caller, stream = self.xp.cuda.get_current_stream(), self.xp.cuda.Stream(non_blocking=True)
+        product.on(stream.ptr)
+        try:
+            with stream:
+                stream.begin_capture()
+                try:
+                    body(product)
+                except BaseException:
+                    with contextlib.suppress(Exception):  # the capture may be invalid already
+                        stream.end_capture()
+                    raise
+                return stream.end_capture()
+        finally:
+            product.on(caller.ptr)
+
+    def _product(self) -> cublas.Product:
+        """The products of the current device and stream, which share a workspace."""
+        stream = self.xp.cuda.get_current_stream().ptr
+        key = (self.xp.cuda.runtime.getDevice(), stream)
+        if key not in self._products:
+            tf32 = os.environ.get("CUPY_TF32") == "1"  # CuPy's switch
+            created = self._products[key] = cublas.Product(self.xp, tf32).on(stream)
+            return created
+        return self._products[key]
 
 
 def _launch(kernel: Any, shape: support.Geometry, arguments: Array, t: int) -> None:

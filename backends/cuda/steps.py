@@ -19,6 +19,7 @@ from gatecore.backends.numpy.bptt import Call, Engine, Layer
 
 Array = Any
 Kernel = Callable[[Array, int], None]  # of the uploaded arguments and the step
+Body = Callable[[Callable[..., Any]], None]  # all steps, with a function for the products
 
 # the fields of a kernel's arguments, `Sequence` of sequence.cuh
 SIZES = ("time", "batch", "hidden", "width", "ordered_width", "downsize", "rows",
@@ -74,7 +75,7 @@ class Launcher(Protocol):
     def buffers(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> "GraphBuffers":
         """The buffers for this shape."""
 
-    def replay(self, buffers: "GraphBuffers", direction: str, body: Callable[[], None]) -> None:
+    def replay(self, buffers: "GraphBuffers", direction: str, body: Body) -> None:
         """Do the work of ``body``: call it, or launch the graph recorded of an earlier call."""
 
 
@@ -92,6 +93,11 @@ class GraphBuffers:
         self.weights = xp.empty((rows, hidden), dtype=dtype)
         self.arguments = xp.empty(RECORD.itemsize, dtype=np.uint8)
         self.graphs: dict[str, Any] = {}
+        self.products = {  # (a, b, out) of a step's a @ b
+            "forward": (self.arrays["state"], self.weights.T, self.arrays["recurrent"]),
+            "backward": (self.arrays["d_recurrent"], self.weights, self.arrays["d_state"]),
+        }
+        self.product: Any = None  # what computes them in a recorded graph, while there is one
 
 
 class KernelSteps:
@@ -124,13 +130,13 @@ class KernelSteps:
             for states in self.states:
                 states[0][resets[0]] = 0
         buffers = self._upload(weights, resets=resets, **by_state("output", outputs))
-        state, recurrent = buffers.arrays["state"], buffers.arrays["recurrent"]
-        state[...] = self.hidden[0]
+        buffers.arrays["state"][...] = self.hidden[0]
+        a, b, recurrent = buffers.products["forward"]
         kernel, _ = self.launcher.kernels(self.layout, dtype, batch)
 
-        def body() -> None:
+        def body(product: Callable[..., Any]) -> None:
             for t in range(time):
-                self.xp.matmul(state, buffers.weights.T, out=recurrent)
+                product(a, b, out=recurrent)
                 kernel(buffers.arguments, t)
 
         self.launcher.replay(buffers, "forward", body)
@@ -145,16 +151,16 @@ class KernelSteps:
         outputs = by_state("d_output", map(self._contiguous, d_outputs))
         buffers = self._upload(weights, resets=resets, d_logits=d_logits, **outputs)
         d_states = [buffers.arrays[name] for name in ("d_hidden", "d_cell")]
-        d_state, d_recurrent = (buffers.arrays[n] for n in ("d_state", "d_recurrent"))
+        a, b, d_state = buffers.products["backward"]
         for running, last in zip(d_states, self.cotangents, strict=False):
             running[...] = last
         d_state[...] = 0
         _, kernel = self.launcher.kernels(self.layout, d_logits.dtype, d_logits.shape[1])
 
-        def body() -> None:
+        def body(product: Callable[..., Any]) -> None:
             for t in reversed(range(len(d_logits))):
                 kernel(buffers.arguments, t)
-                xp.matmul(d_recurrent, buffers.weights, out=d_state)
+                product(a, b, out=d_state)
 
         self.launcher.replay(buffers, "backward", body)
         xp.add(d_states[0], d_state, out=d_states[0])

@@ -4,6 +4,7 @@ It notes what is asked of RawModule, streams and graphs. Whether a GPU then does
 for `make gpu`.
 """
 
+import ctypes
 import functools
 import types
 
@@ -16,11 +17,17 @@ from tests.cuda.host import address
 class Pointed(np.ndarray):
     """A NumPy array with CuPy's ways to its memory."""
 
+    capturing = False  # whether the current stream is
+
     @property
     def data(self):
         return types.SimpleNamespace(ptr=self.ctypes.data)
 
     def set(self, values):
+        if Pointed.capturing:
+            raise RuntimeError("the current stream is capturing, so synchronous API calls are "
+                               "disallowed")  # fmt: skip
+        assert self.shape == values.shape
         self[...] = values
 
 
@@ -37,10 +44,11 @@ class Stream:
         self.cupy.streams.pop()
 
     def begin_capture(self):
-        self.cupy.captured = []
+        self.cupy.captured, Pointed.capturing = [], True
 
     def end_capture(self):
         captured, self.cupy.captured = self.cupy.captured, None
+        Pointed.capturing = False
 
         def launch():
             self.cupy.noted.append("graph")
@@ -50,12 +58,90 @@ class Stream:
         return types.SimpleNamespace(launch=launch)
 
 
+SIGNATURES = {
+    "cublasCreate_v2": (ctypes.POINTER(ctypes.c_void_p),),
+    "cublasDestroy_v2": (ctypes.c_void_p,),
+    "cublasSetStream_v2": (ctypes.c_void_p, ctypes.c_void_p),
+    "cublasSetWorkspace_v2": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
+    "cublasGemmEx": (
+        ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int,
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p,
+        ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int,
+        ctypes.c_int, ctypes.c_int, ctypes.c_int,
+    ),
+}  # fmt: skip
+
+
+class Blas:
+    """The functions of cuBLAS that `backends.cuda.cublas` calls, on the host's memory.
+
+    Signatures are those of cublas_api.h. A call that cuBLAS could not do returns a status that is
+    not 0, and what the library must do beforehand is checked: a workspace after each new stream.
+    """
+
+    HANDLE, INVALID = 4711, 7
+
+    def __init__(self, cupy):
+        self.cupy, self.stream, self.workspace, self.computed = cupy, 0, 0, []
+        for name, types_ in SIGNATURES.items():
+            method = getattr(self, name.removesuffix("_v2").removeprefix("cublas").lower())
+            setattr(self, name, ctypes.CFUNCTYPE(ctypes.c_int, *types_)(method))
+
+    def create(self, handle):
+        handle[0] = self.HANDLE
+        return 0
+
+    def destroy(self, handle):
+        return 0 if handle == self.HANDLE else self.INVALID
+
+    def setstream(self, handle, stream):
+        self.stream, self.workspace = stream or 0, 0
+        return 0 if handle == self.HANDLE else self.INVALID
+
+    def setworkspace(self, handle, pointer, size):
+        self.workspace = size if pointer else 0
+        return 0 if handle == self.HANDLE else self.INVALID
+
+    def gemmex(
+        self, handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type,
+        ldc, compute, algorithm,
+    ):  # fmt: skip
+        scalars = {(0, 68): ctypes.c_float, (0, 77): ctypes.c_float, (1, 70): ctypes.c_double}
+        scalar = scalars.get((c_type, compute))
+        current = self.cupy.cuda.get_current_stream().ptr
+        least = (k if op_a else m, n if op_b else k, m)  # rows of a, b, c as they lie in memory
+        if (
+            handle != self.HANDLE or scalar is None or (a_type, b_type) != (c_type, c_type)
+            or self.stream != current or self.workspace < 1 << 22 or algorithm != -1
+            or any(ld < rows for ld, rows in zip((lda, ldb, ldc), least, strict=True))
+            or scalar.from_address(alpha).value != 1 or scalar.from_address(beta).value != 0
+        ):  # fmt: skip
+            return self.INVALID
+
+        def matrix(address, ld, rows, columns):  # columns first
+            flat = (scalar * (ld * (columns - 1) + rows)).from_address(address)
+            strides = (ctypes.sizeof(scalar), ld * ctypes.sizeof(scalar))
+            return np.lib.stride_tricks.as_strided(np.frombuffer(flat, scalar), (rows, columns),
+                                                   strides)  # fmt: skip
+
+        left = matrix(a, lda, *((k, m) if op_a else (m, k)))
+        right = matrix(b, ldb, *((n, k) if op_b else (k, n)))
+        out = matrix(c, ldc, m, n)
+        self.computed.append(compute)
+
+        def work():
+            out[...] = (left.T if op_a else left) @ (right.T if op_b else right)
+
+        work() if self.cupy.captured is None else self.cupy.captured.append(work)
+        return 0
+
+
 class StandIn:
     """NumPy under CuPy's name: work is done at once, or while a stream is recorded, noted."""
 
     def __init__(self, library):
         self.library, self.noted, self.captured = library, [], None
-        self.streams = [Stream(self, 0)]
+        self.streams, self.blas = [Stream(self, 0)], Blas(self)
         self.cuda = types.SimpleNamespace(
             runtime=types.SimpleNamespace(getDevice=lambda: 0),
             get_current_stream=lambda: self.streams[-1],
@@ -100,8 +186,9 @@ class StandIn:
 
     def matmul(self, a, b, out=None):
         if self.captured is not None:
-            self.captured.append(lambda: np.matmul(a, b, out=out))
-            return out
+            raise NotImplementedError(
+                "calling cuBLAS API during stream capture is currently unsupported"
+            )
         return np.matmul(a, b, out=out)
 
     def RawModule(self, code, options, name_expressions):

@@ -9,7 +9,7 @@ import pytest
 
 import gatecore
 from gatecore import backends
-from gatecore.backends.cuda import launch
+from gatecore.backends.cuda import cublas, launch
 from tests.cuda.standin import Pointed, StandIn
 from tests.support import CORES, norm_error
 
@@ -25,7 +25,9 @@ def forget():
 @pytest.fixture
 def backend(host_library, monkeypatch):
     """The backend, with a stand-in for CuPy."""
-    monkeypatch.setitem(sys.modules, "cupy", StandIn(host_library))
+    cupy = StandIn(host_library)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cublas, "library", lambda: cupy.blas)
     forget()
     yield backends.load("cupy")
     forget()

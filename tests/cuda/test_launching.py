@@ -5,7 +5,7 @@ import pytest
 
 import gatecore
 from gatecore.backends.common.layout import layout_of
-from gatecore.backends.cuda import interop, launch, source, support
+from gatecore.backends.cuda import cublas, interop, launch, source, support
 from gatecore.backends.cuda.steps import FusedLayer, KernelEngine, record_of
 from gatecore.backends.numpy import bptt
 from tests.cuda.host import HostLauncher
@@ -15,9 +15,11 @@ from tests.support import leaves, norm_error
 
 
 @pytest.fixture
-def cupy(host_library):
-    """A stand-in for CuPy whose kernels are the host's build."""
-    return StandIn(host_library)
+def cupy(host_library, monkeypatch):
+    """A stand-in for CuPy whose kernels are the host's build, and for the cuBLAS it loads."""
+    cupy = StandIn(host_library)
+    monkeypatch.setattr(cublas, "library", lambda: cupy.blas)
+    return cupy
 
 
 @pytest.fixture
@@ -69,18 +71,68 @@ def test_each_shape_and_stream_has_buffers_and_the_oldest_are_freed(launcher, cu
     assert not launcher._buffers
 
 
-def test_an_error_while_recording_ends_the_recording(launcher, cupy):
+def test_a_body_that_can_not_be_recorded_is_run_at_every_call(launcher, cupy, caplog):
     buffers = launcher.buffers(
         layout_of(gatecore.cells.LSTM(3, 6, "UR")), (4, 2), np.dtype("float32")
     )
+    ran = []
 
-    def fails():
-        raise FloatingPointError
+    def refuses(product):
+        if cupy.captured is not None:
+            cupy.matmul(np.eye(2), np.eye(2))
+        ran.append(product)
 
-    launcher.replay(buffers, "forward", lambda: None)
-    with pytest.raises(FloatingPointError):
-        launcher.replay(buffers, "forward", fails)
-    assert cupy.captured is None
+    for call in range(1, 4):
+        for direction in ("forward", "backward"):
+            launcher.replay(buffers, direction, refuses)
+        assert ran == [cupy.matmul] * 2 * call
+        assert cupy.captured is None
+    assert "graph" not in cupy.noted
+    (record,) = caplog.records
+    assert "calling cuBLAS API during stream capture is currently unsupported" in record.message
+
+
+def test_without_its_cublas_sequences_run_without_a_graph(launcher, cupy, monkeypatch, rng, caplog):
+    def absent():
+        raise OSError("none of libcublas.so.13 is loaded")
+
+    monkeypatch.setattr(cublas, "library", absent)
+    case = problem(rng)
+    for _ in range(3):
+        output, _, pullback = bptt.run(KernelEngine(launcher), *case, impl="fused")
+        wanted, _, _ = gatecore.backends.load("numpy").lstm(
+            case[1], case[2].view(np.ndarray), None, case[-1]
+        )
+        assert norm_error(output, wanted) < 1e-12
+        pullback(np.ones_like(output))
+    assert "graph" not in cupy.noted
+    assert ["libcublas" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_is_that_of_matrices_and_of_transposes(cupy, dtype, transposed, rng):
+    product = cublas.Product(cupy).on(0)
+    a = rng.standard_normal((3, 5)).astype(dtype).view(Pointed)
+    b = rng.standard_normal((7, 5) if transposed else (5, 7)).astype(dtype).view(Pointed)
+    b = b.T if transposed else b
+    out = cupy.empty((3, 7), dtype=dtype)
+    product(a, b, out=out)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-5)
+    with pytest.raises(ValueError, match="must be the shape"):
+        product(a, b, out=cupy.empty((7, 3), dtype=dtype))
+    with pytest.raises(ValueError, match="rows or columns in one piece"):
+        product(np.zeros((6, 10), dtype).view(Pointed)[::2, ::2], b, out=out)
+    assert cupy.blas.computed == [{"float32": 68, "float64": 70}[dtype]]
+
+
+def test_tf32_is_for_float32_alone_and_a_status_is_an_error(cupy):
+    product = cublas.Product(cupy, tf32=True).on(0)
+    for dtype in ("float32", "float64"):
+        product(*(np.ones((2, 2), dtype).view(Pointed) for _ in range(3)))
+    assert cupy.blas.computed == [77, 70]
+    with Stream(cupy, 9), pytest.raises(RuntimeError, match=r"cublasGemmEx returned .* status 7"):
+        product(*(np.ones((2, 2)).view(Pointed) for _ in range(3)))
 
 
 def test_what_is_not_in_one_piece_is_refused(launcher):
