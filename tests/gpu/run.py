@@ -2,16 +2,19 @@
 
 Nothing is installed, and the core is imported from the repository's root: NumPy, array-api-compat,
 CuPy and torch are all that is needed. Checks first, at each precision in a process of its own, then
-the benchmark; `--help` lists what can be left out.
+the benchmark; `--help` lists what can be left out. The exit status is 0 only if checks passed, none
+failed, and, where the driver shows a device, none was skipped.
 """
 
 import argparse
+import ctypes
 import importlib.util
 import os
 import subprocess
 import sys
 import time
 import traceback
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +32,10 @@ def missing():
 
 
 def importable():
-    """Make `gatecore` and `gatecore.backends` the folders of this repository."""
+    """Make `gatecore`, `gatecore.backends` and `tests` the folders of this repository."""
     sys.path.insert(0, str(ROOT))
+    tests = sys.modules["tests"] = types.ModuleType("tests")  # an installed package would win
+    tests.__path__ = [str(ROOT / "tests")]
     import gatecore
 
     if importlib.util.find_spec("gatecore.backends") is None:
@@ -76,6 +81,28 @@ def run_checks(precision, only):
     return counts
 
 
+def devices():
+    """How many CUDA devices the driver shows, whatever the frameworks find."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    lacking = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if lacking else count.value
+
+
+def shortfall(counts, devices):
+    """Why these counts are no success on a machine with so many devices; None if they are."""
+    if counts["failed"]:
+        return f"{counts['failed']} checks failed"
+    if not counts["passed"]:
+        return "no check passed"
+    if counts["skipped"] and devices:
+        return f"{counts['skipped']} checks were skipped although a CUDA device is visible"
+    return None
+
+
 def process(precision, *arguments):
     """This script again, for one precision: CuPy reads its switch once."""
     environment = {**os.environ, "CUPY_TF32": "1" if precision == "tf32" else "0"}
@@ -99,7 +126,7 @@ def main():
     if options.precision:
         importable()
         allow_tf32(options.precision == "tf32")
-        sys.exit(bool(run_checks(options.precision, options.only)["failed"]))
+        sys.exit(shortfall(run_checks(options.precision, options.only), devices()))
     start, failed = time.time(), 0
     if not options.no_checks:
         failed = sum(process(precision, "--only", options.only) != 0 for precision in PRECISIONS)
