@@ -83,8 +83,7 @@ def why_not_fused(core: str, params: Mapping[str, Array], x: Array,
 
 def release() -> None:
     """Free the memory and the recorded graphs that the backend keeps for later calls."""
-    launch.launcher().release()
-    cupy.get_default_memory_pool().free_all_blocks()
+    launch.release()
 
 
 class Learner(ExplicitLearner):

@@ -159,6 +159,13 @@ def launcher() -> CudaLauncher:
     return CudaLauncher(require())
 
 
+def release() -> None:
+    """Free the recorded graphs and the memory that CuPy keeps, where a launcher was made."""
+    if launcher.cache_info().currsize:
+        launcher().release()
+        launcher().xp.get_default_memory_pool().free_all_blocks()
+
+
 @functools.cache
 def engine(device: int) -> KernelEngine:
     """The engine for the GPU of that number, which must be the current one."""

@@ -6,6 +6,7 @@ graph's buffers.
 
 import collections
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ from gatecore.backends.torch.sequence.implementation import Gradients, OperatorI
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.backends.torch.sequence.stepping import PLAIN
 
-_MAX_GRAPHS = 16  # each holds memory for the activations of a sequence
+_MAX_GRAPHS = 16
+_MAX_BYTES = 4 << 30  # each holds memory for the activations of a sequence
 _WARM_UP = 2
 
 Function = Callable[[list[Tensor]], list[Tensor]]
@@ -28,6 +30,7 @@ class _Graph:
     graph: Any
     inputs: list[Tensor]
     results: list[Tensor]
+    nbytes: int  # of the inputs and of all memory that the graph works in
 
     def replay(self, tensors: list[Tensor]) -> list[Tensor]:
         for buffer, tensor in zip(self.inputs, tensors, strict=True):
@@ -37,6 +40,7 @@ class _Graph:
 
 
 _GRAPHS: collections.OrderedDict[Any, _Graph] = collections.OrderedDict()
+_LOCK = threading.RLock()  # from a graph's inputs to the copies of its results, in stream order
 
 
 class CudaGraphs(OperatorImplementation):
@@ -73,7 +77,13 @@ class CudaGraphs(OperatorImplementation):
 
 def release() -> None:
     """Free all graphs and their memory."""
-    _GRAPHS.clear()
+    with _LOCK:
+        _GRAPHS.clear()
+
+
+def _precision() -> Any:
+    """torch's switches for float32 products, which a graph keeps as they were at its capture."""
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.fp32_precision
 
 
 def _run(kind: Any, call: Call, tensors: list[Tensor], function: Function) -> list[Tensor]:
@@ -82,12 +92,17 @@ def _run(kind: Any, call: Call, tensors: list[Tensor], function: Function) -> li
             return function(tensors)  # it becomes part of the graph that the caller captures
         probabilities = tuple(z for z in call.zoneout or () if not isinstance(z, Tensor))
         shapes = tuple((t.shape, t.dtype, t.device) for t in tensors)
-        key = (kind, call.cell, call.return_cells, probabilities, shapes)
-        graph = _GRAPHS.pop(key, None) or _capture(tensors, function)
-        _GRAPHS[key] = graph
-        while len(_GRAPHS) > _MAX_GRAPHS:
-            _GRAPHS.popitem(last=False)
-        return graph.replay(tensors)
+        # graphs of two streams would overwrite each other's inputs
+        state = torch.cuda.current_stream(tensors[0].device).cuda_stream, _precision()
+        key = (kind, call.cell, call.return_cells, probabilities, shapes, state)
+        with _LOCK:
+            graph = _GRAPHS.pop(key, None) or _capture(tensors, function)
+            _GRAPHS[key] = graph
+            while len(_GRAPHS) > _MAX_GRAPHS or (
+                len(_GRAPHS) > 1 and sum(g.nbytes for g in _GRAPHS.values()) > _MAX_BYTES
+            ):
+                _GRAPHS.popitem(last=False)
+            return graph.replay(tensors)
 
 
 def _capture(tensors: list[Tensor], function: Function) -> _Graph:
@@ -99,7 +114,9 @@ def _capture(tensors: list[Tensor], function: Function) -> _Graph:
             for _ in range(_WARM_UP):
                 function(buffers)
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.memory_reserved()
+        # other threads may allocate meanwhile, as a DataLoader's that pins memory does
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = function(buffers)
-        return _Graph(graph, buffers, results)
+        nbytes = sum(b.nbytes for b in buffers) + max(torch.cuda.memory_reserved() - before, 0)
+        return _Graph(graph, buffers, results, nbytes)

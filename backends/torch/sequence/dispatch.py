@@ -15,6 +15,7 @@ The first five are implementations of the operator ``gatecore::sequence``, see `
 import torch
 
 from gatecore.backends.common import implementation
+from gatecore.backends.cuda import launch
 from gatecore.backends.torch.sequence import cuda_graphs, pooled_tensors
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.cuda_graphs import CudaGraphs
@@ -67,6 +68,7 @@ def choose(impl: str, call: Call) -> TorchImplementation:
 
 
 def release() -> None:
-    """Free the buffer pool and the CUDA graphs that later calls would use again."""
+    """Free the buffer pool and the CUDA graphs that later calls would use again, CuPy's too."""
     pooled_tensors.release()
     cuda_graphs.release()
+    launch.release()
