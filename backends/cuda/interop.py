@@ -43,10 +43,22 @@ def on_stream(stream: int, device: int) -> Iterator[KernelEngine]:
 
     ``stream`` is a ``cudaStream_t`` as a number; 0 is the default stream.
     """
-    cupy = launch.launcher().xp
-    selected = cupy.cuda.ExternalStream(stream, device) if stream else cupy.cuda.Stream.null
-    with cupy.cuda.Device(device), selected:
+    cuda = launch.launcher().xp.cuda
+    with (
+        cuda.Device(device),
+        cuda.Stream.from_external(_Stream(stream)) if stream else cuda.Stream.null,
+    ):
         yield launch.engine(device)
+
+
+class _Stream:
+    """A stream by its pointer, in the protocol by which CuPy takes others' streams."""
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._pointer  # the protocol's version first
 
 
 def view(engine: KernelEngine, array: Any) -> Array:

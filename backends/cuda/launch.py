@@ -11,6 +11,7 @@ import functools
 import importlib
 import logging
 import os
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class CudaLauncher:
     """Runs the kernels through CuPy, on its current device and stream."""
 
     def __init__(self, cupy: Any) -> None:
-        self.xp = cupy
+        self.xp, self.lock = cupy, threading.RLock()
         self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
         self._products: weakref.WeakValueDictionary[tuple[int, int], cublas.Product] = (
             weakref.WeakValueDictionary()
@@ -97,7 +98,8 @@ class CudaLauncher:
         state.launch() if state else body(self.xp.matmul)
 
     def release(self) -> None:
-        self._buffers.clear()
+        with self.lock:
+            self._buffers.clear()
 
     def _recorded(self, buffers: GraphBuffers, direction: str, body: Body) -> Any:
         """The graph of a body, or False if it can't be recorded."""

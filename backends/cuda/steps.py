@@ -6,6 +6,7 @@ addresses, and serves every call of that shape.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,6 +63,7 @@ class Launcher(Protocol):
     """Runs the kernels: on a GPU (``launch``), or in the tests by the host's C++ compiler."""
 
     xp: Any
+    lock: AbstractContextManager[Any]  # of all buffers; a thread may take it again
 
     def pointer(self, array: Array) -> int:
         """The address of an array's memory."""
@@ -129,17 +131,18 @@ class KernelSteps:
         if resets is not None:
             for states in self.states:
                 states[0][resets[0]] = 0
-        buffers = self._upload(weights, resets=resets, **by_state("output", outputs))
-        buffers.arrays["state"][...] = self.hidden[0]
-        a, b, recurrent = buffers.products["forward"]
         kernel, _ = self.launcher.kernels(self.layout, dtype, batch)
+        with self.launcher.lock:
+            buffers = self._upload(weights, resets=resets, **by_state("output", outputs))
+            buffers.arrays["state"][...] = self.hidden[0]
+            a, b, recurrent = buffers.products["forward"]
 
-        def body(product: Callable[..., Any]) -> None:
-            for t in range(time):
-                product(a, b, out=recurrent)
-                kernel(buffers.arguments, t)
+            def body(product: Callable[..., Any]) -> None:
+                for t in range(time):
+                    product(a, b, out=recurrent)
+                    kernel(buffers.arguments, t)
 
-        self.launcher.replay(buffers, "forward", body)
+            self.launcher.replay(buffers, "forward", body)
         return outputs
 
     def scan_backward(
@@ -149,24 +152,26 @@ class KernelSteps:
         """From the last states' ``cotangents`` to the first ones', in place, and ``d_logits``."""
         xp = self.xp
         outputs = by_state("d_output", map(self._contiguous, d_outputs))
-        buffers = self._upload(weights, resets=resets, d_logits=d_logits, **outputs)
-        d_states = [buffers.arrays[name] for name in ("d_hidden", "d_cell")]
-        a, b, d_state = buffers.products["backward"]
-        for running, last in zip(d_states, self.cotangents, strict=False):
-            running[...] = last
-        d_state[...] = 0
         _, kernel = self.launcher.kernels(self.layout, d_logits.dtype, d_logits.shape[1])
+        with self.launcher.lock:
+            buffers = self._upload(weights, resets=resets, d_logits=d_logits, **outputs)
+            d_states = [buffers.arrays[name] for name in ("d_hidden", "d_cell")]
+            a, b, d_state = buffers.products["backward"]
+            for running, last in zip(d_states, self.cotangents, strict=False):
+                running[...] = last
+            d_state[...] = 0
 
-        def body(product: Callable[..., Any]) -> None:
-            for t in reversed(range(len(d_logits))):
-                kernel(buffers.arguments, t)
-                product(a, b, out=d_state)
+            def body(product: Callable[..., Any]) -> None:
+                for t in reversed(range(len(d_logits))):
+                    kernel(buffers.arguments, t)
+                    product(a, b, out=d_state)
 
-        self.launcher.replay(buffers, "backward", body)
-        xp.add(d_states[0], d_state, out=d_states[0])
-        for running, first in zip(d_states, self.cotangents, strict=False):
-            first[...] = running
-            if resets is not None:
+            self.launcher.replay(buffers, "backward", body)
+            xp.add(d_states[0], d_state, out=d_states[0])
+            for running, first in zip(d_states, self.cotangents, strict=False):
+                first[...] = running
+        if resets is not None:
+            for first in self.cotangents:
                 first[resets[0]] = 0
 
     def _upload(self, weights: Array, **fields: Array | None) -> GraphBuffers:

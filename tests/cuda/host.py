@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ class HostLauncher:
     xp = np
 
     def __init__(self, library, threads=1):
-        self.library, self.threads = library, threads
+        self.library, self.threads, self.lock = library, threads, threading.RLock()
         self.graph_buffers, self.replayed = {}, []
 
     @staticmethod

@@ -7,6 +7,7 @@ for `make gpu`.
 import ctypes
 import functools
 import types
+import warnings
 
 import numpy as np
 
@@ -145,12 +146,22 @@ class StandIn:
         self.cuda = types.SimpleNamespace(
             runtime=types.SimpleNamespace(getDevice=lambda: 0),
             get_current_stream=lambda: self.streams[-1],
-            Stream=lambda non_blocking: Stream(self),
+            Stream=functools.partial(self.stream, 7),
+            ExternalStream=self.external_stream,
             Device=lambda *_: types.SimpleNamespace(compute_capability="90", cublas_handle=0),
             is_available=lambda: True,
             cublas=types.SimpleNamespace(getVersion=lambda handle: 130000),
             nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 0)),
         )
+
+        self.cuda.Stream.from_external = lambda other: Stream(self, other.__cuda_stream__()[1])
+
+    def stream(self, ptr, non_blocking):
+        return Stream(self, ptr)
+
+    def external_stream(self, ptr, device=-1):
+        warnings.warn("ExternalStream is deprecated", DeprecationWarning, stacklevel=2)
+        return Stream(self, ptr)
 
     def __getattr__(self, name):
         value = getattr(np, name)

@@ -1,5 +1,7 @@
 """How the GPU's launcher compiles, launches and records, told by a stand-in for CuPy."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -142,8 +144,6 @@ def test_what_is_not_in_one_piece_is_refused(launcher):
 
 
 def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypatch, rng):
-    made = []
-
     class Device:
         compute_capability = "90"
 
@@ -152,11 +152,7 @@ def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypat
 
         __enter__ = __exit__ = lambda self, *_: None
 
-    def external(pointer, number):
-        made.append((pointer, number))
-        return Stream(cupy, pointer)
-
-    cupy.cuda.Device, cupy.cuda.ExternalStream = Device, external
+    cupy.cuda.Device = Device
     monkeypatch.setattr(launch, "launcher", lambda: launcher)
     launch.engine.cache_clear()
     memory = np.zeros(3)
@@ -166,10 +162,35 @@ def test_another_frameworks_stream_and_memory_are_used(launcher, cupy, monkeypat
         view = interop.view(engine, memory)
         view[0] = 1
     assert memory[0] == 1
-    assert made == [(1234, 0)]
     assert interop.unsupported(gatecore.cells.LSTM(3, 6), (5, 2), "float32") is None
     assert "float16" in interop.unsupported(gatecore.cells.LSTM(3, 6), (5, 2), "float16")
     launch.engine.cache_clear()
+
+
+def test_a_shapes_buffers_are_one_threads_until_the_results_are_copied(host_library, rng):
+    launcher, free = HostLauncher(host_library), []
+
+    def attempt():
+        free.append(launcher.lock.acquire(blocking=False))
+        if free[-1]:
+            launcher.lock.release()
+
+    def watch(function):
+        def watched(*arguments, **options):
+            other = threading.Thread(target=attempt)
+            other.start()
+            other.join()
+            return function(*arguments, **options)
+
+        return watched
+
+    for name in ("buffers", "upload", "replay"):
+        setattr(launcher, name, watch(getattr(launcher, name)))
+    _, _, pullback = bptt.run(KernelEngine(launcher), *problem(rng), impl="fused")
+    assert free == [False] * 3
+    pullback(np.ones((4, 2, 6)))
+    assert free == [False] * 6
+    assert launcher.lock.acquire(blocking=False)
 
 
 def test_an_old_gpu_falls_back_and_says_why():
