@@ -12,6 +12,8 @@ from gatecore.backends.cuda import support
 FILES = ("cuda/src/gate.cuh", "common/formulas.h", "cuda/src/block.cuh", "cuda/src/sequence.cuh",
          "cuda/src/cells.cuh", "cuda/src/kernels.cu")  # fmt: skip
 OPTIONS = ("-std=c++17", "--fmad=true")  # never --use_fast_math: gates live at the ends of exp
+# CuPy appends these (14, cupy/cuda/compiler.py): float32 numbers below 1.2e-38 become 0
+CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 DIRECTIONS = ("forward", "backward")
 
 _SCALARS = {"float32": "float", "float64": "double"}

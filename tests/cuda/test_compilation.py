@@ -20,11 +20,23 @@ needs_nvrtc = pytest.mark.skipif(
 @pytest.mark.parametrize("core", support.CORES)
 def test_every_instance_compiles_without_a_warning(architecture, core):
     names = [name for name in source.all_names() if f"gatecore::{core}," in name]
-    binary, log = nvrtc.compile(source.text(), architecture, source.OPTIONS, names)
+    options = source.OPTIONS + source.CUPY_OPTIONS  # what runs
+    binary, log = nvrtc.compile(source.text(), architecture, options, names)
     assert log == ""
     assert binary[:4] == b"\x7fELF"
     found = binary.count(b".text._Z7forward") + binary.count(b".text._Z8backward")
     assert found >= len(names) == 2 * 2 * 2 * 4  # each has a code section
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("scalar", "flushed"), [("float", True), ("double", False)])
+def test_cupys_options_change_float32_alone(scalar, flushed):
+    text = f"__global__ void f({scalar}* x) {{ *x = *x * ({scalar})0.5; }}"
+    own, cupys = (
+        nvrtc.compile(text, support.ARCHITECTURES[0], options, ["f"])[0]
+        for options in (source.OPTIONS, source.OPTIONS + source.CUPY_OPTIONS)
+    )
+    assert (own != cupys) == flushed
 
 
 @needs_nvrtc
