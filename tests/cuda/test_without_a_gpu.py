@@ -1,8 +1,11 @@
 """Without CuPy, or without a GPU, the backend says in one message what is missing."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import types
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,16 @@ def without_cupy(monkeypatch):
 def test_without_cupy_the_message_tells_how_to_install_it(without_cupy):
     with pytest.raises(ImportError, match="needs CuPy, which is missing: pip install 'cupy-cuda"):
         launch.require()
+
+
+def test_each_cupy_that_the_message_names_has_an_extra(without_cupy):
+    with pytest.raises(ImportError) as error:
+        launch.require()
+    named = set(re.findall(r"cupy-cuda\d+x", str(error.value)))
+    root = Path(__file__).resolve().parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    packages = [p for group in extras["optional-dependencies"].values() for p in group]
+    assert named == {p.partition(">")[0] for p in packages if p.startswith("cupy")}
 
 
 def test_loading_the_backend_without_cupy_is_that_error_and_nothing_else(tmp_path):
