@@ -233,8 +233,12 @@ class Cell:
             return new
         return tuple(map(_zoneout, states, new, reversed(zoneout)))
 
+    def join(self, params: Params, projected: Array, recurrent: Array) -> dict[str, Array]:
+        """The logits by slot from the results (..., rows) of :meth:`project` and :meth:`recur`."""
+        return self.split(projected + recurrent)
+
     def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
-        return self.split(projected + self.recur(params, hidden))
+        return self.join(params, projected, self.recur(params, hidden))
 
     def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
               params: Params) -> States:  # fmt: skip
@@ -289,11 +293,11 @@ class GRU(Cell):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return {**super().parameter_shapes(), "bias_n": (self.hidden_size,)}
 
-    def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
-        x, h = self.split(projected), self.split(self.recur(params, hidden))
+    def join(self, params: Params, projected: Array, recurrent: Array) -> dict[str, Array]:
+        x, h = self.split(projected), self.split(recurrent)
         logits = {name: x[name] + h[name] for name in x}
         logits["candidate"] = x["candidate"]
-        logits[STATE_CANDIDATE] = h["candidate"] + _row(params["bias_n"], hidden.ndim)
+        logits[STATE_CANDIDATE] = h["candidate"] + _row(params["bias_n"], recurrent.ndim)
         return logits
 
     def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,

@@ -305,9 +305,11 @@ def test_a_model_with_a_memory_refuses_it():
         ModelSpec(**SPEC, layer_norm=1)
 
 
-def test_a_learner_refuses_the_native_library():
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_a_learner_refuses_the_native_library(backend):
+    pytest.importorskip(backend)
     with pytest.raises(ValueError, match="it has no layer normalization"):
-        numpy.Learner(ModelSpec(**SPEC, layer_norm=True), impl="native")
+        backends.load(backend).Learner(ModelSpec(**SPEC, layer_norm=True), impl="native")
 
 
 @trained
@@ -321,7 +323,7 @@ def test_the_gates_of_a_learner_are_the_initial_ones_at_zero_input(core):
 
 
 @trained
-@pytest.mark.parametrize("backend", ["torch"])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_backends_have_equal_losses_and_stay_together(backend, core):
     pytest.importorskip(backend)
     models = [learner(name, core, two_biases=core == "gru") for name in ("numpy", backend)]
@@ -334,12 +336,3 @@ def test_backends_have_equal_losses_and_stay_together(backend, core):
         np.testing.assert_allclose(other, value, rtol=1e-7, atol=1e-9, err_msg=name)
     for one, other in zip(*(model.gates(batch()) for model in models), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-8)
-
-
-def test_jax_refuses_it():
-    jax = pytest.importorskip("jax") and backends.load("jax")
-    with pytest.raises(ValueError, match="layer_norm=True is not supported"):
-        jax.Learner(ModelSpec(**SPEC, layer_norm=True))
-    params = {k: v.astype("f4") for k, v in cells.LSTM(3, D, layer_norm=True).init(0).items()}
-    with pytest.raises(ValueError, match="layer normalization"):
-        jax.lstm(params, np.zeros((4, 2, 3), np.float32))

@@ -7,7 +7,7 @@ first use of a cell, of ``GateUnit``, of ``Learner``.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from gatecore.backends.jax.implementation import unsupported
+from gatecore.backends.common.learner_checks import unsupported
 from gatecore.backends.jax.native import native_call
 from gatecore.backends.jax.parameters import init
 from gatecore.backends.jax.sequence import (

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
-from gatecore.backends.common import learner_checks
 from gatecore.backends.jax.arguments import Arguments, States
 from gatecore.backends.jax.placement import zeros
 from gatecore.cells import Cell
@@ -21,6 +20,7 @@ class Call(NamedTuple):
     sizes: tuple[int, ...] | None = None  # (time, batch, input, hidden)
     autodiff: bool = False
     recurrent: bool = True  # whether the gates depend on the state
+    layer_norm: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,13 +39,6 @@ class Implementation:
     unsupported: Callable[[Call], str | None]
     forward: Callable[..., Any]
     backward: Callable[..., Any]
-
-
-def unsupported(spec: Any) -> str | None:
-    """Why JAX cannot train the model; None if it can."""
-    if getattr(spec, "layer_norm", False):
-        return "layer_norm=True is not supported: choose the numpy or the torch backend"
-    return learner_checks.unsupported(spec)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -10,9 +10,9 @@ import optax
 from gatecore.backends.common import learner as common
 from gatecore.backends.common.learner import Noise, single
 from gatecore.backends.common.learner_checks import check_model
-from gatecore.backends.jax import scan, sequence
+from gatecore.backends.jax import normalized, sequence
 from gatecore.backends.jax.arguments import checked
-from gatecore.backends.jax.implementation import unsupported
+from gatecore.backends.jax.implementation import Call
 from gatecore.contracts.model import Batch
 
 Array = jax.Array
@@ -44,15 +44,14 @@ class Learner(common.LearnerBase):
 
     def _build(self, initial: dict[str, np.ndarray]) -> None:
         check_model(self.spec)
-        if reason := unsupported(self.spec):
-            raise ValueError(reason)
         self.adam = optax.scale_by_adam(*self.betas, self.eps)
         self.dtype = jnp.dtype(self.dtype)
         if self.dtype.itemsize == 8 and not _CONFIG.jax_enable_x64:
             raise ValueError('dtype="float64" needs jax.config.update("jax_enable_x64", True), or '
                              "JAX_ENABLE_X64=1 in the environment")  # fmt: skip
-        # raises if it is unsupported
-        sequence.implementation(self.dtype, impl=self.impl, core=self.spec.core)
+        recurrent = self.spec.cells()[0].recurrent
+        call = Call(self.dtype, recurrent=recurrent, layer_norm=self.spec.layer_norm)
+        sequence.choose(self.impl, call)  # raises if it is unsupported
         self.parameters = {k: jnp.asarray(v, self.dtype) for k, v in initial.items()}
         self._moments = self.adam.init(self.parameters)
         self._first, self._second = self._moments.mu, self._moments.nu
@@ -172,7 +171,7 @@ class Learner(common.LearnerBase):
             cell, arguments = checked(
                 self.spec.core, params, x, None, self.spec.mechanism, batch["resets"], zoneout
             )
-            (x,), _, (_, logits) = scan.forward(cell, 1, True, arguments)
+            (x,), _, (_, logits, *_) = normalized.forward(cell, 1, True, arguments)
             gates = cell.mechanism.activate(cell.split(logits))
             forget = gates["forget"] if main else cell.mechanism.combine(gates)[0]
             means.append([side.mean((0, 1)) for side in forget])

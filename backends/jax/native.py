@@ -63,6 +63,8 @@ def unsupported(call: Call) -> str | None:
     """Why the library cannot run the call here; None if it can."""
     if call.autodiff:
         return "autodiff=True asks for the scan"
+    if call.layer_norm:
+        return "it has no layer normalization"
     if jax.default_backend() != "cpu":
         return f"it needs a CPU, and JAX's default is {jax.default_backend()}"
     return library.unsupported(jnp.dtype(call.dtype).name)

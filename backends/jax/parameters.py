@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatecore import _checks
-from gatecore.cells import CELLS, Cell
+from gatecore.cells import CELLS, GAINS, Cell
 from gatecore.mechanisms import Mechanism
 
 Array = jax.Array
@@ -15,28 +15,30 @@ Array = jax.Array
 
 def init(
     key: Array | int, input_size: int, hidden_size: int, mechanism: str | Mechanism = "UR", *,
-    core: str = "lstm", dtype: Any = jnp.float32,
+    core: str = "lstm", layer_norm: bool = False, dtype: Any = jnp.float32,
 ) -> dict[str, Array]:  # fmt: skip
-    """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, all else 0.
+    """Initial parameters: weights U(−1/√d, 1/√d), the mechanism's gate biases, gains 1, all else 0.
 
     A dict of ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden) but for a MinGRU, ``bias``
-    (rows,), and for a GRU ``bias_n`` (hidden,). Can be traced and mapped over keys; an int as the
-    key is a seed. NumPy draws the biases, by :mod:`gatecore.init`. ValueError or TypeError for an
-    unknown core or mechanism, or a size that is not positive or that the mechanism refuses;
-    TypeError for a key of another kind.
+    (rows,), for a GRU ``bias_n`` (hidden,), and with ``layer_norm`` those that
+    :class:`gatecore.cells.Cell` describes. Can be traced and mapped over keys; an int as the key is
+    a seed. NumPy draws the biases, by :mod:`gatecore.init`. ValueError or TypeError for an unknown
+    core or mechanism, or a size that is not positive or that the mechanism refuses; TypeError for a
+    key of another kind.
 
     >>> import jax
     >>> {k: v.shape for k, v in init(jax.random.key(0), 3, 8, "UR").items()}
     {'weight_ih': (32, 3), 'weight_hh': (32, 8), 'bias': (32,)}
     """
-    cell = CELLS[_checks.choice("core", core, CELLS)](input_size, hidden_size, mechanism)
+    kind = CELLS[_checks.choice("core", core, CELLS)]
+    cell = kind(input_size, hidden_size, mechanism, layer_norm)
     keys = jax.random.split(_key(key), 3)
     params = {name: jnp.zeros(shape, dtype) for name, shape in cell.parameter_shapes().items()}
     for name, weight_key in zip(("weight_ih", "weight_hh"), keys, strict=False):
         if name in params:
             params[name] = weight(cell, weight_key, params[name].shape[1], dtype)
     params["bias"] = biases(cell, keys[2], dtype)
-    return params
+    return params | {name: jnp.ones_like(params[name]) for name in GAINS if name in params}
 
 
 def weight(cell: Cell, key: Array, width: int, dtype: Any) -> Array:

@@ -15,7 +15,6 @@ from jax import lax
 
 from gatecore.backends.jax.arguments import Arguments, States, widened
 from gatecore.backends.jax.derivative import step_backward
-from gatecore.backends.jax.implementation import Implementation
 from gatecore.cells import STATE_CANDIDATE, Cell
 
 Array = jax.Array
@@ -28,7 +27,7 @@ def forward(cell: Cell, num_outputs: int, saves: bool,
 
     def body(state: States, now: Any) -> tuple[States, Any]:
         x, resets, zoneout = now
-        state = _reset(state, resets)
+        state = reset(state, resets)
         new, logits = step(cell, matrix, bias, state, x, zoneout)
         return new, (new, (state, logits) if saves else None)
 
@@ -50,9 +49,6 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
     d_x = product(d_logits, matrix[: cell.input_size].T).astype(matrix.dtype)
     (d_params,) = unpack((d_weights[:-1].astype(matrix.dtype), d_weights[-1:]))
     return d_params, d_initial, d_x
-
-
-REFERENCE = Implementation("reference", lambda call: None, forward, backward)
 
 
 def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:
@@ -107,11 +103,11 @@ def _backward_scan(cell: Cell, matrix: Array, arguments: Arguments, saved: Any,
     def body(d_state: States, now: Any) -> tuple[States, Array]:
         (state, packed), resets, zoneout, d_outputs = now
         d_new = (*map(jnp.add, d_state, d_outputs), *d_state[len(d_outputs) :])
-        d_slots, d_old = step_backward(cell, split(slots, packed), state, zoneout, d_new)
+        d_slots, d_old, _ = step_backward(cell, split(slots, packed), state, zoneout, d_new)
         d_packed = jnp.concatenate([d_slots[name] for name, _ in slots], axis=-1)
         if cell.recurrent:
             d_old = (d_old[0] + product(d_packed, recurrent), *d_old[1:])
-        return _reset(d_old, resets), d_packed
+        return reset(d_old, resets), d_packed
 
     d_outputs, d_final = cotangents
     steps = (saved, arguments.resets, arguments.zoneout, d_outputs)
@@ -133,7 +129,8 @@ def _flat(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
-def _reset(state: States, resets: Array | None) -> States:
+def reset(state: States, resets: Array | None) -> States:
+    """The state, zero where bool ``resets`` (batch, 1) is true."""
     if resets is None:
         return state
     return tuple(jnp.where(resets, jnp.zeros_like(part), part) for part in state)

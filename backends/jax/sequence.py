@@ -13,9 +13,9 @@ from gatecore.backends.common.validation import arguments, layers_of, per_layer
 from gatecore.backends.jax.arguments import Arguments, States, checked
 from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
+from gatecore.backends.jax.normalized import REFERENCE
 from gatecore.backends.jax.parallel_scan import PARALLEL
 from gatecore.backends.jax.placement import placed
-from gatecore.backends.jax.scan import REFERENCE
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
@@ -34,12 +34,13 @@ def lstm(
 
     Pure, for use under ``jit``, ``grad``, ``vmap``, ``scan``. ``params`` are ``weight_ih`` (rows,
     input), ``weight_hh`` (rows, hidden) and ``bias`` (rows,), packed in the order of
-    ``Mechanism.slots``, as :func:`init` draws them; the weights have the type of x (time, batch,
-    input), floating. ``state`` is (h, c), each (batch, hidden), by default zeros, and is zeroed
-    before the steps at which bool ``resets`` (time, batch) is true. ``zoneout`` (cell, hidden) is
-    how much of the old state replaces the new one (Krueger et al. 2016): probabilities in [0, 1],
-    for evaluation, or masks (time, batch, hidden), for training; it is not differentiated. For
-    stacked layers ``params``, ``state`` and ``zoneout`` are lists, one entry a layer.
+    ``Mechanism.slots``, as :func:`init` draws them, also with layer normalization; the weights have
+    the type of x (time, batch, input), floating. ``state`` is (h, c), each (batch, hidden), by
+    default zeros, and is zeroed before the steps at which bool ``resets`` (time, batch) is true.
+    ``zoneout`` (cell, hidden) is how much of the old state replaces the new one (Krueger et al.
+    2016): probabilities in [0, 1], for evaluation, or masks (time, batch, hidden), for training; it
+    is not differentiated. For stacked layers ``params``, ``state`` and ``zoneout`` are lists, one
+    entry a layer.
 
     Returned are the output (time, batch, hidden), of the type of x, with ``return_cells`` a pair of
     the hidden and the cell states of all steps, and (h, c) after the last step. Gates and state are
@@ -214,7 +215,8 @@ def _run(
 def _run_layer(cell: Cell, num_outputs: int, autodiff: bool, impl: str,
                arguments: Arguments) -> tuple[States, States]:  # fmt: skip
     sizes = (*arguments.x.shape, cell.hidden_size)
-    chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff, cell.recurrent))
+    properties = cell.recurrent, cell.layer_norm
+    chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff, *properties))
     if autodiff:
         return chosen.forward(cell, num_outputs, False, arguments)[:2]
     try:

@@ -1,0 +1,150 @@
+"""Layer normalization of JAX's functions, against NumPy's."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="jax is not installed")
+import jax.numpy as jnp  # noqa: E402
+
+from gatecore import backends  # noqa: E402
+from gatecore.backends.jax import init  # noqa: E402
+from tests.sequences import gradient, random_like, run, sequence_case  # noqa: E402
+from tests.support import (  # noqa: E402
+    CORES,
+    GATINGS,
+    leaves,
+    moved,
+    norm_error,
+    random_params,
+    rebuild,
+)
+
+jax_backend, numpy = backends.load("jax"), backends.load("numpy")
+every = pytest.mark.parametrize("core", CORES)
+T, B, INPUTS, D = 4, 2, 3, 6
+
+
+def function_of(case, **options):
+    """The results (output, last state) of JAX's function at a point of the case."""
+    layer = getattr(jax_backend, case.core)
+    options |= {"resets": case.resets, "zoneout": case.zoneout}
+    return lambda point: layer(point["params"], point["x"], point["state"], case.gating, **options)
+
+
+def with_slopes(function):
+    """The results of a function at a point, and their gradients with these cotangents."""
+
+    def both(point, cotangents):
+        results, pullback = jax.vjp(function, point)
+        return results, pullback(cotangents)[0]
+
+    return both
+
+
+@pytest.mark.parametrize(
+    ("core", "name", "variant", "autodiff"),
+    [
+        ("lstm", "UR", "resets", False),
+        ("gru", "OM/2", "draws", False),
+        ("minimal", "OR untied", "stacked", False),
+        ("lstm", "UM/3", "evaluation", True),
+    ],
+)
+def test_results_and_all_gradients_are_numpys(core, name, variant, autodiff, rng):
+    case = sequence_case(core, GATINGS[name], variant, rng, layer_norm=True)
+    *expected, pullback = run(case)
+    weights = random_like(tuple(expected), rng)
+    exact = leaves(gradient(pullback, weights))
+    with jax.enable_x64(True):
+        results, slopes = jax.jit(with_slopes(function_of(case, autodiff=autodiff)))(
+            case.point, weights
+        )
+    for got, value in zip(leaves(results), leaves(tuple(expected)), strict=True):
+        assert norm_error(got, value) < 1e-12
+    for got, value in zip(leaves(slopes), exact, strict=True):
+        assert norm_error(got, value) < 1e-10
+
+
+def test_gradients_have_gradients(rng):
+    """A second derivative along two directions, by a difference of first ones."""
+    case = sequence_case("minimal", GATINGS["standard"], "plain", rng, layer_norm=True)
+    one, other = (random_like(case.point, rng) for _ in range(2))
+    with jax.enable_x64(True):
+        slope = jax.grad(lambda point: sum(r.sum() for r in leaves(function_of(case)(point))))
+
+        def along(point):
+            return sum(
+                (a * b).sum() for a, b in zip(leaves(slope(point)), leaves(one), strict=True)
+            )
+
+        second = sum(
+            (a * b).sum()
+            for a, b in zip(
+                leaves(jax.jit(jax.grad(along))(case.point)), leaves(other), strict=True
+            )
+        )
+        ahead, behind = (jax.jit(along)(moved(case.point, other, step)) for step in (1e-5, -1e-5))
+    assert float(second) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-6)
+
+
+@every
+def test_float32_and_cell_states_are_close_under_jit(core, rng):
+    case = sequence_case(core, GATINGS["UR"], "plain", rng, layer_norm=True)
+    point = rebuild(case.point, iter([leaf.astype(np.float32) for leaf in leaves(case.point)]))
+    options = {"return_cells": True} if core == "lstm" else {}
+    results = jax.jit(function_of(case, **options))(point)
+    expected = run(case, **options)[:2]
+    for got, value in zip(leaves(results), leaves(tuple(expected)), strict=True):
+        assert got.dtype == np.float32
+        assert norm_error(got, value) < 1e-5
+
+
+def test_half_precision_rounds_products_alone():
+    params = init(jax.random.key(0), INPUTS, D, "UR", core="gru", layer_norm=True)
+    x = jax.random.normal(jax.random.key(1), (T, B, INPUTS), jnp.float32)
+    half = {k: v.astype(jnp.bfloat16) for k, v in params.items()}
+
+    def loss(params, x):
+        return jax_backend.gru(params, x)[0].astype(jnp.float32).sum()
+
+    value, slopes = jax.jit(jax.value_and_grad(loss))(half, x.astype(jnp.bfloat16))
+    assert float(value) == pytest.approx(float(loss(params, x)), abs=0.5)
+    for name, slope in slopes.items():
+        assert slope.dtype == jnp.bfloat16
+        assert jnp.isfinite(slope).all(), name
+
+
+@every
+def test_initial_gains_are_one(core):
+    plain, params = (
+        init(jax.random.key(0), INPUTS, D, core=core, layer_norm=n) for n in (False, True)
+    )
+    assert all(jnp.array_equal(params[name], value) for name, value in plain.items())
+    for name in params.keys() - plain.keys():
+        assert (params[name] == (name != "norm_c_bias")).all(), name
+
+
+def test_extreme_products_have_finite_gradients(rng):
+    """Constant products have variance 0; the squares of the largest are no float32 numbers."""
+    case = sequence_case("lstm", GATINGS["UR"], "plain", rng, layer_norm=True)
+    compiled, weights = jax.jit(with_slopes(function_of(case))), case.point["params"]["weight_ih"]
+    for scale in (0.0, 1e25):
+        case.point["params"]["weight_ih"] = scale * weights
+        expected = run(case)[:2]
+        ones = [np.ones_like(leaf, np.float32) for leaf in leaves(tuple(expected))]
+        point = rebuild(case.point, iter([leaf.astype(np.float32) for leaf in leaves(case.point)]))
+        results, slopes = compiled(point, rebuild(tuple(expected), iter(ones)))
+        for got, value in zip(leaves(results), leaves(tuple(expected)), strict=True):
+            assert norm_error(got, value) < 1e-4
+        assert all(np.isfinite(slope).all() for slope in leaves(slopes))
+
+
+def test_the_native_library_is_not_taken(rng):
+    layer = sequence_case("lstm", GATINGS["UR"], "plain", rng).layer
+    params = random_params(layer, INPUTS, D, rng, layer_norm=True)
+    params = {name: value.astype(np.float32) for name, value in params.items()}
+    with pytest.raises(ValueError, match="it has no layer normalization; use impl='auto'"):
+        jax_backend.lstm(params, np.zeros((T, B, INPUTS), np.float32), impl="native")
+    del params["norm_c"]
+    with pytest.raises(ValueError, match="params lacks 'norm_c'"):
+        jax_backend.lstm(params, np.zeros((T, B, INPUTS), np.float32))
