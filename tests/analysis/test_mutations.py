@@ -292,29 +292,29 @@ def without_input_gate(state, candidate, forget, input=None):
     return ORIGINAL.update(state, candidate, forget, input and Gate(1.0, 0.0))
 
 
-def reset_ignored(self, logits, gates, states):
+def reset_ignored(self, logits, gates, states, params):
     inner = logits["candidate"] + logits[cells.STATE_CANDIDATE]
     return (self._update(states[0], np.tanh(inner), gates),)
 
 
-def reset_of_the_input(self, logits, gates, states):
+def reset_of_the_input(self, logits, gates, states, params):
     reset = gatecore.sigmoid(logits["reset"]).value
     inner = reset * logits["candidate"] + logits[cells.STATE_CANDIDATE]
     return (self._update(states[0], np.tanh(inner), gates),)
 
 
-def swapped_gates(self, logits, gates, states):
+def swapped_gates(self, logits, gates, states, params):
     """The GRU's convention with its gates exchanged."""
     reset = gatecore.sigmoid(logits["reset"]).value
     inner = np.tanh(logits["candidate"] + reset * logits[cells.STATE_CANDIDATE])
     return (self._update(inner, states[0], gates),)
 
 
-def linear_candidate(self, logits, gates, states):
+def linear_candidate(self, logits, gates, states, params):
     return (self._update(states[0], logits["candidate"], gates),)
 
 
-def without_output_gate(self, logits, gates, states):
+def without_output_gate(self, logits, gates, states, params):
     cell = self._update(states[1], np.tanh(logits["candidate"]), gates)
     return np.tanh(cell), cell
 
@@ -525,8 +525,8 @@ IMPLEMENTATIONS = [
     ("torch", "reference", "float64",
      "gatecore.backends.torch.sequence.numpy_bptt:NumpyBptt.backward"),
     ("torch", "plain", "float64", "gatecore.backends.torch.sequence.stepping:advance"),
-    ("jax", "reference", "float32", "gatecore.backends.jax.derivative:refine_vjp"),
-    ("jax", "reference", "float32", "gatecore.backends.jax.derivative:sigmoid_vjp"),
+    ("jax", "reference", "float32", "gatecore.backends.common.derivative:refine_vjp"),
+    ("jax", "reference", "float32", "gatecore.backends.common.derivative:sigmoid_vjp"),
 ]  # fmt: skip
 
 
