@@ -31,7 +31,10 @@ def check_name(name: str, core: str, mechanism: Mechanism) -> None:
     """Raise ValueError if ``name`` is the bias of another signature."""
     saved, own = recorded(name), signature(core, mechanism)
     if saved and saved != own:
-        names = mechanism_names(saved)
+        names, kinds = mechanism_names(saved), [text.split()[0] for text in (saved, own)]
+        advice = (f"make the cell with mechanism={names}, or load weights that were trained with "
+                  f"{mechanism.name!r}")  # fmt: skip
+        if len({*kinds}) > 1:
+            advice = f"load weights of a {kinds[1]}, or make a cell that is a {kinds[0]}"
         raise ValueError(f"the state is of mechanism {names} ({saved}), this cell has "
-                         f"{mechanism.name!r} ({own}): make the cell with mechanism={names}, or "
-                         f"load weights that were trained with {mechanism.name!r}")  # fmt: skip
+                         f"{mechanism.name!r} ({own}): {advice}")  # fmt: skip

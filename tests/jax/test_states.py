@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gatecore import mechanism
-from gatecore.backends.jax import GateUnit, GRUCell, LSTMCell
+from gatecore.backends.jax import GateUnit, GRUCell, LSTMCell, states
 
 REFUSED = pytest.raises(ValueError, match=r"the state is of mechanism .* make the cell with")
 
@@ -61,6 +61,12 @@ def test_masters_of_another_size_untied_gates_and_gate_units_are_refused():
         nnx.update(cell_of(), nnx.state(cell_of(mechanism("UR", tied=False))))
     with REFUSED:
         nnx.update(GateUnit(8, "OR", rngs=nnx.Rngs(0)), nnx.state(GateUnit(8, rngs=nnx.Rngs(0))))
+
+
+def test_a_state_of_another_kind_of_cell_is_not_advised_to_change_the_mechanism():
+    saved = states.bias_name("gru", mechanism("UR"))
+    with pytest.raises(ValueError, match="load weights of a lstm, or make a cell that is a gru"):
+        states.check_name(saved, "lstm", mechanism("UR"))
 
 
 def test_refused_while_jax_traces_and_inside_of_other_modules():
