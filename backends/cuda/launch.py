@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ class CudaLauncher:
     """Runs the kernels through CuPy, on its current device and stream."""
 
     def __init__(self, cupy: Any) -> None:
-        self.xp, self.lock = cupy, threading.RLock()
+        self.xp: Any = cupy
+        self.lock: AbstractContextManager[Any] = threading.RLock()
         self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
         self._products: weakref.WeakValueDictionary[tuple[int, int], cublas.Product] = (
             weakref.WeakValueDictionary()

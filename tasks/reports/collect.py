@@ -121,7 +121,8 @@ def _variants(trials: Sequence[Trial]) -> tuple[Variant, ...]:
 
 def labels(mechanisms: Iterable[Mechanism]) -> dict[Mechanism, str]:
     """Their names, with the fields in which those of one name differ; no two are equal."""
-    every, found = set(mechanisms), {}
+    every = set(mechanisms)
+    found: dict[Mechanism, str] = {}
     for one in sorted(every, key=repr):
         namesakes = [vars(m) for m in every if m.name == one.name]
         special = [f"{k}={v}" for k, v in vars(one).items() if any(n[k] != v for n in namesakes)]

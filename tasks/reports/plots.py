@@ -125,7 +125,7 @@ def _literal(values: Mapping[str, Any]) -> dict[str, Any]:
 def _svg(figure: Any, prefix: str, description: str) -> markupsafe.Markup:
     """A figure as an SVG element, its identifiers unlike those of any other in the page."""
     stream = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": prefix}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": prefix}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has fonts of its own
         assert isinstance(figure, Figure)

@@ -83,7 +83,8 @@ def release() -> None:
 
 def _precision() -> Any:
     """torch's switches for float32 products, which a graph keeps as they were at its capture."""
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.fp32_precision
+    backends: Any = torch.backends
+    return backends.cuda.matmul.fp32_precision, backends.fp32_precision
 
 
 def _run(kind: Any, call: Call, tensors: list[Tensor], function: Function) -> list[Tensor]:
