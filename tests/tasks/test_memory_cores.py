@@ -75,7 +75,7 @@ def test_the_paper_preset_has_the_papers_rmc():
         ("rmc", {"gate_style": "units"}, "gate_style='units'"),
         ("dnc", {"gate_style": "unit"}, "gate_style='unit' is none of core='dnc'"),
         ("dnc", {"zoneout": (0.1, 0.1)}, "core='dnc' has none"),
-        ("rma", {"layers": 3}, "layers=3 is for core lstm, gru, minimal, not 'rma'"),
+        ("rma", {"layers": 3}, "layers=3 is for core lstm, gru, minimal, mingru, not 'rma'"),
         (
             "dnc",
             {"core": "lstm"},

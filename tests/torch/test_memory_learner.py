@@ -171,7 +171,7 @@ def test_layers_as_a_core_compute_what_the_layers_do(core):
 
 REFUSED = [
     ({"core": "rcm"}, "core='rcm' is unknown: did you mean 'rmc'"),
-    ({"layers": 2}, "layers=2 is for core lstm, gru, minimal, not 'rmc'"),
+    ({"layers": 2}, "layers=2 is for core lstm, gru, minimal, mingru, not 'rmc'"),
     ({"zoneout": (0.1, 0.1)}, r"zoneout=\(0.1, 0.1\): core='rmc' has none"),
     ({"memory": Memory(heads=4)}, "hidden_size=6 is not divisible by memory_heads=4"),
     ({"memory": Memory(width=3)}, "width=3 is none of core='rmc'"),
