@@ -1,6 +1,7 @@
 """A layer over a sequence on CUDA by gatecore's kernels, where CuPy is installed.
 
-Manual BPTT runs on views of the tensors' memory, which torch allocates, on torch's current stream.
+Manual BPTT runs on views of the tensors' memory, on torch's current stream. torch allocates what is
+saved for the backward pass; results and gradients come from CuPy's memory pool.
 """
 
 import contextlib
