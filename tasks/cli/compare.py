@@ -5,7 +5,7 @@ pixel by pixel in bit-reversed order, and the Copy task, with standard, U and UR
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gatecore.tasks.training.atomic_files import RunError, writing
 from gatecore.tasks.training.config import Config, ConfigError
 from gatecore.tasks.training.run import Run, load_same
 from gatecore.tasks.training.run_folder import Folder, subfolder
+from gatecore.tasks.training.trackers import Tracker
 
 PICTURE = "comparison.png"
 
@@ -35,13 +36,13 @@ def job() -> list[Config]:
 
 def compare(
     configs: Sequence[Config], out: Path, console: rich.console.Console,
-    gates: Sequence[str] = (), *, tensorboard: bool = False,
+    gates: Sequence[str] = (), *, trackers: Sequence[Callable[[Path, Config], Tracker]] = (),
 ) -> list[Run]:  # fmt: skip
     """Train each configuration in a folder of its own below ``out``; print and draw the results.
 
     ``gates`` name the mechanisms in folders and titles, by default each by its own name.
 
-    ``out`` is made if it does not exist; with ``tensorboard`` each folder gets event files, too.
+    ``out`` is made if it does not exist; the ``trackers`` are made for each run.
     Finished runs are reused and interrupted ones continued, so the same call resumes a comparison.
     The last line names the report (:mod:`gatecore.tasks.reports.report`) of all runs in ``out``.
 
@@ -56,7 +57,7 @@ def compare(
     for config, name, gate in zip(configs, names, gates, strict=True):
         reused = ", already there" if (out / name / "summary.json").exists() else ""
         run = train_with_progress(config, out / name, console, gate, resume=True,
-                                  tensorboard=tensorboard)  # fmt: skip
+                                  trackers=trackers)  # fmt: skip
         console.print(f"{config.task.title}, {gate}: {run.status}{reused}")
         runs.append(run)
     console.print(results_table(runs))

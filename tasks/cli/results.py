@@ -1,7 +1,7 @@
 """The progress bar and the table of results that ``gatecore train`` prints."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gatecore.tasks.reports.collect import labels
 from gatecore.tasks.training.config import Config
 from gatecore.tasks.training.run import Run
-from gatecore.tasks.training.tensorboard import TensorBoard
+from gatecore.tasks.training.trackers import Tracker
 from gatecore.tasks.training.trainer import train
 
 _METRICS = {"perplexity": ("loss", "perplexity"), "score": ("score", "reward")}
@@ -24,13 +24,19 @@ _TIMESCALES = {"smallest": "shortest", "median": "median", "largest": "longest"}
 
 def train_with_progress(
     config: Config, folder: Path, console: rich.console.Console, gates: str = "", *,
-    resume: bool = False, tensorboard: bool = False,
+    resume: bool = False, trackers: Sequence[Callable[[Path, Config], Tracker]] = (),
 ) -> Run:  # fmt: skip
-    """Train under a progress bar with the loss or score; ``tensorboard``: also write events.
+    """Train under a progress bar with the loss or score.
 
-    The bar is titled by the task and the ``gates``, by default the mechanism's name.
+    The bar is titled by the task and the ``gates``, by default the mechanism's name. Each of the
+    ``trackers``, made for the run's folder and config, gets the metrics and, at the end, the gates.
     """
-    events = TensorBoard(folder) if tensorboard else None
+    made = [tracker(folder, config) for tracker in trackers]
+
+    def add(line: Mapping[str, Any]) -> None:
+        for tracker in made:
+            tracker.add(line)
+
     name, value = (
         TextColumn(text, markup=False)
         for text in ("{task.description}", "{task.fields[name]} {task.fields[value]:.4f}")
@@ -38,13 +44,16 @@ def train_with_progress(
     columns = name, BarColumn(), MofNCompleteColumn(), value
     hidden = not console.is_terminal  # a bar in a log is blank lines
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
-    with events or contextlib.nullcontext(), bar:
+    with contextlib.ExitStack() as stack:
+        for tracker in made:
+            stack.enter_context(tracker)
+        stack.enter_context(bar)
         title = f"{config.task.title}, {gates or config.mechanism.name}"
         task = bar.add_task(title, total=config.steps, name=config.task.shown, value=np.nan)
-        run = train(config, folder, resume=resume, on_metrics=events.add if events else None,
+        run = train(config, folder, resume=resume, on_metrics=add,
                     on_step=lambda k, loss: bar.update(task, completed=k, value=loss))  # fmt: skip
-        if events:
-            events.add_gates(run)
+        for tracker in made:
+            tracker.add_gates(run)
     return run
 
 

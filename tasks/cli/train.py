@@ -1,8 +1,9 @@
 """``gatecore train``: one run, or one for each of several mechanisms."""
 
 import difflib
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from gatecore.tasks.cli.results import results_table, train_with_progress
 from gatecore.tasks.cli.settings import FOLDER, Console, read_assignments, reported_errors
 from gatecore.tasks.sweeps.config import read_mechanisms, variant_name
 from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config, first_equals
+from gatecore.tasks.training.tensorboard import TensorBoard
+from gatecore.tasks.training.trackers import Tracker, WeightsAndBiases
 
 
 @click.command(
@@ -38,10 +41,13 @@ from gatecore.tasks.training.config import ELSEWHERE, TASKS, Config, first_equal
 @click.option("--dry-run", is_flag=True, help="Print the complete settings as JSON, a list of "
               "several mechanisms'; train nothing.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
+@click.option("--wandb", metavar="PROJECT", help="Also write to this project at Weights & Biases; "
+              "WANDB_MODE=offline keeps it on this machine.")  # fmt: skip
 @click.pass_context
 def train(
     context: click.Context, /, task: str, mechanism: str, preset: str, assignments: tuple[str, ...],
-    out: Path | None, resume: bool, dry_run: bool, tensorboard: bool, **options: Any,
+    out: Path | None, resume: bool, dry_run: bool, tensorboard: bool, wandb: str | None,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Train a model on TASK, and write a folder with the results.
 
@@ -67,12 +73,14 @@ def train(
             dumps = [config.model_dump(mode="json") for config in configs]
             click.echo(json.dumps(dumps if len(gates) > 1 else dumps[0], indent=1))
             return
+        trackers: list[Callable[[Path, Config], Tracker]] = [TensorBoard] if tensorboard else []
+        if wandb is not None:
+            trackers.append(functools.partial(WeightsAndBiases, project=wandb))
         if len(configs) > 1:
-            compare(configs, out or Path("runs"), console, names, tensorboard=tensorboard)
+            compare(configs, out or Path("runs"), console, names, trackers=trackers)
             return
         folder = out or Path("runs") / f"{task}-{names[0]}-seed{configs[0].seed}"
-        options = dict(resume=resume, tensorboard=tensorboard)
-        run = train_with_progress(configs[0], folder, console, **options)
+        run = train_with_progress(configs[0], folder, console, resume=resume, trackers=trackers)
     console.print(results_table([run]))
     console.print(f"Run: {folder}", soft_wrap=True)
 

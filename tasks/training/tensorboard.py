@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gatecore import timescale
 from gatecore.tasks import missing
 from gatecore.tasks.training.atomic_files import writing
-from gatecore.tasks.training.config import ConfigError
+from gatecore.tasks.training.config import Config, ConfigError
 from gatecore.tasks.training.run import Run
+from gatecore.tasks.training.trackers import histograms, scalars
 
 
 class TensorBoard:
@@ -23,7 +21,7 @@ class TensorBoard:
     Raises ConfigError if tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Config | None = None) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError as error:
@@ -33,30 +31,22 @@ class TensorBoard:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of metrics. The first one removes what came from its step on."""
-        step, split = line["step"], line["split"]
-        for name, value in line.items():
-            if name in ("step", "split") or value is None:
-                continue
+        step = line["step"]
+        for name, value in scalars(line).items():
             if self._writer is None:
                 # unlike any file there: the name's time is in seconds, and it is opened as is
                 suffix = f".{os.getpid()}.{step}.{secrets.token_hex(8)}"
                 with writing(self._folder):
                     self._writer = self._open(str(self._folder), purge_step=step,
                                               filename_suffix=suffix)  # fmt: skip
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+            self._writer.add_scalar(name, value, step)
 
     def add_gates(self, run: Run) -> None:
         """Add histograms of a run's gates, unless it had ended before any line was added."""
         if self._writer is None:
             return
-        for when, step in (("before", 0), ("after", len(run.metrics) and run.metrics[-1]["step"])):
-            if (gate := run.gates(when)) is None or not np.isfinite(gate.value).all():
-                continue
-            decades = np.log10(timescale(gate).astype(float))
-            finite = decades[np.isfinite(decades)]
-            self._writer.add_histogram("gates/forget", np.ravel(gate.value), step)
-            if finite.size:
-                self._writer.add_histogram("gates/log10_timescale", finite, step)
+        for name, _, step, values in histograms(run):
+            self._writer.add_histogram(name, values, step)
 
     def __enter__(self) -> "TensorBoard":
         return self

@@ -13,7 +13,7 @@ CORE = {"numpy", "array_api_compat"}
 FRAMEWORKS = {
     "numpy": set(),
     "cupy": {"cupy"},
-    "torch": {"torch"},
+    "torch": {"torch", "lightning", "wandb"},  # the last two by the callback alone
     "jax": {"jax", "equinox", "flax", "optax"},
     "keras": {"keras"},  # torch or JAX only through gatecore.backends.load
 }
@@ -36,6 +36,7 @@ TASKS = {
     "sklearn",
     "tensorboardX",
     "threadpoolctl",
+    "wandb",
 }
 
 

@@ -24,6 +24,7 @@ HEAVY = {
     "sympy",
     "tensorboardX",
     "torch",
+    "wandb",
 }
 
 

@@ -2,6 +2,9 @@
 
 import copy
 import itertools
+import struct
+import sys
+import types
 
 import pytest
 
@@ -53,6 +56,107 @@ def test_lightning_averages_the_weights(recipe):
     lightning.Trainer(**settings).fit(model, page.data)
     assert not torch.equal(model.rnn.weight_hh_l0, weights[-1])
     assert torch.equal(model.rnn.mechanism_code, LSTM(1, 16).mechanism_code)
+
+
+def test_gate_histograms_in_lightning(recipe, tmp_path):
+    needs("lightning")
+    event_pb2 = needs("tensorboardX.proto.event_pb2")
+    recipe("Gate histograms in Lightning")
+    files = tmp_path.glob("lightning_logs/version_0/events.out.tfevents.*")
+    tags = {(value.tag, event.step) for event in records(files, event_pb2.Event)
+            for value in event.summary.value}  # fmt: skip
+    names = "median_timescale", "open", "shut", "forget", "log10_timescale"
+    assert {(f"gates/rnn.l0/{name}", step) for name in names for step in (4, 8)} <= tags
+
+
+def records(files, kind):
+    """The messages of event files: records of a length, its checksum, data, their checksum."""
+    for path in files:
+        content, start = path.read_bytes(), 0
+        while start < len(content):
+            (length,) = struct.unpack_from("<Q", content, start)
+            yield kind.FromString(content[start + 12 : start + 12 + length])
+            start += 12 + length + 4
+
+
+def test_gate_histograms_are_those_of_the_training_batches(tmp_path, monkeypatch):
+    lightning = needs("lightning")
+    monkeypatch.chdir(tmp_path)
+    from gatecore.backends.torch import watch
+    from gatecore.backends.torch.inspect.lightning import GateHistograms
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.rnn = LSTM(1, 4, mechanism="UR")
+
+        def training_step(self, x, _):
+            return self.rnn(x)[0].square().mean()
+
+        def validation_step(self, x, _):
+            self.rnn(100 * x)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    class Memory(lightning.pytorch.loggers.CSVLogger):
+        def log_metrics(self, metrics, step=None):
+            self.seen = [*getattr(self, "seen", []), (step, metrics)]
+
+    model, x = Model(), torch.rand(6, 5, 3, 1)
+    with watch(model) as expected:
+        for batch in x:
+            model.rnn(batch)
+    logger = Memory(".")
+    settings = dict(max_epochs=2, accelerator="cpu", logger=logger, callbacks=[GateHistograms()])
+    data = torch.utils.data.DataLoader(x, batch_size=None)
+    lightning.Trainer(**settings).fit(model, data, data)
+    gates = [(step, m) for step, m in logger.seen if "gates/rnn.l0/open" in m]
+    assert [step for step, _ in gates] == [6, 12]
+    median = float(torch.as_tensor(expected.timescales()["rnn.l0"]).quantile(0.5))
+    assert gates[0][1]["gates/rnn.l0/median_timescale"] == pytest.approx(median)
+    assert not model.rnn.observers
+
+
+def test_gate_histograms_without_a_logger_or_a_gate_are_refused(tmp_path, monkeypatch):
+    lightning = needs("lightning")
+    monkeypatch.chdir(tmp_path)
+    from gatecore.backends.torch.inspect.lightning import GateHistograms
+
+    def fit(model, logger):
+        settings = dict(max_epochs=1, accelerator="cpu", callbacks=[GateHistograms()])
+        lightning.Trainer(**settings, logger=logger).fit(model, [torch.rand(2, 3)])
+
+    demo = needs("lightning.pytorch.demos.boring_classes").BoringModel()
+    with pytest.raises(ValueError, match="needs a logger"):
+        fit(demo, False)
+    with pytest.raises(ValueError, match="must have gates to watch"):
+        fit(demo, lightning.pytorch.loggers.CSVLogger("."))
+
+
+def test_submitit(recipe, tmp_path, monkeypatch):
+    needs("submitit")
+    monkeypatch.setitem(sys.modules, "recipe", types.ModuleType("recipe"))
+    cloudpickle = needs("cloudpickle")
+    cloudpickle.register_pickle_by_value(sys.modules["recipe"])  # as a script's own classes are
+    page = recipe("submitit")
+    assert page.statuses == ["finished", "finished"]
+    assert {path.parent.name for path in tmp_path.glob("runs/*/summary.json")} == {"standard", "UR"}
+
+
+def test_weights_and_biases_keeps_an_offline_run(tmp_path, monkeypatch):
+    needs("wandb")
+    from gatecore.tasks.cli.commands import main
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["--length", "5", "--hidden-size", "8", "--steps", "20", "--test-size", "8"]
+    out = tmp_path / "copy"
+    main(["train", "copying", *words, "--wandb", "gates", "--out", str(out)], standalone_mode=False)
+    identifier = (out / "wandb-id.txt").read_text()
+    (kept,) = out.glob(f"wandb/offline-run-*-{identifier}/run-{identifier}.wandb")
+    content = kept.read_bytes()
+    for name in ("train/loss", "validation/loss", "gates/forget/before", "log10_timescale/after"):
+        assert name.encode() in content
 
 
 def test_skorch(recipe):
