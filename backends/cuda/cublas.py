@@ -1,21 +1,22 @@
 """Matrix products that a CUDA graph may record: cuBLAS with a handle of the library's own.
 
 CuPy refuses its products while a stream is captured, because its handle's workspace may lie in a
-pool. Here the workspace belongs to the product, so a recorded graph may hold its address. Only the
-library that CuPy has loaded is used. Enumerators are those of cublas_api.h.
+pool; torch's have one precision for the whole process. Here the workspace and the precision belong
+to the product, so a recorded graph may hold the workspace's address. Only the library that CuPy or
+torch has loaded is used. Enumerators are those of cublas_api.h.
 """
 
 import ctypes
+import functools
 import os
 import weakref
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 Array = Any
 
 _SONAMES = ("libcublas.so.13", "libcublas.so.12")
-_WORKSPACE = 32 << 20  # bytes: cuBLAS's recommendation for Hopper
+WORKSPACE = 32 << 20  # bytes: cuBLAS's recommendation for Hopper
 _N, _T, _DEFAULT_ALGORITHM = 0, 1, -1
 _TYPES = {"float32": (0, ctypes.c_float), "float64": (1, ctypes.c_double)}
 _COMPUTE = {"float32": 68, "float64": 70, "tf32": 77}
@@ -43,42 +44,62 @@ def library() -> Any:
     raise OSError(f"none of {', '.join(_SONAMES)} is loaded")
 
 
-class Product:
-    """Products on the current device, one stream at a time.
+class Matrix(NamedTuple):
+    """A matrix in a GPU's memory, float32 or float64."""
 
-    Products that share a workspace must not overlap, so each stream needs one of these.
+    address: int
+    shape: tuple[int, int]
+    strides: tuple[int, int]  # in elements
+    dtype: str
+
+
+class Product:
+    """Products on the current device, one stream and one thread at a time.
+
+    ``matrix`` describes an array as a :class:`Matrix`. ``tf32`` lets float32 products round their
+    operands to TF32.
     """
 
-    def __init__(self, xp: Any, tf32: bool = False) -> None:
+    def __init__(self, matrix: Callable[[Array], Matrix], tf32: bool = False) -> None:
         self._library, self._handle = library(), ctypes.c_void_p()
         for name, types in _SIGNATURES.items():
             getattr(self._library, name).argtypes = types
         self._call("cublasCreate_v2", ctypes.byref(self._handle), handle=False)
         destroy = weakref.finalize(self, self._library.cublasDestroy_v2, self._handle)
         destroy.atexit = False  # the driver may be gone by then
-        self._workspace, self._tf32 = xp.empty(_WORKSPACE, dtype=np.uint8), tf32
+        self._matrix, self.tf32 = matrix, tf32
 
-    def on(self, stream: int) -> "Product":
-        """The same, on a stream; its workspace must be set again, since a new stream resets it."""
-        self._call("cublasSetStream_v2", stream)
-        self._call("cublasSetWorkspace_v2", self._workspace.data.ptr, self._workspace.nbytes)
+    def on(self, stream: int, workspace: int, nbytes: int = WORKSPACE) -> "Product":
+        """The same, on a stream with an address as the workspace, until this is called again.
+
+        Products that share a workspace must not overlap.
+        """
+        self._call("cublasSetStream_v2", stream)  # which resets the workspace
+        self._call("cublasSetWorkspace_v2", workspace, nbytes)
         return self
 
-    def __call__(self, a: Array, b: Array, out: Array) -> Array:
-        """``out`` = a @ b of matrices, float32 or float64; either may be a transpose."""
-        (rows, inner), columns = a.shape, b.shape[1]
-        if b.shape[0] != inner or out.shape != (rows, columns):
-            raise ValueError(f"out {out.shape} must be the shape of a {a.shape} @ b {b.shape}")
-        # cuBLAS's matrices are columns first: to it, these are the transposes, and outᵀ = bᵀ aᵀ
-        (b_order, *b_), (a_order, *a_), (order, *out_) = map(_operand, (b, a, out))
-        if order != _N:
-            raise ValueError(f"out must be contiguous, got strides {out.strides}")
-        dtype = str(out.dtype)
-        one, zero = (ctypes.byref(_TYPES[dtype][1](value)) for value in (1, 0))
-        compute = _COMPUTE["tf32" if self._tf32 and dtype == "float32" else dtype]
-        self._call("cublasGemmEx", b_order, a_order, columns, rows, inner, one, *b_, *a_, zero,
-                   *out_, compute, _DEFAULT_ALGORITHM)  # fmt: skip
+    def __call__(self, a: Array, b: Array, out: Array, add: bool = False) -> Array:
+        """``out`` = a @ b of matrices, added to ``out`` if ``add``; a and b may be transposes."""
+        self.prepare(a, b, out, add)()
         return out
+
+    def prepare(self, a: Array, b: Array, out: Array, add: bool = False) -> Callable[[], None]:
+        """A function that does the work of :meth:`__call__`, on the same memory each time."""
+        left, right, result = map(self._matrix, (a, b, out))
+        (rows, inner), columns = left.shape, right.shape[1]
+        if right.shape[0] != inner or result.shape != (rows, columns):
+            raise ValueError(f"out {result.shape} must be the shape of a {left.shape} @ b "
+                             f"{right.shape}")  # fmt: skip
+        # cuBLAS's matrices are columns first: to it, these are the transposes, and outᵀ = bᵀ aᵀ
+        (b_order, *b_), (a_order, *a_), (order, *out_) = map(_operand, (right, left, result))
+        if order != _N:
+            raise ValueError(f"out must be contiguous, got strides {result.strides}")
+        scalar = _TYPES[result.dtype][1]
+        one, beta = (ctypes.byref(scalar(value)) for value in (1, add))
+        compute = _COMPUTE["tf32" if self.tf32 and result.dtype == "float32" else result.dtype]
+        arguments = (b_order, a_order, columns, rows, inner, one, *b_, *a_, beta, *out_, compute,
+                     _DEFAULT_ALGORITHM)  # fmt: skip
+        return functools.partial(self._call, "cublasGemmEx", *arguments)
 
     def _call(self, name: str, *arguments: Any, handle: bool = True) -> None:
         leading = (self._handle,) if handle else ()
@@ -86,10 +107,13 @@ class Product:
             raise RuntimeError(f"{name} returned the cuBLAS status {status}")
 
 
-def _operand(array: Array) -> tuple[int, int, int, int]:
+def _operand(matrix: Matrix) -> tuple[int, int, int, int]:
     """(transposition, address, type, leading dimension) of a matrix; ValueError if it has none."""
-    outer, inner = (stride // array.itemsize for stride in array.strides)
-    order, leading = (_N, outer) if inner == 1 else (_T, inner)
-    if 1 not in (outer, inner):
-        raise ValueError(f"a product needs rows or columns in one piece, got {array.strides}")
-    return order, array.data.ptr, _TYPES[str(array.dtype)][0], leading
+    (rows, columns), (outer, inner) = matrix.shape, matrix.strides
+    if inner == 1 or columns == 1:
+        order, leading = _N, outer if rows > 1 else columns
+    elif outer == 1 or rows == 1:
+        order, leading = _T, inner if columns > 1 else rows
+    else:
+        raise ValueError(f"a product needs rows or columns in one piece, got {matrix.strides}")
+    return order, matrix.address, _TYPES[matrix.dtype][0], leading

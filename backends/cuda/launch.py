@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from gatecore.backends.common.layout import Layout
-from gatecore.backends.cuda import cublas, source, support
+from gatecore.backends.cuda import cublas, selftest, source, support
 from gatecore.backends.cuda.steps import Body, GraphBuffers, Kernel, KernelEngine
+from gatecore.backends.numpy import bptt
 
 Array = Any
 
@@ -58,7 +59,7 @@ class CudaLauncher:
         self.xp: Any = cupy
         self.lock: AbstractContextManager[Any] = threading.RLock()
         self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
-        self._products: weakref.WeakValueDictionary[tuple[int, int], cublas.Product] = (
+        self._products: weakref.WeakValueDictionary[tuple[int, int], _Product] = (
             weakref.WeakValueDictionary()
         )
         self._logged: set[str] = set()
@@ -118,9 +119,9 @@ class CudaLauncher:
                                 "%s", reason)  # fmt: skip
             return False
 
-    def _record(self, product: cublas.Product, body: Body) -> Any:
+    def _record(self, product: "_Product", body: Body) -> Any:
         caller, stream = self.xp.cuda.get_current_stream(), self.xp.cuda.Stream(non_blocking=True)
-        product.on(stream.ptr)
+        product.on_stream(stream.ptr)
         try:
             with stream:
                 stream.begin_capture()
@@ -132,17 +133,37 @@ class CudaLauncher:
                     raise
                 return stream.end_capture()
         finally:
-            product.on(caller.ptr)
+            product.on_stream(caller.ptr)
 
-    def _product(self) -> cublas.Product:
+    def _product(self) -> "_Product":
         """The products of the current device and stream, which share a workspace."""
         stream = self.xp.cuda.get_current_stream().ptr
         key = (self.xp.cuda.runtime.getDevice(), stream)
         if key not in self._products:
-            tf32 = os.environ.get("CUPY_TF32") == "1"  # CuPy's switch
-            created = self._products[key] = cublas.Product(self.xp, tf32).on(stream)
+            created = self._products[key] = _Product(self.xp).on_stream(stream)
             return created
         return self._products[key]
+
+
+class _Product(cublas.Product):
+    """Products of CuPy's arrays, with a workspace of CuPy's memory."""
+
+    def __init__(self, cupy: Any) -> None:
+        super().__init__(_matrix, _tf32())
+        self._workspace = cupy.empty(cublas.WORKSPACE, dtype=np.uint8)
+
+    def on_stream(self, stream: int) -> "_Product":
+        self.on(stream, self._workspace.data.ptr)
+        return self
+
+
+def _matrix(array: Array) -> cublas.Matrix:
+    outer, inner = (stride // array.itemsize for stride in array.strides)
+    return cublas.Matrix(array.data.ptr, array.shape, (outer, inner), str(array.dtype))
+
+
+def _tf32() -> bool:
+    return os.environ.get("CUPY_TF32") == "1"  # CuPy's switch
 
 
 def _launch(kernel: Any, shape: support.Geometry, arguments: Array, t: int) -> None:
@@ -173,5 +194,22 @@ def release() -> None:
 @functools.cache
 def engine(device: int) -> KernelEngine:
     """The engine for the GPU of that number, which must be the current one."""
+    return KernelEngine(launcher(), functools.partial(_device_unsupported, device))
+
+
+def _device_unsupported(device: int) -> str | None:
+    """Why the kernels cannot run on the GPU of that number, which is the current one."""
     capability = int(launcher().xp.cuda.Device(device).compute_capability)
-    return KernelEngine(launcher(), support.device_unsupported(capability))
+    tolerance = selftest.TF32_TOLERANCE if _tf32() else selftest.TOLERANCE
+    return support.device_unsupported(capability) or selftest.failure(_run, tolerance)
+
+
+def _run(params: Any, x: Array, d_output: Array) -> list[np.ndarray]:
+    """The self-test's sequence by CuPy, whose current device it runs on."""
+    cupy, cell, array = launcher().xp, selftest.CELL, launcher().xp.asarray
+    on_device = {name: array(value) for name, value in params.items()}
+    output, _, pullback = bptt.run(
+        KernelEngine(launcher()), cell.core, on_device, array(x), None, cell.mechanism, impl="fused"
+    )
+    d_params, d_x, _ = pullback(array(d_output))
+    return [cupy.asnumpy(result) for result in (output, d_x, *d_params.values())]

@@ -5,6 +5,7 @@ its product stays in place, in the graph buffers of a shape. So a recorded graph
 addresses, and serves every call of that shape.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -205,11 +206,17 @@ class FusedLayer(Layer):
 class KernelEngine(Engine):
     """The arrays and implementations of a GPU: the fused kernels, and array operations.
 
-    ``device_unsupported`` is the reason why the kernels cannot run on this device at all, or None.
+    ``check`` returns the reason why the kernels cannot run on this device at all, or None. It is
+    called at most once.
     """
 
-    def __init__(self, launcher: Launcher, device_unsupported: str | None = None) -> None:
+    def __init__(self, launcher: Launcher, check: Callable[[], str | None] = lambda: None) -> None:
         super().__init__(launcher.xp, (FusedLayer, Layer))
-        self.launcher, self.device_unsupported = launcher, device_unsupported
+        self.launcher, self._check = launcher, check
         # CuPy's pool keeps freed memory in the order of each stream; BufferPool knows no streams
         self.pool = BufferPool(launcher.xp, capacity=0)
+
+    @functools.cached_property
+    def device_unsupported(self) -> str | None:
+        """Why the kernels cannot run on this device; None if they can."""
+        return self._check()

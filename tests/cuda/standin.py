@@ -6,13 +6,23 @@ for `make gpu`.
 
 import ctypes
 import functools
+import sys
 import types
 import warnings
 
 import numpy as np
 
-from gatecore.backends.cuda import source, steps, support
+from gatecore import backends
+from gatecore.backends.cuda import launch, source, steps, support
 from tests.cuda.host import address
+
+
+def forget():
+    """Drop what was made with the stand-in."""
+    sys.modules.pop("gatecore.backends.cupy", None)
+    vars(backends).pop("cupy", None)
+    for cached in (launch.launcher, launch.engine, launch._compiled):
+        cached.cache_clear()
 
 
 class Pointed(np.ndarray):
@@ -115,7 +125,8 @@ class Blas:
             handle != self.HANDLE or scalar is None or (a_type, b_type) != (c_type, c_type)
             or self.stream != current or self.workspace < 1 << 22 or algorithm != -1
             or any(ld < rows for ld, rows in zip((lda, ldb, ldc), least, strict=True))
-            or scalar.from_address(alpha).value != 1 or scalar.from_address(beta).value != 0
+            or scalar.from_address(alpha).value != 1
+            or (add := scalar.from_address(beta).value) not in (0, 1)
         ):  # fmt: skip
             return self.INVALID
 
@@ -131,7 +142,8 @@ class Blas:
         self.computed.append(compute)
 
         def work():
-            out[...] = (left.T if op_a else left) @ (right.T if op_b else right)
+            product = (left.T if op_a else left) @ (right.T if op_b else right)
+            out[...] = out + product if add else product
 
         work() if self.cupy.captured is None else self.cupy.captured.append(work)
         return 0

@@ -10,16 +10,8 @@ import pytest
 import gatecore
 from gatecore import backends
 from gatecore.backends.cuda import cublas, launch
-from tests.cuda.standin import Pointed, StandIn
+from tests.cuda.standin import Pointed, StandIn, forget
 from tests.support import CORES, norm_error
-
-
-def forget():
-    """Drop what was made with the stand-in."""
-    sys.modules.pop("gatecore.backends.cupy", None)
-    vars(backends).pop("cupy", None)
-    for cached in (launch.launcher, launch.engine, launch._compiled):
-        cached.cache_clear()
 
 
 @pytest.fixture

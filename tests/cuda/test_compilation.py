@@ -6,9 +6,8 @@ import pytest
 
 from gatecore import mechanism
 from gatecore.backends.common.layout import layout_of
-from gatecore.backends.cuda import source, support
+from gatecore.backends.cuda import nvrtc, source, support
 from gatecore.cells import CELLS
-from tests.cuda import nvrtc
 
 needs_nvrtc = pytest.mark.skipif(
     nvrtc.library() is None, reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc"
@@ -21,11 +20,13 @@ needs_nvrtc = pytest.mark.skipif(
 def test_every_instance_compiles_without_a_warning(architecture, core):
     names = [name for name in source.all_names() if f"gatecore::{core}," in name]
     options = source.OPTIONS + source.CUPY_OPTIONS  # what runs
-    binary, log = nvrtc.compile(source.text(), architecture, options, names)
+    binary, mangled, log = nvrtc.compile(
+        nvrtc.library(), source.text(), architecture, options, names
+    )
     assert log == ""
     assert binary[:4] == b"\x7fELF"
-    found = binary.count(b".text._Z7forward") + binary.count(b".text._Z8backward")
-    assert found >= len(names) == 2 * 2 * 2 * 4  # each has a code section
+    assert len(set(mangled)) == len(names) == 2 * 2 * 2 * 4
+    assert all(f".text.{name}\0".encode() in binary for name in mangled)  # each has code
 
 
 @needs_nvrtc
@@ -33,7 +34,7 @@ def test_every_instance_compiles_without_a_warning(architecture, core):
 def test_cupys_options_change_float32_alone(scalar, flushed):
     text = f"__global__ void f({scalar}* x) {{ *x = *x * ({scalar})0.5; }}"
     own, cupys = (
-        nvrtc.compile(text, support.ARCHITECTURES[0], options, ["f"])[0]
+        nvrtc.compile(nvrtc.library(), text, support.ARCHITECTURES[0], options, ["f"]).image
         for options in (source.OPTIONS, source.OPTIONS + source.CUPY_OPTIONS)
     )
     assert (own != cupys) == flushed
@@ -42,7 +43,15 @@ def test_cupys_options_change_float32_alone(scalar, flushed):
 @needs_nvrtc
 def test_what_does_not_compile_is_told():
     with pytest.raises(ValueError, match="identifier"):
-        nvrtc.compile("__global__ void f() { undeclared(); }", support.ARCHITECTURES[0])
+        nvrtc.compile(nvrtc.library(), "__global__ void f() { undeclared(); }", 80)
+
+
+@needs_nvrtc
+def test_a_gpu_newer_than_the_compiler_gets_ptx():
+    library = nvrtc.library()
+    assert nvrtc.version(library) >= (12, 0)
+    image = nvrtc.compile(library, "__global__ void f() {}", 10**6, ["-ftz=false"], ["f"]).image
+    assert b".entry _Z1fv" in image
 
 
 @pytest.mark.parametrize("core", support.CORES)

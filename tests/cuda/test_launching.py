@@ -114,7 +114,7 @@ def test_without_its_cublas_sequences_run_without_a_graph(launcher, cupy, monkey
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_product_is_that_of_matrices_and_of_transposes(cupy, dtype, transposed, rng):
-    product = cublas.Product(cupy).on(0)
+    product = launch._Product(cupy).on_stream(0)
     a = rng.standard_normal((3, 5)).astype(dtype).view(Pointed)
     b = rng.standard_normal((7, 5) if transposed else (5, 7)).astype(dtype).view(Pointed)
     b = b.T if transposed else b
@@ -125,11 +125,28 @@ def test_a_product_is_that_of_matrices_and_of_transposes(cupy, dtype, transposed
         product(a, b, out=cupy.empty((7, 3), dtype=dtype))
     with pytest.raises(ValueError, match="rows or columns in one piece"):
         product(np.zeros((6, 10), dtype).view(Pointed)[::2, ::2], b, out=out)
-    assert cupy.blas.computed == [{"float32": 68, "float64": 70}[dtype]]
+    with pytest.raises(RuntimeError, match="status 7"):  # one row in place of all
+        product(np.lib.stride_tricks.as_strided(a, a.shape, (0, a.itemsize)).view(Pointed), b, out)
+    product(a, b, out, add=True)
+    np.testing.assert_allclose(out, 2 * (a @ b), rtol=1e-5)
+    assert cupy.blas.computed == [{"float32": 68, "float64": 70}[dtype]] * 2
 
 
-def test_tf32_is_for_float32_alone_and_a_status_is_an_error(cupy):
-    product = cublas.Product(cupy, tf32=True).on(0)
+@pytest.mark.parametrize(("left", "right"), [((1, 1), (1, 4)), ((3, 1), (1, 1)), ((1, 5), (5, 1))])
+def test_the_stride_of_an_axis_of_one_entry_does_not_matter(cupy, left, right, rng):
+    def odd(shape):
+        values = rng.standard_normal(shape)
+        strides = [8 * 7 if n == 1 else s for n, s in zip(shape, values.strides, strict=True)]
+        return np.lib.stride_tricks.as_strided(values, shape, strides).view(Pointed)
+
+    a, b, out = odd(left), odd(right), cupy.empty((left[0], right[1]))
+    launch._Product(cupy).on_stream(0)(a, b, out)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-12)
+
+
+def test_tf32_is_for_float32_alone_and_a_status_is_an_error(cupy, monkeypatch):
+    monkeypatch.setenv("CUPY_TF32", "1")
+    product = launch._Product(cupy).on_stream(0)
     for dtype in ("float32", "float64"):
         product(*(np.ones((2, 2), dtype).view(Pointed) for _ in range(3)))
     assert cupy.blas.computed == [77, 70]
@@ -194,7 +211,7 @@ def test_a_shapes_buffers_are_one_threads_until_the_results_are_copied(host_libr
 
 
 def test_an_old_gpu_falls_back_and_says_why():
-    engine = KernelEngine(HostLauncher(None), support.device_unsupported(75))
+    engine = KernelEngine(HostLauncher(None), lambda: support.device_unsupported(75))
     call = bptt.Call(engine, gatecore.cells.LSTM(3, 6, "UR"), {}, (5, 2), "float32")
     assert "compute_capability 75" in FusedLayer.unsupported(call)
 

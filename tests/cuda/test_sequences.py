@@ -220,7 +220,7 @@ def test_auto_falls_back_and_an_explicit_request_raises(host_library, rng):
     case = sequence_case("lstm", GATINGS["UR"], "stacked", rng)
     assert run(engine, case, impl="auto")[2].impl == ["fused"] * 2
     assert run(engine, case, impl="reference")[2].impl == ["reference"] * 2
-    old = KernelEngine(HostLauncher(host_library), device_unsupported="compute_capability 70")
+    old = KernelEngine(HostLauncher(host_library), lambda: "compute_capability 70")
     assert run(old, case, impl="auto")[2].impl == ["reference"] * 2
 
 
