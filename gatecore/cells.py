@@ -79,8 +79,9 @@ class Cell:
 
     With ``layer_norm`` the logits are LN(Wx) + LN(Uh) + b, where LN normalizes all rows of a
     product together (Ba et al. 2016) and has the gains ``norm_ih`` and ``norm_hh``; an LSTM's
-    output is o·tanh(LN(c)), with the gain ``norm_c`` and the bias ``norm_c_bias``. The mechanism's
-    biases are added after the normalization: initial timescales are the same with and without it.
+    output is o·tanh(LN(c)), with the gain ``norm_c`` and the bias ``norm_c_bias``. A MinGRU's are
+    LN(Wx) + b: it has no product Uh. The mechanism's biases are added after the normalization:
+    initial timescales are the same with and without it.
     """
 
     core: ClassVar[str]
@@ -162,8 +163,13 @@ class Cell:
             return layer_norm(product, params["norm_ih"], params["bias"])
         return product + _row(params["bias"], product.ndim)
 
-    def recur(self, params: Params, hidden: Array) -> Array:
-        """The hidden state's part of the logits, (..., hidden) to (..., rows): Uh."""
+    def recur(self, params: Params, hidden: Array) -> Array | None:
+        """The hidden state's part of the logits, (..., hidden) to (..., rows): Uh.
+
+        None if the logits do not depend on the hidden state.
+        """
+        if not self.recurrent:
+            return None
         product = hidden @ params["weight_hh"].T
         return layer_norm(product, params["norm_hh"]) if self.layer_norm else product
 
@@ -177,10 +183,7 @@ class Cell:
 
     def gates(self, params: Params, x: Array, state: Any) -> tuple[Gate, Gate]:
         """The effective forget and input gates (batch, hidden) of one step."""
-        packed = self.project(params, x)
-        if self.recurrent:
-            packed = packed + self.recur(params, self.parts(state)[0])
-        return self.mechanism.gates(self.split(packed))
+        return self.mechanism.gates(self.logits(params, x, self.parts(state)[0]))
 
     def step(self, params: Params, x: Array, state: Any, zoneout: Any = None) -> tuple[Array, Any]:
         """One step from x (batch, input): the output (batch, hidden) and the next state.
@@ -219,7 +222,7 @@ class Cell:
 
         ``zoneout`` has a probability or mask for each part, that of the hidden state last.
         """
-        logits = self._logits(params, projected, states[0])
+        logits = self.join(params, projected, self.recur(params, states[0]))
         return self.complete(logits, self.mechanism.gates(logits), states, zoneout, params)
 
     def complete(self, logits: Params, gates: tuple[Gate, Gate], states: States,
@@ -233,12 +236,13 @@ class Cell:
             return new
         return tuple(map(_zoneout, states, new, reversed(zoneout)))
 
-    def join(self, params: Params, projected: Array, recurrent: Array) -> dict[str, Array]:
+    def join(self, params: Params, projected: Array, recurrent: Array | None) -> dict[str, Array]:
         """The logits by slot from the results (..., rows) of :meth:`project` and :meth:`recur`."""
-        return self.split(projected + recurrent)
+        return self.split(projected if recurrent is None else projected + recurrent)
 
-    def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
-        return self.join(params, projected, self.recur(params, hidden))
+    def logits(self, params: Params, x: Array, hidden: Array) -> dict[str, Array]:
+        """The logits by slot, from x (..., input) and the hidden state (..., hidden) before it."""
+        return self.join(params, self.project(params, x), self.recur(params, hidden))
 
     def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
               params: Params) -> States:  # fmt: skip
@@ -358,9 +362,6 @@ class MinGRU(Cell):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = super().parameter_shapes().items()
         return {name: shape for name, shape in shapes if not name.endswith("_hh")}
-
-    def _logits(self, params: Params, projected: Array, hidden: Array) -> dict[str, Array]:
-        return self.split(projected)
 
     def _next(self, logits: Params, gates: tuple[Gate, Gate], states: States,
               params: Params) -> States:  # fmt: skip

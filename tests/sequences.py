@@ -14,6 +14,7 @@ from tests.support import (
     leaves,
     moved,
     nested,
+    norm_error,
     random_params,
     random_state,
     rebuild,
@@ -112,3 +113,61 @@ def central_slope(function, point, direction, step=1e-5):
 def size(tree):
     """The Euclidean norm of a nest."""
     return np.sqrt(inner(tree, tree))
+
+
+def single_precision(tree):
+    """The nest in float32."""
+    return rebuild(tree, iter([leaf.astype(np.float32) for leaf in leaves(tree)]))
+
+
+def assert_is_the_transcription(case):
+    """The layer's outputs, last states and gates are the reference's. What `run` returns."""
+    output, state, pullback = run(case)
+    expected_output, expected_state = reference_result(case, case.point)
+    assert norm_error(output, expected_output) < 1e-12
+    for got, expected in zip(leaves(state), leaves(expected_state), strict=True):
+        assert norm_error(got, expected) < 1e-12
+    gates = [pullback.gates()] if case.single else pullback.gates()
+    for gate, trace in zip(gates, reference_run(case, case.point), strict=True):
+        assert norm_error(gate.value, trace.forget) < 1e-12
+        assert norm_error(gate.complement, 1 - np.array(trace.forget)) < 1e-12
+    return output, state, pullback
+
+
+def assert_pullback_is_the_derivative(case, rng, directions=2):
+    """Of the reference, along random directions in everything, by the complex step."""
+    *result, pullback = run(case)
+    weights = random_like(tuple(result), rng)
+    slopes = gradient(pullback, weights)
+    for _ in range(directions):
+        direction = random_like(case.point, rng)
+        expected = complex_step_slope(case, weights, direction)
+        assert abs(inner(slopes, direction) - expected) < 1e-12 * size(slopes) * size(direction)
+
+
+def assert_every_slope_is_a_difference(case, rng):
+    """Every entry of the gradient is a central difference of the layer."""
+    *result, pullback = run(case)
+    weights = random_like(tuple(result), rng)
+    for array, slope in zip(leaves(case.point), leaves(gradient(pullback, weights)), strict=True):
+        expected = np.empty_like(array)
+        for index in np.ndindex(array.shape):
+            old, values = array[index], []
+            for shift in (1e-5, -1e-5):
+                array[index] = old + shift
+                values.append(inner(tuple(run(case)[:2]), weights))
+            array[index] = old
+            expected[index] = (values[0] - values[1]) / 2e-5
+        assert norm_error(slope, expected) < 1e-6
+
+
+def assert_float32_is_close(case, rng):
+    """Results and gradients in float32 are those in float64 to 1e-5."""
+    *result, pullback = run(case)
+    weights = random_like(tuple(result), rng)
+    exact = leaves((*result, gradient(pullback, weights)))
+    *result, pullback = run(case, single_precision(case.point))
+    got = leaves((*result, gradient(pullback, single_precision(weights))))
+    for value, expected in zip(got, exact, strict=True):
+        assert value.dtype == np.float32
+        assert norm_error(value, expected) < 1e-5

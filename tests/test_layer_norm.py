@@ -12,18 +12,19 @@ from tests import reference
 from tests.sequences import (
     VARIANTS,
     D,
+    assert_every_slope_is_a_difference,
+    assert_float32_is_close,
+    assert_is_the_transcription,
+    assert_pullback_is_the_derivative,
     central_slope,
-    complex_step_slope,
     gradient,
     random_like,
     reference_result,
     reference_run,
     run,
     sequence_case,
-    size,
 )
 from tests.support import (
-    CORES,
     EVERY_CORE,
     GATINGS,
     equations,
@@ -38,7 +39,6 @@ from tests.support import (
 
 numpy = backends.load("numpy")
 every = pytest.mark.parametrize("core", EVERY_CORE)
-trained = pytest.mark.parametrize("core", CORES)
 gated = pytest.mark.parametrize("name", GATINGS)
 ADDED = {
     "lstm": {"norm_ih", "norm_hh", "norm_c", "norm_c_bias"},
@@ -121,40 +121,22 @@ def test_a_scan_of_a_cell_is_the_transcription(core, name, rng):
 def test_a_layer_and_its_pullback_are_the_transcription_and_its_derivative(
     core, name, variant, rng
 ):
-    """The derivative along a random direction in everything, by the complex step."""
     case = normalized_case(core, name, rng, variant)
-    output, state, pullback = run(case)
-    expected_output, expected_state = reference_result(case, case.point)
-    assert norm_error(output, expected_output) < 1e-12
-    for got, expected in zip(leaves(state), leaves(expected_state), strict=True):
-        assert norm_error(got, expected) < 1e-12
-    gates = [pullback.gates()] if case.single else pullback.gates()
-    for gate, trace in zip(gates, reference_run(case, case.point), strict=True):
-        assert norm_error(gate.value, trace.forget) < 1e-12
-    weights = random_like((output, state), rng)
-    slopes, direction = gradient(pullback, weights), random_like(case.point, rng)
-    expected = complex_step_slope(case, weights, direction)
-    assert abs(inner(slopes, direction) - expected) < 1e-12 * size(slopes) * size(direction)
+    assert_is_the_transcription(case)
+    assert_pullback_is_the_derivative(case, rng, directions=1)
 
 
 @pytest.mark.parametrize(
     ("core", "name", "variant"),
-    [("lstm", "UR", "resets"), ("gru", "OM/2", "draws"), ("minimal", "UR untied", "evaluation")],
+    [
+        ("lstm", "UR", "resets"),
+        ("gru", "OM/2", "draws"),
+        ("minimal", "UR untied", "evaluation"),
+        ("mingru", "OR untied", "stacked"),
+    ],
 )
 def test_every_entry_of_the_gradient_matches_finite_differences(core, name, variant, rng):
-    case = normalized_case(core, name, rng, variant)
-    *result, pullback = run(case)
-    weights = random_like(tuple(result), rng)
-    for array, slope in zip(leaves(case.point), leaves(gradient(pullback, weights)), strict=True):
-        expected = np.empty_like(array)
-        for index in np.ndindex(array.shape):
-            old, values = array[index], []
-            for shift in (1e-5, -1e-5):
-                array[index] = old + shift
-                values.append(inner(tuple(run(case)[:2]), weights))
-            array[index] = old
-            expected[index] = (values[0] - values[1]) / 2e-5
-        assert norm_error(slope, expected) < 1e-6
+    assert_every_slope_is_a_difference(normalized_case(core, name, rng, variant), rng)
 
 
 def test_cell_states_and_their_cotangents_belong_to_the_derivative(rng):
@@ -182,16 +164,7 @@ def test_a_pullback_can_be_called_again(core, rng):
 @every
 @gated
 def test_float32_stays_close_to_float64(core, name, rng):
-    case = normalized_case(core, name, rng, "resets")
-    *result, pullback = run(case)
-    weights = random_like(tuple(result), rng)
-    exact = leaves((*result, gradient(pullback, weights)))
-    point = rebuild(case.point, iter([leaf.astype(np.float32) for leaf in leaves(case.point)]))
-    *result, pullback = run(case, point)
-    weights = rebuild(weights, iter([leaf.astype(np.float32) for leaf in leaves(weights)]))
-    for got, expected in zip(leaves((*result, gradient(pullback, weights))), exact, strict=True):
-        assert got.dtype == np.float32
-        assert norm_error(got, expected) < 1e-5
+    assert_float32_is_close(normalized_case(core, name, rng, "resets"), rng)
 
 
 @every
@@ -285,8 +258,9 @@ def batch(seed=0):
     return Batch(rng.standard_normal((6, 5, 3)), rng.integers(2, size=(6, 5)))
 
 
-@trained
-@pytest.mark.parametrize("two_biases", [False, True])
+@pytest.mark.parametrize(
+    ("core", "two_biases"), [*((core, False) for core in EVERY_CORE), ("lstm", True), ("gru", True)]
+)
 def test_a_model_trains_its_gains(core, two_biases):
     model = learner(core=core, two_biases=two_biases)
     before = model.state_dict()
@@ -299,7 +273,7 @@ def test_a_model_trains_its_gains(core, two_biases):
 
 
 def test_a_model_with_a_memory_refuses_it():
-    with pytest.raises(ValueError, match="layer_norm=True is for core lstm, gru, minimal"):
+    with pytest.raises(ValueError, match="layer_norm=True is for core lstm, gru, minimal, ming"):
         ModelSpec(**{**SPEC, "layers": 1}, core="dnc", layer_norm=True)
     with pytest.raises(TypeError, match="layer_norm must be True or False"):
         ModelSpec(**SPEC, layer_norm=1)
@@ -312,7 +286,7 @@ def test_a_learner_refuses_the_native_library(backend):
         backends.load(backend).Learner(ModelSpec(**SPEC, layer_norm=True), impl="native")
 
 
-@trained
+@every
 def test_the_gates_of_a_learner_are_the_initial_ones_at_zero_input(core):
     """Of the first step, whose state is zero, in the first layer."""
     plain = numpy.Learner(ModelSpec(**SPEC, core=core), seed=3, dtype="float64")
@@ -322,7 +296,7 @@ def test_the_gates_of_a_learner_are_the_initial_ones_at_zero_input(core):
     assert mechanism("UR") == plain.spec.mechanism
 
 
-@trained
+@every
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_backends_have_equal_losses_and_stay_together(backend, core):
     pytest.importorskip(backend)

@@ -12,8 +12,11 @@ from tests.sequences import (
     B,
     D,
     T,
+    assert_every_slope_is_a_difference,
+    assert_float32_is_close,
+    assert_is_the_transcription,
+    assert_pullback_is_the_derivative,
     central_slope,
-    complex_step_slope,
     gradient,
     random_like,
     reference_result,
@@ -85,31 +88,14 @@ def test_cell_states_agree_with_the_vectors(name):
 @gated
 @varied
 def test_a_layer_is_the_papers_recurrence(core, name, variant, rng):
-    case = sequence_case(core, GATINGS[name], variant, rng)
-    output, state, pullback = run(case)
-    expected_output, expected_state = reference_result(case, case.point)
-    assert norm_error(output, expected_output) < 1e-12
-    for got, expected in zip(leaves(state), leaves(expected_state), strict=True):
-        assert norm_error(got, expected) < 1e-12
-    gates = [pullback.gates()] if case.single else pullback.gates()
-    for gate, trace in zip(gates, reference_run(case, case.point), strict=True):
-        assert norm_error(gate.value, trace.forget) < 1e-12
-        assert norm_error(gate.complement, 1 - np.array(trace.forget)) < 1e-12
+    assert_is_the_transcription(sequence_case(core, GATINGS[name], variant, rng))
 
 
 @every
 @gated
 @varied
 def test_the_pullback_is_the_derivative_of_the_papers_recurrence(core, name, variant, rng):
-    """Along random directions in all parameters, inputs and states, by the complex step."""
-    case = sequence_case(core, GATINGS[name], variant, rng)
-    *result, pullback = run(case)
-    weights = random_like(tuple(result), rng)
-    slopes = gradient(pullback, weights)
-    for _ in range(2):
-        direction = random_like(case.point, rng)
-        expected = complex_step_slope(case, weights, direction)
-        assert abs(inner(slopes, direction) - expected) < 1e-12 * size(slopes) * size(direction)
+    assert_pullback_is_the_derivative(sequence_case(core, GATINGS[name], variant, rng), rng)
 
 
 @every
@@ -140,19 +126,7 @@ def test_the_pullback_matches_finite_differences_of_the_layer(core, name, varian
     ],
 )
 def test_every_entry_of_the_gradient_matches_finite_differences(core, name, variant, rng):
-    case = sequence_case(core, GATINGS[name], variant, rng)
-    *result, pullback = run(case)
-    weights = random_like(tuple(result), rng)
-    for array, slope in zip(leaves(case.point), leaves(gradient(pullback, weights)), strict=True):
-        expected = np.empty_like(array)
-        for index in np.ndindex(array.shape):
-            old, values = array[index], []
-            for shift in (1e-5, -1e-5):
-                array[index] = old + shift
-                values.append(inner(tuple(run(case)[:2]), weights))
-            array[index] = old
-            expected[index] = (values[0] - values[1]) / 2e-5
-        assert norm_error(slope, expected) < 1e-6
+    assert_every_slope_is_a_difference(sequence_case(core, GATINGS[name], variant, rng), rng)
 
 
 @gated
@@ -193,16 +167,7 @@ def test_a_mask_and_a_probability_of_zoneout_may_be_mixed(swapped, rng):
 @every
 @gated
 def test_float32_stays_close_to_float64(core, name, rng):
-    case = sequence_case(core, GATINGS[name], "resets", rng)
-    *result, pullback = run(case)
-    weights = random_like(tuple(result), rng)
-    exact = leaves((*result, gradient(pullback, weights)))
-    single = [leaf.astype(np.float32) for leaf in leaves(case.point)]
-    *result, pullback = run(case, rebuild(case.point, iter(single)))
-    weights = rebuild(weights, iter([leaf.astype(np.float32) for leaf in leaves(weights)]))
-    for got, expected in zip(leaves((*result, gradient(pullback, weights))), exact, strict=True):
-        assert got.dtype == np.float32
-        assert norm_error(got, expected) < 1e-5
+    assert_float32_is_close(sequence_case(core, GATINGS[name], "resets", rng), rng)
 
 
 def test_long_timescales_stay_accurate_in_float32(rng):

@@ -41,9 +41,6 @@ def checked(
     x = as_array("x", x)
     params = {name: as_array(f"params[{name!r}]", value) for name, value in params.items()}
     cell = cell_of(core, params, x, mechanism, **fields)
-    if cell.layer_norm and not cell.recurrent:
-        raise ValueError("params['norm_ih'] must be left out for a mingru: JAX's has no layer "
-                         "normalization, use NumPy's")  # fmt: skip
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must have a floating type, got {x.dtype}: convert it with x.astype")
     wide, steps = widened(x.dtype), x.shape[:2]

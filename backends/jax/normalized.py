@@ -1,6 +1,7 @@
 """A layer-normalized layer over a whole sequence, and its derivative by manual BPTT.
 
-The products of the input are normalized for all steps at once, those of the state step by step.
+The products of the input are normalized for all steps at once, those of the state step by step;
+where the logits do not depend on the state, there are none of the state.
 The backward scan reads the states, logits and products that the forward scan saved; JAX
 differentiates a normalization, and the gradients of the weights are one product over all time.
 """
@@ -34,8 +35,8 @@ def forward(cell: Cell, num_outputs: int, saves: bool,
     def body(state: States, now: Any) -> tuple[States, Any]:
         projected, resets, zoneout = now
         state = scan.reset(state, resets)
-        new, logits, product = step(cell, params, projected, state, zoneout)
-        return new, (new, (state, logits, product) if saves else None)
+        new, logits, products = step(cell, params, projected, state, zoneout)
+        return new, (new, (state, logits, products) if saves else None)
 
     final, (states, saved) = lax.scan(body, initial, (project(params, x), *rest))
     return states[:num_outputs], final, saved
@@ -47,21 +48,21 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
     if not cell.layer_norm:
         return scan.backward(cell, num_outputs, wrt_x, arguments, saved, cotangents)
     params, _, x, *rest = arguments
-    weights = params["weight_hh"]
     vectors = {name: value for name, value in params.items() if value.ndim == 1}
 
     def body(carry: Any, now: Any) -> tuple[Any, Any]:
         d_state, d_vectors = carry
-        (state, packed, product), resets, zoneout, d_outputs = now
+        (state, packed, products), resets, zoneout, d_outputs = now
         d_new = (*map(jnp.add, d_state, d_outputs), *d_state[len(d_outputs) :])
         logits = scan.split(scan.columns(cell), packed)
         d_logits, d_old, d_own = step_backward(cell, logits, state, zoneout, d_new, vectors)
-        join = functools.partial(_join, cell)
-        _, pullback = jax.vjp(join, vectors, jnp.zeros_like(product), product)
-        d_joined, d_projected, d_product = pullback(d_logits)
+        projected = jnp.zeros((len(packed), cell.rows), packed.dtype)
+        _, pullback = jax.vjp(functools.partial(_join, cell), vectors, projected, products)
+        d_joined, d_projected, d_products = pullback(d_logits)
         d_vectors = jax.tree.map(lambda a, b, c: a + b + c, d_vectors, d_own, d_joined)
-        d_old = (d_old[0] + scan.product(d_product, weights), *d_old[1:])
-        return (scan.reset(d_old, resets), d_vectors), (d_projected, d_product)
+        for d_product in d_products:
+            d_old = (d_old[0] + scan.product(d_product, params["weight_hh"]), *d_old[1:])
+        return (scan.reset(d_old, resets), d_vectors), (d_projected, d_products)
 
     d_outputs, d_final = cotangents
     zeros = jax.tree.map(jnp.zeros_like, vectors)
@@ -69,13 +70,15 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
     (d_initial, d_vectors), (d_projected, d_products) = lax.scan(
         body, (d_final, zeros), steps, reverse=True
     )
-    _, pullback = jax.vjp(project, params, x)
-    d_params, d_x = pullback(d_projected)
-    hidden, flat = saved[0][0].reshape(-1, cell.hidden_size), d_products.reshape(-1, cell.rows)
-    d_weights = scan.product(hidden.T, flat.astype(weights.dtype)).T
-    d_params["weight_hh"] = d_weights.astype(weights.dtype)
-    d_params |= {name: d_params[name] + d for name, d in d_vectors.items()}
-    return d_params, d_initial, d_x
+    d_product, d_projection = projection_backward(params, x, d_projected)
+    d_params = d_vectors | {name: d_vectors[name] + d for name, d in d_projection.items()}
+    products = [("weight_ih", x, d_product)]
+    products += [("weight_hh", saved[0][0], d) for d in d_products]
+    for name, inputs, d in products:
+        flat = d.reshape(-1, cell.rows).astype(x.dtype)
+        d_weights = scan.product(inputs.reshape(-1, inputs.shape[-1]).T, flat)
+        d_params[name] = d_weights.T.astype(x.dtype)
+    return d_params, d_initial, scan.product(d_product, params["weight_ih"]).astype(x.dtype)
 
 
 REFERENCE = Implementation("reference", lambda call: None, forward, backward)
@@ -87,16 +90,30 @@ def project(params: Params, x: Array) -> Array:
     return layer_norm(product, params["norm_ih"], params["bias"])
 
 
+def projection_backward(params: Params, x: Array,
+                        d_logits: Array) -> tuple[Array, dict[str, Array]]:  # fmt: skip
+    """Cotangents of the product W x, and of the gain and the bias, by name, of :func:`project`."""
+    product = scan.product(x, params["weight_ih"].T)
+    _, pullback = jax.vjp(layer_norm, product, params["norm_ih"], params["bias"])
+    d_product, d_gain, d_bias = pullback(d_logits)
+    return d_product, {"norm_ih": d_gain, "bias": d_bias}
+
+
 def step(cell: Cell, params: Params, projected: Array, state: States,
-         zoneout: Any = None) -> tuple[States, Array, Array]:  # fmt: skip
-    """The next state, the packed logits (batch, columns), and the state's product (batch, rows)."""
-    product = scan.product(state[0], params["weight_hh"].T)
-    logits = _join(cell, params, projected, product)
+         zoneout: Any = None) -> tuple[States, Array, tuple[Array, ...]]:  # fmt: skip
+    """The next state, the packed logits (batch, columns), and the state's product (batch, rows).
+
+    The latter is a tuple, empty where the logits do not depend on the state.
+    """
+    products = (scan.product(state[0], params["weight_hh"].T),) if cell.recurrent else ()
+    logits = _join(cell, params, projected, products)
     new = cell.complete(logits, cell.mechanism.gates(logits), state, zoneout, params)
     packed = jnp.concatenate([logits[name] for name, _ in scan.columns(cell)], axis=-1)
-    return new, packed, product
+    return new, packed, products
 
 
-def _join(cell: Cell, params: Params, projected: Array, product: Array) -> dict[str, Array]:
+def _join(cell: Cell, params: Params, projected: Array,
+          products: tuple[Array, ...]) -> dict[str, Array]:  # fmt: skip
     """The logits by slot."""
-    return cell.join(params, projected, layer_norm(product, params["norm_hh"]))
+    recurrent = layer_norm(products[0], params["norm_hh"]) if products else None
+    return cell.join(params, projected, recurrent)

@@ -16,6 +16,7 @@ from gatecore.backends.common.linear_recurrence import (
     forward_steps,
     logits_vjp,
 )
+from gatecore.backends.jax import normalized
 from gatecore.backends.jax.arguments import Arguments, States, widened
 from gatecore.backends.jax.implementation import Call, Implementation
 from gatecore.backends.jax.scan import product
@@ -55,9 +56,12 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
         before = jnp.where(resets, jnp.zeros_like(before), before)
         d_start = jnp.where(resets[0], jnp.zeros_like(d_start), d_start)
     d_logits = logits_vjp(cell, logits, before, d_hidden, zoneout)
+    d_params = {"bias": d_logits.sum((0, 1))}
+    if cell.layer_norm:
+        d_logits, d_params = normalized.projection_backward(params, x, d_logits)
     flat, weight = d_logits.reshape(-1, cell.rows), params["weight_ih"]
-    d_weight = product(flat.T, x.reshape(-1, cell.input_size)).astype(weight.dtype)
-    d_params = {"weight_ih": d_weight, "bias": flat.sum(0).astype(params["bias"].dtype)}
+    d_params["weight_ih"] = product(flat.T, x.reshape(-1, cell.input_size))
+    d_params = {name: d.astype(params[name].dtype) for name, d in d_params.items()}
     return d_params, (d_start,), product(d_logits, weight).astype(x.dtype)
 
 
@@ -67,6 +71,8 @@ PARALLEL = Implementation("parallel", unsupported, forward, backward)
 def logits_of(cell: Cell, arguments: Arguments) -> dict[str, Array]:
     """The logits (time, batch, width) of all steps, by slot."""
     params, x = arguments.params, arguments.x
+    if cell.layer_norm:
+        return cell.split(normalized.project(params, x))
     bias = params["bias"].astype(widened(x.dtype))
     return cell.split(product(x, params["weight_ih"].T) + bias[None, None])
 

@@ -102,7 +102,7 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         ``mask`` multiplies the hidden state in the product: recurrent dropout.
         """
         hidden = states[0] if mask is None else states[0] * ops.cast(mask, states[0].dtype)
-        logits = self.neutral._logits(params, projected, hidden)
+        logits = self.neutral.join(params, projected, self.neutral.recur(params, hidden))
         return self.neutral.complete(logits, self.mechanism.gates(logits), states)
 
     def parameters(self, dtype: str | None = None) -> dict[str, Array]:

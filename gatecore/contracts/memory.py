@@ -84,9 +84,8 @@ class Core:
         _checks.choice("core", self.core, self.cores)
         _checks.check_fields(self, _checks.integer, "hidden_size", "layers")
         _checks.check_fields(self, _checks.flag, "layer_norm")
-        recurrent = [core for core in CORES if CELLS[core].recurrent]
-        if self.layer_norm and self.core not in recurrent:
-            known = ", ".join(recurrent)
+        if self.layer_norm and self.core not in CORES:
+            known = ", ".join(CORES)
             raise ValueError(f"layer_norm=True is for core {known}, not {self.core!r}")
         object.__setattr__(self, "mechanism", mechanism(self.mechanism))
         if not isinstance(self.memory, Memory | None):

@@ -112,7 +112,7 @@ class ModelSpec(Loss, Head, Core, Input):
     training step; all cores but the LSTM use the second. Evaluation takes the expectation. With
     ``two_biases`` each layer of the first three cores has a second trained bias, ``bias_hh``, which
     starts at zero and is added to the first: under Adam that doubles their learning rate (Appendix
-    D.5). With ``layer_norm`` these cores have layer normalization (Appendix D.3;
+    D.5). With ``layer_norm`` the first four cores have layer normalization (Appendix D.3;
     :class:`gatecore.cells.Cell` describes it).
 
     ``head`` has the widths of ReLU layers between the last recurrent layer and the output,

@@ -10,7 +10,7 @@ from gatecore import backends  # noqa: E402
 from gatecore.backends.jax import init  # noqa: E402
 from tests.sequences import gradient, random_like, run, sequence_case  # noqa: E402
 from tests.support import (  # noqa: E402
-    CORES,
+    EVERY_CORE,
     GATINGS,
     leaves,
     moved,
@@ -20,7 +20,7 @@ from tests.support import (  # noqa: E402
 )
 
 jax_backend, numpy = backends.load("jax"), backends.load("numpy")
-every = pytest.mark.parametrize("core", CORES)
+every = pytest.mark.parametrize("core", EVERY_CORE)
 T, B, INPUTS, D = 4, 2, 3, 6
 
 
@@ -42,32 +42,34 @@ def with_slopes(function):
 
 
 @pytest.mark.parametrize(
-    ("core", "name", "variant", "autodiff"),
+    ("core", "name", "variant", "options"),
     [
-        ("lstm", "UR", "resets", False),
-        ("gru", "OM/2", "draws", False),
-        ("minimal", "OR untied", "stacked", False),
-        ("lstm", "UM/3", "evaluation", True),
+        ("lstm", "UR", "resets", {}),
+        ("gru", "OM/2", "draws", {}),
+        ("minimal", "OR untied", "stacked", {}),
+        ("lstm", "UM/3", "evaluation", {"autodiff": True}),
+        ("mingru", "UR untied", "resets", {}),
+        ("mingru", "OM/2", "stacked", {"impl": "reference"}),
+        ("mingru", "OR", "draws", {"impl": "parallel", "autodiff": True}),
     ],
 )
-def test_results_and_all_gradients_are_numpys(core, name, variant, autodiff, rng):
+def test_results_and_all_gradients_are_numpys(core, name, variant, options, rng):
     case = sequence_case(core, GATINGS[name], variant, rng, layer_norm=True)
     *expected, pullback = run(case)
     weights = random_like(tuple(expected), rng)
     exact = leaves(gradient(pullback, weights))
     with jax.enable_x64(True):
-        results, slopes = jax.jit(with_slopes(function_of(case, autodiff=autodiff)))(
-            case.point, weights
-        )
+        results, slopes = jax.jit(with_slopes(function_of(case, **options)))(case.point, weights)
     for got, value in zip(leaves(results), leaves(tuple(expected)), strict=True):
         assert norm_error(got, value) < 1e-12
     for got, value in zip(leaves(slopes), exact, strict=True):
         assert norm_error(got, value) < 1e-10
 
 
-def test_gradients_have_gradients(rng):
+@pytest.mark.parametrize("core", ["minimal", "mingru"])
+def test_gradients_have_gradients(core, rng):
     """A second derivative along two directions, by a difference of first ones."""
-    case = sequence_case("minimal", GATINGS["standard"], "plain", rng, layer_norm=True)
+    case = sequence_case(core, GATINGS["standard"], "plain", rng, layer_norm=True)
     one, other = (random_like(case.point, rng) for _ in range(2))
     with jax.enable_x64(True):
         slope = jax.grad(lambda point: sum(r.sum() for r in leaves(function_of(case)(point))))
@@ -99,13 +101,14 @@ def test_float32_and_cell_states_are_close_under_jit(core, rng):
         assert norm_error(got, value) < 1e-5
 
 
-def test_half_precision_rounds_products_alone():
-    params = init(jax.random.key(0), INPUTS, D, "UR", core="gru", layer_norm=True)
+@pytest.mark.parametrize("core", ["gru", "mingru"])
+def test_half_precision_rounds_products_alone(core):
+    params = init(jax.random.key(0), INPUTS, D, "UR", core=core, layer_norm=True)
     x = jax.random.normal(jax.random.key(1), (T, B, INPUTS), jnp.float32)
     half = {k: v.astype(jnp.bfloat16) for k, v in params.items()}
 
     def loss(params, x):
-        return jax_backend.gru(params, x)[0].astype(jnp.float32).sum()
+        return getattr(jax_backend, core)(params, x)[0].astype(jnp.float32).sum()
 
     value, slopes = jax.jit(jax.value_and_grad(loss))(half, x.astype(jnp.bfloat16))
     assert float(value) == pytest.approx(float(loss(params, x)), abs=0.5)

@@ -15,6 +15,8 @@ from gatecore.backends.torch import (  # noqa: E402
     LSTM,
     GRUCell,
     LSTMCell,
+    MinGRU,
+    MinGRUCell,
     Minimal,
     MinimalCell,
     convert,
@@ -23,13 +25,16 @@ from gatecore.backends.torch import (  # noqa: E402
 )
 from gatecore.backends.torch.memory_cores.factory import recurrent_core  # noqa: E402
 from gatecore.backends.torch.nn.parameters import core_params  # noqa: E402
+from gatecore.backends.torch.sequence import parallel  # noqa: E402
 from gatecore.contracts.agent import AgentSpec  # noqa: E402
-from tests.support import CORES, GATINGS, equations, norm_error, random_params  # noqa: E402
+from tests.support import EVERY_CORE, GATINGS, equations, norm_error, random_params  # noqa: E402
 
 numpy = backends.load("numpy")
-LAYERS = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
-MODULES = [LSTM, GRU, Minimal, LSTMCell, GRUCell, MinimalCell]
-every = pytest.mark.parametrize("core", CORES)
+LAYERS = {"lstm": LSTM, "gru": GRU, "minimal": Minimal, "mingru": MinGRU}
+CELLS = {"lstm": LSTMCell, "gru": GRUCell, "minimal": MinimalCell, "mingru": MinGRUCell}
+MODULES = [*LAYERS.values(), *CELLS.values()]
+IMPLEMENTATIONS = [(core, impl) for core in LAYERS for impl in ("reference", "plain")]
+every = pytest.mark.parametrize("core", EVERY_CORE)
 kinds = pytest.mark.parametrize("kind", MODULES)
 T, B, INPUTS, D = 4, 2, 3, 6
 # torch's own tracing reads .grad of a tensor inside scan, and warns of its script
@@ -57,14 +62,18 @@ def params_of(layer, k):
     return {name: value.detach().numpy() for name, value in weights.items()}
 
 
-@every
+def chosen(core):
+    """The name of the implementation that runs a layer."""
+    return "reference" if EVERY_CORE[core].recurrent else "parallel"
+
+
+@pytest.mark.parametrize(("core", "impl"), [*IMPLEMENTATIONS, ("mingru", "parallel")])
 @pytest.mark.parametrize("name", GATINGS)
-@pytest.mark.parametrize("impl", ["reference", "plain"])
 def test_functions_and_their_gradients_are_numpys(core, name, impl, rng):
     layer = equations(core, GATINGS[name])
     arrays = random_params(layer, INPUTS, D, rng, layer_norm=True)
     arrays["x"] = rng.standard_normal((T, B, INPUTS))
-    arrays |= {part: rng.standard_normal((B, D)) for part in CORES[core].state_names}
+    arrays |= {part: rng.standard_normal((B, D)) for part in EVERY_CORE[core].state_names}
     cotangent = rng.standard_normal((T, B, D))
     expected, exact = numpy.layer_vjp(core, arrays, cotangent, GATINGS[name])
     output, gradients = layer_vjp(core, arrays, cotangent, GATINGS[name], impl=impl)
@@ -80,7 +89,7 @@ def test_a_layer_is_numpys_in_both_directions_of_a_stack(core, rng):
     assert layer.last_impl is None
     x = rng.standard_normal((T, B, INPUTS))
     output, _ = layer(torch.tensor(x))
-    assert layer.last_impl == "reference"
+    assert layer.last_impl == chosen(core)
     for k in (0, 2):
         ahead = getattr(numpy, core)(params_of(layer, k), x)[0]
         behind = getattr(numpy, core)(params_of(layer, k + 1), x[::-1].copy())[0]
@@ -88,12 +97,16 @@ def test_a_layer_is_numpys_in_both_directions_of_a_stack(core, rng):
     assert norm_error(output.detach().numpy(), x) < 1e-12
 
 
-@every
-@pytest.mark.parametrize("settings", [{"bias": False}, {"two_biases": False}, {}])
+@pytest.mark.parametrize(
+    ("core", "settings"),
+    [*((core, {}) for core in LAYERS), *((core, {"bias": False}) for core in LAYERS),
+     *((core, {"two_biases": False}) for core in LAYERS if core != "mingru")],
+)  # fmt: skip
 def test_every_parameter_gets_a_gradient_and_starts_neutral(core, settings):
     layer = LAYERS[core](INPUTS, D, layer_norm=True, **settings)
     names = [name for name, _ in layer.named_parameters() if name.startswith("norm")]
-    expected = ["norm_ih_l0", "norm_hh_l0"] + ["norm_c_l0"] * (core == "lstm")
+    expected = ["norm_ih_l0"] + ["norm_hh_l0"] * EVERY_CORE[core].recurrent
+    expected += ["norm_c_l0"] * (core == "lstm")
     expected += ["norm_c_bias_l0"] * (core == "lstm" and settings.get("bias", True))
     assert names == expected
     for name in names:
@@ -102,6 +115,26 @@ def test_every_parameter_gets_a_gradient_and_starts_neutral(core, settings):
     assert layer.all_weights[0][-1] is getattr(layer, names[-1])
     layer(torch.randn(T, B, INPUTS))[0].sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("candidate", ["linear", "tanh"])
+def test_a_mingru_saves_its_states_alone_and_normalizes_again_in_parts(candidate, monkeypatch):
+    layer, x = layer_of("mingru", candidate=candidate), torch.randn(17, B, INPUTS).double()
+    saved, weights = [], list(layer.parameters())
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.shape) or t, lambda t: t
+    ):
+        whole, _ = layer(x)
+    assert [shape for shape in saved if len(shape) == 3] == [x.shape, whole.shape]
+    expected, _, pullback = numpy.mingru(params_of(layer, 0), x.numpy(), candidate=candidate)
+    monkeypatch.setitem(parallel._ELEMENTS, "cpu", 3 * B * D)
+    parts, _ = layer(x)
+    exact = pullback(np.ones_like(expected))[0]
+    for output in (whole, parts):
+        assert norm_error(output.detach().numpy(), expected) < 1e-12
+        names = ("weight_ih", "bias", "norm_ih")
+        for name, slope in zip(names, torch.autograd.grad(output.sum(), weights), strict=True):
+            assert norm_error(slope.numpy(), exact[name]) < 1e-12, name
 
 
 def test_the_other_parameters_are_drawn_as_without():
@@ -130,13 +163,11 @@ def test_a_projection_follows_the_normalized_cell_state(rng):
     assert torch.equal(last[0], output[-1])
 
 
-@pytest.mark.parametrize(
-    ("kind", "cell"), [(LSTM, LSTMCell), (GRU, GRUCell), (Minimal, MinimalCell)]
-)
+@every
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_cell_is_a_layer_of_one_step(kind, cell, bias):
-    layer = stirred(kind(INPUTS, D, bias=bias, layer_norm=True, dtype=torch.float64))
-    one = cell(INPUTS, D, bias=bias, layer_norm=True, dtype=torch.float64)
+def test_a_cell_is_a_layer_of_one_step(core, bias):
+    layer = layer_of(core, bias=bias)
+    one = CELLS[core](INPUTS, D, bias=bias, layer_norm=True, dtype=torch.float64)
     one.load_state_dict({k.removesuffix("_l0"): v for k, v in layer.state_dict().items()})
     x, state = torch.randn(T, B, INPUTS, dtype=torch.float64), None
     for t in range(T):
@@ -156,14 +187,15 @@ def test_gradients_have_gradients(core):
 
     values = [value.detach().requires_grad_() for value in layer.parameters()]
     assert torch.autograd.gradcheck(output, (x, *values))
-    assert layer.last_impl == "reference"
+    assert layer.last_impl == chosen(core)
     assert torch.autograd.gradgradcheck(output, (x, *values), atol=1e-4)
 
 
-def test_packed_sequences_resets_and_zoneout_are_numpys(rng):
-    layer = layer_of("lstm", zoneout=(0.5, 0.1)).eval()
+@pytest.mark.parametrize(("core", "zoneout"), [("lstm", (0.5, 0.1)), ("mingru", 0.1)])
+def test_packed_sequences_resets_and_zoneout_are_numpys(core, zoneout, rng):
+    layer = layer_of(core, zoneout=zoneout).eval()
     x, resets = rng.standard_normal((T, B, INPUTS)), rng.random((T, B)) < 0.5
-    expected = numpy.lstm(params_of(layer, 0), x, resets=resets, zoneout=(0.5, 0.1))[0]
+    expected = getattr(numpy, core)(params_of(layer, 0), x, resets=resets, zoneout=zoneout)[0]
     output, _ = layer(torch.tensor(x), resets=torch.tensor(resets))
     assert norm_error(output.detach().numpy(), expected) < 1e-12
     packed = nn.utils.rnn.pack_padded_sequence(torch.tensor(x), [T, 2])
@@ -253,8 +285,9 @@ def test_parts_that_cannot_be_normalized_refuse_it():
 # --- tools --------------------------------------------------------------------------------------
 
 
-def test_compiled_and_exported_layers_are_the_same():
-    layer, x = layer_of("lstm"), torch.randn(T, B, INPUTS).double()
+@pytest.mark.parametrize("core", ["lstm", "mingru"])
+def test_compiled_and_exported_layers_are_the_same(core):
+    layer, x = layer_of(core), torch.randn(T, B, INPUTS).double()
     expected = layer(x)[0]
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0]
     time = ({0: torch.export.Dim("time", min=2)},)
@@ -286,8 +319,7 @@ def test_the_core_of_an_agent_has_it(core):
 @every
 def test_watched_gates_of_layers_and_cells_are_numpys(core):
     layer, x = layer_of(core), torch.randn(T, B, INPUTS).double()
-    cell = {"lstm": LSTMCell, "gru": GRUCell, "minimal": MinimalCell}[core]
-    one = cell(INPUTS, D, layer_norm=True, dtype=torch.float64)
+    one = CELLS[core](INPUTS, D, layer_norm=True, dtype=torch.float64)
     one.load_state_dict({k.removesuffix("_l0"): v for k, v in layer.state_dict().items()})
     for module, xs, name in ((layer, x, "l0"), (one, x[0], "")):
         with watch(module) as watched:

@@ -268,11 +268,17 @@ def test_a_layer_whose_gates_depend_on_the_state_is_not_parallel():
 
 
 @pytest.mark.parametrize(
-    ("source", "kinds"), [(GRU(3, 4), ("mingru", "gru")), (MinGRU(3, 4, candidate="tanh"),
-                                                           ("mingru", "mingru_tanh"))]
-)  # fmt: skip
-def test_a_state_of_another_core_or_candidate_is_refused_by_its_kind(source, kinds):
-    advice = "load weights of a {}, or make a layer that is a {}$".format(*kinds)
+    ("source", "advice"),
+    [
+        (GRU(3, 4), "load weights of a mingru, or make a layer that is a gru$"),
+        (
+            MinGRU(3, 4, candidate="tanh", layer_norm=True),
+            "make the layer with mechanism='UR' and layer_norm=True and candidate='tanh', or load "
+            "weights that were trained with 'UR' and layer_norm=False and candidate='linear'$",
+        ),
+    ],
+)
+def test_a_state_of_another_core_or_setting_is_refused_with_advice(source, advice):
     with pytest.raises(RuntimeError, match=advice):
         MinGRU(3, 4).load_state_dict(source.state_dict())
 

@@ -66,5 +66,5 @@ def recurrent_core(core: Core, input_size: int, dtype: Any = None) -> Any:
     if CELLS[core.core].recurrent:
         # two biases in the torch-compatible layers alone, as in the runs of earlier versions
         settings["two_biases"] = torch_compatible(core.core, core.mechanism)
-        settings["layer_norm"] = core.layer_norm
+    settings["layer_norm"] = core.layer_norm
     return Layers(_LAYERS[core.core](input_size, core.hidden_size, core.layers, **settings))

@@ -151,9 +151,9 @@ class MinimalCell(RecurrentCell[Tensor]):
 class MinGRUCell(RecurrentCell[Tensor]):
     """One step of :class:`gatecore.backends.torch.MinGRU`, of state h.
 
-    Parameters are ``weight_ih`` and ``bias_ih``. Arguments and errors are those of
-    :class:`RecurrentCell` but for ``two_biases`` and ``layer_norm``; ``candidate`` is "linear" or
-    "tanh".
+    Parameters are ``weight_ih`` and ``bias_ih``, with ``layer_norm`` also ``norm_ih``. Arguments
+    and errors are those of :class:`RecurrentCell` but for ``two_biases``; ``candidate`` is "linear"
+    or "tanh".
 
     >>> MinGRUCell(10, 20, mechanism="UR")(torch.randn(3, 10)).shape
     torch.Size([3, 20])
@@ -165,12 +165,12 @@ class MinGRUCell(RecurrentCell[Tensor]):
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
         dtype: Any = None, *, mechanism: str | Mechanism = "UR", candidate: str = "linear",
-        zoneout: Any = 0.0,
+        zoneout: Any = 0.0, layer_norm: bool = False,
     ) -> None:  # fmt: skip
         self.candidate = candidate
         super().__init__(input_size, hidden_size, bias, device, dtype, mechanism=mechanism,
-                         zoneout=zoneout, two_biases=False)  # fmt: skip
+                         zoneout=zoneout, two_biases=False, layer_norm=layer_norm)  # fmt: skip
 
     def _make_cell(self, input_size: int, hidden_size: int) -> Cell:
-        mechanism, candidate = self.mechanism, self.candidate
-        return MinGRU(input_size, hidden_size, mechanism, candidate=candidate)
+        settings = self.mechanism, self.layer_norm
+        return MinGRU(input_size, hidden_size, *settings, candidate=self.candidate)

@@ -89,7 +89,9 @@ class MinGRU(Recurrent[Tensor]):
     u = Wx + b if "linear", its tanh if "tanh". Parameters are ``weight_ih_l0`` (rows, input) and
     ``bias_ih_l0`` (rows,). The arguments are those of ``torch.nn.GRU``, and ``zoneout`` and
     ``impl`` of :class:`Recurrent`, which may also be "parallel": an associative scan over time, in
-    O(log T) steps. Attributes and errors are those of :class:`Recurrent`.
+    O(log T) steps. ``layer_norm`` normalizes the product W x over all its rows, with the gain
+    ``norm_ih_l0`` (rows,); the bias is added after it. Attributes and errors are those of
+    :class:`Recurrent`.
 
     >>> import torch
     >>> output, h = MinGRU(10, 20, num_layers=2, mechanism="UR")(torch.randn(1000, 3, 10))
@@ -104,15 +106,16 @@ class MinGRU(Recurrent[Tensor]):
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
         device: Any = None, dtype: Any = None, *, mechanism: str | Mechanism = "UR",
-        candidate: str = "linear", zoneout: Any = 0.0, impl: str = "auto",
+        candidate: str = "linear", zoneout: Any = 0.0, layer_norm: bool = False,
+        impl: str = "auto",
     ) -> None:  # fmt: skip
         self.candidate = candidate
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device=device, dtype=dtype, mechanism=mechanism, zoneout=zoneout, two_biases=False,
-            impl=impl,
+            layer_norm=layer_norm, impl=impl,
         )  # fmt: skip
 
     def _make_cell(self, input_size: int, hidden_size: int) -> MinGRUEquations:
-        mechanism, candidate = self.mechanism, self.candidate
-        return MinGRUEquations(input_size, hidden_size, mechanism, candidate=candidate)
+        settings = self.mechanism, self.layer_norm
+        return MinGRUEquations(input_size, hidden_size, *settings, candidate=self.candidate)

@@ -107,7 +107,7 @@ def _forget_logits(cell: Cell, params: dict[str, Tensor], x: Tensor,
                    before: Tensor) -> dict[str, Tensor]:  # fmt: skip
     """The logits of at least the slots that the effective forget gate depends on."""
     if cell.layer_norm:  # of all rows together
-        return cell.split(cell.project(params, x) + cell.recur(params, before))
+        return cell.logits(params, x, before)
     rows = {name: part for name, part in slot_rows(cell).items() if name in _FORGET_SLOTS}
     packed = {name: torch.cat([params[name][part] for part in rows.values()])
               for name in ("weight_ih", "weight_hh", "bias") if name in params}  # fmt: skip

@@ -18,6 +18,7 @@ from gatecore.backends.torch.sequence.implementation import (
 )
 from gatecore.backends.torch.sequence.linear_recurrence import inputs, linear_recurrence, states
 from gatecore.backends.torch.sequence.precision import no_autocast
+from gatecore.normalization import layer_norm
 
 _ELEMENTS = {"cpu": 1 << 18}  # of an array (time, batch, hidden) of a part, by kind of device
 _DEVICE_ELEMENTS = 1 << 26
@@ -27,6 +28,7 @@ class Parallel(OperatorImplementation):
     """The associative scan, with the derivative of ``common.linear_recurrence``."""
 
     name, device = "parallel", None
+    normalizes = True
 
     def _unsupported(self, call: Call) -> str | None:
         return "its gates depend on the state" if call.cell.recurrent else None
@@ -55,9 +57,13 @@ class Parallel(OperatorImplementation):
             for part in reversed([*_parts(call)]):
                 d_output = None if d_outputs[0] is None else d_outputs[0][part]
                 d_logits, d_state = _backward(call, part, hidden, d_output, d_state)
+                d_vectors = {"bias": d_logits.sum((0, 1))}
+                if call.cell.layer_norm:
+                    d_logits, d_vectors = _normalization_backward(call, part, d_logits)
                 x, flat = call.x[part].flatten(0, 1), d_logits.flatten(0, 1)
                 d_params["weight_ih"] += _product(flat, x)
-                d_params["bias"] += flat.sum(0)
+                for name, d in d_vectors.items():
+                    d_params[name] += d
                 if d_x is not None:
                     d_x[part] = d_logits @ weight
         first = [] if d_x is None else [d_x]
@@ -100,3 +106,14 @@ def _backward(call: Call, part: slice, hidden: Tensor, d_output: Tensor | None,
     if resets is not None:
         before, d_before = before.masked_fill(resets, 0), d_before.masked_fill(resets[0], 0)
     return logits_vjp(cell, logits, before, d_hidden, zoneout), d_before
+
+
+def _normalization_backward(call: Call, part: slice,
+                            d_logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Cotangents of the product W x, and of the gain and the bias by name."""
+    params = call.params
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_() for value in (
+            call.x[part] @ params["weight_ih"].T, params["norm_ih"], params["bias"])]  # fmt: skip
+        d_product, *d_vectors = torch.autograd.grad(layer_norm(*leaves), leaves, d_logits)
+    return d_product, dict(zip(("norm_ih", "bias"), d_vectors, strict=True))
