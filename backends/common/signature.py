@@ -7,16 +7,19 @@ have equal signatures: their weights interchange.
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
+from gatecore.cells import CANDIDATES
 from gatecore.mechanisms import MECHANISMS, Mechanism
 
 # of the layers of other libraries, whose states name no mechanism
 STANDARD_SIGNATURES = {"lstm": "lstm sigmoid none 1", "gru": "gru sigmoid none 1"}
+ACTIVATIONS, KINDS = ("sigmoid", "cumax"), ("none", "refine", "master", "untied")
 # the code's first three integers count from 1 in these; the others are the downsizing, hexadecimal
 _FIELDS = (
     ("lstm", "gru", "minimal", "gate", "rmc", "mingru", "mingru_tanh", "lstm_norm", "gru_norm",
      "minimal_norm", "mingru_norm", "mingru_tanh_norm"),
-    ("sigmoid", "cumax"), ("none", "refine", "master", "untied"),
+    ACTIVATIONS, KINDS,
 )  # fmt: skip
 
 
@@ -29,13 +32,54 @@ def signature(core: str, mechanism: Mechanism) -> str:
     return f"{core} {mechanism.activation} {mechanism.kind} {downsize}"
 
 
+def core_settings(kind: str) -> tuple[str, dict[str, Any]]:
+    """The core of a ``Cell.kind``, and the settings of the cell that the kind names.
+
+    >>> core_settings("mingru_tanh_norm")
+    ('mingru', {'layer_norm': True, 'candidate': 'tanh'})
+    """
+    core, *extensions = kind.split("_")
+    settings: dict[str, Any] = {"layer_norm": "norm" in extensions}
+    if core == "mingru":
+        named = (candidate for candidate in CANDIDATES if candidate in extensions)
+        settings["candidate"] = next(named, CANDIDATES[0])
+    return core, settings
+
+
 def mechanism_names(signature: str, saved: str | None = None) -> str:
     """The mechanisms of a signature, as arguments; ``saved`` is the name, if it is known."""
-    fields = signature.split()[1:3]
-    known = (m for m in MECHANISMS.values() if [m.activation, m.auxiliary] == fields)
-    names = repr(saved) if saved else " or ".join(repr(m.name) for m in known)
-    untied = fields[1] == "untied"
-    return f"gatecore.mechanism({names or repr('UR')}, tied=False)" if untied else names
+    _, activation, kind, downsize = signature.split()
+    fields = activation, "refine" if kind == "untied" else kind
+    names = [m.name for m in MECHANISMS.values() if (m.activation, m.auxiliary) == fields]
+    names = [saved] if saved else names
+    options = ", tied=False" * (kind == "untied")
+    options += f", downsize={downsize}" * (downsize != "1")
+    if options:
+        return f"gatecore.mechanism({names[-1]!r}{options})"
+    return " or ".join(map(repr, names))
+
+
+def check_recorded(recorded: str, expected: str, mechanism: Mechanism, *, subject: str,
+                   module: str = "cell", saved: str | None = None) -> None:  # fmt: skip
+    """Raise ValueError if a state records another signature than that of a module.
+
+    The error begins with the ``subject``, such as "the state is", and calls the module, which has
+    this ``mechanism``, a ``module``; ``saved`` is the recorded mechanism's name, if it is known.
+    """
+    if recorded == expected:
+        return
+    (core, settings), (own_core, own) = (core_settings(s.split()[0]) for s in (recorded, expected))
+    names = mechanism_names(recorded, saved)
+    if core != own_core:
+        advice = f"load weights of a {own_core}, or make a {module} that is a {core}"
+    else:
+        different = [name for name in settings if settings[name] != own[name]]
+        theirs, here = ("".join(f" and {name}={values[name]!r}" for name in different)
+                        for values in (settings, own))  # fmt: skip
+        advice = (f"make the {module} with mechanism={names}{theirs}, or load weights that were "
+                  f"trained with {mechanism.name!r}{here}")  # fmt: skip
+    raise ValueError(f"{subject} of mechanism {names} ({recorded}), this {module} has "
+                     f"{mechanism.name!r} ({expected}): {advice}")  # fmt: skip
 
 
 def encode(signature: str) -> list[float]:

@@ -10,9 +10,9 @@ from keras import ops
 
 from gatecore.backends.common.signature import (
     STANDARD_SIGNATURES,
+    check_recorded,
     decode,
     encode,
-    mechanism_names,
     signature,
 )
 from gatecore.cells import Cell
@@ -100,9 +100,6 @@ def check_signature(core: str, mechanism: Mechanism, code: np.ndarray | None) ->
                          "load weights of a layer with this mechanism, use "
                          "mechanism='standard', or make the layer by from_keras, which "
                          "copies those that both have")  # fmt: skip
-    if code is not None and (recorded := decode(np.ravel(code).tolist())) != own:
-        name = mechanism_names(recorded)
-        raise ValueError(f"the weights are of mechanism {name} ({recorded}), this layer has "
-                         f"{mechanism.name!r} ({own}): make the layer with "
-                         f"mechanism={name}, or load weights that were trained with "
-                         f"{mechanism.name!r}")  # fmt: skip
+    if code is not None:
+        recorded = decode(np.ravel(code).tolist())
+        check_recorded(recorded, own, mechanism, subject="the weights are", module="layer")

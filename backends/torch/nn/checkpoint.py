@@ -17,9 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from gatecore import mechanisms
 from gatecore.backends.common.signature import (
     STANDARD_SIGNATURES,
+    check_recorded,
+    core_settings,
     decode,
     encode,
-    mechanism_names,
     signature,
 )
 from gatecore.mechanisms import Mechanism
@@ -27,7 +28,6 @@ from gatecore.mechanisms import Mechanism
 KEY = "mechanism_code"
 _RECORD = "_extra_state"  # JSON as bytes, in the states of earlier versions
 _RECORD_VERSION = 1
-_NORM = "_norm "  # in the signature of a layer-normalized cell
 
 
 def torch_compatible(core: str, mechanism: str | Mechanism) -> bool:
@@ -116,25 +116,16 @@ class Stateful(nn.Module):
 
     def _check_signature(self, recorded: str | None, saved: str | None) -> None:
         """Raise ValueError for a state of another signature, or without one."""
-        name, expected = self.mechanism.name, self._signature
         if recorded is None and not self._torch_compatible:
             raise ValueError(self._needs_code())
-        if recorded is not None and recorded != expected:
-            saved = mechanism_names(recorded, saved)
-            norms = [_NORM in text for text in (recorded, expected)]
-            norm, own = (f" and layer_norm={n}" if len({*norms}) > 1 else "" for n in norms)
-            kinds = [text.split()[0].removesuffix(_NORM.strip()) for text in (recorded, expected)]
-            advice = (f"make the layer with mechanism={saved}{norm}, or load weights that were "
-                      f"trained with {name!r}{own}")  # fmt: skip
-            if len({*kinds}) > 1:
-                advice = f"load weights of a {kinds[1]}, or make a layer that is a {kinds[0]}"
-            raise ValueError(f"the state_dict is of mechanism {saved} ({recorded}), this layer has "
-                             f"{name!r} ({expected}): {advice}")  # fmt: skip
+        if recorded is not None:
+            check_recorded(recorded, self._signature, self.mechanism, subject="the state_dict is",
+                           module="layer", saved=saved)  # fmt: skip
 
     def _needs_code(self) -> str:
         kind, name = type(self).__name__, self.mechanism.name
         text = f"the state_dict records no mechanism, this {kind} has {name!r}: "
-        if _NORM in self._signature:
+        if core_settings(self._signature.split()[0])[1]["layer_norm"]:
             return text + f"load one that a {kind} of gatecore with layer_norm=True saved"
         if self.core not in STANDARD_SIGNATURES:
             return text + f"load one that a {kind} of gatecore saved"

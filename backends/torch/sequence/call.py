@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gatecore.backends.common.signature import core_settings
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 
@@ -98,11 +99,10 @@ def zero_states(cell: Cell, x: Tensor, proj_size: int = 0) -> tuple[Tensor, ...]
 def cell_of(signature: str, input_size: int, hidden_size: int) -> Cell:
     """A cell of this signature."""
     name, activation, kind, downsize = signature.split()
-    core, *extensions = name.split("_")
-    fields = {"candidate": "tanh"} if "tanh" in extensions else {}
+    core, settings = core_settings(name)
     tied = kind != "untied"
     mechanism = Mechanism(
         name=signature, activation=activation, auxiliary=kind if tied else "refine", tied=tied,
         downsize=int(downsize),
     )  # fmt: skip
-    return CELLS[core](input_size, hidden_size, mechanism, "norm" in extensions, **fields)
+    return CELLS[core](input_size, hidden_size, mechanism, **settings)
