@@ -3,13 +3,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sphinx.application import Sphinx
+import paper
+from stored_results import groups, scores
 
 import gatecore
 from gatecore.tasks.cli.gates import QUANTILES, initial_timescales
+from gatecore.tasks.reports.paired_statistics import compare
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx  # the tables can be made without it
 
 DOCS = Path(__file__).resolve().parents[1]
 BENCHMARKS = DOCS.parent / "benchmarks"
@@ -59,35 +64,61 @@ def benchmarks() -> str:
 
 def evidence() -> str:
     """A table for each group of stored results: test scores of every mechanism and seed."""
-    files = sorted((DOCS / "evidence").glob("*.json"))
-    groups = [g for path in files for g in json.loads(path.read_text(encoding="utf-8"))["groups"]]
-    return "\n".join(map(_evidence_of, groups))
+    return "\n".join(_evidence_of(title, group) for title, group in groups().items())
 
 
-def _evidence_of(group: dict[str, Any]) -> str:
-    score, seeds = group["score"]["name"], sorted({s for r in _variants(group) for s in r[1]})
+def _evidence_of(title: str, group: dict[str, Any]) -> str:
+    score, labels = group["score"]["name"], group["mechanisms"]
+    seeds = sorted({seed for label in labels for seed in scores(group, label)})
     columns = ["gates", "median", *(f"seed {seed}" for seed in seeds), "parameters"]
     counts = {run["mechanism"]: run["parameters"] for run in group["runs"]}
-    rows = [
-        [
-            f"`{label}`",
-            _score(variant["median_test"], score),
-            *(_score(tests.get(seed), score) for seed in seeds),
-            f"{counts.get(label.split()[0], 0):,}" if counts.get(label.split()[0]) else "",
-        ]
-        for label, tests, variant in _variants(group)
-    ]
+    rows = []
+    for label, variant in labels.items():
+        tests, count = scores(group, label), counts.get(label.split()[0])
+        numbers = [variant["median_test"], *(tests.get(seed) for seed in seeds)]
+        parameters = f"{count:,}" if count else ""
+        rows.append([f"`{label}`", *(_score(n, score) for n in numbers), parameters])
     rows += [
         [f"*{name}*", _score(value, score), *[""] * (len(seeds) + 1)]
         for name, value in group["baselines"].items()
     ]
-    core = group["settings"]["core"]
-    title = group["title"] if core == "lstm" else f"{group['title']}, {core.upper()}"
     return f"### {title}\n\nTest {score}.\n\n{table(columns, rows)}"
 
 
-def _variants(group: dict[str, Any]) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
-    return [(label, v["test_by_seed"], v) for label, v in group["mechanisms"].items()]
+def verdicts() -> str:
+    """The paper's claims about the tasks of the stored results, and whether these agree."""
+    columns = ["results", "the paper", "source", "pairs", "verdict"]
+    rows = []
+    for title, group in groups().items():
+        for verdict in paper.verdicts(group):
+            claim, kinds = verdict.claim, ("agreeing", "contrary", "undecided")
+            counts = {kind: len(getattr(verdict, kind)) for kind in kinds}
+            pairs = [f"{count} {kind}" for kind, count in counts.items() if count]
+            pairs += [f"{winner} beats {other}" for other, winner in verdict.contrary]
+            rows.append([title, claim.statement, claim.source, "; ".join(pairs), f"**{verdict}**"])
+    return table(columns, rows)
+
+
+def differences() -> str:
+    """Differences of UR with two refine biases, and of UR and U, with their intervals."""
+    biases = [f"UR (refine_bias={bias})" for bias in ("uniform", "neutral", "opposed")]
+    pairs = [(biases[0], biases[2]), (biases[1], biases[2]), (biases[0], "U")]
+    rows = []
+    for first, second in pairs:
+        for title, group in groups().items():
+            difference = compare(scores(group, first), scores(group, second))
+            if difference is None or len(difference.seeds) < 3:
+                continue
+            better = (difference.mean > 0) == group["score"]["higher_is_better"]
+            verdict = ("better" if better else "worse") if difference.significant else "undecided"
+            points = group["score"]["name"] == "accuracy"
+            numbers = (difference.mean, difference.low, difference.high)
+            texts = (f"{100 * n:+.1f}" if points else f"{n:+.3g}" for n in numbers)
+            mean, low, high = (text.replace("-", "−") for text in texts)
+            names = f"{first} and {second}".replace("refine_bias=", "")
+            counts, unit = str(len(difference.seeds)), " points" if points else ""
+            rows.append([names, title, f"{mean}{unit} ({low} to {high})", counts, f"**{verdict}**"])
+    return table(["gates", "results", "difference", "seeds", "the first"], rows)
 
 
 def _score(value: float | None, score: str) -> str:
@@ -96,17 +127,17 @@ def _score(value: float | None, score: str) -> str:
     return f"{value:.1%}" if score == "accuracy" else f"{value:.4g}"
 
 
-def write(app: Sphinx) -> None:
+def write(app: "Sphinx") -> None:
     """Write all parts; an unchanged part keeps its modification time, so that builds stay short."""
     folder = DOCS / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (mechanisms, timescales, benchmarks, evidence):
+    for part in (mechanisms, timescales, benchmarks, evidence, verdicts, differences):
         path, text = folder / f"{part.__name__}.md", part()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,34 +3,25 @@
 ``python docs/_ext/pictures.py`` draws the one of the README, ``docs/_static/copy.png``.
 """
 
-import functools
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from paper import result
+from stored_results import groups, scores
 
 import gatecore
 from gatecore import analysis
+from gatecore.tasks.cli import gates
+from gatecore.tasks.reports.paired_statistics import compare
 
 DOCS = Path(__file__).resolve().parents[1]
 COLORS = {"standard": "#767676", "C": "#a5691b", "O": "#8c4ba6", "U": "#1f77b4", "R": "#c2447c",
           "OM": "#ad6cc4", "OR": "#6a2d85", "UM": "#4b9cd3", "UR": "#117a43"}  # fmt: skip
 WIDTH = 7.2  # inches, of a page's column
-
-
-@functools.cache
-def groups() -> dict[str, dict[str, Any]]:
-    """The groups of the stored results by title; of two with one title, the one of more runs."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted((DOCS / "evidence").glob("*.json")):
-        for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
-            title = group["title"]
-            if title not in found or len(found[title]["runs"]) < len(group["runs"]):
-                found[title] = group
-    return found
 
 
 def axes(height: float, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
@@ -117,25 +108,123 @@ def initial_timescales(hidden_size: int = 512) -> Figure:
 
 
 def seeds(title: str) -> Figure:
-    """Test scores of a group: a dot for each seed, a bar at the median; the best on the right."""
+    """Test scores of a group, a dot for each seed, and differences with their 95 % intervals.
+
+    The rows are ordered by the medians, the best on top. The paper's results, if it has any,
+    stand on the right.
+    """
     group = groups()[title]
     name, higher = group["score"]["name"], group["score"]["higher_is_better"]
     variants = sorted(
         group["mechanisms"].items(),
         key=lambda item: item[1]["median_test"] * (1 if higher else -1),
     )
-    figure, plot = axes(0.9 + 0.26 * len(variants))
+    base = "standard" if "standard" in group["mechanisms"] else next(iter(group["mechanisms"]))
+    figure, (left, right) = axes(1.1 + 0.26 * len(variants), 2, sharey=True)
     for row, (label, variant) in enumerate(variants):
         color = COLORS[label.split()[0]]
-        scores = [score for score in variant["test_by_seed"].values() if score is not None]
-        plot.plot(scores, [row] * len(scores), "o", color=color, alpha=0.7, markersize=5)
-        plot.plot(variant["median_test"], row, "|", color=color, markersize=16, markeredgewidth=2)
+        tests = scores(group, label).values()
+        left.plot(tests, [row] * len(tests), "o", color=color, alpha=0.7, markersize=5)
+        left.plot(variant["median_test"], row, "|", color=color, markersize=16, markeredgewidth=2)
+        difference = compare(scores(group, label), scores(group, base))
+        if label != base and difference:
+            right.plot([difference.low, difference.high], [row] * 2, color=color, linewidth=1.6)
+            right.plot(difference.mean, row, "D", color=color, markersize=5)
     for value in group["baselines"].values():
-        plot.axvline(value, color="black", linestyle=":", linewidth=1)
-    plot.set_yticks(range(len(variants)), [label for label, _ in variants])
-    plot.set(xlabel=f"test {name}", title=title)
-    percent(plot, name)
+        left.axvline(value, color="black", linestyle=":", linewidth=1)
+    right.axvline(0, color="black", linewidth=1)
+    rows = range(len(variants))
+    left.set_yticks(rows, [label.replace("refine_bias=", "") for label, _ in variants])
+    if any(results := [result(group, label) for label, _ in variants]):
+        paper = right.secondary_yaxis("right")
+        paper.set_yticks(rows, results)
+        paper.set_ylabel("the paper")
+        paper.spines["right"].set_visible(False)
+        paper.tick_params(length=0)
+    left.set(xlabel=f"test {name}")
+    right.set(xlabel=f"difference from {base}")
+    left.set_title(title, fontsize="medium", loc="left")
+    for plot in (left, right):
+        percent(plot, name)
     return figure
+
+
+def trained_timescales(title: str) -> Figure:
+    """Timescales before and after training: of the median and of the slowest unit of each run.
+
+    A hollow dot is the start and a filled one the end; timescales of the mean gates, on a
+    logarithmic axis. Infinite ones, of cumax, are left out.
+    """
+    group = groups()[title]
+    labels = list(group["mechanisms"])
+    figure, panels = axes(1.1 + 0.3 * len(labels), 2, sharey=True)
+    for run in group["runs"]:
+        color, row = COLORS[run["mechanism"]], labels.index(_label(run, labels))
+        seeds = sorted(scores(group, labels[row]))
+        height = row + 0.2 * (seeds.index(run["settings"]["seed"]) - (len(seeds) - 1) / 2)
+        for plot, unit in zip(panels, ("median", "largest"), strict=True):
+            steps = [run["timescales"][when][unit] for when in ("before", "after")]
+            if None not in steps:
+                plot.plot(steps, [height] * 2, color=color, linewidth=1)
+                plot.plot(steps[0], height, "o", color=color, markerfacecolor="white", markersize=4)
+                plot.plot(steps[1], height, "o", color=color, markersize=4)
+    panels[0].set_yticks(
+        range(len(labels)), [label.replace("refine_bias=", "") for label in labels]
+    )
+    panels[0].invert_yaxis()
+    for plot, unit in zip(panels, ("median", "slowest"), strict=True):
+        _logarithmic(plot, f"timescale of the {unit} unit, steps")
+    panels[0].set_title(title, fontsize="medium", loc="left")
+    return figure
+
+
+def starts_and_scores(*titles: str) -> Figure:
+    """Scores of all runs of some groups against the initial timescale of the slowest unit."""
+    figure, panels = axes(3.2, len(titles))
+    for plot, title in zip(panels, titles, strict=True):
+        group = groups()[title]
+        name = group["score"]["name"]
+        for mechanism in dict.fromkeys(run["mechanism"] for run in group["runs"]):
+            runs = [run for run in group["runs"] if run["mechanism"] == mechanism]
+            steps = [slowest_start(run, group) for run in runs]
+            tests = [run["test"][name] for run in runs]
+            style = dict(color=COLORS[mechanism], alpha=0.8, markersize=5, label=mechanism)
+            plot.plot(steps, tests, "o", **style)
+        for value in group["baselines"].values():
+            plot.axhline(value, color="black", linestyle=":", linewidth=1)
+        _logarithmic(plot, "slowest unit at the start, steps")
+        plot.set(ylabel=f"test {name}")
+        plot.set_title(title, fontsize="medium", loc="left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def slowest_start(run: dict[str, Any], group: dict[str, Any]) -> float:
+    """The longest finite initial timescale of a run's units, in steps, from its biases.
+
+    The last units of cumax gates have an infinite one, and are never written.
+    """
+    settings = run["settings"] | group["settings"]
+    prefix = "mechanism."
+    fields = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+    steps = gates.initial_timescales(
+        gatecore.Mechanism(**fields), settings["core"], settings["hidden_size"], settings["seed"]
+    )
+    return float(steps[np.isfinite(steps)].max())
+
+
+def _logarithmic(plot: Axes, label: str) -> None:
+    """A logarithmic axis of steps."""
+    plot.set(xscale="log", xlabel=label)
+    plot.set_xlim(left=min(1.0, plot.get_xlim()[0]))
+    plot.xaxis.set_minor_formatter(NullFormatter())
+    plot.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _label(run: dict[str, Any], labels: list[str]) -> str:
+    """The kind of gates of a run, of these."""
+    name = f"{run['mechanism']} (refine_bias={run['settings']['mechanism.refine_bias']})"
+    return name if name in labels else run["mechanism"]
 
 
 def percent(plot: Axes, name: str) -> None:
