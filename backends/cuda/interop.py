@@ -12,17 +12,15 @@ framework's memory, of the shapes ``saved_shapes``: a later layer on it can run 
 
 import contextlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import launch, support
-from gatecore.backends.cuda.steps import KernelEngine, KernelSteps
+from gatecore.backends.cuda.steps import KernelEngine, saved_shapes
 from gatecore.cells import Cell
 
 Array = Any
+
+__all__ = ["on_stream", "saved_shapes", "unsupported", "view"]
 
 
 def unsupported(cell: Cell, steps: tuple[int, int], dtype: Any, device: int = 0) -> str | None:
@@ -64,17 +62,3 @@ class _Stream:
 def view(engine: KernelEngine, array: Any) -> Array:
     """An array of another framework (detached from any gradient) as CuPy's, on the same memory."""
     return engine.xp.from_dlpack(array)
-
-
-def saved_shapes(cell: Cell, steps: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """The shapes that a ``FusedLayer`` acquires for (time, batch) steps, in order."""
-    (time, batch), layout = steps, layout_of(cell)
-    shapes = [(time, batch, cell.input_size + 1), (time, batch, layout.width)]
-
-    def acquire(width: int, steps: bool = True, extra: int = 0) -> Any:
-        shapes.append((time + extra, batch, width))
-        return np.empty((1 + extra, 1, width))
-
-    engine = SimpleNamespace(launcher=None, xp=np)
-    KernelSteps(engine, layout, np.empty((1, 1, layout.width)), acquire)
-    return shapes

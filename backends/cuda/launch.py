@@ -67,23 +67,30 @@ class CudaLauncher:
     def pointer(self, array: Array) -> int:
         return int(array.data.ptr)
 
-    def upload(self, record: np.ndarray, target: Array) -> None:
-        """Copy the arguments, in the stream's order: after the kernels that still read the last."""
-        target.set(record.view(np.uint8))
+    def upload(self, record: np.ndarray, buffers: GraphBuffers) -> None:
+        """Copy a call's arguments, in the stream's order: after the kernels that read the last.
 
-    def kernels(self, layout: Layout, dtype: Any, batch: int) -> Sequence[Kernel]:
+        By a kernel that has them by value: a copy from the host's memory may wait for the stream.
+        """
+        *_, upload = self._compiled(buffers)
+        upload((1,), (1,), (buffers.arguments, record))
+
+    def kernels(self, buffers: GraphBuffers) -> Sequence[Kernel]:
         """The forward and the backward kernel, compiled at the first request."""
-        device = self.xp.cuda.runtime.getDevice()
-        compiled = _compiled(self.xp, source.names(layout, dtype), device)
-        shape = support.geometry(layout, batch, np.dtype(dtype).itemsize)
-        return [functools.partial(_launch, kernel, shape) for kernel in compiled]
+        forward, backward, _ = self._compiled(buffers)
+        geometry = support.geometry(buffers.layout, buffers.batch, buffers.dtype.itemsize)
+        return [functools.partial(_launch, kernel, geometry) for kernel in (forward, backward)]
+
+    def _compiled(self, buffers: GraphBuffers) -> list[Any]:
+        names = source.names(buffers.layout, buffers.dtype)
+        return _compiled(self.xp, names, self.xp.cuda.runtime.getDevice())
 
     def buffers(self, layout: Layout, steps: tuple[int, int], dtype: Any) -> GraphBuffers:
         """The buffers for this shape on the current device and stream."""
         device = self.xp.cuda.runtime.getDevice()
         stream = self.xp.cuda.get_current_stream().ptr
         key = (device, stream, layout.cell, steps, str(dtype))
-        buffers = self._buffers.pop(key, None) or GraphBuffers(self.xp, layout, steps, dtype)
+        buffers = self._buffers.pop(key, None) or GraphBuffers(self, layout, steps, dtype)
         self._buffers[key] = buffers
         while len(self._buffers) > _MAX_SHAPES:
             self._buffers.popitem(last=False)
@@ -166,12 +173,14 @@ def _tf32() -> bool:
     return os.environ.get("CUPY_TF32") == "1"  # CuPy's switch
 
 
-def _launch(kernel: Any, shape: support.Geometry, arguments: Array, t: int) -> None:
-    kernel(shape.grid, (shape.threads,), (arguments, np.int64(t)), shared_mem=shape.shared)
+def _launch(kernel: Any, geometry: support.Geometry, buffers: GraphBuffers, launch: int) -> None:
+    # CuPy passes an array of NumPy's by value, if it has one element
+    arguments = (buffers.shape, buffers.arguments, np.int64(launch))
+    kernel(geometry.grid, (geometry.threads,), arguments, shared_mem=geometry.shared)
 
 
 @functools.cache
-def _compiled(cupy: Any, names: tuple[str, str], device: int) -> list[Any]:
+def _compiled(cupy: Any, names: tuple[str, ...], device: int) -> list[Any]:
     """The kernels of these names, for the current ``device``; CuPy keeps them on disk too."""
     options = {"options": source.OPTIONS, "name_expressions": list(names)}
     module = cupy.RawModule(code=source.text(), **options)

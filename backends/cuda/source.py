@@ -39,14 +39,19 @@ def name(direction: str, dtype: Any, core: str, activation: str, auxiliary: str)
     return f"{direction}<{', '.join(arguments)}>"
 
 
-def names(layout: Layout, dtype: Any) -> tuple[str, str]:
-    """The name expressions of the forward and the backward kernel."""
+def names(layout: Layout, dtype: Any) -> tuple[str, str, str]:
+    """The name expressions of the forward and the backward kernel, and of that which uploads."""
     mechanism = layout.mechanism
     fields = (dtype, layout.core, mechanism.activation, mechanism.kind)
-    return name("forward", *fields), name("backward", *fields)
+    return name("forward", *fields), name("backward", *fields), upload(dtype)
+
+
+def upload(dtype: Any) -> str:
+    """The name expression of the kernel that uploads a call's arguments."""
+    return f"upload<{_SCALARS[str(dtype)]}>"
 
 
 def all_names() -> list[str]:
-    """The name expressions of all kernels."""
+    """The name expressions of all kernels that compute."""
     fields = support.DTYPES, support.CORES, support.ACTIVATIONS, support.AUXILIARIES
     return [name(*instance) for instance in itertools.product(DIRECTIONS, *fields)]

@@ -75,4 +75,4 @@ def geometry(layout: Layout, batch: int, itemsize: int) -> Geometry:
     most = MAX_THREADS if together else 4 * WARP
     threads = min(most, -(-layout.hidden_size // WARP) * WARP)
     blocks = 1 if together else -(-layout.hidden_size // threads)
-    return Geometry((batch, blocks), threads, 2 * threads * itemsize)
+    return Geometry((batch, blocks), threads, 6 * (threads // WARP) * itemsize)

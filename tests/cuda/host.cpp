@@ -1,5 +1,6 @@
 // The step kernels and the header's functions, as plain C++ for the host: every CUDA thread is a
-// loop iteration, or where `threads` > 1 a thread of its own that meets the others at each barrier.
+// loop iteration, or where `threads` > 1 a thread of its own that meets the others at each barrier, and
+// at each exchange in a warp of `lanes`.
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -35,23 +36,33 @@ class Barrier {
 
 void meet(void* barrier) { static_cast<Barrier*>(barrier)->wait(); }
 
-// Calls work(block) once for each thread of a block that shares 2 * threads numbers.
+// Calls work(block) once for each thread of a block.
 template <typename T, typename Work>
-void as_block(int threads, Work work) {
-    std::vector<T> shared(2 * threads);
+void as_block(int threads, int lanes, Work work) {
+    std::vector<T> shared(6 * (threads / lanes)), exchanged(threads);
     Barrier barrier(threads);
     std::vector<std::thread> others;
-    for (int k = 1; k < threads; ++k)
-        others.emplace_back([&, k] { work(Block{k, threads, shared.data(), meet, &barrier}); });
-    work(Block{0, threads, shared.data(), meet, &barrier});
+    auto block = [&](int k) {
+        return Block{k, threads, shared.data(), lanes, meet, &barrier, exchanged.data()};
+    };
+    for (int k = 1; k < threads; ++k) others.emplace_back([&, k] { work(block(k)); });
+    work(block(0));
     for (auto& other : others) other.join();
 }
 
+template <typename T> struct Launch {
+    const Shape<T>& shape;
+    const Sequence<T>& sequence;
+    long long number;
+    int threads, lanes;
+};
+
 template <typename T, Core core, Activation activation, Auxiliary auxiliary>
-void run(int direction, const Sequence<T>& sequence, long long t, int threads) {
-    as_block<T>(threads, [&](const Block& block) {
-        for (long long row = 0; row < sequence.batch; ++row) {
-            Step<T, core, activation, auxiliary> step{sequence, block, t, row};
+void run(int direction, const Launch<T>& l) {
+    as_block<T>(l.threads, l.lanes, [&](const Block& block) {
+        const long long t = l.sequence.first + (direction == 0 ? l.number : -l.number);
+        for (long long row = 0; row < l.shape.batch; ++row) {
+            Step<T, core, activation, auxiliary> step{l.shape, l.sequence, block, t, row};
             if (direction == 0) step.forward(block.thread, block.threads);
             else step.backward(block.thread, block.threads);
             block.wait();
@@ -60,44 +71,41 @@ void run(int direction, const Sequence<T>& sequence, long long t, int threads) {
 }
 
 template <typename T, Core core, Activation activation>
-void with_auxiliary(int auxiliary, int direction, const Sequence<T>& s, long long t, int threads) {
-    if (auxiliary == 0) run<T, core, activation, none>(direction, s, t, threads);
-    if (auxiliary == 1) run<T, core, activation, refined>(direction, s, t, threads);
-    if (auxiliary == 2) run<T, core, activation, mastered>(direction, s, t, threads);
-    if (auxiliary == 3) run<T, core, activation, untied>(direction, s, t, threads);
+void with_auxiliary(int auxiliary, int direction, const Launch<T>& l) {
+    if (auxiliary == 0) run<T, core, activation, none>(direction, l);
+    if (auxiliary == 1) run<T, core, activation, refined>(direction, l);
+    if (auxiliary == 2) run<T, core, activation, mastered>(direction, l);
+    if (auxiliary == 3) run<T, core, activation, untied>(direction, l);
 }
 
 template <typename T, Core core>
-void with_activation(int activation, int auxiliary, int direction, const Sequence<T>& s,
-                     long long t, int threads) {
-    if (activation == 0)
-        with_auxiliary<T, core, by_sigmoid>(auxiliary, direction, s, t, threads);
-    else
-        with_auxiliary<T, core, by_cumax>(auxiliary, direction, s, t, threads);
+void with_activation(int activation, int auxiliary, int direction, const Launch<T>& l) {
+    if (activation == 0) with_auxiliary<T, core, by_sigmoid>(auxiliary, direction, l);
+    else with_auxiliary<T, core, by_cumax>(auxiliary, direction, l);
 }
 
 template <typename T>
-void with_core(int core, int activation, int auxiliary, int direction, const void* arguments,
-               long long t, int threads) {
-    const Sequence<T>& s = *static_cast<const Sequence<T>*>(arguments);
-    if (core == 0) with_activation<T, lstm>(activation, auxiliary, direction, s, t, threads);
-    if (core == 1) with_activation<T, gru>(activation, auxiliary, direction, s, t, threads);
-    if (core == 2) with_activation<T, minimal>(activation, auxiliary, direction, s, t, threads);
+void with_core(int core, int activation, int auxiliary, int direction, const void* shape,
+               const void* sequence, long long number, int threads, int lanes) {
+    const Launch<T> l = {*static_cast<const Shape<T>*>(shape),
+                         *static_cast<const Sequence<T>*>(sequence), number, threads, lanes};
+    if (core == 0) with_activation<T, lstm>(activation, auxiliary, direction, l);
+    if (core == 1) with_activation<T, gru>(activation, auxiliary, direction, l);
+    if (core == 2) with_activation<T, minimal>(activation, auxiliary, direction, l);
 }
 
 }  // namespace
 
 extern "C" {
 
-int arguments_bytes() { return sizeof(Sequence<float>); }
+int shape_bytes() { return sizeof(Shape<float>); }
+int sequence_bytes() { return sizeof(Sequence<float>); }
 
-// One time step of all rows: direction 0 forward, 1 backward; the fields in the enums' order.
+// One launch for all rows: direction 0 forward, 1 backward; the fields in the enums' order.
 void run_step(int is_double, int core, int activation, int auxiliary, int direction,
-              const void* arguments, long long t, int threads) {
-    if (is_double)
-        with_core<double>(core, activation, auxiliary, direction, arguments, t, threads);
-    else
-        with_core<float>(core, activation, auxiliary, direction, arguments, t, threads);
+              const void* shape, const void* sequence, long long number, int threads, int lanes) {
+    auto with = is_double ? with_core<double> : with_core<float>;
+    with(core, activation, auxiliary, direction, shape, sequence, number, threads, lanes);
 }
 
 // Elementwise over (count,): x, y logits; results are stacked, one row of (count,) each.
@@ -129,15 +137,35 @@ void master_row(long long count, const float* logits, const float* v, const floa
     }
 }
 
-// out (4, count): value, complement, softmax, cotangent of the logits
-void cumax_row(int threads, int count, int repeats, int negated, const float* z, const float* v,
-               float* out) {
-    as_block<float>(threads, [&](const Block& block) {
-        cumax(block, count, z, out, out + count, out + 2 * count);
+// out (2, 4, count): value, complement, softmax, cotangent of the logits, of the gates of z and of -z
+void cumax_row(int threads, int lanes, int count, int repeats, int negated, const float* z,
+               const float* v, float* out) {
+    float* all[] = {out, out + 4 * count};
+    for (int k = 0; k < count; ++k) {
+        all[0][2 * count + k] = z[k];
+        all[1][2 * count + k] = -z[k];
+    }
+    as_block<float>(threads, lanes, [&](const Block& block) {
+        Ordered<float> gates[2];
+        float* d_logits[2];
+        for (int n = 0; n < 2; ++n) {
+            gates[n] = {all[n], all[n] + count, all[n] + 2 * count};
+            d_logits[n] = all[n] + 3 * count;
+        }
+        auto cotangent = [&](int, int k) {
+            float total = 0;
+            for (int j = k * repeats; j < (k + 1) * repeats; ++j) total += v[j];
+            return negated ? -total : total;
+        };
+        cumax(block, count, gates);
         block.wait();
-        cumax_vjp(block, count, repeats, negated != 0, out, out + count, out + 2 * count, v,
-                  out + 3 * count);
+        cumax_vjp<2, float>(block, count, gates, cotangent, d_logits);
     });
+}
+
+// out (count,): Newton's step for 1 / x from y
+void newton_row(long long count, const float* x, const float* y, float* out) {
+    for (long long k = 0; k < count; ++k) out[k] = newton(x[k], y[k]);
 }
 
 }  // extern "C"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import gatecore.backends.cuda
-from gatecore.backends.cuda import support
+from gatecore.backends.cuda import source
 from gatecore.backends.cuda.steps import GraphBuffers
 
 HERE = Path(__file__).parent
@@ -35,17 +35,29 @@ def library(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     built = ctypes.CDLL(str(target))
-    step = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int]
+    step = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int, ctypes.c_int]
     built.run_step.argtypes = [ctypes.c_int] * 5 + step
     built.refine_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 4
     built.master_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 4
-    built.cumax_row.argtypes = [ctypes.c_int] * 4 + [ctypes.c_void_p] * 3
+    built.cumax_row.argtypes = [ctypes.c_int] * 5 + [ctypes.c_void_p] * 3
+    built.newton_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 3
     return built
 
 
 def address(array):
     """An array's memory, as ctypes takes it."""
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def instance(library, name):
+    """A function (shape, sequence, launch, threads, lanes) that runs a kernel by its name."""
+    direction, arguments = name.rstrip(">").split("<")
+    scalar, *fields = arguments.split(", ")
+    enums = (["lstm", "gru", "minimal"], ["by_sigmoid", "by_cumax"],
+             ["none", "refined", "mastered", "untied"])  # fmt: skip
+    numbers = [e.index(f.split("::")[1]) for e, f in zip(enums, fields, strict=True)]
+    which = source.DIRECTIONS.index(direction)
+    return functools.partial(library.run_step, int(scalar == "double"), *numbers, which)
 
 
 class HostLauncher:
@@ -56,35 +68,29 @@ class HostLauncher:
 
     xp = np
 
-    def __init__(self, library, threads=1):
-        self.library, self.threads, self.lock = library, threads, threading.RLock()
-        self.graph_buffers, self.replayed = {}, []
+    def __init__(self, library, threads=1, lanes=1):
+        self.library, self.threads, self.lanes = library, threads, lanes
+        self.lock, self.graph_buffers, self.replayed = threading.RLock(), {}, []
 
     @staticmethod
     def pointer(array):
         return array.ctypes.data
 
     @staticmethod
-    def upload(record, target):
-        target[...] = record.view(np.uint8)
+    def upload(record, buffers):
+        buffers.arguments[...] = record.view(np.uint8)
 
-    def kernels(self, layout, dtype, batch):
-        mechanism = layout.mechanism
-        fields = (
-            support.CORES.index(layout.core),
-            support.ACTIVATIONS.index(mechanism.activation),
-            support.AUXILIARIES.index(mechanism.kind),
-        )
-        double = int(dtype == np.float64)
-        return [functools.partial(self._launch, double, fields, d) for d in (0, 1)]
+    def kernels(self, buffers):
+        names = source.names(buffers.layout, buffers.dtype)[:2]
+        return [functools.partial(self._launch, instance(self.library, name)) for name in names]
 
-    def _launch(self, double, fields, direction, arguments, t):
-        self.library.run_step(double, *fields, direction, address(arguments), t, self.threads)
+    def _launch(self, kernel, buffers, launch):
+        kernel(address(buffers.shape), address(buffers.arguments), launch, self.threads, self.lanes)
 
     def buffers(self, layout, steps, dtype):
         key = (layout.cell, steps, str(dtype))
         if key not in self.graph_buffers:
-            created = self.graph_buffers[key] = GraphBuffers(np, layout, steps, dtype)
+            created = self.graph_buffers[key] = GraphBuffers(self, layout, steps, dtype)
             for array in (*created.arrays.values(), created.weights):
                 array.fill(np.nan)
         return self.graph_buffers[key]

@@ -14,7 +14,7 @@ import numpy as np
 
 from gatecore import backends
 from gatecore.backends.cuda import launch, source, steps, support
-from tests.cuda.host import address
+from tests.cuda.host import address, instance
 
 
 def forget():
@@ -145,7 +145,7 @@ class Blas:
             product = (left.T if op_a else left) @ (right.T if op_b else right)
             out[...] = out + product if add else product
 
-        work() if self.cupy.captured is None else self.cupy.captured.append(work)
+        self.cupy.enqueue(work)
         return 0
 
 
@@ -220,25 +220,29 @@ class StandIn:
         return types.SimpleNamespace(get_function=self.function)
 
     def function(self, name):
-        direction, arguments = name.rstrip(">").split("<")
-        scalar, *fields = arguments.split(", ")
-        enums = (["lstm", "gru", "minimal"], ["by_sigmoid", "by_cumax"],
-                 ["none", "refined", "mastered", "untied"])  # fmt: skip
-        numbers = [e.index(f.split("::")[1]) for e, f in zip(enums, fields, strict=True)]
-        which = source.DIRECTIONS.index(direction)
+        if name.startswith("upload"):
+            return self.upload
+        run, double = instance(self.library, name), "double" in name
 
         def kernel(grid, block, arguments, shared_mem):
-            where, t = arguments
-            assert where.dtype == np.uint8
+            shape, where, launch = arguments
+            assert (shape.dtype, shape.shape) == (steps.SHAPE, (1,))
+            assert isinstance(where, Pointed)
             assert where.nbytes == steps.RECORD.itemsize
-            assert isinstance(t, np.int64)
+            assert isinstance(launch, np.int64)
             assert block[0] <= support.MAX_THREADS
-            assert shared_mem == 2 * block[0] * (8 if scalar == "double" else 4)
-            double = int(scalar == "double")
-
-            def work():
-                self.library.run_step(double, *numbers, which, address(where), int(t), 1)
-
-            work() if self.captured is None else self.captured.append(work)
+            assert shared_mem == 6 * (block[0] // support.WARP) * (8 if double else 4)
+            by_value = shape.copy()
+            self.enqueue(lambda: run(address(by_value), address(where), int(launch), 1, 1))
 
         return kernel
+
+    def upload(self, grid, block, arguments):
+        target, record = arguments
+        assert (grid, block) == ((1,), (1,))
+        assert (record.dtype, record.shape, type(record)) == (steps.RECORD, (1,), np.ndarray)
+        by_value = record.copy()
+        self.enqueue(lambda: target.__setitem__(..., by_value.view(np.uint8)))
+
+    def enqueue(self, work):
+        work() if self.captured is None else self.captured.append(work)

@@ -62,55 +62,77 @@ def test_master_gates_agree_to_a_few_ulp_and_their_derivatives_to_that_of_their_
         assert np.max(np.abs(got - wanted) / size) <= 8 * ULP
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7, 16])
+BLOCKS = [(1, 1), (2, 2), (7, 1), (8, 4), (24, 8)]  # threads, lanes of a warp
+
+
+@pytest.mark.parametrize(("threads", "lanes"), BLOCKS)
 @pytest.mark.parametrize("count", [1, 2, 16, 37, 96])
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
-def test_cumax_by_a_block_scan_agrees_and_has_exact_ends(host_library, rng, threads, count, scale):
+def test_cumax_by_a_blocks_sums_agrees_and_has_exact_ends(
+    host_library, rng, threads, lanes, count, scale
+):
     repeats = 3
     z = (scale * rng.standard_normal(count)).astype(np.float32)
     v = rng.standard_normal(count * repeats).astype(np.float32)
     for negated in (0, 1):
-        out = np.full((4, count), np.nan, np.float32)
+        out = np.full((2, 4, count), np.nan, np.float32)
         host_library.cumax_row(
-            threads, count, repeats, negated, address(z), address(v), address(out)
+            threads, lanes, count, repeats, negated, address(z), address(v), address(out)
         )
-        exact = gatecore.cumax(z.astype(np.float64))
-        within(out[0], exact.value, 64)
-        within(out[1], exact.complement, 64)
-        assert out[0, -1] == 1
-        assert out[1, -1] == 0
-        assert out[0].max() <= 1
-        wanted = gatecore.cumax_vjp(z.astype(np.float64), v.astype(np.float64), downsize=repeats)
-        wanted = -wanted if negated else wanted
-        assert np.abs(out[3] - wanted).max() <= 64 * ULP * np.abs(v).sum()
+        for logits, gate in zip((z, -z), out, strict=True):
+            exact = gatecore.cumax(logits.astype(np.float64))
+            within(gate[0], exact.value, 64)
+            within(gate[1], exact.complement, 64)
+            assert gate[0, -1] == 1
+            assert gate[1, -1] == 0
+            assert gate[0].max() <= 1
+            wanted = gatecore.cumax_vjp(
+                logits.astype(np.float64), v.astype(np.float64), downsize=repeats
+            )
+            wanted = -wanted if negated else wanted
+            assert np.abs(gate[3] - wanted).max() <= 64 * ULP * np.abs(v).sum()
 
 
-def test_a_block_scan_repeats_bit_for_bit(host_library, rng):
+def test_a_blocks_sums_repeat_bit_for_bit(host_library, rng):
     z, v = rng.standard_normal((2, 53)).astype(np.float32)
     results = []
     for _ in range(5):
-        out = np.full((4, 53), np.nan, np.float32)
-        host_library.cumax_row(9, 53, 1, 0, address(z), address(v), address(out))
+        out = np.full((2, 4, 53), np.nan, np.float32)
+        host_library.cumax_row(12, 4, 53, 1, 0, address(z), address(v), address(out))
         results.append(out.tobytes())
     assert len(set(results)) == 1
 
 
-def test_the_kernel_arguments_have_the_fields_of_the_header(host_library):
+def test_newtons_step_makes_the_hardwares_reciprocal_exact_to_an_ulp(host_library, rng):
+    """The GPU's is within 1 ulp; a sigmoid's argument lies between 1 and 1 + exp(87)."""
+    x = (1 + np.exp(rng.uniform(-20, 87, 5000))).astype(np.float32)
+    exact = 1 / x.astype(np.float64)
+    for error in (-1, 0, 1):
+        y = exact.astype(np.float32)
+        y += error * np.spacing(y)
+        out = np.empty_like(x)
+        host_library.newton_row(len(x), address(x), address(y), address(out))
+        assert np.all(np.abs(out - exact) <= 1.02 * ULP * exact)
+
+
+@pytest.mark.parametrize(("struct", "record"), [("Shape", steps.SHAPE), ("Sequence", steps.RECORD)])
+def test_the_kernel_arguments_have_the_fields_of_the_header(host_library, struct, record):
     text = (SOURCES / "sequence.cuh").read_text(encoding="utf-8")
-    body = text[text.index("struct Sequence {") : text.rindex("};")]
-    declared = re.findall(
-        r"^\s+(?:const )?(long long|double|T\*|bool\*) (\w+);", body, re.MULTILINE
-    )
-    assert tuple(name for _, name in declared) == steps.FIELDS
+    body = text[text.index(f"struct {struct} {{") :]
+    body = body[: body.index("\n};")]
+    kinds = r"long long|double|T\*|Global<(?:const )?(?:T|bool)>"
+    declared = re.findall(rf"^\s+({kinds}) (\w+);", body, re.MULTILINE)
+    assert tuple(name for _, name in declared) == record.names
     doubles = {name for kind, name in declared if kind == "double"}
-    assert doubles == set(steps.PROBABILITIES)
-    assert host_library.arguments_bytes() == steps.RECORD.itemsize
+    assert doubles == {name for name in record.names if record[name] == np.float64}
+    sizes = {"Shape": host_library.shape_bytes, "Sequence": host_library.sequence_bytes}
+    assert sizes[struct]() == record.itemsize
 
 
 def test_every_argument_is_commented():
     for name in source.FILES:
         for line in (BACKENDS / name).read_text(encoding="utf-8").splitlines():
-            if re.match(r"\s+(const )?T\* \w+;", line) and "now" not in line:
+            if re.match(r"\s+(T\*|Global<.*>) \w+;", line):
                 assert "//" in line, f"{name}: {line}"
 
 

@@ -4,9 +4,11 @@
 
 #ifdef __CUDACC__
 #define GATECORE_FUNCTION __device__ __forceinline__
+#define GATECORE_ROLLED _Pragma("unroll 1")  // for loops that mostly run once
 #else
 #include <cmath>
 #define GATECORE_FUNCTION inline
+#define GATECORE_ROLLED
 #endif
 #define GATECORE_NAMESPACE gatecore
 
@@ -23,7 +25,21 @@ GATECORE_FUNCTION double exponential(double x) { return exp(clamped(x, 708.0)); 
 GATECORE_FUNCTION float tangent(float x) { return tanhf(x); }
 GATECORE_FUNCTION double tangent(double x) { return tanh(x); }
 
-template <typename T> GATECORE_FUNCTION T reciprocal(T x) { return 1 / x; }
+// A step of Newton's method for 1 / x, from y within some ulp of it.
+GATECORE_FUNCTION float newton(float x, float y) { return fmaf(y, fmaf(-x, y, 1.0f), y); }
+
+// 1 / x for x in [1, 2^126). IEEE division branches to a subroutine where x may be anything; loads
+// that follow the branch wait for it.
+GATECORE_FUNCTION float reciprocal(float x) {
+#ifdef __CUDACC__
+    float y;  // within 1 ulp
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return newton(x, y);
+#else
+    return 1 / x;
+#endif
+}
+GATECORE_FUNCTION double reciprocal(double x) { return 1 / x; }
 
 template <typename T> GATECORE_FUNCTION T select(T gate, T small, T large) {
     return gate < static_cast<T>(0.5) ? small : large;

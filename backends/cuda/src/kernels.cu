@@ -2,28 +2,46 @@
 // each other, several blocks y share a row.
 #include "cells.cuh"
 
+namespace gatecore {
+
+__device__ __forceinline__ Block block_of(void* shared) {
+    return {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), shared};
+}
+
+}  // namespace gatecore
+
 template <typename T, gatecore::Core core, gatecore::Activation activation,
           gatecore::Auxiliary auxiliary>
 __global__ void __launch_bounds__(512)
-    forward(const gatecore::Sequence<T>* sequence,  // in device memory
-            long long t) {                          // 0 .. time - 1
-    extern __shared__ __align__(16) unsigned char shared[];  // 2 * blockDim.x numbers of type T
+    forward(const gatecore::Shape<T> shape,
+            const gatecore::Sequence<T>* sequence,  // in device memory
+            long long launch) {                     // 0 .. time - 1: the step, from the first one on
+    extern __shared__ __align__(16) unsigned char shared[];  // 6 numbers of type T a warp
+    using Step = gatecore::Step<T, core, activation, auxiliary>;
+    const long long first = blockIdx.y * blockDim.x + threadIdx.x;
+    if (!Step::cooperative && first >= shape.hidden) return;
     const gatecore::Sequence<T> here = *sequence;  // no store can change it: it stays in registers
-    const gatecore::Block block = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
-                                   shared};
-    gatecore::Step<T, core, activation, auxiliary>{here, block, t, blockIdx.x}.forward(
-        blockIdx.y * blockDim.x + threadIdx.x, gridDim.y * blockDim.x);
+    const gatecore::Block block = gatecore::block_of(shared);
+    Step{shape, here, block, here.first + launch, blockIdx.x}.forward(first, gridDim.y * blockDim.x);
 }
 
 template <typename T, gatecore::Core core, gatecore::Activation activation,
           gatecore::Auxiliary auxiliary>
 __global__ void __launch_bounds__(512)
-    backward(const gatecore::Sequence<T>* sequence,  // in device memory
-             long long t) {                          // time - 1 .. 0
-    extern __shared__ __align__(16) unsigned char shared[];  // 2 * blockDim.x numbers of type T
+    backward(const gatecore::Shape<T> shape,
+             const gatecore::Sequence<T>* sequence,  // in device memory
+             long long launch) {                     // 0 .. time - 1: the step, from the last one on
+    extern __shared__ __align__(16) unsigned char shared[];  // 6 numbers of type T a warp
+    using Step = gatecore::Step<T, core, activation, auxiliary>;
+    const long long first = blockIdx.y * blockDim.x + threadIdx.x;
+    if (!Step::cooperative && first >= shape.hidden) return;
     const gatecore::Sequence<T> here = *sequence;  // no store can change it: it stays in registers
-    const gatecore::Block block = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
-                                   shared};
-    gatecore::Step<T, core, activation, auxiliary>{here, block, t, blockIdx.x}.backward(
-        blockIdx.y * blockDim.x + threadIdx.x, gridDim.y * blockDim.x);
+    const gatecore::Block block = gatecore::block_of(shared);
+    Step{shape, here, block, here.first - launch, blockIdx.x}.backward(first, gridDim.y * blockDim.x);
+}
+
+// By one thread: a call's arguments to where the kernels read them, in the stream's order.
+template <typename T>
+__global__ void upload(gatecore::Sequence<T>* target, const gatecore::Sequence<T> sequence) {
+    *target = sequence;
 }

@@ -1,20 +1,34 @@
-// The kernels' arguments. They lie in device memory and are uploaded for each call, so that one
-// recorded graph serves any arrays of equal shapes. backends/cuda/steps.py has the same fields in
-// the same order, 8 bytes each.
+// The kernels' arguments, in two structs. backends/cuda/steps.py has the same fields in the same
+// order, 8 bytes each.
 #pragma once
+
+#include "gate.cuh"
 
 namespace gatecore {
 
-template <typename T> struct Sequence {
+// A pointer to the GPU's memory that was loaded from it: a compiler would not know which memory it
+// points to.
+template <typename T> struct Global {
+    T* pointer;  // or null
+    GATECORE_FUNCTION operator T*() const {
+#ifdef __CUDACC__
+        __builtin_assume(__isGlobal(pointer));
+#endif
+        return pointer;
+    }
+};
+
+// What all calls of a shape share: a kernel parameter, which a recorded graph holds.
+template <typename T> struct Shape {
     // sizes
-    long long time;
     long long batch;
     long long hidden;
-    long long width;          // of a row of logits
-    long long ordered_width;  // of the logits that cumax activates
-    long long downsize;       // units of a master gate
-    long long rows;           // of the recurrent weights
-    long long state_window;   // first column of the logits that the recurrent weights feed
+    long long rows;            // of the packed weights: the width of a row of logits
+    long long downsize;        // units of a master gate
+    long long master_width;    // hidden / downsize
+    long long ordered_width;   // of the logits that cumax activates
+    long long operand_width;   // of a row of the operand
+    long long operand_hidden;  // its first column of the hidden state
 
     // first column of each slot in a row of logits; -1 where the mechanism has no such slot
     long long candidate;
@@ -26,39 +40,51 @@ template <typename T> struct Sequence {
     long long reset;
     long long master_forget;
     long long master_input;
-    long long state_candidate;  // the GRU's U h + b_n
 
-    // saved by the forward pass
-    T* logits;        // (time, batch, width) in: of the input; out: complete
-    T* ordered;       // (time, batch, 3, ordered_width) value, complement, softmax; null without cumax
-    T* saved_hidden;  // (time + 1, batch, hidden) before each step
-    T* saved_cell;    // (time + 1, batch, hidden) LSTM; else null
-
-    // read by both passes
-    const bool* resets;            // (time, batch): zeroes the state before each step; or null
-    const T* zoneout_mask_cell;    // (time, batch, hidden) or null: the probability zoneout_cell
-    const T* zoneout_mask_hidden;  // (time, batch, hidden) or null: zoneout_hidden
-    double zoneout_cell;
-    double zoneout_hidden;
-    const T* bias_n;  // (hidden,) GRU
-
-    // results of the forward pass
-    T* output_hidden;  // (time, batch, hidden)
-    T* output_cell;    // (time, batch, hidden) or null
-
-    // between a step and the product with the recurrent weights W (rows, hidden)
-    T* state;      // (batch, hidden) the hidden state that the product takes
+    // buffers that stay in place: the state, and what is between a step and the product with the
+    // recurrent weights W (rows, hidden)
+    T* state;      // (batch, hidden) in: before the step; out: after it, or 0 where the next resets
+    T* cell;       // (batch, hidden) LSTM, the same
     T* recurrent;  // (batch, rows) state Wᵀ
-
-    // the backward pass
-    const T* d_output_hidden;  // (time, batch, hidden) or null
-    const T* d_output_cell;    // (time, batch, hidden) or null
-    T* d_logits;               // (time, batch, width) result
+    T* gates;      // (batch, 3, ordered_width) the ordered gates of a step that saves nothing
     T* d_hidden;     // (batch, hidden) in: of the step's end, but for d_state; out: of its start
     T* d_cell;       // (batch, hidden) the same
-    T* d_recurrent;  // (batch, rows) the step's d_logits in state_window
+    T* d_recurrent;  // (batch, rows) of `recurrent`
     T* d_state;      // (batch, hidden) d_recurrent W of the later step
     T* d_main;       // (batch, 2, hidden) scratch: of the main gates, unit by unit
+};
+
+// What differs from call to call: in device memory, where it is uploaded, so that one recorded graph
+// serves the arrays of any call.
+template <typename T> struct Sequence {
+    long long time;
+    long long first;  // the step of launch 0
+
+    // saved by the forward pass
+    Global<T> logits;           // (time, batch, rows) in: of the input; out, if saved: complete
+    Global<T> ordered;          // (time, batch, 3, ordered_width) value, complement, softmax; or null
+    Global<T> operand;          // (time, batch, operand_width) the input | 1 | the state before each
+                                // step, from operand_hidden on; null: nothing is saved
+    Global<T> saved_cell;       // (time, batch, hidden) before each step: LSTM
+    Global<T> state_candidate;  // (time, batch, hidden) U h + b_n: GRU
+
+    // read by both passes
+    Global<const bool> resets;            // (time, batch): zeroes the state before each step; or null
+    Global<const T> zoneout_mask_cell;    // (time, batch, hidden) or null: the probability zoneout_cell
+    Global<const T> zoneout_mask_hidden;  // (time, batch, hidden) or null: zoneout_hidden
+    double zoneout_cell;
+    double zoneout_hidden;
+    Global<const T> bias_n;  // (hidden,) GRU
+
+    // results of the forward pass
+    Global<T> output_hidden;  // (time, batch, hidden)
+    Global<T> output_cell;    // (time, batch, hidden) or null
+
+    // the backward pass
+    Global<const T> d_output_hidden;  // (time, batch, hidden) or null
+    Global<const T> d_output_cell;    // (time, batch, hidden) or null
+    Global<T> d_logits;               // (time, batch, rows) result
+    Global<T> d_state_candidate;      // (time, batch, hidden) result: GRU
 };
 
 }  // namespace gatecore

@@ -23,7 +23,7 @@ from gatecore.cells import Cell
 class ArrayAdapter:
     """Tensors as arrays and arrays as tensors, in shared memory: here, a CPU's."""
 
-    layer: type[bptt.Layer] = bptt.Layer
+    layer: Any = bptt.Layer  # or a class with its interface
     device = "cpu"
 
     def engine(self, cell: Cell) -> bptt.Engine:
