@@ -20,6 +20,7 @@ extensions = [
     "mathml",
     "generated",
     "cells",
+    "notebooks",
 ]
 exclude_patterns = ["_build", "generated"]
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
