@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gatecore import ModelSpec, backends, cells, mechanism
+from gatecore import ModelSpec, backends, cells, mechanism, timescale
 from tests import reference
 from tests.support import GATINGS, equations, nested, norm_error, random_params
 
@@ -33,6 +33,25 @@ def test_the_candidate_may_be_a_tanh(name, rng):
                                   candidate="tanh")  # fmt: skip
             sums.append(result[0].sum())
         assert d_params["bias"][index] == pytest.approx((sums[0] - sums[1]) / 2e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["standard", "C", "O", "U", "R", "OR", "UR"])
+def test_an_earlier_state_enters_by_a_power_of_the_initial_gate(name):
+    """The factor (1 − 1/τ)^N of docs/long-sequences.md, at zero input."""
+    gating, steps = mechanism(name), 100
+    biases = gating.biases("mingru", 16, 0)
+    params = {
+        "weight_ih": np.ones((16 * len(biases), INPUTS)),
+        "bias": np.concatenate([*biases.values()]),
+    }
+    output, _, pullback = numpy.mingru(params, np.zeros((steps, 1, INPUTS)), None, gating)
+    last = np.zeros_like(output)
+    last[-1] = 1
+    _, _, d_h = pullback(last)
+    forget, _ = gating.gates(biases)
+    assert d_h[0] == pytest.approx(
+        np.exp(steps * np.log1p(-1 / timescale(forget))), rel=1e-9, abs=0
+    )
 
 
 def test_the_candidate_is_part_of_the_cell():

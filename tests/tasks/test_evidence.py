@@ -1,5 +1,6 @@
 """The pages' tables and pictures of stored results, and the verdicts on the paper's claims."""
 
+import dataclasses
 import re
 import shlex
 import sys
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from gatecore import MECHANISMS
 from gatecore.tasks.cli import sweep as sweep_command
+from gatecore.tasks.reports.paired_statistics import compare
 from tests.packaging.layout import ROOT
 from tests.tasks.test_image_files import write_mnist
 
@@ -110,6 +112,18 @@ def test_the_medians_and_counts_of_the_stored_results_are_those_of_their_runs(pa
             assert variant["median_test"] == pytest.approx(np.median([*scores.values()]))
         finished = [run["test"][group["score"]["name"]] for run in group["runs"]]
         assert sorted(finished) == sorted(s for scores in by_variant for s in scores.values())
+
+
+def test_the_stored_differences_are_those_of_the_stored_scores(pages):
+    stored = pages[3]
+    for group in stored.groups().values():
+        base = stored.scores(group, group["compared_with"])
+        others = group["mechanisms"].keys() - {group["compared_with"]}
+        computed = {name: compare(stored.scores(group, name), base) for name in others}
+        expected = {name: dataclasses.asdict(c) for name, c in computed.items() if c}
+        assert {k: v | {"seeds": tuple(v["seeds"])} for k, v in group["differences"].items()} == (
+            expected
+        )
 
 
 def test_two_groups_of_one_heading_are_an_error(pages, monkeypatch, tmp_path):
