@@ -1,6 +1,7 @@
 """The NumPy backend's results belong to the caller, and its arguments are checked."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,6 +291,39 @@ def test_a_pullback_does_not_see_zoneout_masks_overwritten(rng):
     for mask in masks:
         mask[...] = 0
     assert np.array_equal(pullback(np.ones_like(output))[1], expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_buffers_of_the_pool_can_lie_on_huge_pages(dtype):
+    huge, size = 1 << 21, (3 << 21) // np.dtype(dtype).itemsize + 1
+    buffer = BufferPool(np).acquire((size,), dtype)
+    buffer[...] = 1
+    assert (buffer.shape, buffer.dtype, buffer.sum()) == ((size,), dtype, size)
+    flags = _memory_flags(buffer.ctypes.data)
+    if "hg" not in flags:
+        pytest.skip("the system has no huge pages on request")
+    assert buffer.ctypes.data % huge == 0
+
+
+def _memory_flags(address):
+    """The flags of the mapping that holds an address, on Linux."""
+    smaps, inside = Path("/proc/self/smaps"), False
+    for line in smaps.read_text().splitlines() if smaps.exists() else []:
+        first, *rest = line.split()
+        if "-" in first:
+            begin, end = (int(number, 16) for number in first.split("-"))
+            inside = begin <= address < end
+        elif inside and first == "VmFlags:":
+            return rest
+    return []
+
+
+def test_small_buffers_of_the_pool_and_those_without_huge_pages_come_from_numpy(monkeypatch):
+    monkeypatch.delattr("mmap.MADV_HUGEPAGE", raising=False)
+    for size in (10, 1 << 21):
+        buffer = BufferPool(np).acquire((size,), np.float32)
+        assert buffer.size == size
+        assert buffer.reshape(-1).base.base is None  # NumPy's own memory
 
 
 def test_the_pool_frees_the_sizes_released_least_recently():

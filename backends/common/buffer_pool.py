@@ -1,6 +1,8 @@
 """A pool of arrays that calls reuse: fresh large buffers would page-fault at every call."""
 
+import contextlib
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ class BufferPool:
         try:  # not a look first: another thread may take the last one
             buffer = self._free[np.dtype(dtype).char, size].pop()
         except (KeyError, IndexError):
-            buffer = self.xp.empty(size, dtype=dtype)
+            buffer = empty(size, dtype) if self.xp is np else self.xp.empty(size, dtype=dtype)
         return buffer.reshape(shape)
 
     def release(self, arrays: list[Any]) -> None:
@@ -43,3 +45,22 @@ class BufferPool:
     def clear(self) -> None:
         """Free all released buffers."""
         self._free.clear()
+
+
+_HUGE = 1 << 21  # bytes of a huge page
+
+
+def empty(size: int, dtype: Any) -> Any:
+    """An uninitialised flat NumPy array; on Linux, one of 4 MB or more is backed by huge pages.
+
+    The heap is of small pages. Translating their addresses took a sixth of the time of a training
+    step of an LSTM of 1,024 units.
+    """
+    count = np.dtype(dtype).itemsize * size
+    if count >= 2 * _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            pages = mmap.mmap(-1, count + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages.madvise(mmap.MADV_HUGEPAGE)
+            start = -np.frombuffer(pages, np.uint8).ctypes.data % _HUGE
+            return np.frombuffer(pages, dtype, size, start)
+    return np.empty(size, dtype)

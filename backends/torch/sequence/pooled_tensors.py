@@ -1,6 +1,7 @@
 """Large tensors whose memory returns to a pool when they are freed.
 
-Saved activations have the same sizes at every training step; fresh memory would page-fault.
+Saved activations have the same sizes at every training step; fresh memory would page-fault. The
+pool's memory is of huge pages.
 """
 
 import math
@@ -12,7 +13,7 @@ import torch
 from gatecore.backends.common.buffer_pool import BufferPool
 
 _POOL = BufferPool(np)
-_LARGE = 1 << 21  # elements; making a tensor of the pool's memory costs ten microseconds
+_LARGE = 1 << 19  # elements; making a tensor of the pool's memory costs ten microseconds
 _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
