@@ -21,7 +21,7 @@ EDITABLE = $(PY) -m pip uninstall -qq -y gatecore && $(PIP) -e
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types docs wheel bench fuzz recipes try-recipes gpu sanitize clean build/dist
+.PHONY: help run test lint format types docs wheel bench fuzz recipes try-recipes gpu sanitize arm clean build/dist
 
 help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
@@ -34,6 +34,7 @@ help:
 	@echo "make fuzz    hostile input and faults at random, for half an hour: docs/security.md"
 	@echo "make recipes  the examples of docs/with.md, with other libraries, in $(RECIPES_VENV)"
 	@echo "make sanitize  the C++ library under the address, undefined-behaviour and memory checkers"
+	@echo "make arm     the C++ library for 64-bit ARM, built and tested under emulation; as root, installs what it needs"
 	@echo "make gpu     the tests that need a CUDA device, with PYTHON's own packages; installs nothing"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what was built (not $(VENV), not runs/)"
@@ -159,6 +160,9 @@ gpu:
 # with its own compiler settings, outside the tests: it takes a minute of each of two cores
 sanitize:
 	@"$(PYTHON)" tests/native/sanitize.py
+
+arm: $(VENV)/.stamp-dev
+	$(PY) tests/native/emulate.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf build backends/native/_native.* docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis

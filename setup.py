@@ -1,6 +1,8 @@
 """Builds the native CPU library where there is a C++ compiler; the rest is in pyproject.toml.
 
 The environment variable GATECORE_NATIVE: 0 leaves the library out, 1 makes a failure an error.
+For another processor, name its platform and its compiler: _PYTHON_HOST_PLATFORM=linux-aarch64,
+CC and CXX.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError, CCompilerError
+from setuptools.errors import BaseError, CCompilerError, PlatformError
 
 SOURCE = Path("backends/native/src")
 FORMULAS = "backends/common/formulas.h"  # which CUDA's kernels include too
@@ -25,11 +27,12 @@ BUILT = Path("build/native")  # libraries, named by what they were built from
 MODE = os.environ.get("GATECORE_NATIVE", "")
 
 # No -march=native: what is built here may run elsewhere. No -ffast-math: a NaN must stay one. The
-# last line undoes flags that an interpreter may add; its warning is about GCC's headers.
+# third line undoes flags that an interpreter may add; the last warning is about GCC's headers, and
+# Clang does not know it.
 FLAGS = [
     "-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-    "-g0", "-fno-wrapv", "-fno-lto", "-Wno-maybe-uninitialized",
+    "-g0", "-fno-wrapv", "-fno-lto", "-Wno-unknown-warning-option", "-Wno-maybe-uninitialized",
 ]  # fmt: skip
 UNITS: dict[str, list[str]] = {"thread_pool": [], "library": [], "portable": []}
 # XLA calls the library where JAX's header is installed; an isolated build finds it on sys.path
@@ -39,12 +42,20 @@ for site in dict.fromkeys(
     if Path(site, "jaxlib", "include", "xla", "ffi", "api", "ffi.h").is_file():
         UNITS["jax_ffi"] = ["-isystem", str(Path(site, "jaxlib", "include"))]
         break
-if platform.machine().lower() in ("x86_64", "amd64"):
+PLATFORM = sysconfig.get_platform()  # for which is built: "linux-x86_64", "macosx-11.0-arm64", ...
+MACOS = PLATFORM.startswith("macosx")
+if PLATFORM.endswith("aarch64") or MACOS:
+    UNITS["neon"] = []
+if PLATFORM.endswith("x86_64") or MACOS:
     UNITS["avx2"] = ["-mavx2", "-mfma"]
     UNITS["avx512"] = [
         "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma",
         "-mprefer-vector-width=512",
     ]  # fmt: skip
+if MACOS:  # one command may compile for both processors: each unit is empty for the other's
+    FLAGS.append("-Wno-unused-command-line-argument")
+    for unit in ("avx2", "avx512"):
+        UNITS[unit] = [part for flag in UNITS[unit] for part in ("-Xarch_x86_64", flag)]
 
 
 class BuildNative(build_ext):
@@ -69,13 +80,16 @@ class BuildNative(build_ext):
                     old.unlink()
             print(
                 f"gatecore: the native CPU library was not built: {error}\n"
-                "gatecore works without it, but slower on a CPU. It needs a C++17 compiler, GCC or "
-                "Clang: install one, or name it by CXX, and install gatecore again.",
+                "gatecore works without it, but slower on a CPU, by the reference implementations. "
+                "It needs Linux or macOS and a C++17 compiler, GCC or Clang: install one, or name "
+                "it by CXX, and install gatecore again.",
                 file=sys.stderr,
             )
 
     def library(self, ext):
         """The library; it is compiled unless equal commands compiled equal sources before."""
+        if PLATFORM.startswith("win"):
+            raise PlatformError("it is not ported to Windows, whose `long` is too short for it")
         suffix = Path(self.get_ext_filename(ext.name)).suffix
         cached = BUILT / f"{self.fingerprint(ext)}{suffix}"
         if not cached.is_file():
@@ -110,8 +124,7 @@ class BuildNative(build_ext):
 
     def get_ext_filename(self, fullname):
         """Without the interpreter's tag: the library does not depend on Python."""
-        suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-        return os.path.join(*fullname.split(".")) + suffix
+        return os.path.join(*fullname.split(".")) + (".dylib" if MACOS else ".so")
 
 
 class PlatformWheel(bdist_wheel):

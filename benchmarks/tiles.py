@@ -2,7 +2,7 @@
 
 python benchmarks/tiles.py [--instruction-set avx2] [--rounds 3]
 
-The present sizes, and for AVX-512 and AVX2 some others, are compiled into ``tiles.cpp``, which
+The present sizes and some others are compiled into ``tiles.cpp``, which
 measures the library's products alone, on one core. The fields are those of ``Tiles`` in
 backends/native/src/tiles.h. Steps use the first three, the weights' gradients the others; so both
 are printed by themselves. The rates are of the fastest round, in percent of a loop of FMAs.
@@ -30,12 +30,14 @@ UNITS = {
         "-mprefer-vector-width=512", "-DVL=16", "-DISA=avx512",
     ],
     "portable": ["-DVL=4", "-DISA=portable"],
+    "neon": ["-DVL=4", "-DISA=neon", "-DREGISTERS=32"],
 }  # fmt: skip
 # vectors and rows of a tile that fit the registers
 SHAPES = {
     "avx2": ((2, 6), (3, 4)),
     "avx512": ((4, 6), (4, 7), (3, 8)),
     "portable": ((2, 6), (3, 4)),
+    "neon": ((4, 5), (3, 7), (4, 6)),
 }
 INNER = {"steps": (128, 256, 512), "weights": (256, 1024)}
 NEVER = 0  # the right operand is not copied
@@ -94,7 +96,9 @@ def show(title: str, results: dict[str, dict[str, float]], top: float) -> None:
 def main() -> None:
     """Compile all, measure them in turns, print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--instruction-set", choices=UNITS, default=library.instruction_set())
+    parser.add_argument(
+        "--instruction-set", choices=library.INSTRUCTION_SETS, default=library.instruction_set()
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     name = options.instruction_set

@@ -3,11 +3,13 @@
 import ctypes
 import functools
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Any
 
-INSTRUCTION_SETS = ("portable", "avx2", "avx512")
+_ARM = platform.machine() in ("aarch64", "arm64")
+INSTRUCTION_SETS: tuple[str, ...] = ("portable", "neon") if _ARM else ("portable", "avx2", "avx512")
 _VERSION = 5  # of interface.h
 _pointer = ctypes.c_void_p
 
@@ -58,7 +60,9 @@ def instruction_set() -> str:
 @functools.cache
 def _loaded() -> tuple[Any, str | None]:
     folder = Path(__file__).parent
-    files = sorted(p for s in ("so", "dylib", "dll", "pyd") for p in folder.glob(f"_native*.{s}"))
+    files = sorted(p for suffix in ("so", "dylib") for p in folder.glob(f"_native.{suffix}"))
+    if not files and os.name == "nt":
+        return None, "it is not ported to Windows"
     if not files:
         return None, "it was not built (no C++ compiler when gatecore was installed?)"
     try:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,48 @@ def test_it_can_be_left_out(copy):
     assert done.returncode == 0, done.stderr
     assert "not built" not in done.stderr
     assert not list(built(copy).rglob("_native*"))
+
+
+def test_on_windows_it_says_why_it_is_not_built(copy):
+    pytest.importorskip("setuptools", minversion="77")
+    target = {"_PYTHON_HOST_PLATFORM": "win-amd64"}
+    done = build(copy, GATECORE_NATIVE="", **target)
+    assert done.returncode == 0, done.stderr
+    assert "it is not ported to Windows" in done.stderr
+    assert not list(built(copy).rglob("_native*"))
+    required = build(copy, GATECORE_NATIVE="1", **target)
+    assert required.returncode != 0
+    assert "it is not ported to Windows" in required.stderr
+
+
+@pytest.mark.parametrize(
+    ("platform", "units", "suffix"),
+    [
+        ("linux-x86_64", {"avx2", "avx512"}, "so"),
+        ("linux-aarch64", {"neon"}, "so"),
+        ("linux-riscv64", set(), "so"),
+        ("macosx-11.0-universal2", {"avx2", "avx512", "neon"}, "dylib"),
+    ],
+)
+def test_each_platform_has_its_instruction_sets(copy, platform, units, suffix):
+    pytest.importorskip("setuptools", minversion="77")
+    log, compiler = copy / "commands", copy / "compiler"
+    compiler.write_text(
+        f'#!/bin/sh\necho "$@" >> "{log}"\n'
+        'while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n'
+    )
+    compiler.chmod(0o755)
+    names = {"CC": str(compiler), "CXX": str(compiler), "GATECORE_NATIVE": "1"}
+    done = build(copy, _PYTHON_HOST_PLATFORM=platform, **names)
+    assert done.returncode == 0, done.stderr
+    assert [path.suffix for path in built(copy).rglob("_native*")] == [f".{suffix}"]
+    commands = log.read_text().splitlines()
+    flags = {Path(source).stem: command for command in commands
+             for source in re.findall(r"-c (\S+)", command)}  # fmt: skip
+    assert set(flags) - {"jax_ffi"} == {"thread_pool", "library", "portable"} | units
+    for unit in units - {"neon"}:
+        assert ("-Xarch_x86_64 -mavx2" in flags[unit]) == platform.startswith("macosx")
+        assert "-mavx2" in flags[unit]
 
 
 @pytest.mark.parametrize("struct", [LayerStruct, ArgumentsStruct])

@@ -44,14 +44,22 @@ def test_a_layer_computes_by_the_limited_instruction_set(limited, name):
 
 def test_an_unknown_limit_raises(limited):
     limited("avx3")
-    with pytest.raises(ValueError, match="GATECORE_MAX_ISA='avx3' is not one of portable, avx2"):
+    known = ", ".join(library.INSTRUCTION_SETS)
+    with pytest.raises(ValueError, match=f"GATECORE_MAX_ISA='avx3' is not one of {known}"):
         native.instruction_set()
     with pytest.raises(ValueError, match="GATECORE_MAX_ISA='avx3'"):
         Case("lstm", "UR", 4, 3, 2, 31).native()
 
 
+def test_the_name_of_another_processors_instruction_set_raises(limited):
+    foreign = {"neon", "avx2"} - set(library.INSTRUCTION_SETS)
+    limited(*foreign)
+    with pytest.raises(ValueError, match=f"GATECORE_MAX_ISA='{foreign.pop()}' is not one of"):
+        native.instruction_set()
+
+
 def test_the_loop_of_multiply_adds_counts_its_operations():
     count = library.library().gatecore_multiply_adds
-    lanes = dict(zip(library.INSTRUCTION_SETS, (4, 8, 16), strict=True))
+    lanes = {"portable": 4, "avx2": 8, "avx512": 16, "neon": 4}
     for k, name in enumerate(library.INSTRUCTION_SETS):
         assert count(k, 100) == (2 * 12 * lanes[name] * 100 if name in SUPPORTED else 0)

@@ -13,7 +13,11 @@ extern "C" {
 enum Core { LSTM = 0, GRU = 1, MINIMAL = 2, MINGRU = 3 };
 enum Auxiliary { NONE = 0, REFINE = 1, MASTER = 2, UNTIED = 3 };
 enum Activation { SIGMOID = 0, CUMAX = 1 };
+#if defined(__aarch64__)
+enum InstructionSet { PORTABLE = 0, NEON = 1 };
+#else
 enum InstructionSet { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
+#endif
 enum { CHECKPOINT = 16 };  // MINGRU: steps from one saved state to the next
 enum Status { OK = 0, NO_INSTRUCTION_SET = 1, BAD_SHAPE = 2 };
 

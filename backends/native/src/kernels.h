@@ -16,5 +16,7 @@ struct Kernels {
 #if defined(__x86_64__)
 Kernels avx2_kernels();
 Kernels avx512_kernels();
+#elif defined(__aarch64__)
+Kernels neon_kernels();
 #endif
 Kernels portable_kernels();

@@ -9,9 +9,12 @@ int best_instruction_set() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  if (avx2) return avx512 ? AVX512 : AVX2;
-#endif
+  return avx2 ? avx512 ? AVX512 : AVX2 : PORTABLE;
+#elif defined(__aarch64__)
+  return NEON;  // every processor has it
+#else
   return PORTABLE;
+#endif
 }
 
 // The portable ones where the processor lacks the instruction set: even to return its kernels may
@@ -22,6 +25,8 @@ Kernels kernels_of(int instruction_set) {
     if (instruction_set == AVX512) return avx512_kernels();
     if (instruction_set == AVX2) return avx2_kernels();
   }
+#elif defined(__aarch64__)
+  if (instruction_set == NEON) return neon_kernels();
 #endif
   return portable_kernels();
 }

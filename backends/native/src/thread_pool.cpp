@@ -5,12 +5,9 @@
 #include <new>
 #include <thread>
 
-#if defined(_WIN32)
-static int process_id() { return 0; }  // no fork there
-#else
 #include <unistd.h>
+
 static int process_id() { return (int)getpid(); }
-#endif
 
 static void pause_briefly() {
 #if defined(__x86_64__)

@@ -10,6 +10,11 @@
 #define INLINE static inline ALWAYS_INLINE
 #define PRAGMA(text) _Pragma(#text)
 #define UNROLL(times) PRAGMA(GCC unroll times)
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (I){__VA_ARGS__})
+#endif
 
 namespace ISA {
 
@@ -128,13 +133,13 @@ INLINE V tanh(V x) {
 // Lane l is lane l - D of x, or 0 where there is none.
 template <int D> INLINE V shifted(V x) {
 #define LANE(l) (l - D >= 0 && l - D < VL ? l - D : VL)
-  return __builtin_shufflevector(x, (V){}, LANES(LANE));
+  return SHUFFLE(x, (V){}, LANES(LANE));
 #undef LANE
 }
 // Every lane is lane L of x.
 template <int L> INLINE V broadcast(V x) {
 #define LANE(l) (L)
-  return __builtin_shufflevector(x, x, LANES(LANE));
+  return SHUFFLE(x, x, LANES(LANE));
 #undef LANE
 }
 // Swaps rows and columns of VL vectors, in blocks of D by D for D from 1 up.
@@ -144,8 +149,8 @@ template <int D> INLINE void exchanged(V* v) {
   UNROLL(16) for (int i = 0; i < VL; i++) {
     if (i & D) continue;
     V a = v[i], b = v[i + D];
-    v[i] = __builtin_shufflevector(a, b, LANES(UPPER));
-    v[i + D] = __builtin_shufflevector(a, b, LANES(LOWER));
+    v[i] = SHUFFLE(a, b, LANES(UPPER));
+    v[i + D] = SHUFFLE(a, b, LANES(LOWER));
   }
 #undef UPPER
 #undef LOWER
