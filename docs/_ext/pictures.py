@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import NullFormatter
 from paper import result
 from stored_results import groups, scores
@@ -225,6 +226,46 @@ def _label(run: dict[str, Any], labels: list[str]) -> str:
     """The kind of gates of a run, of these."""
     name = f"{run['mechanism']} (refine_bias={run['settings']['mechanism.refine_bias']})"
     return name if name in labels else run["mechanism"]
+
+
+def architecture() -> Figure:
+    """The packages and what may import what."""
+    figure = Figure((WIDTH, 4.2), layout="constrained")
+    plot = figure.subplots()
+    plot.set(xlim=(0, 100), ylim=(0, 60))
+    plot.axis("off")
+
+    def box(corner: tuple[float, float], size: tuple[float, float], face: str,
+            name: str, text: str) -> None:  # fmt: skip
+        (x, y), (width, height) = corner, size
+        shape = FancyBboxPatch(corner, width, height, "round,pad=0,rounding_size=1")
+        plot.add_patch(shape)
+        shape.set(facecolor=face, edgecolor="#444444")
+        plot.text(x + width / 2, y + height - 1.2, name, ha="center", va="top", weight="bold")
+        plot.text(x + width / 2, y + 1.2, text, ha="center", va="bottom", fontsize=8.5)
+
+    def imports(x: float, top: float, bottom: float, style: str = "-") -> None:
+        properties = dict(arrowstyle="->", linestyle=style)
+        plot.annotate("", (x, bottom), (x, top), arrowprops=properties)
+
+    backends = {"numpy": "reference", "cupy": "CUDA kernels", "torch": "layers, RL",
+                "jax": "flax, Equinox", "keras": "on torch, JAX"}  # fmt: skip
+    core = "gate algebra and derivatives · initial biases · mechanisms · cells · contracts"
+    proofs = "claims, checked\nby SymPy and\nnumerically;\nfigures"
+    top = "tasks · trainer and run folders · sweeps · reports · command line"
+    box((5, 2), (90, 9), "#e4efe7", "gatecore", core)
+    box((5, 19), (66, 22), "#e6edf5", "gatecore.backends", "")
+    box((74, 19), (21, 22), "#f3eae0", "gatecore.analysis", proofs)
+    box((5, 49), (90, 9), "#efe6f2", "gatecore.tasks", top)
+    for column, (name, text) in enumerate(backends.items()):
+        box((7 + 12.6 * column, 28), (11.6, 8.5), "white", name, text)
+    shared = "common · native: the C++ library · cuda: the kernels' sources"
+    box((7, 20.5), (62, 6), "white", "", shared)
+    imports(38, 19, 11)
+    imports(84.5, 19, 11)
+    imports(84.5, 49, 41)
+    imports(38, 49, 41, "--")
+    return figure
 
 
 def percent(plot: Axes, name: str) -> None:

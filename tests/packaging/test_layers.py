@@ -54,8 +54,8 @@ def imported(source):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-# A storey imports its own modules and those of the storeys before it, never of a later one.
-STOREYS = {
+# A subpackage imports its own modules and those of the ranks before it, never of a later one.
+RANKS = {
     "gatecore.backends": ("common", "native", "numpy", "cuda", "cupy torch jax", "keras"),
     "gatecore.backends.torch": (
         "sequence",
@@ -76,17 +76,17 @@ def part(module):
     return second if second in ("analysis", "backends", "tasks") else "gatecore"
 
 
-def room(module, package):
+def subpackage(module, package):
     """The first folder or module below `package` that holds `module`, or None."""
     inside = module.startswith(f"{package}.")
     return module.removeprefix(f"{package}.").partition(".")[0] if inside else None
 
 
-def storey(module, package):
-    """The number of the storey of `package` that `module` stands on, or None."""
-    name = room(module, package)
-    for number, rooms in enumerate(STOREYS[package]):
-        if name in rooms.split():
+def rank(module, package):
+    """The number of the rank of `package` that `module` is in, or None."""
+    name = subpackage(module, package)
+    for number, names in enumerate(RANKS[package]):
+        if name in names.split():
             return number
     return None
 
@@ -94,16 +94,16 @@ def storey(module, package):
 def allowed_third_party(module):
     """Top-level names outside gatecore and the standard library that a module may import."""
     if part(module) == "backends":
-        return CORE | FRAMEWORKS.get(room(module, "gatecore.backends"), set())
+        return CORE | FRAMEWORKS.get(subpackage(module, "gatecore.backends"), set())
     return {"gatecore": CORE, "analysis": ANALYSIS, "tasks": TASKS}[part(module)]
 
 
 def goes_up(module, target):
-    """Whether `target` stands above `module`, or beside it on the same storey."""
-    for package in STOREYS:
-        here, there = storey(module, package), storey(target, package)
-        same_room = room(module, package) == room(target, package)
-        if None not in (here, there) and not same_room and there >= here:
+    """Whether `target` is of a later rank than `module`, or another subpackage of the same."""
+    for package in RANKS:
+        here, there = rank(module, package), rank(target, package)
+        same_subpackage = subpackage(module, package) == subpackage(target, package)
+        if None not in (here, there) and not same_subpackage and there >= here:
             return True
     return False
 
@@ -120,8 +120,8 @@ def allowed_own(module, target):
         return False
     if part(module) == "tasks" and part(target) == "backends":
         return target in ("gatecore.backends", "gatecore.backends.load")
-    if room(module, "gatecore.backends") == "keras" and part(target) == "backends":
-        return room(target, "gatecore.backends") in (None, "load", "common", "keras")
+    if subpackage(module, "gatecore.backends") == "keras" and part(target) == "backends":
+        return subpackage(target, "gatecore.backends") in (None, "load", "common", "keras")
     return part(target) in reach[part(module)]
 
 
@@ -169,18 +169,18 @@ def test_the_rules_refuse(module, source):
 
 
 def arrows(package):
-    """The pairs of different rooms of `package` of which the first imports the second."""
+    """The pairs of different subpackages of `package` of which the first imports the second."""
     pairs = set()
     for module, file in MODULES:
         for target in imported(file.read_text(encoding="utf-8")):
-            pair = room(module, package), room(target, package)
+            pair = subpackage(module, package), subpackage(target, package)
             if (
                 None not in pair
                 and pair[0] != pair[1]
                 and None
                 not in (
-                    storey(module, package),
-                    storey(target, package),
+                    rank(module, package),
+                    rank(target, package),
                 )
             ):
                 pairs.add(pair)
@@ -188,18 +188,18 @@ def arrows(package):
 
 
 @pytest.mark.parametrize("package", MOST_ARROWS)
-def test_few_arrows_run_between_the_rooms(package):
+def test_few_imports_run_between_subpackages(package):
     found = arrows(package)
     print(f"{package}: {len(found)} arrows")
     print(*(f"  {importer} -> {imported}" for importer, imported in found), sep="\n")
     assert len(found) <= MOST_ARROWS[package]
 
 
-def test_every_folder_of_a_package_with_storeys_stands_on_one():
-    for package, storeys in STOREYS.items():
+def test_every_folder_of_a_ranked_package_has_a_rank():
+    for package, ranks in RANKS.items():
         folder = dict(MODULES)[package].parent
-        rooms = {path.name for path in folder.iterdir() if (path / "__init__.py").is_file()}
-        assert rooms <= set(" ".join(storeys).split())
+        folders = {path.name for path in folder.iterdir() if (path / "__init__.py").is_file()}
+        assert folders <= set(" ".join(ranks).split())
 
 
 def test_no_modules_import_each_other_in_a_circle():
