@@ -139,6 +139,7 @@ wheel: build/dist
 docs: $(VENV)/.stamp-docs
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	$(PY) docs/check_html.py docs/_build/html
+	$(PY) docs/check_browser.py docs/_build/html
 
 bench: $(VENV)/.stamp-test
 	$(PY) benchmarks/layers.py $(BENCH_ARGS)

@@ -1,0 +1,104 @@
+"""Load every page in a browser, narrow and wide, light and dark, and list what is wrong.
+
+``python docs/check_browser.py docs/_build/html``. A page is wrong if it scrolls sideways, raises an
+error, or has a picture that does not load. Without Chromium nothing is checked, and the last line
+says so.
+"""
+
+import functools
+import html
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
+WIDTHS = 390, 1280  # CSS pixels: a phone, a small laptop
+SCRIPT = """
+<!doctype html><title></title><script>
+const pages = %s, widths = %s, wrong = [];
+async function look(page, width, theme) {
+  const frame = document.createElement("iframe"), where = `${page} at ${width} px, ${theme}`;
+  frame.style.cssText = `width: ${width}px; height: 900px`;
+  localStorage.setItem("theme", theme);
+  const loaded = new Promise(done => { frame.onload = done; });
+  frame.src = page;
+  document.body.append(frame);
+  const inside = frame.contentWindow;
+  inside.addEventListener("error", event => wrong.push(`${where}: ${event.message}`));
+  await loaded;
+  const root = frame.contentDocument.documentElement;
+  if (root.scrollWidth > root.clientWidth)
+    wrong.push(`${where}: scrolls sideways, ${root.scrollWidth} px`);
+  for (const image of frame.contentDocument.images) {
+    const name = image.getAttribute("src");
+    image.loading = "eager";
+    await image.decode().catch(() => wrong.push(`${where}: ${name} is missing`));
+  }
+  frame.remove();
+}
+onload = async () => {
+  for (const width of widths)
+    for (const theme of ["light", "dark"])
+      for (const page of pages) await look(page, width, theme);
+  document.title = JSON.stringify(wrong);
+};
+</script><body></body>
+"""
+
+
+def serve(folder: Path) -> http.server.ThreadingHTTPServer:
+    """A server of the folder on a free port of the loopback interface."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def problems(browser: str, folder: Path) -> list[str]:
+    """What is wrong with the pages of a folder, in the browser's words."""
+    pages = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html"))
+    pages = [page for page in pages if not page.startswith("_modules/")]  # the sources
+    check = folder / "check-browser.html"
+    check.write_text(SCRIPT % (json.dumps(pages), json.dumps(WIDTHS)), "utf-8")
+    server = serve(folder)
+    try:
+        with tempfile.TemporaryDirectory() as profile:
+            command = [browser, "--headless", "--no-sandbox", "--disable-gpu",
+                       f"--user-data-dir={profile}", "--window-size=1600,1000",
+                       "--virtual-time-budget=600000", "--dump-dom",
+                       f"http://127.0.0.1:{server.server_port}/{check.name}"]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    finally:
+        server.shutdown()
+        check.unlink()
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    if not title or not title[1]:
+        return ["the browser did not finish"]
+    found: list[str] = json.loads(html.unescape(title[1]))
+    return found
+
+
+def main() -> None:
+    """Print the problems; the exit status is 1 if there are any."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print("no Chromium: the pages were not loaded in a browser")
+        return
+    found = problems(browser, Path(sys.argv[1]))
+    print("\n".join(found) or "every page loads and fits at 390 and 1280 px, light and dark")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
