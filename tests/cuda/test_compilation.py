@@ -1,6 +1,7 @@
 """Every kernel for every mechanism compiles for the GPUs that are supported; no GPU is needed."""
 
 import itertools
+import re
 
 import pytest
 
@@ -14,20 +15,31 @@ needs_nvrtc = pytest.mark.skipif(
 )
 
 
+USED = re.compile(
+    r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers", re.DOTALL
+)
+REMARK = re.compile(r"ptxas (info    :|        \.)|$")  # a line that is no warning
+
+
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", support.ARCHITECTURES)
 @pytest.mark.parametrize("core", support.CORES)
-def test_every_instance_compiles_without_a_warning(architecture, core):
+def test_every_instance_compiles_without_a_warning_and_without_spills(architecture, core):
     names = [name for name in source.all_names() if f"gatecore::{core}," in name]
     names += map(source.upload, support.DTYPES)
-    options = source.OPTIONS + source.CUPY_OPTIONS  # what runs
+    options = (*source.OPTIONS, *source.CUPY_OPTIONS, "--ptxas-options=-v")  # what runs, told
     binary, mangled, log = nvrtc.compile(
         nvrtc.library(), source.text(), architecture, options, names
     )
-    assert log == ""
+    assert [line for line in log.splitlines() if not REMARK.match(line)] == []
     assert binary[:4] == b"\x7fELF"
     assert len(set(mangled)) == len(names) == 2 * 2 * 2 * 4 + 2
     assert all(f".text.{name}\0".encode() in binary for name in mangled)  # each has code
+    used = {name: (int(spilled), int(count)) for name, spilled, count in USED.findall(log)}
+    assert used.keys() == set(mangled)
+    for name, (spilled, registers) in used.items():
+        assert spilled == 0, name
+        assert registers * support.MAX_THREADS <= 2**16, name  # a block fits a multiprocessor
 
 
 @needs_nvrtc

@@ -124,12 +124,6 @@ struct Step {
         return sequence.zoneout_mask_hidden ? sequence.zoneout_mask_hidden[unit_at(t, k)]
                                             : static_cast<T>(sequence.zoneout_hidden);
     }
-    // A unit's loads stay together by two means. Without this branch, which is never taken, a compiler
-    // begins to compute with the first of them, and issues the others after having waited for these.
-    GATECORE_FUNCTION bool nothing() const { return shape.batch == 0; }
-    // A number of a buffer (batch, hidden): volatile, since it is needed last and would be loaded last.
-    GATECORE_FUNCTION T now(const volatile T* buffer, long long k) const { return buffer[unit_of(k)]; }
-
     // Whether the next step resets the state: it is 0 then, even from NaN, and so is its cotangent.
     GATECORE_FUNCTION bool resets_next() const {
         return sequence.resets && t + 1 < sequence.time &&
@@ -153,7 +147,7 @@ struct Step {
         load_row_gates(k, rows);
         const T keep_cell = core == lstm ? zoneout_cell(k) : 0, keep_hidden = zoneout_hidden(k);
         const bool reset = resets_next();
-        if (nothing()) return;
+
         slots(z, from_state, k, [](T& logit, T& part, long long) { logit += part; });
         if (core == gru) z.state_candidate += from_state.state_candidate;
         const Unit u = unit(z, rows);
@@ -241,8 +235,8 @@ struct Step {
     GATECORE_FUNCTION void backward_unit(long long k) const {
         Logits z = {}, unused = {};
         Gate<T> rows[2] = {};
-        const T d_hidden = now(shape.d_hidden, k), d_state = now(shape.d_state, k);
-        const T d_cell = core == lstm ? now(shape.d_cell, k) : 0;
+        const T d_hidden = shape.d_hidden[unit_of(k)], d_state = shape.d_state[unit_of(k)];
+        const T d_cell = core == lstm ? shape.d_cell[unit_of(k)] : 0;
         slots(z, unused, k, [&](T& logit, T&, long long column) { logit = logits()[column]; });
         if (core == gru) {
             z.candidate = logits()[shape.candidate + k];
@@ -255,7 +249,7 @@ struct Step {
                                     ? sequence.d_output_cell[unit_at(t, k)] : 0;
         const T keep_cell = core == lstm ? zoneout_cell(k) : 0, keep_hidden = zoneout_hidden(k);
         const bool reset = resets_next();
-        if (nothing()) return;
+
         const Unit u = unit(z, rows);
         T v = (reset ? 0 : d_hidden + d_state) + d_output;
         const T kept = v * keep_hidden;

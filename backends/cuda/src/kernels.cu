@@ -1,5 +1,6 @@
 // The kernels: block x of the grid has batch row x. Where the mechanism's gates do not depend on
-// each other, several blocks y share a row.
+// each other, several blocks y share a row. One block a multiprocessor (the 1 of the bounds) is enough:
+// with registers for two, the compiler loads a unit's numbers in several rounds.
 #include "cells.cuh"
 
 namespace gatecore {
@@ -12,7 +13,7 @@ __device__ __forceinline__ Block block_of(void* shared) {
 
 template <typename T, gatecore::Core core, gatecore::Activation activation,
           gatecore::Auxiliary auxiliary>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
     forward(const gatecore::Shape<T> shape,
             const gatecore::Sequence<T>* sequence,  // in device memory
             long long launch) {                     // 0 .. time - 1: the step, from the first one on
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(512)
 
 template <typename T, gatecore::Core core, gatecore::Activation activation,
           gatecore::Auxiliary auxiliary>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
     backward(const gatecore::Shape<T> shape,
              const gatecore::Sequence<T>* sequence,  // in device memory
              long long launch) {                     // 0 .. time - 1: the step, from the last one on
