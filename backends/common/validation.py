@@ -1,5 +1,7 @@
 """Checks of the arguments of a layer: errors name the argument and what was expected."""
 
+import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -88,8 +90,10 @@ def check_numbers(xp: Any, params: Mapping[str, Array], x: Array) -> None:
         if value.dtype != x.dtype:
             raise TypeError(f"params[{name!r}] is {value.dtype} but x is {x.dtype}: convert one of "
                             "them")  # fmt: skip
-        if not xp.isfinite(value).all():
-            raise ValueError(f"params[{name!r}] has entries that are not finite")
+    finite = {name: xp.isfinite(value).all() for name, value in params.items()}
+    if not functools.reduce(operator.and_, finite.values()):  # on a GPU, the one wait for it
+        name = next(name for name, good in finite.items() if not good)
+        raise ValueError(f"params[{name!r}] has entries that are not finite")
 
 
 def zoneout_parts(cell: cells.Cell, zoneout: Any) -> tuple[Any, ...] | None:

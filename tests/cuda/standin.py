@@ -26,20 +26,49 @@ def forget():
 
 
 class Pointed(np.ndarray):
-    """A NumPy array with CuPy's ways to its memory."""
+    """A NumPy array with CuPy's ways to its memory, and its refusals while a stream is captured."""
 
     capturing = False  # whether the current stream is
+    waits = 0  # how often the host waited for a number
 
     @property
     def data(self):
         return types.SimpleNamespace(ptr=self.ctypes.data)
 
     def set(self, values):
+        """A copy from the host, of NumPy's array of this shape and dtype."""
+        self._synchronous()
+        if type(values) is not np.ndarray:
+            raise TypeError(f"only a NumPy array can be set, got {type(values)}")
+        if values.shape != self.shape or values.dtype != self.dtype:
+            raise ValueError(f"shape or dtype mismatch: {values.shape} {values.dtype} to "
+                             f"{self.shape} {self.dtype}")  # fmt: skip
+        self[...] = values
+
+    def get(self):
+        """A copy on the host."""
+        self._synchronous()
+        return np.array(self)
+
+    def all(self, *arguments, **options):
+        return np.asarray(super().all(*arguments, **options)).view(Pointed)
+
+    def __bool__(self):
+        self._synchronous()
+        return bool(np.asarray(self))
+
+    def item(self):
+        self._synchronous()
+        return super().item()
+
+    tolist = item
+
+    @staticmethod
+    def _synchronous():
         if Pointed.capturing:
             raise RuntimeError("the current stream is capturing, so synchronous API calls are "
                                "disallowed")  # fmt: skip
-        assert self.shape == values.shape
-        self[...] = values
+        Pointed.waits += 1
 
 
 class Stream:
@@ -189,7 +218,7 @@ class StandIn:
     @staticmethod
     def asnumpy(values):
         """A copy on the host."""
-        return np.array(values)
+        return values.get() if isinstance(values, Pointed) else np.array(values)
 
     @staticmethod
     def get_default_memory_pool():
@@ -212,6 +241,11 @@ class StandIn:
             raise NotImplementedError(
                 "calling cuBLAS API during stream capture is currently unsupported"
             )
+        for operand in (a, b, *(() if out is None else (out,))):
+            if not (operand.flags.c_contiguous or operand.flags.f_contiguous):
+                self.noted.append(("copied", operand.nbytes))  # to a contiguous temporary
+        if out is not None and out.shape != (*a.shape[:-1], b.shape[-1]):
+            raise ValueError("Output array has an invalid size")
         return np.matmul(a, b, out=out)
 
     def RawModule(self, code, options, name_expressions):

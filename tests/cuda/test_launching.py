@@ -229,3 +229,34 @@ def test_the_memory_that_a_layer_needs_is_known_beforehand(host_library, core, m
     call = bptt.Call(engine, cell, cell.init(0), (4, 2), dtype, save_for_backward=save)
     FusedLayer(call, acquire)
     assert interop.saved_shapes(cell, (4, 2), save_for_backward=save) == shapes
+
+
+@pytest.mark.parametrize("core", support.CORES)
+def test_products_copy_no_array_of_all_steps_but_the_inputs(launcher, cupy, core, rng):
+    case = problem(rng, core, hidden=32, time=9)
+    output, _, pullback = bptt.run(KernelEngine(launcher), *case, impl="fused")
+    pullback(np.ones_like(output))
+    copied = [entry[1] for entry in cupy.noted if entry[0] == "copied"]
+    assert copied == [9 * 2 * 4 * 8]  # of the operand, (x | 1): 4 columns of float64
+
+
+@pytest.mark.parametrize(("core", "products"), [("lstm", 1), ("gru", 2), ("minimal", 1)])
+def test_one_product_is_the_gradient_of_all_weights(
+    launcher, cupy, core, products, rng, monkeypatch
+):
+    _, _, pullback = bptt.run(KernelEngine(launcher), *problem(rng, core, time=5), impl="fused")
+    multiplied, own = [], cupy.matmul
+    monkeypatch.setattr(cupy, "matmul", lambda a, b, out=None: (
+        multiplied.append((a.shape, b.shape)), own(a, b, out=out))[1])  # fmt: skip
+    pullback(np.ones((5, 2, 6)), wrt_x=False)
+    over_time = [b for a, b in multiplied if a[1] == b[0] == 5 * 2]
+    assert over_time == [(10, 12)] * products  # 3 inputs and 1; 6 units, padded to 8
+
+
+def test_a_call_waits_for_one_number(launcher, rng):
+    case = problem(rng)
+    before = Pointed.waits
+    output, _, pullback = bptt.run(KernelEngine(launcher), *case, impl="fused")
+    assert Pointed.waits == before + 1  # whether all parameters are finite
+    pullback(np.ones_like(output))
+    assert Pointed.waits == before + 1

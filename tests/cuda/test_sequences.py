@@ -169,6 +169,24 @@ def test_a_large_state_that_is_forgotten_leaves_nothing_behind(engine, core, nam
         assert relative_error(got, exact) < 8 * ULP
 
 
+@pytest.mark.parametrize("variant", ["plain", "resets", "draws"])
+@pytest.mark.parametrize("name", GATINGS)
+@pytest.mark.parametrize("core", CORES)
+def test_inference_gives_the_same_and_saves_nothing(engine, core, name, variant, rng):
+    case = sequence_case(core, GATINGS[name], variant, rng)
+    output, state, saving = run(engine, case)
+    got, got_state, pullback = run(engine, case, save_for_backward=False)
+    agree((got, got_state), (output, state), 0)
+    layer, saved = pullback._layer, saving._layer
+    cell, hidden = layer.cell, layer.cell.hidden_size
+    assert layer.operand.shape[-1] + hidden <= saved.operand.shape[-1]
+    weights = [case.point["params"]["weight_ih"].T, case.point["params"]["bias"][None]]
+    projected = layer.operand[..., : cell.input_size + 1] @ np.concatenate(weights)
+    if "M" not in name or "O" in name:  # sigmoid master gates are completed in place
+        agree(layer.logits, projected, 1e-12)
+    assert norm_error(saved.logits, projected) > 1e-3
+
+
 def test_a_learner_trains_as_the_numpy_backends_does(engine):
     spec = gatecore.ModelSpec(
         input="one_hot", input_size=4, output_size=4, hidden_size=6, mechanism="OM",
