@@ -1,5 +1,6 @@
 """CuPy and torch on a GPU behind one small interface, and NumPy in float64 to compare with."""
 
+import functools
 import importlib
 import importlib.util
 from types import SimpleNamespace
@@ -57,6 +58,29 @@ class Reference:
         return output, state, pullback(case.d_output, case.d_state)
 
 
+def poison(megabytes=512):
+    """Fill the memory that the next arrays and tensors will be given with NaN.
+
+    That of both pools, CuPy's and torch's, where a GPU can be used: results of one framework may
+    lie in the memory of the other.
+    """
+    sizes = [2**k // 4 for k in range(9, 28) if 2**k <= megabytes * MEGABYTE]
+    for name in ("cupy", "torch"):
+        try:
+            framework = module(name)
+        except Absent:
+            continue
+        if framework.cuda.is_available():
+            full = functools.partial(framework.full, fill_value=np.nan, dtype=framework.float32)
+            where = {"device": "cuda"} if name == "torch" else {}
+            arrays = [full((size,), **where) for size in sizes for _ in (0, 1)]
+            if name == "torch":
+                framework.cuda.synchronize()
+            else:
+                framework.cuda.get_current_stream().synchronize()
+            del arrays
+
+
 class Framework:
     """Arrays of a framework on the GPU."""
 
@@ -85,13 +109,6 @@ class Cupy(Framework):
     def numpy(self, value):
         """As NumPy, float64."""
         return self.cupy.asnumpy(value).astype(np.float64)
-
-    def poison(self, megabytes=512):
-        """Fill the memory that the next arrays will be given with NaN."""
-        sizes = [2**k for k in range(9, 28) if 2**k <= megabytes * MEGABYTE]
-        arrays = [self.cupy.full(size // 4, np.nan, np.float32) for size in sizes for _ in (0, 1)]
-        self.synchronize()
-        del arrays
 
     def synchronize(self):
         """Wait for the GPU."""
@@ -132,14 +149,6 @@ class Torch(Framework):
     def numpy(self, value):
         """As NumPy, float64."""
         return value.detach().double().cpu().numpy()
-
-    def poison(self, megabytes=512):
-        """Fill the memory that the next tensors will be given with NaN."""
-        sizes = [2**k for k in range(9, 28) if 2**k <= megabytes * MEGABYTE]
-        full = self.torch.full
-        arrays = [full((size // 4,), np.nan, device="cuda") for size in sizes for _ in (0, 1)]
-        self.synchronize()
-        del arrays
 
     def synchronize(self):
         """Wait for the GPU."""

@@ -10,9 +10,11 @@ import numpy as np
 
 import gatecore
 from gatecore.backends import load
-from tests.gpu.arrays import Cupy, Reference, Torch, leaves, random_case
+from tests.gpu.arrays import Cupy, Reference, Torch, leaves, poison, random_case
 
-TOLERANCES = {"float32": 1e-5, "tf32": 1e-3, "bfloat16": 1e-2}
+# Whether a GPU's TF32 products round their operands to 11 bits or cut them is not documented. Cut,
+# gradients err by up to 1.7e-3 in these checks; with the 8 bits of bfloat16, by 6e-3 to 1.3e-2
+TOLERANCES = {"float32": 1e-5, "tf32": 3e-3, "bfloat16": 1e-2}
 MECHANISMS = ("standard", "UR", "M", "UM", "O", "OR", "OM")
 CORES = ("lstm", "gru", "minimal")
 VARIANTS = ("plain", "resets", "masks", "probabilities")
@@ -61,7 +63,7 @@ def sequence(framework, core, name, sizes, variant="plain", tolerance=1e-5):
     rng = np.random.default_rng(7)
     for _ in range(3):
         case = random_case(core, name, sizes, rng, variant)
-        framework.poison()
+        poison()
         compare(framework.sequence(case), Reference().sequence(case), tolerance)
 
 
