@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 Array = Any
 
 _SONAMES = ("libcublas.so.13", "libcublas.so.12")
-WORKSPACE = 32 << 20  # bytes: cuBLAS's recommendation for Hopper
+WORKSPACE = 32 << 20  # bytes of a product's workspace: cuBLAS's recommendation for Hopper
 _N, _T, _DEFAULT_ALGORITHM = 0, 1, -1
 _TYPES = {"float32": (0, ctypes.c_float), "float64": (1, ctypes.c_double)}
 _COMPUTE = {"float32": 68, "float64": 70, "tf32": 77}
@@ -47,7 +47,7 @@ def library() -> Any:
 class Matrix(NamedTuple):
     """A matrix in a GPU's memory, float32 or float64."""
 
-    address: int
+    address: Any  # an integer, or a c_void_p whose value may change
     shape: tuple[int, int]
     strides: tuple[int, int]  # in elements
     dtype: str
@@ -56,36 +56,40 @@ class Matrix(NamedTuple):
 class Product:
     """Products on the current device, one stream and one thread at a time.
 
-    ``matrix`` describes an array as a :class:`Matrix`. ``tf32`` lets float32 products round their
-    operands to TF32.
+    ``matrix`` describes an array as a :class:`Matrix`.
     """
 
-    def __init__(self, matrix: Callable[[Array], Matrix], tf32: bool = False) -> None:
+    def __init__(self, matrix: Callable[[Array], Matrix]) -> None:
         self._library, self._handle = library(), ctypes.c_void_p()
         for name, types in _SIGNATURES.items():
             getattr(self._library, name).argtypes = types
         self._call("cublasCreate_v2", ctypes.byref(self._handle), handle=False)
         destroy = weakref.finalize(self, self._library.cublasDestroy_v2, self._handle)
         destroy.atexit = False  # the driver may be gone by then
-        self._matrix, self.tf32 = matrix, tf32
+        self._matrix, self._tf32 = matrix, False
+        self._on: tuple[int, int] | None = None
 
-    def on(self, stream: int, workspace: int, nbytes: int = WORKSPACE) -> "Product":
-        """The same, on a stream with an address as the workspace, until this is called again.
+    def on(self, stream: int, workspace: int, *, tf32: bool) -> "Product":
+        """The same, on a stream with a workspace (an address), until this is called again.
 
-        Products that share a workspace must not overlap.
+        Products that share a workspace must not overlap. ``tf32`` lets those of float32 round their
+        operands to TF32.
         """
-        self._call("cublasSetStream_v2", stream)  # which resets the workspace
-        self._call("cublasSetWorkspace_v2", workspace, nbytes)
+        self._tf32 = tf32
+        if self._on != (stream, workspace):
+            self._on = None
+            self._call("cublasSetStream_v2", stream)  # which resets the workspace
+            self._call("cublasSetWorkspace_v2", workspace, WORKSPACE)
+            self._on = stream, workspace
         return self
 
-    def __call__(self, a: Array, b: Array, out: Array, add: bool = False) -> Array:
-        """``out`` = a @ b of matrices, added to ``out`` if ``add``; a and b may be transposes."""
-        self.prepare(a, b, out, add)()
+    def __call__(self, a: Array, b: Array, out: Array) -> Array:
+        """``out`` = a @ b of matrices, of which a and b may be transposes."""
+        self.prepare(*map(self._matrix, (a, b, out)))()
         return out
 
-    def prepare(self, a: Array, b: Array, out: Array, add: bool = False) -> Callable[[], None]:
-        """A function that does the work of :meth:`__call__`, on the same memory each time."""
-        left, right, result = map(self._matrix, (a, b, out))
+    def prepare(self, left: Matrix, right: Matrix, result: Matrix) -> Callable[[], None]:
+        """A function that computes ``result`` = left @ right, with the present precision."""
         (rows, inner), columns = left.shape, right.shape[1]
         if right.shape[0] != inner or result.shape != (rows, columns):
             raise ValueError(f"out {result.shape} must be the shape of a {left.shape} @ b "
@@ -95,9 +99,9 @@ class Product:
         if order != _N:
             raise ValueError(f"out must be contiguous, got strides {result.strides}")
         scalar = _TYPES[result.dtype][1]
-        one, beta = (ctypes.byref(scalar(value)) for value in (1, add))
-        compute = _COMPUTE["tf32" if self.tf32 and result.dtype == "float32" else result.dtype]
-        arguments = (b_order, a_order, columns, rows, inner, one, *b_, *a_, beta, *out_, compute,
+        one, zero = (ctypes.byref(scalar(value)) for value in (1, 0))
+        compute = _COMPUTE["tf32" if self._tf32 and result.dtype == "float32" else result.dtype]
+        arguments = (b_order, a_order, columns, rows, inner, one, *b_, *a_, zero, *out_, compute,
                      _DEFAULT_ALGORITHM)  # fmt: skip
         return functools.partial(self._call, "cublasGemmEx", *arguments)
 
@@ -107,7 +111,7 @@ class Product:
             raise RuntimeError(f"{name} returned the cuBLAS status {status}")
 
 
-def _operand(matrix: Matrix) -> tuple[int, int, int, int]:
+def _operand(matrix: Matrix) -> tuple[int, Any, int, int]:
     """(transposition, address, type, leading dimension) of a matrix; ValueError if it has none."""
     (rows, columns), (outer, inner) = matrix.shape, matrix.strides
     if inner == 1 or columns == 1:

@@ -156,11 +156,11 @@ class _Product(cublas.Product):
     """Products of CuPy's arrays, with a workspace of CuPy's memory."""
 
     def __init__(self, cupy: Any) -> None:
-        super().__init__(_matrix, _tf32())
+        super().__init__(_matrix)
         self._workspace = cupy.empty(cublas.WORKSPACE, dtype=np.uint8)
 
     def on_stream(self, stream: int) -> "_Product":
-        self.on(stream, self._workspace.data.ptr)
+        self.on(stream, self._workspace.data.ptr, tf32=_tf32())
         return self
 
 

@@ -7,7 +7,7 @@ call. So one graph serves every call of a shape.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -53,19 +53,23 @@ def record_of(pointer: Any, time: int, first: int, **fields: Any) -> np.ndarray:
     is not contiguous.
     """
     words = np.zeros(len(FIELDS), np.int64)  # quicker to fill than a record
-    numbers = words.view(np.float64)
+    for name, value in fields.items():
+        if hasattr(value, "flags"):
+            if not value.flags.c_contiguous:
+                raise ValueError(f"{name} must be contiguous, got strides {value.strides}")
+            fields[name] = pointer(value)
+    fill_record(words, time, first, fields)
+    return words.view(RECORD)
+
+
+def fill_record(words: np.ndarray, time: int, first: int, fields: Mapping[str, Any]) -> None:
+    """Write the record of a call: addresses and probabilities by name, 0 for None and others."""
+    words[:] = 0
     words[0], words[1] = time, first
     for name, value in fields.items():
-        if value is None:
-            continue
-        place, is_number = _PLACES[name]
-        if is_number:
-            numbers[place] = value
-        elif not value.flags.c_contiguous:
-            raise ValueError(f"{name} must be contiguous, got strides {value.strides}")
-        else:
-            words[place] = pointer(value)
-    return words.view(RECORD)
+        if value is not None:
+            place, is_number = _PLACES[name]
+            (words.view(np.float64) if is_number else words)[place] = value
 
 
 def _rounded(width: int) -> int:

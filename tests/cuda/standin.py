@@ -154,8 +154,7 @@ class Blas:
             handle != self.HANDLE or scalar is None or (a_type, b_type) != (c_type, c_type)
             or self.stream != current or self.workspace < 1 << 22 or algorithm != -1
             or any(ld < rows for ld, rows in zip((lda, ldb, ldc), least, strict=True))
-            or scalar.from_address(alpha).value != 1
-            or (add := scalar.from_address(beta).value) not in (0, 1)
+            or scalar.from_address(alpha).value != 1 or scalar.from_address(beta).value != 0
         ):  # fmt: skip
             return self.INVALID
 
@@ -171,8 +170,7 @@ class Blas:
         self.computed.append(compute)
 
         def work():
-            product = (left.T if op_a else left) @ (right.T if op_b else right)
-            out[...] = out + product if add else product
+            out[...] = (left.T if op_a else left) @ (right.T if op_b else right)
 
         self.cupy.enqueue(work)
         return 0

@@ -140,13 +140,84 @@ def low_precision(framework, core, name):
     compare([framework.numpy(got)], [framework.numpy(wanted)], TOLERANCES["bfloat16"])
 
 
+def layer_and_input(framework):
+    """A torch layer by the kernels, and an input."""
+    torch = framework.torch
+    torch.manual_seed(0)
+    time, batch, inputs, hidden = SMALL
+    layer = framework.backend.LSTM(inputs, hidden, mechanism="UR", impl="fused").to("cuda")
+    return layer, torch.randn(time, batch, inputs, device="cuda")
+
+
+def gradients(framework, layer, call, x):
+    """Output and gradients of the parameters, by a call of the layer, as NumPy."""
+    output = call(x)[0]
+    found = framework.torch.autograd.grad(output.square().sum(), list(layer.parameters()))
+    return [framework.numpy(value) for value in (output, *found)]
+
+
+def side_stream(framework):
+    """On another stream, run, recorded and replayed; its results are freed while it is busy."""
+    torch, (layer, x) = framework.torch, layer_and_input(framework)
+    wanted, stream = gradients(framework, layer, layer, x), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    for _ in range(3):
+        with torch.cuda.stream(stream):
+            got = gradients(framework, layer, layer, x)
+            late = layer(x)[0]
+        late.record_stream(torch.cuda.current_stream())
+        torch.cuda.current_stream().wait_stream(stream)
+        copy = late * 1
+        del late
+        framework.poison(8)
+        compare([*got, framework.numpy(copy)], [*wanted, wanted[0]], 1e-5)
+
+
+def captured(framework):
+    """Within a CUDA graph of the caller, whose replays follow the input."""
+    torch, (layer, x) = framework.torch, layer_and_input(framework)
+    graph, other = torch.cuda.CUDAGraph(), torch.randn_like(x)
+    with torch.no_grad():
+        layer(x)
+        with torch.cuda.graph(graph):
+            output = layer(x)[0]
+        for value in (x.clone(), other):
+            x.copy_(value)
+            graph.replay()
+            compare([framework.numpy(output)], [framework.numpy(layer(value)[0])], 1e-6)
+
+
+def compiled(framework):
+    """Under torch.compile, which captures it."""
+    torch, (layer, x) = framework.torch, layer_and_input(framework)
+    wanted = gradients(framework, layer, layer, x)
+    call = torch.compile(layer, fullgraph=True, mode="reduce-overhead")
+    for _ in range(4):
+        compare(gradients(framework, layer, call, x), wanted, 1e-5)
+
+
+def precision_switch(framework):
+    """TF32 where torch's own LSTM uses it, at once and in recorded sequences."""
+    torch, (layer, x) = framework.torch, layer_and_input(framework)
+    results = {}
+    for allowed in (False, True, False):
+        torch.backends.cudnn.allow_tf32 = allowed
+        runs = [gradients(framework, layer, layer, x) for _ in range(3)]
+        for other in runs[1:]:
+            compare(other, runs[0], 1e-6)
+        compare(results.setdefault(allowed, runs[0]), runs[0], 1e-6)
+    error = relative(results[True][1], results[False][1])
+    assert 1e-6 < error < TOLERANCES["tf32"], f"TF32 differs from float32 by {error:.1e}"
+
+
 def checks(precision="float32"):
     """(name, framework's maker, function of it) for each check at a precision."""
     tolerance = TOLERANCES[precision]
     frameworks = {"cupy": Cupy, "cupy, array operations": functools.partial(Cupy, kernels="none")}
-    frameworks["torch"] = Torch
+    frameworks["torch"] = functools.partial(Torch, impl="fused")
+    frameworks["torch, graph"] = functools.partial(Torch, impl="graph")
     for label, make in frameworks.items():
-        full = precision == "float32"
+        full = precision == "float32" and label != "torch, graph"
         if full:
             yield f"{label}: algebra", make, algebra
             yield f"{label}: learner", make, learner
@@ -171,12 +242,15 @@ def checks(precision="float32"):
                 yield f"{label}: paper shape {shape}", make, functools.partial(sequence, **fixed)
     if precision == "float32":
         yield "cupy: several pullbacks alive", Cupy, ownership
-        double = functools.partial(Cupy, "float64")
-        for core in CORES:
-            for name in MECHANISMS:
-                fixed = {"core": core, "name": name, "sizes": SMALL, "tolerance": 1e-12}
-                run = functools.partial(sequence, **fixed)
-                yield f"cupy: {core} {name} float64", double, run
+        double = {"cupy": Cupy, "torch": functools.partial(Torch, impl="fused")}
+        for label, make in double.items():
+            for core in CORES:
+                for name in MECHANISMS:
+                    fixed = {"core": core, "name": name, "sizes": SMALL, "tolerance": 1e-12}
+                    run = functools.partial(sequence, **fixed)
+                    yield f"{label}: {core} {name} float64", functools.partial(make, "float64"), run
+        for check in (side_stream, captured, compiled, precision_switch):
+            yield f"torch: {check.__name__.replace('_', ' ')}", Torch, check
         for core in CORES:
             run = functools.partial(low_precision, core=core, name="UR")
             yield f"torch: {core} UR bfloat16", Torch, run

@@ -4,6 +4,7 @@ import pytest
 
 from tests.gpu.arrays import Absent, Cupy, Torch
 from tests.gpu.checks import checks
+from tests.gpu.run import allow_tf32
 
 pytestmark = pytest.mark.gpu
 
@@ -21,6 +22,7 @@ REASONS = [unsupported(framework) for framework in (Cupy, Torch)]
 if all(REASONS):
     pytest.skip("; ".join(REASONS), allow_module_level=True)
 
+allow_tf32(False)
 CHECKS = list(checks())
 
 

@@ -116,8 +116,9 @@ def _capture(tensors: list[Tensor], function: Function) -> _Graph:
                 function(buffers)
         torch.cuda.current_stream().wait_stream(side)
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.memory_reserved()
-        # other threads may allocate meanwhile, as a DataLoader's that pins memory does
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # other threads may allocate meanwhile, as a DataLoader's that pins memory does; torch's own
+        # stream for captures is one of the first device that was captured
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             results = function(buffers)
         nbytes = sum(b.nbytes for b in buffers) + max(torch.cuda.memory_reserved() - before, 0)
         return _Graph(graph, buffers, results, nbytes)

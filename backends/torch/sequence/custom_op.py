@@ -107,7 +107,7 @@ def run_backward(
 
 def _forward(*arguments: Any) -> list[Tensor]:
     values = by_name(FORWARD, arguments)
-    implementation = dispatch.named(values["impl"])
+    implementation = dispatch.operator(values["impl"])
     return implementation.forward(unpack(values), values["save_for_backward"])
 
 
@@ -124,7 +124,7 @@ def _(*arguments: Any) -> list[Tensor]:
     shapes: list[tuple[int, ...]] = [(time, batch, call.cell.hidden_size)] * call.num_outputs
     shapes += [(1, batch, call.cell.hidden_size)] * len(call.states)
     if values["save_for_backward"]:
-        shapes += dispatch.named(values["impl"]).saved_shapes(call)
+        shapes += dispatch.operator(values["impl"]).saved_shapes(call)
     return [new(shape) for shape in shapes]
 
 
@@ -159,7 +159,7 @@ def _run_backward(*arguments: Any) -> list[Tensor]:
     call, wrt_x = unpack(values), values["wrt_x"]
     d_outputs = [values["d_output"], values["d_output_cell"]][: call.num_outputs]
     d_states = [values["d_hidden"], values["d_cell"]][: len(call.states)]
-    implementation = dispatch.named(values["impl"])
+    implementation = dispatch.operator(values["impl"])
     gradients = implementation.backward(call, values["saved"], d_outputs, d_states, wrt_x)
     return gradients if wrt_x else [call.x.new_empty(0), *gradients]
 

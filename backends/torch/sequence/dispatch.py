@@ -3,7 +3,7 @@
 "native"    on a CPU by gatecore's C++ library, in float32
 "parallel"  by an associative scan over time, for gates that do not depend on the state
 "reference" on a CPU by manual BPTT in NumPy, in float32 and float64
-"fused"     on CUDA by gatecore's kernels: needs CuPy, runs eagerly
+"fused"     on CUDA by gatecore's kernels
 "graph"     on CUDA by captured graphs of torch's own operations
 "plain"     step by step, differentiable by torch: supports everything. Gates that do not depend on
             the state are scanned as by "parallel"
@@ -15,11 +15,10 @@ The first five are implementations of the operator ``gatecore::sequence``, see `
 import torch
 
 from gatecore.backends.common import implementation
-from gatecore.backends.cuda import launch
-from gatecore.backends.torch.sequence import cuda_graphs, pooled_tensors
+from gatecore.backends.torch.sequence import cuda_graphs, cuda_kernels, pooled_tensors
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.cuda_graphs import CudaGraphs
-from gatecore.backends.torch.sequence.cupy_kernels import CuPyKernels
+from gatecore.backends.torch.sequence.cuda_kernels import CudaKernels
 from gatecore.backends.torch.sequence.implementation import OperatorImplementation
 from gatecore.backends.torch.sequence.native import Native
 from gatecore.backends.torch.sequence.numpy_bptt import NumpyBptt
@@ -29,7 +28,7 @@ from gatecore.backends.torch.sequence.stepping import PLAIN, SCAN, Stepping
 TorchImplementation = OperatorImplementation | Stepping
 
 IMPLEMENTATIONS: tuple[TorchImplementation, ...] = (
-    Native(), Parallel(), NumpyBptt(), CuPyKernels(), CudaGraphs(), PLAIN, SCAN,
+    Native(), Parallel(), NumpyBptt(), CudaKernels(), CudaGraphs(), PLAIN, SCAN,
 )  # fmt: skip
 _BY_NAME = {one.name: one for one in IMPLEMENTATIONS}
 
@@ -42,6 +41,12 @@ def checked(impl: str) -> str:
 def named(name: str) -> TorchImplementation:
     """The implementation of this name."""
     return _BY_NAME[name]
+
+
+def operator(name: str) -> TorchImplementation:
+    """The implementation that the operator runs under this name."""
+    one = named(name)
+    return one.operator if isinstance(one, OperatorImplementation) else one
 
 
 def _exporting() -> bool:
@@ -68,7 +73,7 @@ def choose(impl: str, call: Call) -> TorchImplementation:
 
 
 def release() -> None:
-    """Free the buffer pool and the CUDA graphs that later calls would use again, CuPy's too."""
+    """Free the buffer pool and the CUDA graphs that later calls would use again."""
     pooled_tensors.release()
     cuda_graphs.release()
-    launch.release()
+    cuda_kernels.release()

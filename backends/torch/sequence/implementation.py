@@ -83,6 +83,11 @@ class OperatorImplementation(abc.ABC):
     completes_calls: ClassVar[bool] = False  # a call may lack states and have two biases
     normalizes: ClassVar[bool] = False  # has layer normalization, but not as the operator
 
+    @property
+    def operator(self) -> "OperatorImplementation":
+        """The same as the operator runs it, which somebody may capture in a CUDA graph."""
+        return self
+
     def unsupported(self, call: Call) -> str | None:
         """Why the operator cannot run ``call`` this way; None if it can."""
         x = call.x

@@ -1,7 +1,4 @@
-"""A layer over a sequence by the NumPy backend's manual BPTT, on the tensors' own memory.
-
-On a CPU it computes with NumPy's views of the tensors; ``cupy_kernels`` with CuPy's.
-"""
+"""A layer over a sequence by the NumPy backend's manual BPTT, on the tensors' own memory."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
