@@ -25,7 +25,7 @@ def groups() -> dict[str, dict[str, Any]]:
 
 
 def heading(group: dict[str, Any]) -> str:
-    """The title of the task, with the core unless it is an LSTM, and more layers than one."""
+    """The title of the task, with what is not the default: the core, the layers, the blocks."""
     settings = group["settings"]
     core, layers = settings["core"], settings["layers"]
     parts = [group["title"]]
@@ -33,6 +33,8 @@ def heading(group: dict[str, Any]) -> str:
         parts.append(_CORES.get(core, core.upper()))
     if layers > 1:
         parts.append(f"{layers} layers")
+    if settings.get("residual"):  # older results do not have the setting
+        parts.append("residual")
     return ", ".join(parts)
 
 

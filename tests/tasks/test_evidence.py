@@ -103,6 +103,7 @@ def test_headings_tell_cores_and_layers_apart(pages):
     assert heading(group("copying", {})) == "Copying"
     assert heading(group("copying", {}, core="mingru", layers=2)) == "Copying, MinGRU, 2 layers"
     assert heading(group("copying", {}, core="dnc")) == "Copying, DNC"
+    assert heading(group("copying", {}, core="gru", residual=True)) == "Copying, GRU, residual"
 
 
 def test_the_medians_and_counts_of_the_stored_results_are_those_of_their_runs(pages):
