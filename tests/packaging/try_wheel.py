@@ -35,11 +35,15 @@ def expected_files():
 
 def check_contents(wheel):
     """Compare the wheel's files with the folders'; end with a message where they differ."""
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = zipfile.ZipFile(wheel).namelist()  # a repaired wheel lists folders, too
+    held = {name for name in names if ".dist-info/" not in name and not name.endswith("/")}
     native = {name for name in held if name.startswith("gatecore/backends/native/_native.")}
     compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
     if compiler and not native and os.environ.get("GATECORE_NATIVE") != "0":
         sys.exit(f"{wheel.name}: lacks the native CPU library, though there is a C++ compiler")
+    tags = wheel.stem.split("-")[-3:]  # of Python, of its binary interface, of the platform
+    if native and (tags[:2] != ["py3", "none"] or tags[2] == "any"):
+        sys.exit(f"{wheel.name}: one library serves all Pythons of a platform: py3-none-PLATFORM")
     held -= native
     if held != (expected := expected_files()):
         missing, extra = sorted(expected - held), sorted(held - expected)
