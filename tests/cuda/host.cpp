@@ -147,10 +147,10 @@ void cumax_row(int threads, int lanes, int count, int repeats, int negated, cons
     }
     as_block<float>(threads, lanes, [&](const Block& block) {
         Ordered<float> gates[2];
-        float* d_logits[2];
+        Global<float> d_logits[2];
         for (int n = 0; n < 2; ++n) {
-            gates[n] = {all[n], all[n] + count, all[n] + 2 * count};
-            d_logits[n] = all[n] + 3 * count;
+            gates[n] = {{all[n]}, {all[n] + count}, {all[n] + 2 * count}};
+            d_logits[n] = {all[n] + 3 * count};
         }
         auto cotangent = [&](int, int k) {
             float total = 0;
@@ -159,7 +159,7 @@ void cumax_row(int threads, int lanes, int count, int repeats, int negated, cons
         };
         cumax(block, count, gates);
         block.wait();
-        cumax_vjp<2, float>(block, count, gates, cotangent, d_logits);
+        cumax_vjp(block, count, gates, cotangent, d_logits);
     });
 }
 

@@ -73,6 +73,7 @@ def test_ordered_gates_take_three_barriers_and_scans_by_shuffles(kernels, name, 
     assert sass.count(backward, "BAR.SYNC") == 2  # the units' cotangents, the sums
     for kernel in (forward, backward):
         assert sass.count(kernel, "SHFL.UP") == sass.count(kernel, "SHFL.DOWN") == 6 * gates
+        assert sass.count(kernel, "LD") == sass.count(kernel, "ST") == 0
         assert sass.count(kernel, "CALL") == 0
 
 

@@ -111,10 +111,22 @@ GATECORE_FUNCTION Span span(const Block& block, int count) {
     return {begin < count ? begin : count, end < count ? end : count};
 }
 
+// A pointer to the GPU's memory that was loaded from it: a compiler would not know which memory it
+// points to.
+template <typename T> struct Global {
+    T* pointer;  // or null
+    GATECORE_FUNCTION operator T*() const {
+#ifdef __CUDACC__
+        __builtin_assume(__isGlobal(pointer));
+#endif
+        return pointer;
+    }
+};
+
 template <typename T> struct Ordered {
-    T* value;       // (count,)
-    T* complement;  // (count,)
-    T* softmax;     // (count,)
+    Global<T> value;       // (count,)
+    Global<T> complement;  // (count,)
+    Global<T> softmax;     // (count,)
 };
 
 // The ordered gates cumsum(softmax(z)), equation (19), of as many vectors of logits, which `softmax`
@@ -157,7 +169,7 @@ GATECORE_FUNCTION void cumax(const Block& block, int count, const Ordered<T> (&g
 template <int gates, typename T, typename Cotangent>
 GATECORE_FUNCTION void cumax_vjp(const Block& block, int count, const Ordered<T> (&gate)[gates],
                                  Cotangent cotangent,
-                                 T* const (&out)[gates]) {  // (count,) each
+                                 const Global<T> (&out)[gates]) {  // (count,) each
     const Span part = span(block, count);
     T before[gates] = {}, after[gates] = {};
     for (int n = 0; n < gates; ++n)

@@ -48,7 +48,7 @@ struct Step {
     }
     GATECORE_FUNCTION Ordered<T> gate(int which) const {
         T* value = gates() + which * main_width();
-        return {value, value + shape.ordered_width, value + 2 * shape.ordered_width};
+        return {{value}, {value + shape.ordered_width}, {value + 2 * shape.ordered_width}};
     }
     GATECORE_FUNCTION long long main_column(int which) const {
         if (masters) return which ? shape.master_input : shape.master_forget;
@@ -272,20 +272,22 @@ struct Step {
         const int repeats = static_cast<int>(masters ? shape.downsize : 1);
         auto cotangent = [&](int which, int k) {  // an ordered input gate is 1 - cumax: (20), (29)
             T total = 0;
-            GATECORE_ROLLED for (int j = k * repeats; j < (k + 1) * repeats; ++j) total += d_main(which)[j];
+            GATECORE_ROLLED for (int j = k * repeats; j < (k + 1) * repeats; ++j)
+                total += d_main(which)[j];
             return ordered && which == 1 ? -total : total;
         };
         const Span part = span(block, width);
         if constexpr (ordered) {
             T* const d_logits = sequence.d_logits + (t * shape.batch + row) * shape.rows;
-            T* out[main_gates];
+            Global<T> out[main_gates];
             for (int which = 0; which < main_gates; ++which)
-                out[which] = d_logits + main_column(which);
+                out[which] = {d_logits + main_column(which)};
             with_ordered([&](const auto& gates) {
                 cumax_vjp(block, width, gates, cotangent, out);
             });
             for (int which = 0; which < main_gates; ++which)
-                GATECORE_ROLLED for (int k = part.begin; k < part.end; ++k) emit(main_column(which), k, out[which][k]);
+                GATECORE_ROLLED for (int k = part.begin; k < part.end; ++k)
+                    emit(main_column(which), k, out[which][k]);
         } else {
             for (int which = 0; which < main_gates; ++which)
                 GATECORE_ROLLED for (int k = part.begin; k < part.end; ++k)

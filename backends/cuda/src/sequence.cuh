@@ -2,21 +2,9 @@
 // order, 8 bytes each.
 #pragma once
 
-#include "gate.cuh"
+#include "block.cuh"
 
 namespace gatecore {
-
-// A pointer to the GPU's memory that was loaded from it: a compiler would not know which memory it
-// points to.
-template <typename T> struct Global {
-    T* pointer;  // or null
-    GATECORE_FUNCTION operator T*() const {
-#ifdef __CUDACC__
-        __builtin_assume(__isGlobal(pointer));
-#endif
-        return pointer;
-    }
-};
 
 // What all calls of a shape share: a kernel parameter, which a recorded graph holds.
 template <typename T> struct Shape {
