@@ -56,6 +56,23 @@ SPECS = {
         "mechanism": mechanism("UM", downsize=2),
         "layers": 2,
     },
+    "dense mingru in residual blocks, resets": {
+        "input": "dense",
+        "input_size": 2,
+        "output_size": 3,
+        "core": "mingru",
+        "candidate": "tanh",
+        "layers": 3,
+        "residual": True,
+        "loss": "squared_error",
+    },
+    "embedding lstm in a residual block": {
+        "input": "embedding",
+        "input_size": 7,
+        "output_size": 4,
+        "residual": True,
+        "read": 3,
+    },
     "dense lstm, all steps, resets": {
         "input": "dense",
         "input_size": 2,
@@ -99,9 +116,23 @@ def torch_loss(spec, params, batch):
         x = x.to(params["head.0.bias"].dtype)
     else:
         x = functional.embedding(torch.tensor(batch.inputs), params["embedding.weight"])
+
+    def linear(x, name):
+        return functional.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+
+    def normalized(x, name):
+        gain, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+        return functional.layer_norm(x, (spec.hidden_size,), gain, bias)
+
+    if spec.residual and spec.input != "embedding":
+        x = linear(x, "projection")
     for k in range(spec.layers):
+        skipped = x
+        if spec.residual:
+            x = normalized(x, f"blocks.{k}.norm")
         own = {n.split(".")[2]: p for n, p in params.items() if n.startswith(f"layers.{k}.")}
-        cell = EVERY_CORE[spec.core](x.shape[2], spec.hidden_size, spec.mechanism)
+        extra = {"candidate": spec.candidate} if spec.core == "mingru" else {}
+        cell = EVERY_CORE[spec.core](x.shape[2], spec.hidden_size, spec.mechanism, **extra)
         state, outputs = cell.initial_state(x), []
         for t in range(len(x)):
             if batch.resets is not None:
@@ -110,9 +141,13 @@ def torch_loss(spec, params, batch):
             output, state = cell.step(own, x[t], state)
             outputs.append(output)
         x = torch.stack(outputs)
+        if spec.residual:
+            x = skipped + linear(x, f"blocks.{k}.linear")
+    if spec.residual:
+        x = normalized(x, "norm")
     x = x[-(spec.read or T) :]
     for k in range(len(spec.head) + 1):
-        x = x @ params[f"head.{k}.weight"].T + params[f"head.{k}.bias"]
+        x = linear(x, f"head.{k}")
         x = torch.relu(x) if k < len(spec.head) else x
     targets = torch.tensor(batch.targets)
     if spec.loss == "squared_error":
@@ -159,7 +194,13 @@ def test_loss_and_all_gradients_are_those_of_the_model_in_torch(name, rng):
 
 
 @pytest.mark.parametrize(
-    "name", ["embedding gru, stacked, ReLU layer", "dense lstm, all steps, resets"]
+    "name",
+    [
+        "embedding gru, stacked, ReLU layer",
+        "dense lstm, all steps, resets",
+        "dense mingru in residual blocks, resets",
+        "embedding lstm in a residual block",
+    ],
 )
 def test_gradients_under_dropout_and_zoneout_match_finite_differences(name, rng):
     """The masks depend on seed and step alone: the first step's loss is a function."""

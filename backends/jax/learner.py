@@ -8,12 +8,14 @@ import numpy as np
 import optax
 
 from gatecore.backends.common import learner as common
-from gatecore.backends.common.learner import Noise, single
+from gatecore.backends.common.blocks import apply_layers
+from gatecore.backends.common.learner import Noise, layer_parameters, single
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.jax import normalized, sequence
 from gatecore.backends.jax.arguments import checked
 from gatecore.backends.jax.implementation import Call
 from gatecore.contracts.model import Batch
+from gatecore.normalization import layer_norm
 
 Array = jax.Array
 Arrays = dict[str, Array]
@@ -124,10 +126,18 @@ class Learner(common.LearnerBase):
               carried: Arrays | None) -> tuple[Array, tuple[dict[str, Array], Arrays]]:  # fmt: skip
         """The loss; the metrics with their count of scored elements, and the carried state."""
         x, initial = self._features(parameters, batch), common.layer_states(self.spec, carried)
-        x, states = getattr(sequence, self.spec.core)(
-            self._layers(parameters), x, initial, self.spec.mechanism,
-            resets=batch["resets"], zoneout=batch["zoneout"], impl=self.impl,
-        )  # fmt: skip
+        states: list[Any] = []
+
+        def layer(k: int, x: Array) -> Array:
+            x, state = getattr(sequence, self.spec.core)(
+                layer_parameters(parameters, k), x, initial and initial[k], self.spec.mechanism,
+                resets=batch["resets"], zoneout=batch["zoneout"][k], impl=self.impl,
+                **self.spec.cell_fields,
+            )  # fmt: skip
+            states.append(state)
+            return x
+
+        x = self._apply_layers(parameters, x, layer)
         final = common.carried_states(self.spec, states)
         x = x if self.spec.read is None else x[-self.spec.read :]
         predicted, targets = self._head(parameters, x, batch["dropout"]), batch["targets"]
@@ -152,13 +162,14 @@ class Learner(common.LearnerBase):
         rows = parameters["embedding.weight"][batch["inputs"]]
         return _dropped(rows, self.spec.embedding_dropout, batch["embedding"])
 
-    def _layers(self, parameters: Arrays) -> list[Arrays]:
-        return [common.layer_parameters(parameters, k) for k in range(self.spec.layers)]
+    def _apply_layers(self, parameters: Arrays, x: Array, layer: Any) -> Array:
+        sizes = self.spec.layers, self.spec.residual
+        return apply_layers(parameters, *sizes, x, layer, _linear, layer_norm)
 
     def _head(self, parameters: Arrays, x: Array, mask: list[Array]) -> Array:
         """ReLU layers with dropout, and the output layer."""
         for k, (weight, bias) in enumerate(self.spec.head_names()):
-            x = x @ parameters[weight].T + parameters[bias][None, None]
+            x = _linear(x, parameters[weight], parameters[bias])
             if k < len(self.spec.head):
                 x = _dropped(jax.nn.relu(x), self.spec.dropout, mask[k] if mask else None)
         return x
@@ -166,17 +177,26 @@ class Learner(common.LearnerBase):
     def _averages(self, parameters: Arrays, batch: dict[str, Any],
                   main: bool) -> tuple[Array, Array]:  # fmt: skip
         """Both sides of the effective or main forget gate, (layers, hidden), averaged."""
-        x, means = self._features(parameters, batch), []
-        for params, zoneout in zip(self._layers(parameters), batch["zoneout"], strict=True):
+        means = []
+
+        def layer(k: int, x: Array) -> Array:
             cell, arguments = checked(
-                self.spec.core, params, x, None, self.spec.mechanism, batch["resets"], zoneout
-            )
+                self.spec.core, layer_parameters(parameters, k), x, None, self.spec.mechanism,
+                batch["resets"], batch["zoneout"][k], **self.spec.cell_fields,
+            )  # fmt: skip
             (x,), _, (_, logits, *_) = normalized.forward(cell, 1, True, arguments)
             gates = cell.mechanism.activate(cell.split(logits))
             forget = gates["forget"] if main else cell.mechanism.combine(gates)[0]
             means.append([side.mean((0, 1)) for side in forget])
+            return x
+
+        self._apply_layers(parameters, self._features(parameters, batch), layer)
         value, complement = (jnp.stack(side) for side in zip(*means, strict=True))
         return value, complement
+
+
+def _linear(x: Array, weight: Array, bias: Array) -> Array:
+    return x @ weight.T + bias[None, None]
 
 
 def _dropped(x: Array, rate: float, mask: Array | None) -> Array:

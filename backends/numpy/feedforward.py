@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from gatecore.backends.numpy.layer_norm import LayerNorm
+
 Array = Any
 Pull = Callable[..., Any]
 
@@ -35,6 +37,26 @@ def linear(xp: Any, weight: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
         return d_flat.T @ flat, d_flat.sum(0), (d_flat @ weight).reshape(x.shape)
 
     return (flat @ weight.T + bias).reshape(*x.shape[:-1], -1), pullback
+
+
+def layer_norm(xp: Any, gain: Array, bias: Array, x: Array) -> tuple[Array, Pull]:
+    """Layer normalization of x (..., width); the pullback returns (d_gain, d_bias, d_x)."""
+    flat = x.reshape(1, -1, x.shape[-1])
+
+    def acquire(width: int, steps: bool = True) -> Array:
+        shape = flat.shape[:2] if steps else flat.shape[1:2]
+        return xp.empty((*shape, width), dtype=x.dtype)
+
+    norm, out = LayerNorm(xp, acquire, gain, bias), xp.empty_like(flat[0])
+    norm.forward(0, flat[0], out)
+
+    def pullback(d_out: Array) -> tuple[Array, Array, Array]:
+        norm.reset_gradients()
+        d_x = xp.empty_like(flat[0])
+        norm.backward(0, d_out.reshape(d_x.shape), d_x)
+        return norm.d_gain, norm.d_bias, d_x.reshape(x.shape)
+
+    return out.reshape(x.shape), pullback
 
 
 def _dropout(xp: Any, dtype: Any, rate: float, mask: Any) -> Array:

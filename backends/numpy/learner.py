@@ -10,6 +10,7 @@ from gatecore.backends.common.implementation import choose
 from gatecore.backends.common.learner import Noise, layer_parameters, layer_states, single
 from gatecore.backends.common.learner_checks import check_model
 from gatecore.backends.numpy import feedforward
+from gatecore.backends.numpy.backbone import Backbone
 from gatecore.backends.numpy.bptt import Call, Engine, run
 from gatecore.contracts.model import Batch, ModelSpec
 
@@ -50,8 +51,7 @@ class ExplicitLearner(common.GradientLearner):
         return metrics, final
 
     def _forget_gates(self, batch: Batch, noise: Noise, main: bool) -> tuple[Array, Array]:
-        _, _, pullback = self._recur(self._features(batch, noise)[0], batch, noise)
-        gates = pullback.gates(main)
+        gates = self._layers(self._features(batch, noise)[0], batch, noise).gates(main)
         value, complement = (np.stack([side.mean((0, 1), dtype=np.float64) for side in sides])
                              for sides in zip(*gates, strict=True))  # fmt: skip
         return value, complement
@@ -59,15 +59,12 @@ class ExplicitLearner(common.GradientLearner):
     def _gradients(self, batch: Batch, noise: Noise,
                    carried: Arrays | None) -> tuple[dict[str, float], Arrays, Arrays]:  # fmt: skip
         metrics, d_predicted, pulls, final = self._forward(batch, noise, carried)
-        pull_input, pull_core, pull_head, shape = pulls
+        pull_input, layers, pull_head = pulls
         gradients, d_read = pull_head(d_predicted())
-        d_output = self.engine.xp.zeros(shape, dtype=self.dtype)
+        d_output = self.engine.xp.zeros(layers.output.shape, dtype=self.dtype)
         d_output[-d_read.shape[0] :] = d_read
-        d_layers, d_x, _ = pull_core(d_output, wrt_x=pull_input is not None)
-        for k, layer in enumerate(d_layers):
-            gradients |= {f"layers.{k}.{name}": value for name, value in layer.items()}
-            if self.spec.two_biases:
-                gradients[f"layers.{k}.bias_hh"] = layer["bias"]
+        d_layers, d_x = layers.pullback(d_output, wrt_x=pull_input is not None)
+        gradients |= d_layers
         if pull_input is not None:
             tied = gradients.get("embedding.weight", 0)  # the output layer's, if it is shared
             gradients["embedding.weight"] = pull_input(d_x) + tied
@@ -76,16 +73,16 @@ class ExplicitLearner(common.GradientLearner):
 
     def _forward(self, batch: Batch, noise: Noise, carried: Arrays | None,
                  save_for_backward: bool = True) -> tuple[Any, Any, Any, Arrays]:  # fmt: skip
-        """Metrics, the loss's pullback, those of input, core and head, and the carried state."""
+        """Metrics, pullbacks (of the loss; of input, layers and head), and the carried state."""
         xp, spec = self.engine.xp, self.spec
         x, pull_input = self._features(batch, noise)
-        output, final, pull_core = self._recur(x, batch, noise, carried, save_for_backward)
-        read = output if spec.read is None else output[-spec.read :]
+        layers = self._layers(x, batch, noise, carried, save_for_backward)
+        read = layers.output if spec.read is None else layers.output[-spec.read :]
         predicted, pull_head = self._head(read, noise)
         loss = feedforward.LOSSES[spec.loss]
         metrics, d_predicted = loss(xp, predicted, xp.asarray(batch.targets))
-        pulls = (pull_input, pull_core, pull_head, output.shape)
-        return metrics, d_predicted, pulls, common.carried_states(spec, final)
+        final = common.carried_states(spec, layers.states)
+        return metrics, d_predicted, (pull_input, layers, pull_head), final
 
     def _features(self, batch: Batch, noise: Noise) -> tuple[Array, Any]:
         """The first layer's input, and the embedding's pullback."""
@@ -98,23 +95,26 @@ class ExplicitLearner(common.GradientLearner):
         weight, rate = self.parameters["embedding.weight"], spec.embedding_dropout
         return feedforward.embedding(xp, weight, inputs, rate, noise.embedding)
 
-    def _recur(
-        self, x: Array, batch: Batch, noise: Noise, carried: Arrays | None = None,
-        save_for_backward: bool = True,
-    ) -> Any:  # fmt: skip
-        """Outputs and last states of the layers, and their pullback."""
+    def _layers(self, x: Array, batch: Batch, noise: Noise, carried: Arrays | None = None,
+                save_for_backward: bool = True) -> Backbone:  # fmt: skip
+        """The layers, run on x."""
         spec, xp = self.spec, self.engine.xp
 
         def amount(value: Any) -> Any:  # a probability as it is, draws in the learner's dtype
             return xp.asarray(value, dtype=self.dtype) if isinstance(value, np.ndarray) else value
 
-        layers = [layer_parameters(self.parameters, k) for k in range(spec.layers)]
         zoneout = [p and single(map(amount, p)) for p in noise.zoneout]
         resets = None if batch.resets is None else xp.asarray(batch.resets)
-        return run(
-            self.engine, spec.core, layers, x, layer_states(spec, carried), spec.mechanism,
-            resets=resets, zoneout=zoneout, impl=self.impl, save_for_backward=save_for_backward,
-        )  # fmt: skip
+        states = layer_states(spec, carried)
+
+        def layer(k: int, x: Array) -> Any:
+            return run(
+                self.engine, spec.core, layer_parameters(self.parameters, k), x,
+                states and states[k], spec.mechanism, resets=resets, zoneout=zoneout[k],
+                impl=self.impl, save_for_backward=save_for_backward, **spec.cell_fields,
+            )  # fmt: skip
+
+        return Backbone(xp, spec, self.parameters, x, layer)
 
     def _head(self, x: Array, noise: Noise) -> tuple[Array, Any]:
         """ReLU layers and the output layer; the pullback returns (gradients, d_x)."""

@@ -19,13 +19,13 @@ class AgentSpec(Core):
     ValueError or TypeError names a wrong field, what came, and what was expected.
 
     An observation of ``shape`` (height, width, 3) is bytes, of (features,) floats; ``actions`` is
-    the number of actions. ``hidden_size``, ``core``, ``mechanism``, ``layers``, ``memory`` and
-    ``layer_norm`` are those of :class:`gatecore.ModelSpec`, but the core "none" has no state: the
-    heads read the encoder's output. The encoder has 3×3 convolutions of ``channels`` for images,
-    whose byte ``background`` becomes zero, and a linear layer of ``features``, which the one-hot
-    last action and the last reward follow; its initial weights are N(0, 2/inputs) times ``gain``,
-    above 0.
-    ``heads`` are the widths of the ReLU layers before the policy and before the value.
+    the number of actions. ``hidden_size``, ``core``, ``mechanism``, ``layers``, ``memory``,
+    ``layer_norm``, ``residual`` and ``candidate`` are those of :class:`gatecore.ModelSpec`, but the
+    core "none" has no state: the heads read the encoder's output. The encoder has 3×3 convolutions
+    of ``channels`` for images, whose byte ``background`` becomes zero, and a linear layer of
+    ``features``, which the one-hot last action and the last reward follow; its initial weights are
+    N(0, 2/inputs) times ``gain``, above 0. ``heads`` are the widths of the ReLU layers before the
+    policy and before the value.
 
     ``discount`` is γ in [0, 1), and ``trace`` λ of TD(λ) in [0, 1], by default γ. ``value_cost``
     and ``entropy_cost``, at least 0, weigh the value's squared error and the policy's entropy.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from gatecore import _checks
-from gatecore.cells import CELLS
+from gatecore.cells import CANDIDATES, CELLS
 from gatecore.mechanisms import CORES, Mechanism, mechanism
 
 GATE_STYLES = ("unit", "memory", "none")
@@ -79,14 +79,23 @@ class Core:
     layers: int = 1
     memory: Memory | None = None
     layer_norm: bool = False
+    residual: bool = False
+    candidate: str | None = None
 
     def __post_init__(self) -> None:
         _checks.choice("core", self.core, self.cores)
         _checks.check_fields(self, _checks.integer, "hidden_size", "layers")
-        _checks.check_fields(self, _checks.flag, "layer_norm")
-        if self.layer_norm and self.core not in CORES:
-            known = ", ".join(CORES)
-            raise ValueError(f"layer_norm=True is for core {known}, not {self.core!r}")
+        _checks.check_fields(self, _checks.flag, "layer_norm", "residual")
+        linear = [core for core in CORES if not CELLS[core].recurrent]
+        for name, off, cores in (("layer_norm", False, CORES), ("residual", False, CORES),
+                                 ("candidate", None, linear)):  # fmt: skip
+            if (value := getattr(self, name)) is not off and self.core not in cores:
+                known = ", ".join(cores)
+                raise ValueError(f"{name}={value!r} is for core {known}, not {self.core!r}")
+        if self.core in linear:
+            candidate = CANDIDATES[0] if self.candidate is None else self.candidate
+            _checks.choice("candidate", candidate, CANDIDATES)
+            object.__setattr__(self, "candidate", candidate)
         object.__setattr__(self, "mechanism", mechanism(self.mechanism))
         if not isinstance(self.memory, Memory | None):
             raise TypeError(f"memory must be a Memory, got {type(self.memory).__name__}")
@@ -132,6 +141,11 @@ class Core:
     def state_names(self) -> tuple[str, ...]:
         """Names of the parts of a layer's state; none of a core with a memory."""
         return CELLS[self.core].state_names if self.memory is None else ()
+
+    @property
+    def cell_fields(self) -> dict[str, Any]:
+        """The fields that the core's cell alone has, by name."""
+        return {} if self.candidate is None else {"candidate": self.candidate}
 
     @property
     def core_output_size(self) -> int:

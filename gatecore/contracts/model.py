@@ -113,7 +113,13 @@ class ModelSpec(Loss, Head, Core, Input):
     ``two_biases`` each layer of the first three cores has a second trained bias, ``bias_hh``, which
     starts at zero and is added to the first: under Adam that doubles their learning rate (Appendix
     D.5). With ``layer_norm`` the first four cores have layer normalization (Appendix D.3;
-    :class:`gatecore.cells.Cell` describes it).
+    :class:`gatecore.cells.Cell` describes it). The ``candidate`` of "mingru" is "linear", the
+    default, or "tanh".
+
+    With ``residual`` each of the layers, whose core has no memory, is within a block
+    x + V layer(LN(x)) + b of width ``hidden_size``; LN is a layer normalization with gain and bias,
+    and one follows the last block. A linear layer projects the input to that width first, unless it
+    is an embedding of that width.
 
     ``head`` has the widths of ReLU layers between the last recurrent layer and the output,
     ``dropout`` the probability in [0, 1) that an output of one is dropped in training. The head
@@ -157,10 +163,16 @@ class ModelSpec(Loss, Head, Core, Input):
 
     @property
     def features(self) -> int:
-        """Width of the first recurrent layer's input."""
+        """Width of the layers' input."""
         if self.input == "embedding":
             return self.embedding_size or self.hidden_size
         return self.input_size
+
+    @property
+    def projected(self) -> bool:
+        """Whether a linear layer brings the input to the width of the residual blocks."""
+        return self.residual and not (self.input == "embedding" and
+                                      self.features == self.hidden_size)  # fmt: skip
 
     @property
     def state_zoneout(self) -> tuple[float, ...]:
@@ -195,9 +207,10 @@ class ModelSpec(Loss, Head, Core, Input):
         """The recurrent layers, first to last; none of a core with a memory, which torch builds."""
         if self.memory is not None:
             return []
-        widths = [self.features] + [self.hidden_size] * (self.layers - 1)
-        return [CELLS[self.core](w, self.hidden_size, self.mechanism, self.layer_norm)
-                for w in widths]  # fmt: skip
+        first = self.hidden_size if self.residual else self.features
+        widths = [first] + [self.hidden_size] * (self.layers - 1)
+        return [CELLS[self.core](w, self.hidden_size, self.mechanism, self.layer_norm,
+                                 **self.cell_fields) for w in widths]  # fmt: skip
 
     def head_widths(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of each linear layer of the head, the output layer last.
@@ -246,25 +259,38 @@ class ModelSpec(Loss, Head, Core, Input):
 
         Embeddings are N(0, 1); a linear layer's weights and biases U(−1/√inputs, 1/√inputs), also
         where the weight is a tied embedding; recurrent layers as
-        :meth:`gatecore.cells.Cell.init`. Torch's learner adds those of a core with a memory.
+        :meth:`gatecore.cells.Cell.init`; the gains of residual blocks are 1, and the biases of
+        their normalizations 0. Torch's learner adds those of a core with a memory.
         """
         rng = np.random.default_rng(_checks.integer("seed", seed, 0, _checks.LARGEST_SEED))
         params: dict[str, Any] = {}
+
+        def uniform(inputs: int, *shape: int) -> np.ndarray:
+            return rng.uniform(-(inputs**-0.5), inputs**-0.5, shape)
+
+        def linear(inputs: int, outputs: int, weight: str, bias: str) -> None:
+            params[weight] = uniform(inputs, outputs, inputs)
+            params[bias] = uniform(inputs, outputs)
+
         if self.input == "embedding":
             params["embedding.weight"] = rng.standard_normal((self.input_size, self.features))
+        if self.projected:
+            linear(self.features, self.hidden_size, "projection.weight", "projection.bias")
         for k, cell in enumerate(self.cells()):
             layer = cell.init(rng)
             if self.two_biases:
                 layer["bias_hh"] = np.zeros_like(layer["bias"])
             params |= {f"layers.{k}.{name}": value for name, value in layer.items()}
-
-        def uniform(inputs: int, *shape: int) -> np.ndarray:
-            return rng.uniform(-(inputs**-0.5), inputs**-0.5, shape)
-
-        layers = zip(self.head_names(), self.head_widths(), strict=True)
-        for (weight, bias), (inputs, outputs) in layers:
-            params[weight] = uniform(inputs, outputs, inputs)
-            params[bias] = uniform(inputs, outputs)
+            if self.residual:
+                width, block = self.hidden_size, f"blocks.{k}"
+                params |= {f"{block}.norm.weight": np.ones(width),
+                           f"{block}.norm.bias": np.zeros(width)}  # fmt: skip
+                linear(width, width, f"{block}.linear.weight", f"{block}.linear.bias")
+        if self.residual:
+            params |= {"norm.weight": np.ones(self.hidden_size),
+                       "norm.bias": np.zeros(self.hidden_size)}  # fmt: skip
+        for names, widths in zip(self.head_names(), self.head_widths(), strict=True):
+            linear(*widths, *names)
         for name, (outputs, inputs) in self.adaptive_shapes().items():
             params[f"adaptive.{name}"] = uniform(inputs, outputs, inputs)
         return params

@@ -139,7 +139,8 @@ class Task(Settings, abc.ABC):
     @abc.abstractmethod
     def spec(self, **model: Any) -> ModelSpec | AgentSpec:
         """The model; ``model`` has core, mechanism, hidden_size, layers, memory, zoneout, dropout,
-        two_biases, layer_norm, and for a task that carries the state ``streams``.
+        two_biases, layer_norm, residual, candidate, and for a task that carries the state
+        ``streams``.
         """
 
     def learner(self, backend: Any, spec: Any, *, seed: int, dtype: str, batch_size: int) -> Any:

@@ -23,7 +23,8 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")  # of a container
 def needed(config: Config) -> int:
     """A lower bound of the memory in bytes: parameters, Adam's moments, one batch, its states."""
     spec, task = config.spec(), config.task
-    d, rows, widths = spec.hidden_size, 0, [spec.features] + [spec.hidden_size] * (spec.layers - 1)
+    d, rows = spec.hidden_size, 0
+    widths = [d if spec.residual else spec.features] + [d] * (spec.layers - 1)
     if spec.core in CORES:
         rows = spec.mechanism.rows(spec.core, d)  # type: ignore[union-attr]
     if isinstance(spec, AgentSpec):
@@ -33,6 +34,7 @@ def needed(config: Config) -> int:
         linear += [(seen, spec.features), *itertools.pairwise((spec.core_output_size, *spec.heads))]
     else:
         linear = [*spec.head_widths(), (spec.input_size, spec.features)]
+    linear += [(d, d)] * spec.layers * spec.residual
     state = d if spec.core in CORES and CELLS[spec.core].recurrent else 0
     parameters = rows * sum(width + state for width in widths) + sum(a * b for a, b in linear)
     time = getattr(task, "unroll", None) or sum(getattr(task, name, 0) for name in _STEPS) or 1

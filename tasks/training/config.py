@@ -131,6 +131,10 @@ class Config(Settings):
     dropout: Decay = Field(0.0, description="of the head's ReLU layers")
     two_biases: bool = Field(False, description="a second trained bias in each layer (D.5)")
     layer_norm: bool = Field(False, description="layer normalization in each layer (D.3)")
+    residual: bool = Field(False, description="each layer in a residual block")
+    candidate: Literal["linear", "tanh"] | None = Field(
+        None, description="of mingru: its candidate's activation; null: linear"
+    )
     learning_rate: Positive = Field(description="of Adam")
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
@@ -192,7 +196,7 @@ class Config(Settings):
             core=self.core, mechanism=self.mechanism, hidden_size=self.hidden_size,
             layers=self.layers, memory=None if memory == Memory() else memory,
             zoneout=self.zoneout, dropout=self.dropout, two_biases=self.two_biases,
-            layer_norm=self.layer_norm, **carried,
+            layer_norm=self.layer_norm, residual=self.residual, candidate=self.candidate, **carried,
         )  # fmt: skip
 
     def rate(self, step: int) -> float:

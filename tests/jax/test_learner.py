@@ -23,6 +23,14 @@ SPECS = {
         "input": "dense", "input_size": 3, "output_size": 2, "core": "minimal", "head": (6, 5),
         "dropout": 0.4, "loss": "squared_error", "read": 1, "mechanism": "UM",
     },
+    "residual mingru": {
+        "input": "one_hot", "input_size": 5, "output_size": 4, "core": "mingru", "layers": 3,
+        "candidate": "tanh", "residual": True, "zoneout": (0.0, 0.1),
+    },
+    "residual gru": {
+        "input": "embedding", "input_size": 5, "output_size": 4, "core": "gru", "layers": 2,
+        "residual": True, "head": (6,), "dropout": 0.3,
+    },
     "one-hot mingru": {
         "input": "one_hot", "input_size": 5, "output_size": 4, "core": "mingru", "layers": 2,
         "zoneout": (0.0, 0.2),
@@ -68,8 +76,9 @@ def test_steps_are_those_of_the_numpy_learner(name, rng):
         assert norm_error(learner.state_dict()[key], value) < 1e-3
 
 
-def test_float64_follows_the_numpy_learner_to_rounding(rng):
-    spec = spec_of("one-hot lstm")
+@pytest.mark.parametrize("name", ["one-hot lstm", "residual mingru", "residual gru"])
+def test_float64_follows_the_numpy_learner_to_rounding(name, rng):
+    spec = spec_of(name)
     learner, numpys = (m.Learner(spec, seed=1, dtype="float64") for m in (backend, reference))
     for _ in range(2):
         batch = batch_of(spec, rng)

@@ -144,3 +144,49 @@ def test_a_model_under_two_names_is_trained_once(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, words)
     assert [one["mechanism"]["name"] for one in json.loads(result.stdout)] == ["standard", "R"]
     assert "left out: U: trains the model of standard" in result.stderr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_residual_blocks_are_a_setting_of_a_model_with_layers(task):
+    settings = ("--set", "residual=true", "--set", "candidate=tanh", "--core", "mingru")
+    printed = dry_run(task, *settings, mechanism="R")
+    assert (printed["residual"], printed["candidate"]) == (True, "tanh")
+    spec = Config.model_validate(printed).spec()
+    assert spec.residual
+    assert spec.candidate == "tanh"
+    assert Config.of(task).spec().residual is False
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        (
+            "cartpole",
+            {"core": "none", "residual": True},
+            "residual=True is for core .*, not 'none'",
+        ),
+        (
+            "programs",
+            {"core": "dnc", "residual": True},
+            "residual=True is for core lstm, gru, mini",
+        ),
+        ("copying", {"candidate": "tanh"}, "candidate='tanh' is for core mingru, not 'lstm'"),
+        ("copying", {"candidate": "linear"}, "candidate='linear' is for core mingru, not 'lstm'"),
+        (
+            "copying",
+            {"core": "mingru", "candidate": "relu"},
+            "candidate='relu': .*'linear' or 'tanh",
+        ),
+        ("copying", {"residual": "maybe"}, "residual='maybe': input should be a valid boolean"),
+    ],
+)
+def test_they_are_refused_where_they_have_no_meaning(task, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.of(task, "standard", **settings)
+
+
+def test_a_sweep_varies_the_blocks_and_the_candidate():
+    grid = {"residual": [False, True], "candidate": ["linear", "tanh"]}
+    trials = SweepConfig.of("copying", mechanisms="UR", core="mingru", set=grid).trials()[0]
+    specs = {(trial.config.spec().residual, trial.config.spec().candidate) for trial in trials}
+    assert specs == {(False, "linear"), (False, "tanh"), (True, "linear"), (True, "tanh")}

@@ -18,6 +18,14 @@ SPECS = {
         "input": "dense", "input_size": 2, "output_size": 3, "core": "minimal", "mechanism": "OR",
         "loss": "squared_error", "read": 1,
     },
+    "residual mingru": {
+        "input": "one_hot", "input_size": 7, "output_size": 4, "core": "mingru", "layers": 3,
+        "candidate": "tanh", "residual": True, "zoneout": (0.0, 0.1),
+    },
+    "residual gru": {
+        "input": "embedding", "input_size": 7, "output_size": 4, "core": "gru", "layers": 2,
+        "residual": True, "head": (6,), "dropout": 0.3,
+    },
     "one-hot mingru": {
         "input": "one_hot", "input_size": 7, "output_size": 4, "core": "mingru", "layers": 2,
         "zoneout": (0.0, 0.1),

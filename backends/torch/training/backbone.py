@@ -5,10 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gatecore.algebra import Gate
+from gatecore.backends.common.blocks import apply_layers
 from gatecore.backends.common.learner import layer_parameters
 from gatecore.backends.torch.memory_cores.factory import recurrent_core
+from gatecore.backends.torch.memory_cores.layers import layer_norm
 from gatecore.backends.torch.nn.parameters import forget_gates
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import Call
@@ -30,7 +33,7 @@ class LayerBackbone:
     """Layers of LSTM, GRU or minimal cells, whose parameters the learner has from the spec."""
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
-        self._cells, self._impl = spec.cells(), impl
+        self._spec, self._cells, self._impl = spec, spec.cells(), impl
         for cell in self._cells:
             dispatch.choose(impl, Call(cell, like.new_empty(1, 1, cell.input_size), {}))
         self.parameters: Tensors = {}
@@ -45,15 +48,19 @@ class LayerBackbone:
             means: list[Any] | None = None, main: bool = False) -> tuple[Tensor, Any]:  # fmt: skip
         """Outputs of the last layer and all last states; ``means`` takes those of the gates."""
         last = []
-        for k, cell in enumerate(self._cells):
-            params = layer_parameters(parameters, k)
+
+        def layer(k: int, x: Tensor) -> Tensor:
+            cell, params = self._cells[k], layer_parameters(parameters, k)
             result = run(cell, params, x, state[k], resets, zoneout[k], impl=self._impl)
             hidden = result.outputs[0]
             if means is not None:
                 gate = forget_gates(cell, params, x, state[k][0], hidden, resets, main)
                 means.append([side.double().mean((0, 1)) for side in gate])
-            x = hidden
             last.append(tuple(part.squeeze(0) for part in result.states))
+            return hidden
+
+        sizes = self._spec.layers, self._spec.residual
+        x = apply_layers(parameters, *sizes, x, layer, functional.linear, layer_norm)
         return x, tuple(last)
 
     def gates(self, parameters: Tensors, x: Tensor, resets: Resets, zoneout: list[Any],
