@@ -76,10 +76,32 @@ def paired(value: Any, complement: Any, through: Any = None) -> tuple[Any, Any]:
     """
     if not _differentiated(value) and not _differentiated(complement):
         return value, complement
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(value, jax.Array):
+        return _jax_paired()(value, complement, through)
     if through is None:
         through = namespace(value).where(value < complement, value, -complement)
     change = through - constant(through)  # 0, with the derivative of the value
     return constant(value) + change, constant(complement) - change
+
+
+@functools.cache
+def _jax_paired() -> Any:
+    """The identity of both sides, whose derivative costs nothing where none is taken."""
+    jax = sys.modules["jax"]
+
+    @jax.custom_jvp
+    def pair(value: Any, complement: Any, through: Any) -> tuple[Any, Any]:
+        return value, complement
+
+    @pair.defjvp
+    def jvp(primals: Any, tangents: Any) -> Any:
+        (value, complement, _), (d_value, d_complement, d_through) = primals, tangents
+        if d_through is None:
+            d_through = jax.numpy.where(value < complement, d_value, -d_complement)
+        return (value, complement), (d_through, -d_through)
+
+    return pair
 
 
 def constant(x: Any) -> Any:
