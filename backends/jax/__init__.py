@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gatecore.backends.common.learner_checks import unsupported
-from gatecore.backends.jax.native import native_call
+from gatecore.backends.jax.library_call import native_call
 from gatecore.backends.jax.parameters import init
 from gatecore.backends.jax.sequence import (
     gru,

@@ -1,26 +1,20 @@
 """A layer over a whole sequence by the native CPU library.
 
-XLA calls the library itself where that was built with JAX's header ("ffi"), else through Python
-("callback"). The library computes first derivatives; those of its two calls come from the scan.
+The library computes first derivatives; those of its two calls come from the scan.
 """
 
-import dataclasses
 import functools
-import os
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental.buffer_callback import buffer_callback
 
 from gatecore.backends.common.fields import by_state, of_states
-from gatecore.backends.jax import scan
+from gatecore.backends.jax import library_call, scan
 from gatecore.backends.jax.arguments import Arguments, States
 from gatecore.backends.jax.implementation import Call, Implementation
 from gatecore.backends.native import library
-from gatecore.backends.native.call import LayerCall, Shapes, layer_call
+from gatecore.backends.native.call import LayerCall, layer_call
 from gatecore.cells import Cell
 
 Array = jax.Array
@@ -29,34 +23,6 @@ Array = jax.Array
 # XLA's own calls, was faster than the scan's: .07 ms against .11 at 6,000, both .15 at 90,000, .48
 # against .30 at 460,000
 CALLBACK_PAYS = 1e5
-_FORWARD, _BACKWARD = "gatecore_jax_forward", "gatecore_jax_backward"
-
-
-def native_call() -> str:
-    """How JAX calls the native library: "ffi" or "callback".
-
-    XLA calls it directly ("ffi") if JAX was installed when gatecore was; else, or where the
-    environment variable GATECORE_JAX_CALL is "callback" when a function is traced, through Python.
-    RuntimeError if the library cannot be used here; :func:`implementation` is then "reference".
-
-    >>> from gatecore.backends.jax import implementation
-    >>> implementation(np.float32) == "reference" or native_call() in ("ffi", "callback")
-    True
-    """
-    by_callback = os.environ.get("GATECORE_JAX_CALL") == "callback"
-    return "ffi" if not by_callback and _registered() else "callback"
-
-
-@functools.cache
-def _registered() -> bool:
-    """Register the library's calls with XLA, once; whether the library has them."""
-    names = (_FORWARD, _BACKWARD)
-    if not all(hasattr(library.library(), name) for name in names):
-        return False
-    for name in names:
-        capsule = jax.ffi.pycapsule(getattr(library.library(), name))
-        jax.ffi.register_ffi_target(name, capsule, platform="cpu")
-    return True
 
 
 def unsupported(call: Call) -> str | None:
@@ -78,7 +44,7 @@ def preferred(call: Call) -> bool:
     """
     if unsupported(call) is not None or jax.device_count() > 1:
         return False
-    if call.sizes is None or native_call() == "ffi":
+    if call.sizes is None or library_call.native_call() == "ffi":
         return True
     time, batch, inputs, hidden = call.sizes
     return time * batch * hidden * (hidden * call.recurrent + inputs) >= CALLBACK_PAYS
@@ -90,9 +56,8 @@ def _forward(cell: Cell, num_outputs: int, saves: bool,
     """The outputs, the final state, and the saved arrays, which are constants to JAX."""
     call = _layer_call(cell, arguments, saves)
     read = _read(arguments) | by_state("initial", arguments.initial)
-    shapes = call.forward_shapes(num_outputs == 2) | call.saved_shapes
-    shapes |= {"scratch": (call.forward_scratch,)}
-    results = _run(call, _FORWARD, read, shapes)
+    written = call.forward_shapes(num_outputs == 2) | call.saved_shapes
+    results = library_call.run(library_call.FORWARD, call, written, read)
     outputs, final = (tuple(of_states(name, results)) for name in ("output", "final"))
     return outputs, final, {name: results[name] for name in call.saved_shapes}
 
@@ -114,8 +79,7 @@ def _backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, s
     d_outputs, d_final = cotangents
     read = _read(arguments) | saved
     read |= by_state("d_output", d_outputs) | by_state("d_final", d_final)
-    shapes = call.backward_shapes(wrt_x) | {"scratch": (call.backward_scratch[wrt_x],)}
-    results = _run(call, _BACKWARD, read, shapes)
+    results = library_call.run(library_call.BACKWARD, call, call.backward_shapes(wrt_x), read)
     d_params = {name: results[f"d_{name}"] for name in arguments.params}
     d_x = results["d_x"] if wrt_x else jnp.zeros_like(arguments.x)
     return d_params, tuple(of_states("d_initial", results)), d_x
@@ -152,36 +116,3 @@ def _read(arguments: Arguments) -> dict[str, Array]:
         masks = [jnp.broadcast_to(part, shape) for part in reversed(zoneout)]
         fields |= by_state("zoneout_mask", masks)
     return fields
-
-
-def _run(call: LayerCall, target: str, read: dict[str, Array], shapes: Shapes) -> dict[str, Array]:
-    """The results of one of the library's calls, by field name, from their shapes."""
-    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes.values()]
-    if native_call() == "callback":
-        callback = Callback(call, target == _BACKWARD, (*read, *shapes))
-        arrays = buffer_callback(callback, results, vmap_method="sequential")(*read.values())
-    else:
-        ffi = jax.ffi.ffi_call(target, results, vmap_method="sequential")
-        arrays = ffi(*read.values(), **call.ffi_attributes(read, shapes))
-    return dict(zip(shapes, arrays, strict=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class Callback:
-    """One of the library's calls for XLA: what jax_ffi.cpp does, in Python, on XLA's own buffers.
-
-    JAX compiles equal ones once. ``jax.pure_callback`` would not do: it copies large arguments on
-    a thread of XLA's, and never ends where all of those run steps.
-    """
-
-    call: LayerCall
-    backward: bool  # whether it makes the library's backward call
-    fields: tuple[str, ...]  # of the arguments' buffers, then of the results'
-
-    def __call__(self, context: object, results: Sequence[Any], *arguments: Any) -> None:
-        buffers = map(np.asarray, (*arguments, *results))
-        run = self.call.backward if self.backward else self.call.forward
-        run(**{
-            name: buffer.ctypes.data if buffer.size else None
-            for name, buffer in zip(self.fields, buffers, strict=True)
-        })  # fmt: skip

@@ -38,17 +38,28 @@ def forward(cell: Cell, num_outputs: int, saves: bool,
 def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any,
              cotangents: Any) -> tuple[dict[str, Array], States, Array]:  # fmt: skip
     """The backward pass: cotangents of the parameters, of the initial state, and of x."""
-    (matrix, _), unpack = jax.vjp(functools.partial(pack, cell), arguments.params)
+    matrix, _ = pack(cell, arguments.params)
     before, _ = saved
     d_initial, d_logits = _backward_scan(cell, matrix, arguments, saved, cotangents)
+    d_params = parameter_cotangents(cell, arguments.params, arguments.x, before[0], d_logits)
+    d_x = product(d_logits, matrix[: cell.input_size].T).astype(matrix.dtype)
+    return d_params, d_initial, d_x
+
+
+def parameter_cotangents(cell: Cell, params: Mapping[str, Array], x: Array, hidden: Array,
+                         d_logits: Array) -> dict[str, Array]:  # fmt: skip
+    """Cotangents of the parameters from those of all logits (time, batch, columns).
+
+    ``hidden`` (time, batch, hidden) are the hidden states before each step.
+    """
+    (matrix, _), unpack = jax.vjp(functools.partial(pack, cell), params)
     ones = jnp.ones((*d_logits.shape[:2], 1), matrix.dtype)
-    joint = _flat(jnp.concatenate([_joint(cell, arguments.x, before[0]), ones], axis=-1))
+    joint = _flat(jnp.concatenate([_joint(cell, x, hidden), ones], axis=-1))
     # this order of factors (and in `pack` no transpose of the whole, which would turn it round):
     # for the transposed product XLA takes twice as long on a CPU
     d_weights = product(joint.T, _flat(d_logits).astype(matrix.dtype))
-    d_x = product(d_logits, matrix[: cell.input_size].T).astype(matrix.dtype)
     (d_params,) = unpack((d_weights[:-1].astype(matrix.dtype), d_weights[-1:]))
-    return d_params, d_initial, d_x
+    return d_params
 
 
 def pack(cell: Cell, params: Mapping[str, Array]) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ from gatecore import _checks
 from gatecore.backends.common import implementation as common
 from gatecore.backends.common.validation import arguments, layers_of, per_layer
 from gatecore.backends.jax.arguments import Arguments, States, checked
+from gatecore.backends.jax.forward_mode import reverse_mode_only
 from gatecore.backends.jax.implementation import Call, Implementation, run
 from gatecore.backends.jax.native import NATIVE, preferred
 from gatecore.backends.jax.normalized import REFERENCE
@@ -219,10 +220,4 @@ def _run_layer(cell: Cell, num_outputs: int, autodiff: bool, impl: str,
     chosen = choose(impl, Call(arguments.x.dtype, sizes, autodiff, *properties))
     if autodiff:
         return chosen.forward(cell, num_outputs, False, arguments)[:2]
-    try:
-        return run(chosen, cell, num_outputs, arguments)
-    except TypeError as error:
-        if "forward-mode" not in str(error):
-            raise
-        raise TypeError("forward mode (jax.jvp, jax.jacfwd) needs autodiff=True, with which "
-                        "JAX differentiates the scan") from error  # fmt: skip
+    return run(chosen, cell, num_outputs, reverse_mode_only(arguments))

@@ -64,7 +64,8 @@ class ArgumentsStruct(ctypes.Structure):
             "saved_gates", "saved_hidden", "saved_cell", "initial_hidden", "initial_cell",
             "output_hidden", "output_cell", "final_hidden", "final_cell", "d_output_hidden",
             "d_output_cell", "d_final_hidden", "d_final_cell", "d_initial_hidden",
-            "d_initial_cell", "d_x", "d_weight_ih", "d_weight_hh", "d_bias", "d_bias_n", "scratch",
+            "d_initial_cell", "d_x", "d_weight_ih", "d_weight_hh", "d_bias", "d_bias_n", "d_logits",
+            "scratch",
         )),
     ]  # fmt: skip
 
@@ -159,6 +160,15 @@ class LayerCall:
             **({"d_x": x} if wrt_x else {}),
             **{f"d_{name}": shape for name, shape in self.cell.parameter_shapes().items()},
         }
+
+    @property
+    def logits_shape(self) -> Shapes:
+        """The cotangents of all logits, for the backward call to write.
+
+        They stand in the order of the weights' rows, then a GRU's U h + b_n. The call, of a
+        recurrent cell, then writes no gradients of parameters.
+        """
+        return {"d_logits": (self.time, self.batch, layout_of(self.cell).width)}
 
     def forward(self, **fields: int | float | None) -> None:
         """Run the forward call on these addresses and zoneout probabilities.

@@ -20,7 +20,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax.experimental.buffer_callback import buffer_callback  # noqa: E402
 
 from gatecore.backends import jax as backend  # noqa: E402
-from gatecore.backends.jax import native  # noqa: E402
+from gatecore.backends.jax import library_call, native  # noqa: E402
 from gatecore.backends.native.call import LayerCall  # noqa: E402
 from gatecore.backends.numpy import functional as numpy_backend  # noqa: E402
 from tests.jax.compilation import quickly_compiled  # noqa: E402
@@ -31,7 +31,9 @@ pytestmark = pytest.mark.skipif(UNSUPPORTED is not None, reason=str(UNSUPPORTED)
 T, B, X, H = 5, 3, 2, 18
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = (
-    ("ffi", "callback") if UNSUPPORTED is None and native.native_call() == "ffi" else ("callback",)
+    ("ffi", "callback")
+    if UNSUPPORTED is None and library_call.native_call() == "ffi"
+    else ("callback",)
 )
 
 
@@ -64,7 +66,7 @@ def calling(name):
     """Within it, what is traced calls the library in this way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GATECORE_JAX_CALL", name)
-        assert native.native_call() == name
+        assert library_call.native_call() == name
         yield
 
 
@@ -219,7 +221,7 @@ def test_equal_callbacks_are_compiled_once(rng):
         return buffer_callback(callback, *results, **options)
 
     with calling("callback"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "buffer_callback", record)
+        patch.setattr(library_call, "buffer_callback", record)
         for _ in range(2):
             backend.lstm(params, x, state, impl="native")
     assert callbacks[0] == callbacks[1]
@@ -247,7 +249,7 @@ def test_steps_queued_on_one_core_end():
 
 
 def test_without_jaxs_header_long_sequences_run_by_callbacks(monkeypatch):
-    monkeypatch.setattr(native, "_registered", lambda: False)
+    monkeypatch.setattr(library_call, "_registered", lambda: False)
     assert backend.native_call() == "callback"
     assert backend.implementation(jnp.float32, impl="native") == "native"
     assert backend.implementation(jnp.float32, sizes=(2, 3, 4, 5), impl="native") == "native"

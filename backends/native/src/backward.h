@@ -69,13 +69,13 @@ struct Backward : Sequence {
       for (int id = worker.begin(l.threads); id < worker.end(l.threads); id++)
         Backward{{l, a, {id, l.threads, nullptr}, false}, true}.steps(s, cell_backward);
       worker.wait();
-      add_up(s);
+      if (!a.d_logits) add_up(s);
     } else {
       steps(s, cell_backward);
     }
     copy_state(s.d_hidden, H_STRIDE, a.d_initial_hidden, H);
     copy_state(s.d_cell, H_STRIDE, a.d_initial_cell, H);
-    unpack_gradients(s);
+    if (!a.d_logits) unpack_gradients(s);
   }
 
   // All steps from the last to the first, and with them the columns' gradients and d_x.
@@ -87,7 +87,8 @@ struct Backward : Sequence {
       const long first = (last - 1) / CHUNK * CHUNK;
       for (long t = last - 1; t >= first; t--) step(s, t, first, cell_backward);
       sharing.wait();
-      accumulate(s, (last - first) * sequences, last == T);
+      if (a.d_logits) emit_logits(s, first, last);
+      else accumulate(s, (last - first) * sequences, last == T);
       if (a.d_x) input_cotangents(s, first, last);
       sharing.wait();
       last = first;
@@ -112,7 +113,7 @@ struct Backward : Sequence {
       prefetch_rows(prefetcher, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
     }
     cell_backward(step, row_begin(), row_end());
-    gather_features(s, t, first);
+    if (!a.d_logits) gather_features(s, t, first);
     step_barrier();
     const Packed& w = s.recurrent;
     const long r0 = first_row(), rows = last_row() - r0, begin = first_panel(w), end = last_panel(w);
@@ -173,9 +174,24 @@ struct Backward : Sequence {
       const Left left = {s.d_gates + k * STRIDE, STRIDE, ROWS};
       product(count, left, s.inputs, out, padded);
       for (long r = 0; r < count; r++) {
-        const long row = (first + (k + r) / sequences) * B + first_sequence + (k + r) % sequences;
-        for (long i = 0; i < IN; i++) a.d_x[row * IN + i] = out[r * padded + i];
+        float* to = a.d_x + row_of(first, k + r) * IN;
+        for (long i = 0; i < IN; i++) to[i] = out[r * padded + i];
       }
+    }
+  }
+
+  // The row of an array (time, batch, ...) that row k of the chunk from step `first` on belongs to.
+  long row_of(long first, long k) const {
+    return (first + k / sequences) * B + first_sequence + k % sequences;
+  }
+
+  // The columns in the order of the packed weights' rows, then those of the state alone.
+  void emit_logits(const BackwardScratch& s, long first, long last) const {
+    const long rows = (last - first) * sequences;
+    for (long k = sharing.begin(rows); k < sharing.end(rows); k++) {
+      const float* from = s.d_gates + k * STRIDE;
+      float* to = a.d_logits + row_of(first, k) * WIDTH;
+      for (long i = 0; i < WIDTH; i++) to[i < ROWS ? l.input_rows[i] : i] = from[i];
     }
   }
 

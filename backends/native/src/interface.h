@@ -62,6 +62,8 @@ struct gatecore_arguments {
   float *d_initial_hidden, *d_initial_cell;      // (batch, hidden) or null
   float* d_x;                                    // (time, batch, input) or null
   float *d_weight_ih, *d_weight_hh, *d_bias, *d_bias_n;  // GRU: d_bias_n
+  // instead of these four, not of MINGRU: (time, batch, width), in the order of the weights' rows, then
+  float* d_logits;  // the GRU's part of the candidate of the state; or null
   float* scratch;                                // gatecore_forward_scratch or _backward_scratch floats
 };
 

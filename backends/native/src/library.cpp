@@ -68,7 +68,7 @@ int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Ke
 
 extern "C" {
 
-int32_t gatecore_version() { return 5; }
+int32_t gatecore_version() { return 6; }
 int32_t gatecore_best_instruction_set() { return best_instruction_set(); }
 double gatecore_multiply_adds(int32_t instruction_set, int64_t rounds) {
   const bool lacking = instruction_set < 0 || instruction_set > best_instruction_set();
