@@ -1,6 +1,7 @@
 """MinGRU: a linear recurrence whose gates and candidate do not depend on the state."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -104,3 +105,30 @@ def test_models_refuse_what_has_no_effect():
     assert ModelSpec(core="mingru", **sizes).cells() == [cells.MinGRU(3, 4)]
     with pytest.raises(ValueError, match="core='mingru' has one bias"):
         ModelSpec(core="mingru", **sizes, two_biases=True)
+
+
+@pytest.mark.parametrize("inputs", ["random", "constant"])
+def test_float32_keeps_five_digits_over_65536_steps(inputs, rng):
+    """Timescales from 1 to 1e6, with resets: all outputs and gradients of the steps in float32."""
+    time, hidden = 65_536, 4
+    params = cells.MinGRU(1, hidden, "standard").init(rng)
+    params["bias"][:hidden] = np.log(np.logspace(0.2, 6, hidden) - 1)
+    params["weight_ih"][:hidden] *= 0.1
+    draw = rng.standard_normal if inputs == "random" else functools.partial(np.full, fill_value=0.7)
+    x, d_output = draw((time, 1, 1)), draw((time, 1, hidden))
+    resets = np.zeros((time, 1), bool)
+    resets[20_000] = True
+
+    def run(dtype):
+        arrays = {name: value.astype(np.float32).astype(dtype) for name, value in params.items()}
+        series = (value.astype(np.float32).astype(dtype) for value in (x, d_output))
+        xs, cotangent = series
+        output, last, pullback = numpy.mingru(
+            arrays, xs, None, "standard", resets=resets, impl="reference"
+        )
+        d_params, d_x, d_state = pullback(cotangent)
+        return [output, last, *d_params.values(), d_x, d_state]
+
+    for got, exact in zip(run(np.float32), run(np.float64), strict=True):
+        assert got.dtype == np.float32
+        assert np.linalg.norm(got - exact) < 5e-6 * np.linalg.norm(exact)

@@ -193,7 +193,7 @@ class Layer:
         for cotangent, last in zip(self.steps.cotangents, d_states, strict=True):
             cotangent[...] = 0 if last is None else last
         self.steps.scan_backward(self.engine, self.state_weights, self.resets, scratch, d_outputs)
-        d_initial = tuple(cotangent.copy() for cotangent in self.steps.cotangents)
+        d_initial = tuple(c.astype(self.call.dtype) for c in self.steps.cotangents)
         d_params, d_x = self._d_params(scratch), None
         if wrt_x:
             logits = _flat(scratch)[:, self.layout.input_window]

@@ -53,6 +53,11 @@ class Steps(abc.ABC):
         """The cotangents of the parts of a state, (batch, hidden) each."""
         return (self.d_hidden,)
 
+    @property
+    def running(self) -> tuple[Array, ...]:
+        """Further arrays (batch, hidden) of the state before a step, which resets zero too."""
+        return ()
+
     def gates(self) -> dict[str, Gate]:
         """The activations of the gate slots at every step, by slot name."""
         value, complement = self.gating.value, self.gating.complement
@@ -69,7 +74,7 @@ class Steps(abc.ABC):
         states, rows = self.states, _rows(resets)
         outputs = tuple(self.xp.empty(s[1:].shape, dtype=s.dtype) for s in states[:num_outputs])
         for t in range(len(self.logits)):
-            _reset(rows, t, [s[t] for s in states])
+            _reset(rows, t, [*(s[t] for s in states), *self.running])
             recurrent = multiply and multiply(self.hidden[t])
             if self.norms:
                 projected = self.logits[t, :, self.layout.input_window]
@@ -233,8 +238,7 @@ class MinimalSteps(Steps):
 
     def _forward(self, t: int, recurrent: Array | None) -> None:
         forget = self._activate(t, recurrent)
-        if self.layout.cell.candidate == "tanh":
-            self.xp.tanh(self.candidate[t], out=self.candidate[t])
+        self.xp.tanh(self.candidate[t], out=self.candidate[t])
         self._update(t, forget, self.hidden[t], self.hidden[t + 1])
 
     def _backward(self, t: int, d_logits: Array) -> None:
@@ -280,10 +284,31 @@ class GRUSteps(MinimalSteps):
 
 
 class MinGRUSteps(MinimalSteps):
-    """The minimal cell without recurrent weights, whose candidate may be linear."""
+    """The minimal cell without recurrent weights, whose candidate may be linear.
 
-    def _activate(self, t: int, recurrent: Any) -> Array:
-        return self.gating.activate(t)
+    State and cotangent go from step to step in float64: a unit of a long timescale changes by less
+    than float32's rounding error times 65,536 steps. With zoneout the state is rounded.
+    """
+
+    def __init__(self, xp: Any, layout: Layout, logits: Array, acquire: Acquire,
+                 zoneout: Any = None) -> None:  # fmt: skip
+        super().__init__(xp, layout, logits, acquire, zoneout)
+        shape = self.d_hidden.shape
+        self.before, self.after, self.d_hidden = (xp.empty(shape, xp.float64) for _ in range(3))
+
+    @property
+    def running(self) -> tuple[Array, ...]:
+        return (self.before,)
+
+    def _forward(self, t: int, recurrent: Array | None) -> None:
+        if t == 0 or self.zoneout:
+            self.before[...] = self.hidden[t]
+        forget = self.gating.activate(t)
+        if self.layout.cell.candidate == "tanh":
+            self.xp.tanh(self.candidate[t], out=self.candidate[t])
+        self._update(t, forget, self.before, self.after)
+        self.hidden[t + 1] = self.after
+        self.before, self.after = self.after, self.before
 
 
 STEPS: dict[str, type[Steps]] = {"lstm": LSTMSteps, "gru": GRUSteps, "minimal": MinimalSteps,
