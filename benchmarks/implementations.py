@@ -40,7 +40,7 @@ SHAPES = {
     "tiny": Shape(200, 16, 8, 64),
     "digits": Shape(64, 64, 1, 128),
 }
-LENGTHS = (1024, 4096, 16384, 65536)
+LENGTHS = (1024, 2048, 4096, 16384, 65536)
 LONG_SHAPES = {f"T={time}": Shape(time, 16, 64, 256) for time in LENGTHS}
 REFERENCE, REFERENCE_GRU = "torch.nn.LSTM", "torch.nn.GRU"
 Step = Callable[[], object]

@@ -3,7 +3,8 @@
 A training step of (4096, 16, 64, 256) and of the shape "pixel" beside ``torch.nn.LSTM``,
 ``torch.nn.GRU`` and, where it is installed, the package minGRU-pytorch; the time of a step against
 the number of steps; and peak memory. All is measured as by ``layers.py``, with the allocator that
-reuses freed memory; memory with the default one.
+reuses freed memory; memory with the default one. With ``--add`` the parts and lengths that are not
+measured stay as they are in the file of results, if machine, versions and threads are the same.
 """
 
 import argparse
@@ -20,13 +21,15 @@ from report import description, resident, speed, table
 RACE = ("T=4096", "pixel")
 RECURRENT = [REFERENCE, REFERENCE_GRU, "torch UR"]
 GROWING = ["torch MinGRU UR", "NumPy MinGRU UR"]  # at every length
-
+# steps of the others at most: a round of more takes minutes and gigabytes on two cores
+LONGEST = {REFERENCE: 4096, REFERENCE_GRU: 2048, "torch UR": 16384}
+SAME = ("cpu", "cores", "instructions", "versions", "threads")  # in results that are joined
 
 PARTS = ("race", "lengths", "memory")
 
 
-def run(parts: list[str], limits: Limits, threads: int) -> dict:
-    """The measurements of these parts."""
+def run(parts: list[str], lengths: list[str], limits: Limits, threads: int) -> dict:
+    """The measurements of these parts, with the times of these shapes."""
     installed = importlib.util.find_spec("minGRU_pytorch") is not None
     names = RECURRENT + [name for name in LINEAR if installed or name != PEER]
     seconds = functools.partial(measure, "seconds", limits=limits, threads=threads, setting="kept")
@@ -37,13 +40,29 @@ def run(parts: list[str], limits: Limits, threads: int) -> dict:
     if "race" in parts:
         result["seconds"]["race"] = {shape: seconds(shape, names) for shape in RACE}
     if "lengths" in parts:
-        result["seconds"]["lengths"] = {shape: seconds(shape, GROWING) for shape in LONG_SHAPES}
+        result["seconds"]["lengths"] = {
+            shape: seconds(
+                shape, [n for n in RECURRENT if LONG_SHAPES[shape].time <= LONGEST[n]] + GROWING
+            )
+            for shape in lengths
+        }
     if "memory" in parts:
         limits = Limits(2, 0)
         result["memory"] = {
             name: measure("memory", RACE[0], [name], limits, threads, "default") for name in names
         }
     return result
+
+
+def joined(old: dict, new: dict) -> dict:
+    """The new result with the parts and lengths that it lacks; ValueError if they do not fit."""
+    if differing := [name for name in SAME if old[name] != new[name]]:
+        raise ValueError(f"the stored results differ in {', '.join(differing)}: measure all parts")
+    seconds = {**old["seconds"], **new["seconds"]}
+    if "lengths" in new["seconds"]:
+        times = {**old["seconds"].get("lengths", {}), **new["seconds"]["lengths"]}
+        seconds["lengths"] = {shape: times[shape] for shape in LONG_SHAPES if shape in times}
+    return {**old, **new, "seconds": seconds}
 
 
 def markdown(result: dict) -> str:
@@ -62,11 +81,14 @@ def markdown(result: dict) -> str:
         tables.append(table("Speed relative to other layers (above 1 is faster)", columns, rows))
     if times := result["seconds"].get("lengths"):
         steps = {
-            name: [_median(times[s][name], 1e6 / LONG_SHAPES[s].time) for s in LONG_SHAPES]
-            for name in GROWING
+            name: [
+                _median(times[s][name], 1e6 / LONG_SHAPES[s].time) if name in times[s] else "–"
+                for s in times
+            ]
+            for name in RECURRENT + GROWING
         }
         title = "Microseconds of a time step, by the length of the sequence"
-        tables.append(table(title, LONG_SHAPES, steps))
+        tables.append(table(title, times, steps))
     if used := result.get("memory"):
         title = (f"Peak resident memory of a fresh process at {RACE[0]}, MB; in brackets relative "
                  f"to {REFERENCE_GRU}, and the growth since the first step")  # fmt: skip
@@ -83,6 +105,8 @@ def main() -> None:
     """Run the benchmark, print its table, write the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--lengths", nargs="+", choices=LONG_SHAPES, default=list(LONG_SHAPES))
+    parser.add_argument("--add", action="store_true", help="to the results of another run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--budget", type=float, default=30, help="seconds after which no further round begins"
@@ -90,7 +114,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "cpu-long-sequences.json")
     options = parser.parse_args()
-    result = run(options.parts, Limits(options.rounds, options.budget), options.threads)
+    limits = Limits(options.rounds, options.budget)
+    result = run(options.parts, options.lengths, limits, options.threads)
+    if options.add:
+        result = joined(json.loads(options.out.read_text(encoding="utf-8")), result)
     text = markdown(result)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """MinGRU: a linear recurrence whose gates and candidate do not depend on the state."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -107,22 +106,23 @@ def test_models_refuse_what_has_no_effect():
         ModelSpec(core="mingru", **sizes, two_biases=True)
 
 
-@pytest.mark.parametrize("inputs", ["random", "constant"])
-def test_float32_keeps_five_digits_over_65536_steps(inputs, rng):
-    """Timescales from 1 to 1e6, with resets: all outputs and gradients of the steps in float32."""
+def test_float32_keeps_five_digits_over_65536_steps(rng):
+    """Timescales from 1 to 1e6, with resets, step by step: all outputs and gradients.
+
+    Of the two sequences one is constant, so that roundings have one sign.
+    """
     time, hidden = 65_536, 4
     params = cells.MinGRU(1, hidden, "standard").init(rng)
     params["bias"][:hidden] = np.log(np.logspace(0.2, 6, hidden) - 1)
     params["weight_ih"][:hidden] *= 0.1
-    draw = rng.standard_normal if inputs == "random" else functools.partial(np.full, fill_value=0.7)
-    x, d_output = draw((time, 1, 1)), draw((time, 1, hidden))
-    resets = np.zeros((time, 1), bool)
+    x, d_output = rng.standard_normal((time, 2, 1)), rng.standard_normal((time, 2, hidden))
+    x[:, 0], d_output[:, 0] = 0.7, 0.3
+    resets = np.zeros((time, 2), bool)
     resets[20_000] = True
 
     def run(dtype):
         arrays = {name: value.astype(np.float32).astype(dtype) for name, value in params.items()}
-        series = (value.astype(np.float32).astype(dtype) for value in (x, d_output))
-        xs, cotangent = series
+        xs, cotangent = (value.astype(np.float32).astype(dtype) for value in (x, d_output))
         output, last, pullback = numpy.mingru(
             arrays, xs, None, "standard", resets=resets, impl="reference"
         )

@@ -3,6 +3,8 @@
 ``python docs/_ext/pictures.py`` draws the one of the README, ``docs/_static/copy.png``.
 """
 
+import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,36 @@ def initial_timescales(hidden_size: int = 512) -> Figure:
         plot.loglog(steps, 1 - quantiles, linestyle=style, color=COLORS[name], label=name)
     plot.set(xlabel="timescale, steps", ylabel="share of units beyond it", xlim=(1, 1e4))
     figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def time_of_a_step() -> Figure:
+    """Microseconds of a time step of training against the length of the sequence, as measured."""
+    file = DOCS.parent / "benchmarks" / "results" / "cpu-lengths.json"
+    result = json.loads(file.read_text(encoding="utf-8"))
+    figure, plot = axes(3.2)
+    labels = {"torch.nn.GRU": ("nn.GRU", "#c2447c"), "torch.nn.LSTM": ("nn.LSTM", "#767676"),
+              "torch UR": ("UR-LSTM", "#1f77b4"),
+              "torch MinGRU UR": ("MinGRU", "#117a43")}  # fmt: skip
+    for name, (label, color) in labels.items():
+        points = [
+            (result["shapes"][shape]["time"], 1e6 * statistics.median(times[name]))
+            for shape, times in result["seconds"]["lengths"].items()
+            if name in times
+        ]
+        steps, microseconds = zip(*((t, total / t) for t, total in points), strict=True)
+        plot.loglog(steps, microseconds, "o-", color=color, markersize=4)
+        plot.annotate(
+            label, (steps[-1], microseconds[-1]), (7, 0), textcoords="offset points", color=color,
+            va="center",
+        )  # fmt: skip
+    ticks = [result["shapes"][shape]["time"] for shape in result["seconds"]["lengths"]]
+    plot.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    plot.minorticks_off()
+    plot.set_yticks(
+        [20, 50, 100, 200, 500, 1000, 2000], ["20", "50", "100", "200", "500", "1000", "2000"]
+    )
+    plot.set(xlabel="steps of the sequence", ylabel="µs per step", xlim=(900, 130_000))
     return figure
 
 

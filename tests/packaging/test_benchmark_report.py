@@ -3,6 +3,8 @@
 import importlib.util
 import json
 
+import pytest
+
 from tests.packaging.layout import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -21,11 +23,28 @@ def test_the_kept_table_is_that_of_the_kept_json():
     assert report().markdown(result) == (RESULTS / "cpu-layers.md").read_text(encoding="utf-8")
 
 
-def test_the_kept_table_of_long_sequences_is_that_of_the_kept_json(monkeypatch):
+@pytest.fixture
+def long_sequences(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")  # it imports the others
-    result = json.loads((RESULTS / "cpu-long-sequences.json").read_text(encoding="utf-8"))
-    table = (RESULTS / "cpu-long-sequences.md").read_text(encoding="utf-8")
-    assert report("long_sequences").markdown(result) == table
+    return report("long_sequences")
+
+
+@pytest.mark.parametrize("name", ["cpu-long-sequences", "cpu-lengths"])
+def test_the_kept_tables_of_long_sequences_are_those_of_the_kept_json(name, long_sequences):
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    table = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+    assert long_sequences.markdown(result) == table
+
+
+def test_results_of_one_machine_alone_are_joined(long_sequences):
+    same = {"cpu": "x", "cores": 2, "instructions": "", "versions": {}, "threads": 2}
+    old = {**same, "seconds": {"race": {"pixel": 1}, "lengths": {"T=4096": 2, "T=65536": 3}}}
+    new = {**same, "seconds": {"lengths": {"T=1024": 4, "T=4096": 5}}}
+    seconds = long_sequences.joined(old, new)["seconds"]
+    assert seconds["race"] == {"pixel": 1}
+    assert list(seconds["lengths"].items()) == [("T=1024", 4), ("T=4096", 5), ("T=65536", 3)]
+    with pytest.raises(ValueError, match="differ in cpu: measure all parts"):
+        long_sequences.joined(old, {**new, "cpu": "y"})
 
 
 def test_a_ratio_above_one_means_faster_than_the_reference():
