@@ -5,8 +5,9 @@ times within a round: its median, with the 10 % and 90 % quantiles. Large fresh 
 faults at every call, so the benchmark runs under two settings of the memory allocator: glibc's
 default, and one that reuses freed memory (for all implementations alike). Further thread counts
 run with the second. Peak memory is the resident set of a fresh process for each implementation
-and shape. ``--budget`` bounds the rounds. ``--instruction-set`` limits all implementations to
-narrower vectors than the processor's.
+and shape. ``--budget`` bounds the rounds, ``--parts`` selects measurements. ``--instruction-set``
+limits all implementations to narrower vectors than the processor's. The results of each instruction
+set and processor have a file of their own.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,7 @@ from implementations import (
 )
 from report import markdown
 
+from gatecore.backends.native import library
 from gatecore.tasks.training import provenance
 
 HERE = Path(__file__).parent
@@ -48,6 +51,7 @@ INSTRUCTION_SETS = {
         "OPENBLAS_CORETYPE": "Haswell", "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
     },
 }  # fmt: skip
+PARTS = ("default", "threads", "inference", "memory")  # besides the main measurements
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -77,11 +81,6 @@ def measure(
 
 def machine() -> dict[str, object]:
     """The processor, the versions and the load, on which the numbers depend."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        named = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = named[0].split(":", 1)[1].strip() if named else cpu
     versions = {
         name: importlib.metadata.version(name)
         for name in ("numpy", "torch", "jax", "flax")
@@ -89,9 +88,9 @@ def machine() -> dict[str, object]:
     }
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": cpu,
+        "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "instructions": _widest(info),
+        "instructions": library.instruction_set(),
         "load": round(os.getloadavg()[0], 2),
         "versions": {
             "python": platform.python_version(),
@@ -101,11 +100,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def _widest(info: Path) -> str:
-    if limit := os.environ.get("GATECORE_MAX_ISA"):
-        return f"limited to {limit}"
-    flags = info.read_text().split() if info.exists() else []
-    return next((name for name in ("avx512f", "avx2", "avx") if name in flags), "unknown")
+def _cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = [line for line in lines if line.startswith("model name")]
+    machine = platform.processor() or platform.machine()
+    return named[0].split(":", 1)[1].strip() if named else machine
 
 
 def progress(text: str) -> None:
@@ -113,8 +114,10 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(shapes: list[str], names: list[str], limits: Limits, threads: list[int]) -> dict:
-    """All measurements; the main ones have the first number of threads."""
+def run(
+    shapes: list[str], names: list[str], limits: Limits, threads: list[int], parts: list[str]
+) -> dict:
+    """The main measurements, with the first number of threads, and these parts of the others."""
     if os.getloadavg()[0] > 0.5:
         progress("other processes are busy (load average above 0.5): the ratios will not mean much")
     first, *others = threads
@@ -125,17 +128,29 @@ def run(shapes: list[str], names: list[str], limits: Limits, threads: list[int])
     result["operations"] = {s: {n: operations(n, SHAPES[s]) for n in names} for s in shapes}
     result["seconds"] = {
         setting: {s: measure("seconds", s, names, limits, first, setting) for s in shapes}
-        for setting in ALLOCATORS
+        for setting in ("kept", *(part for part in parts if part in ALLOCATORS))
     }
-    result["other_threads"] = {
-        str(n): {s: measure("seconds", s, quick, limits, n, "kept") for s in shapes} for n in others
-    }
-    result["inference"] = {s: measure("inference", s, infer, limits, first, "kept") for s in shapes}
-    result["memory"] = {
-        s: {n: measure("memory", s, [n], Limits(2, 0), first, "default") for n in names}
-        for s in shapes
-    }
+    if "threads" in parts:
+        result["other_threads"] = {
+            str(n): {s: measure("seconds", s, quick, limits, n, "kept") for s in shapes}
+            for n in others
+        }
+    if "inference" in parts:
+        result["inference"] = {
+            s: measure("inference", s, infer, limits, first, "kept") for s in shapes
+        }
+    if "memory" in parts:
+        result["memory"] = {
+            s: {n: measure("memory", s, [n], Limits(2, 0), first, "default") for n in names}
+            for s in shapes
+        }
     return result
+
+
+def results_file() -> Path:
+    """The file of this instruction set and processor."""
+    words = re.findall(r"[a-z0-9]+", re.sub(r"\(r\)|\(tm\)|cpu|processor", "", _cpu().lower()))
+    return RESULTS / f"cpu-layers-{library.instruction_set()}-{'-'.join(words[:4])}.json"
 
 
 def main() -> None:
@@ -151,15 +166,16 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     parser.add_argument("--instruction-set", choices=INSTRUCTION_SETS, help="at most this one")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/cpu-layers*.json")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, help="default: in benchmarks/results")
     options = parser.parse_args()
     os.environ.update(INSTRUCTION_SETS.get(options.instruction_set, {}))  # for the measurements
-    suffix = f"-{options.instruction_set}" if options.instruction_set else ""
-    out = options.out or RESULTS / f"cpu-layers{suffix}.json"
+    out = options.out or results_file()
     chosen = options.implementations
     references = [REFERENCE] + [REFERENCE_GRU] * any("GRU" in name for name in chosen)
     names = [*references, *(name for name in chosen if name not in references)]
-    result = run(options.shapes, names, Limits(options.rounds, options.budget), options.threads)
+    limits = Limits(options.rounds, options.budget)
+    result = run(options.shapes, names, limits, options.threads, options.parts)
     table = markdown(result)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

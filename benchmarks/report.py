@@ -1,11 +1,13 @@
 """The benchmark's results as Markdown.
 
-python benchmarks/report.py benchmarks/results/cpu-layers.json
+python benchmarks/report.py [--readme] benchmarks/results/cpu-layers-avx2-amd-epyc.json
+
+prints the tables; --readme prints the table of README.md, which a test compares with its file.
 """
 
+import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +17,19 @@ TITLES = {
     "kept": "Speed relative to {reference}, memory-reusing allocator (above 1 is faster)",
     "default": "The same under the allocator's default setting",
 }
+INSTRUCTION_SETS = {"avx512": "AVX-512", "avx2": "AVX2", "portable": "portable vectors"}
+# the rows of README.md: the part of the results, and the implementation
+README_ROWS = {
+    "torch": ("kept", "torch UR"),
+    "NumPy": ("kept", "NumPy UR"),
+    "JAX": ("kept", "JAX UR"),
+    "torch, allocator's default": ("default", "torch UR"),
+    "torch, without gradients": ("inference", "torch UR"),
+    "torch, ordered master gates (OM) of 16 units": ("kept", "torch OM, C = 16"),
+    "torch, without the library": ("kept", "torch UR, reference"),
+    "a Python loop in torch": ("kept", "naive Python loop"),
+    "flax's `OptimizedLSTMCell` (a standard LSTM)": ("kept", "flax.nnx.OptimizedLSTMCell"),
+}
 
 
 def markdown(result: dict) -> str:
@@ -22,18 +37,53 @@ def markdown(result: dict) -> str:
     reference, shapes = result["reference"], result["shapes"]
     parts = [description(result)]
     for setting, title in TITLES.items():
-        times = result["seconds"][setting]
-        parts.append(table(title.format(reference=reference), shapes, _speeds(times, shapes)))
+        if times := result["seconds"].get(setting):
+            parts.append(table(title.format(reference=reference), shapes, _speeds(times, shapes)))
     if "peak" in result:
         parts.append(_shares(result))
     parts.append(_beside_torch(result))
     for threads, times in result.get("other_threads", {}).items():
         title = f"{reference} and the others with {threads} thread{'s' * (threads != '1')}"
         parts.append(table(f"{title}, memory-reusing allocator", shapes, _speeds(times, shapes)))
-    title = "Inference, without gradients, memory-reusing allocator"
-    parts.append(table(title, shapes, _speeds(result["inference"], shapes)))
-    parts.append(_memory(result))
+    if "inference" in result:
+        title = "Inference, without gradients, memory-reusing allocator"
+        parts.append(table(title, shapes, _speeds(result["inference"], shapes)))
+    if "memory" in result:
+        parts.append(_memory(result))
     return "\n".join(parts)
+
+
+def heading(result: dict) -> str:
+    """The instruction set, the processor and the date, on which the numbers depend."""
+    limited = result["instructions"].removeprefix("limited to ").removesuffix("f")
+    return f"{INSTRUCTION_SETS.get(limited, limited)}: {result['cpu']}, {result['date']}"
+
+
+def readme_table(result: dict) -> str:
+    """The table of README.md: medians, with their range where it is wide or holds 1."""
+    reference, shapes = result["reference"], result["shapes"]
+    parts = {**result["seconds"], "inference": result.get("inference", {})}
+    rows = {
+        title: [_short(parts[part][shape], reference, name) for shape in shapes]
+        for title, (part, name) in README_ROWS.items()
+        if name in next(iter(parts.get(part, {}).values()), {})
+    }
+    if "memory" in result:
+        peaks = [
+            f"{used['torch UR']['peak_mb'] / used[reference]['peak_mb']:.2f}"
+            for used in result["memory"].values()
+        ]
+        rows["torch, peak memory of a process"] = peaks
+    title = f"UR-LSTM relative to `{reference}`"
+    lines = [[title, *shapes], ["---"] * (len(shapes) + 1)]
+    lines += [[name, *entries] for name, entries in rows.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _short(times: dict[str, list[float]], reference: str, name: str) -> str:
+    median, spread = (text := speed(times, reference, name)).split()
+    low, high = map(float, spread.strip("()").split("–"))
+    return text if high - low > float(median) / 5 or low < 1 < high else median
 
 
 def _speeds(times: dict, shapes: dict) -> dict[str, list[str]]:
@@ -145,5 +195,15 @@ def table(title: str, columns: Iterable[str], rows: dict[str, list[str]]) -> str
     return "\n".join([f"**{title}**", "", *lines, ""])
 
 
+def main() -> None:
+    """Print the tables of a file of results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--readme", action="store_true", help="the table of README.md")
+    parser.add_argument("results", type=Path)
+    options = parser.parse_args()
+    result = json.loads(options.results.read_text(encoding="utf-8"))
+    print(readme_table(result) if options.readme else markdown(result))
+
+
 if __name__ == "__main__":
-    print(markdown(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    main()

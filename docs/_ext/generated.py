@@ -54,12 +54,13 @@ def _steps(value: float) -> str:
 
 
 def benchmarks() -> str:
-    """The tables of the stored benchmark."""
+    """The tables of the stored benchmarks, of each instruction set and processor."""
     sys.path.insert(0, str(BENCHMARKS))
-    from report import markdown
+    from report import heading, markdown
 
-    results = BENCHMARKS / "results" / "cpu-layers.json"
-    return markdown(json.loads(results.read_text(encoding="utf-8")))
+    files = sorted((BENCHMARKS / "results").glob("cpu-layers-*.json"))
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return "\n".join(f"## {heading(result)}\n\n{markdown(result)}" for result in results)
 
 
 def evidence() -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 
@@ -18,9 +19,41 @@ def report(name="report"):
     return module
 
 
-def test_the_kept_table_is_that_of_the_kept_json():
-    result = json.loads((RESULTS / "cpu-layers.json").read_text(encoding="utf-8"))
-    assert report().markdown(result) == (RESULTS / "cpu-layers.md").read_text(encoding="utf-8")
+LAYERS = sorted(RESULTS.glob("cpu-layers-*.json"))
+
+
+@pytest.mark.parametrize("file", LAYERS, ids=lambda file: file.stem)
+def test_the_kept_table_is_that_of_the_kept_json(file):
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert report().markdown(result) == file.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_a_kept_result():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (linked,) = set(re.findall(r"benchmarks/results/(cpu-layers-[\w-]+)\.md", readme))
+    result = json.loads((RESULTS / f"{linked}.json").read_text(encoding="utf-8"))
+    assert report().readme_table(result) in readme
+    assert result["date"] in readme
+    assert result["cpu"] in readme
+
+
+def test_the_readme_states_the_range_where_it_is_wide_or_holds_the_reference():
+    def rounds(*times):
+        run = {"tiny": {"torch.nn.LSTM": [1.0] * len(times), "torch UR": list(times)}}
+        return {"reference": "torch.nn.LSTM", "shapes": ["tiny"], "seconds": {"kept": run}}
+
+    assert "| torch | 2.00 |" in report().readme_table(rounds(0.5, 0.5, 0.5))
+    assert "| torch | 2.00 (1.40–2.00) |" in report().readme_table(rounds(0.5, 0.5, 0.8))
+    assert "| torch | 1.00 (0.98–1.02) |" in report().readme_table(rounds(0.98, 1.0, 1.03))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "title"),
+    [("avx512f", "AVX-512"), ("avx2", "AVX2"), ("portable", "portable vectors")],
+)
+def test_the_heading_names_instruction_set_processor_and_date(instructions, title):
+    result = {"instructions": instructions, "cpu": "A CPU", "date": "2026-11-23"}
+    assert report().heading(result) == f"{title}: A CPU, 2026-11-23"
 
 
 @pytest.fixture
