@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gatecore.backends.jax import scan
-from gatecore.backends.jax.arguments import as_array
-from gatecore.backends.jax.parameters import weight
-from gatecore.cells import Cell
+from gatecore.backends.jax import normalized
+from gatecore.backends.jax.arguments import as_array, widened
+from gatecore.backends.jax.parameters import biases, weight
+from gatecore.cells import GAINS, Cell
 
 Array = jax.Array
 _SIGMOIDS = (jax.nn.sigmoid, jax.lax.logistic)
 _TANHS = (jnp.tanh, jax.lax.tanh)
+DRAWN = ("weight_ih", "weight_hh", "bias")  # the parameters that are drawn from a key
 
 
 def carry_step(cell: Cell, params: Mapping[str, Array], carry: Any, inputs: Any,
@@ -33,23 +34,29 @@ def carry_step(cell: Cell, params: Mapping[str, Array], carry: Any, inputs: Any,
         kinds = ", ".join(f"{part.dtype} of shape {part.shape}" for part in parts)
         raise ValueError(f"carry must be of a floating type and shape {shape}, got {kinds}")
     x, *values = promote((inputs, *params.values()))
-    matrix, bias = scan.pack(cell, dict(zip(params, values, strict=True)))
-    state = tuple(part.reshape(-1, shape[-1]).astype(bias.dtype) for part in parts[::-1])
-    new, _ = scan.step(cell, matrix, bias, state, x.reshape(-1, x.shape[-1]))
+    params, x = dict(zip(params, values, strict=True)), x.reshape(-1, x.shape[-1])
+    state = tuple(part.reshape(-1, shape[-1]).astype(widened(x.dtype)) for part in parts[::-1])
+    new = normalized.next_state(cell, params, x, state)
     output = new[0].reshape(shape).astype(x.dtype)
     pairs = zip(new[::-1], parts, strict=True)
     return cell.state([part.reshape(shape).astype(old.dtype) for part, old in pairs]), output
 
 
-def slot_weights(cell: Cell, key: Array, width: int, initializer: Any, dtype: Any) -> Array:
-    """A matrix (rows, width), of which an ``initializer`` draws each slot separately.
+def initial(cell: Cell, name: str, key: Array | None, initializer: Any, dtype: Any) -> Array:
+    """The initial value of a parameter.
 
-    Without one it is U(−1/√d, 1/√d).
+    An ``initializer`` draws each slot of a matrix separately, and the bias as a whole; by default a
+    matrix is U(−1/√d, 1/√d), and the bias the mechanism's. Gains are 1 and other vectors 0.
     """
+    shape = cell.parameter_shapes()[name]
+    if name not in DRAWN or key is None:
+        return jnp.full(shape, name in GAINS, dtype)
+    if name == "bias":
+        return biases(cell, key, dtype) if initializer is None else initializer(key, shape, dtype)
     if initializer is None:
-        return weight(cell, key, width, dtype)
+        return weight(cell, key, shape[1], dtype)
     keys = zip(jax.random.split(key, len(cell.slots)), cell.slots, strict=True)
-    return jnp.concatenate([initializer(k, (width, n), dtype).T for k, (_, n) in keys])
+    return jnp.concatenate([initializer(k, (shape[1], n), dtype).T for k, (_, n) in keys])
 
 
 def check_functions(gate_fn: Any, activation_fn: Any) -> None:

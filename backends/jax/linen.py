@@ -11,13 +11,12 @@ from flax import linen
 from gatecore.backends.common.signature import STANDARD_SIGNATURES, mechanism_names
 from gatecore.backends.jax import flax_weights
 from gatecore.backends.jax.arguments import widened
-from gatecore.backends.jax.cell_step import carry_step, check_functions, slot_weights
-from gatecore.backends.jax.parameters import biases
+from gatecore.backends.jax.cell_step import carry_step, check_functions, initial
 from gatecore.backends.jax.states import bias_name, check_name, recorded
-from gatecore.cells import CELLS, Cell
+from gatecore.cells import CELLS, Cell, MinGRU
 from gatecore.mechanisms import Mechanism, mechanism
 
-__all__ = ["GRUCell", "LSTMCell", "MinimalCell", "from_flax", "to_flax"]
+__all__ = ["GRUCell", "LSTMCell", "MinGRUCell", "MinimalCell", "from_flax", "to_flax"]
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -25,13 +24,16 @@ _mechanism = mechanism  # a field of this name hides the function
 
 
 class RecurrentCell(linen.RNNCellBase):
-    """The base of the three cells, with the fields of flax's cells and ``mechanism``.
+    """The base of the cells, with the fields of flax's cells, ``mechanism`` and ``layer_norm``.
 
     The parameters are ``weight_ih`` (rows, input), ``weight_hh`` (rows, hidden), for the GRU
     ``bias_n`` (hidden,), and the bias (rows,), which is named after the computation, as
-    ``bias_lstm_sigmoid_refine_1``: parameters of another mechanism are refused, but "standard",
-    "U" and "C" compute the same. :meth:`packed` returns them as :func:`gatecore.backends.jax.lstm`
-    takes them. ValueError for another ``gate_fn`` or ``activation_fn`` than the sigmoid and tanh,
+    ``bias_lstm_sigmoid_refine_1``: parameters of another mechanism, or that differ in
+    ``layer_norm``, are refused, but "standard", "U" and "C" compute the same. :meth:`packed`
+    returns them as :func:`gatecore.backends.jax.lstm` takes them. With ``layer_norm`` the products
+    are normalized before the bias is added (Ba et al. 2016; :class:`gatecore.cells.Cell`), with the
+    gains ``norm_ih``, ``norm_hh`` (rows,), and for the LSTM ``norm_c`` and ``norm_c_bias``
+    (hidden,). ValueError for another ``gate_fn`` or ``activation_fn`` than the sigmoid and tanh,
     for sizes that the mechanism refuses, and for inputs or carries that do not fit.
 
     ``kernel_init`` and ``recurrent_kernel_init`` are called for each gate projection with shape
@@ -50,6 +52,7 @@ class RecurrentCell(linen.RNNCellBase):
     dtype: Any = None
     param_dtype: Any = jnp.float32
     carry_init: Initializer = linen.initializers.zeros_init()
+    layer_norm: bool = False
 
     core: ClassVar[str]
     num_feature_axes: ClassVar[int] = 1  # of the inputs, the axes that are not batch axes
@@ -60,14 +63,14 @@ class RecurrentCell(linen.RNNCellBase):
         check_functions(self.gate_fn, self.activation_fn)
         cell = self._cell(jnp.shape(inputs)[-1])
         for name in self.variables.get("params", {}):
-            check_name(name, cell.core, cell.mechanism)
+            check_name(name, cell.kind, cell.mechanism)
         inits = {"weight_ih": self.kernel_init, "weight_hh": self.recurrent_kernel_init,
-                 "bias": self.bias_init, "bias_n": linen.initializers.zeros_init()}  # fmt: skip
+                 "bias": self.bias_init}  # fmt: skip
         params = {}
-        for name, shape in cell.parameter_shapes().items():
-            saved = bias_name(cell.core, cell.mechanism) if name == "bias" else name
-            draw = functools.partial(_drawn, cell, inits[name])
-            params[name] = self.param(saved, draw, shape, self.param_dtype)
+        for name in cell.parameter_shapes():
+            saved = bias_name(cell.kind, cell.mechanism) if name == "bias" else name
+            draw = functools.partial(initial, cell, name)
+            params[name] = self.param(saved, draw, inits.get(name), self.param_dtype)
         return carry_step(cell, params, carry, inputs, self._promote)
 
     @linen.nowrap
@@ -93,15 +96,15 @@ class RecurrentCell(linen.RNNCellBase):
         >>> gru(cell.packed(params), x, mechanism="UR")[0].shape
         (5, 2, 8)
         """
-        gating = _mechanism(self.mechanism)
+        cell = self._cell(1)
         for name in params:
-            check_name(name, self.core, gating)
-        own = bias_name(self.core, gating)
+            check_name(name, cell.kind, cell.mechanism)
+        own = bias_name(cell.kind, cell.mechanism)
         return {"bias" if name == own else name: value for name, value in params.items()}
 
     def _cell(self, input_size: int) -> Cell:
         """The cell as a value. Its states are carries in reverse: flax has (c, h)."""
-        return CELLS[self.core](input_size, self.features, self.mechanism)
+        return CELLS[self.core](input_size, self.features, self.mechanism, self.layer_norm)
 
     def _promote(self, arrays: tuple[Any, ...]) -> list[Any]:
         return linen.dtypes.promote_dtype(*arrays, dtype=self.dtype)
@@ -140,6 +143,32 @@ class MinimalCell(RecurrentCell):
     core = "minimal"
 
 
+class MinGRUCell(RecurrentCell):
+    """One step of :func:`gatecore.backends.jax.mingru` with any gate mechanism; carry h.
+
+    ``candidate`` is "linear" or "tanh". Other fields, parameters and errors are those of
+    :class:`RecurrentCell`, without ``weight_hh`` and ``norm_hh``; ValueError for a
+    ``recurrent_kernel_init``.
+
+    >>> rnn = linen.RNN(MinGRUCell(8, "UR"))
+    >>> x = jnp.ones((2, 5, 3), jnp.float32)  # (batch, time, features)
+    >>> rnn.apply(rnn.init(jax.random.key(0), x), x).shape
+    (2, 5, 8)
+    """
+
+    core = "mingru"
+
+    candidate: str = "linear"
+
+    @linen.nowrap
+    def _cell(self, input_size: int) -> Cell:
+        if self.recurrent_kernel_init is not None:
+            raise ValueError("recurrent_kernel_init must be None for a MinGRUCell, which has no "
+                             f"recurrent weights, got {self.recurrent_kernel_init!r}")  # fmt: skip
+        settings = self.mechanism, self.layer_norm
+        return MinGRU(input_size, self.features, *settings, candidate=self.candidate)
+
+
 def from_flax(params: Mapping[str, Any]) -> dict[str, Any]:
     """A tree of parameters with those of flax's cells as our cells have them, for "standard".
 
@@ -171,15 +200,16 @@ def to_flax(params: Mapping[str, Any]) -> dict[str, Any]:
     """
 
     def unpacked(tree: Mapping[str, Any]) -> dict[str, Any] | None:
-        if not {"weight_ih", "weight_hh"} <= tree.keys():
+        name = next((name for name in tree if recorded(name)), None)
+        if name is None:
             return None
-        name = next(name for name in tree if recorded(name))
         signature = recorded(name)
         core = signature.split()[0]
         if signature != STANDARD_SIGNATURES.get(core):
             raise ValueError(f"the parameters are of mechanism {mechanism_names(signature)} "
                              f"({signature}), which flax's cells do not compute: only 'standard', "
-                             "'U' and 'C' of the LSTM and the GRU convert")  # fmt: skip
+                             "'U' and 'C' of the LSTM and the GRU without layer_norm "
+                             "convert")  # fmt: skip
         return flax_weights.unpacked(core, {**tree, "bias": tree[name]})
 
     return _replaced(params, unpacked, "of gatecore's cells")
@@ -203,10 +233,3 @@ def _replaced(params: Mapping[str, Any], replacement: Callable[..., Any], kinds:
         names = ", ".join(map(repr, params)) if isinstance(params, Mapping) else type(params)
         raise ValueError(f"params must hold the parameters {kinds}, got {names}")
     return result
-
-
-def _drawn(cell: Cell, initializer: Initializer | None, key: Array, shape: tuple[int, ...],
-           dtype: Any) -> Array:  # fmt: skip
-    if len(shape) == 2:
-        return slot_weights(cell, key, shape[1], initializer, dtype)
-    return biases(cell, key, dtype) if initializer is None else initializer(key, shape, dtype)

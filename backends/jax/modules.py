@@ -15,7 +15,7 @@ from gatecore.backends.common.signature import STANDARD_SIGNATURES, signature
 from gatecore.backends.common.validation import gate_slots
 from gatecore.backends.jax import flax_weights, scan
 from gatecore.backends.jax.arguments import widened
-from gatecore.backends.jax.cell_step import carry_step, check_functions, slot_weights
+from gatecore.backends.jax.cell_step import DRAWN, carry_step, check_functions, initial
 from gatecore.backends.jax.parameters import biases
 from gatecore.backends.jax.states import bias_name, check_name
 from gatecore.cells import CELLS, Cell, MinGRU, Minimal
@@ -57,20 +57,25 @@ class Gated(nnx.Module):
 
 
 class RecurrentCell(Gated, nnx.RNNCellBase):
-    """The base of the three cells, with flax's constructor keywords and ``mechanism``.
+    """The base of the cells, with flax's constructor keywords, ``mechanism`` and ``layer_norm``.
 
     The parameters are packed as everywhere in gatecore: ``weight_ih`` (rows, input), ``weight_hh``
-    (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,). ValueError for another
-    ``gate_fn`` or ``activation_fn``, and for sizes that the mechanism refuses.
+    (rows, hidden), ``bias`` (rows,), and for the GRU ``bias_n`` (hidden,). With ``layer_norm`` the
+    products are normalized before the bias is added (Ba et al. 2016; :class:`gatecore.cells.Cell`),
+    with the gains ``norm_ih``, ``norm_hh`` (rows,), and for the LSTM ``norm_c`` and ``norm_c_bias``
+    (hidden,). ValueError for another ``gate_fn`` or ``activation_fn``, and for sizes that the
+    mechanism refuses; TypeError for a ``layer_norm`` other than True or False.
 
     ``gate_fn`` and ``activation_fn`` are only the sigmoid and tanh: another function has no
     complement for a gate to carry. ``kernel_init`` and ``recurrent_kernel_init`` are called for
     each slot with shape (inputs, width), by default U(−1/√d, 1/√d); ``bias_init`` with (rows,), by
     default the mechanism's biases. ``dtype`` is that of the products, ``param_dtype`` of the
-    parameters; gates and initial carry are float32 at least. Other keywords are as in flax's cells.
+    parameters; gates and initial carry are float32 at least. ``bias_metadata`` are those of all
+    vectors. Other keywords are as in flax's cells.
 
     In a state the bias is named after the computation, as ``bias_lstm_sigmoid_refine_1``: a state
-    of another mechanism is refused with a ValueError, but "standard", "U" and "C" compute the same.
+    of another mechanism, or that differs in ``layer_norm``, is refused with a ValueError, but
+    "standard", "U" and "C" compute the same.
     """
 
     flax_cells: ClassVar[tuple[type[nnx.Module], ...]] = ()  # that compute mechanism "standard"
@@ -84,32 +89,30 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
         promote_dtype: Callable[..., Any] = nnx.nn.dtypes.promote_dtype, keep_rngs: bool = False,
         rngs: nnx.Rngs, kernel_metadata: Mapping[str, Any] = _NO_METADATA,
         recurrent_kernel_metadata: Mapping[str, Any] = _NO_METADATA,
-        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+        bias_metadata: Mapping[str, Any] = _NO_METADATA, layer_norm: bool = False,
     ) -> None:  # fmt: skip
         check_functions(gate_fn, activation_fn)
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"rngs must be an nnx.Rngs, got {type(rngs).__name__}: nnx.Rngs(seed)")
-        self.in_features = in_features = _checks.integer("in_features", in_features)
+        self.in_features = _checks.integer("in_features", in_features)
         self.hidden_features = _checks.integer("hidden_features", hidden_features)
-        hidden_features = self.hidden_features
         self.mechanism = _mechanism(mechanism)
+        self.layer_norm = _checks.flag("layer_norm", layer_norm)
         self.dtype, self.param_dtype, self.promote_dtype = dtype, param_dtype, promote_dtype
         self.carry_init = carry_init
         self.rngs = rngs.carry.fork() if keep_rngs else nnx.data(None)
-        cell = self._cell
-        for name, width, initializer, metadata in (
-            ("weight_ih", in_features, kernel_init, kernel_metadata),
-            ("weight_hh", hidden_features, recurrent_kernel_init, recurrent_kernel_metadata),
-        )[: 1 + cell.recurrent]:
-            value = slot_weights(cell, rngs.params(), width, initializer, param_dtype)
-            setattr(self, name, nnx.Param(value, **metadata))
-        if bias_init is None:
-            bias = biases(cell, rngs.params(), param_dtype)
-        else:
-            bias = bias_init(rngs.params(), (cell.rows,), param_dtype)
-        self._set_bias(bias, bias_metadata)
-        if "bias_n" in cell.parameter_shapes():
-            self.bias_n = nnx.Param(jnp.zeros(hidden_features, param_dtype), **bias_metadata)
+        cell, settings = self._cell, {
+            "weight_ih": (kernel_init, kernel_metadata),
+            "weight_hh": (recurrent_kernel_init, recurrent_kernel_metadata),
+        }  # fmt: skip
+        for name in cell.parameter_shapes():
+            initializer, metadata = settings.get(name, (bias_init, bias_metadata))
+            key = rngs.params() if name in DRAWN else None
+            value = initial(cell, name, key, initializer, param_dtype)
+            if name == "bias":
+                self._set_bias(value, metadata)
+            else:
+                setattr(self, name, nnx.Param(value, **metadata))
 
     @classmethod
     def from_flax(
@@ -141,13 +144,14 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
         """One of flax's cells, by default its faster one, with the same weights and settings.
 
         ``kind`` may be ``nnx.LSTMCell``. ValueError for a mechanism that flax's cells do not
-        compute, and for a GRU whose ``bias_n`` is not zero, since ``nnx.GRUCell`` has none.
+        compute, for layer normalization, which they do not have, and for a GRU whose ``bias_n`` is
+        not zero, since ``nnx.GRUCell`` has none.
         """
-        own = signature(self.core, self.mechanism)
+        own = signature(self._kind, self.mechanism)
         if own != STANDARD_SIGNATURES.get(self.core):
             raise ValueError(f"flax's cells do not compute mechanism {self.mechanism.name!r} "
                              f"({own}): only 'standard', 'U' and 'C' of the LSTM and the GRU "
-                             "convert")  # fmt: skip
+                             "without layer_norm convert")  # fmt: skip
         kind = self.flax_cells[0] if kind is None else kind
         if kind not in self.flax_cells:
             names = " or ".join(cell.__name__ for cell in self.flax_cells)
@@ -167,7 +171,7 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
 
     @property
     def params(self) -> dict[str, Array]:
-        """The parameters by name, as ``lstm``, ``gru`` and ``minimal`` take them."""
+        """The parameters by name, as ``lstm``, ``gru``, ``minimal`` and ``mingru`` take them."""
         return {name: getattr(self, name)[...] for name in self._cell.parameter_shapes()}
 
     def __call__(self, carry: Any, inputs: Array) -> tuple[Any, Array]:
@@ -211,7 +215,8 @@ class RecurrentCell(Gated, nnx.RNNCellBase):
     @property
     def _cell(self) -> Cell:
         """The cell as a value. Its states are carries in reverse: flax has (c, h)."""
-        return CELLS[self.core](self.in_features, self.hidden_features, self.mechanism)
+        sizes = self.in_features, self.hidden_features
+        return CELLS[self.core](*sizes, self.mechanism, self.layer_norm)
 
 
 class LSTMCell(RecurrentCell):
@@ -276,20 +281,20 @@ class MinGRUCell(RecurrentCell):
         carry_init: Initializer | None = None,
         promote_dtype: Callable[..., Any] = nnx.nn.dtypes.promote_dtype, keep_rngs: bool = False,
         rngs: nnx.Rngs, kernel_metadata: Mapping[str, Any] = _NO_METADATA,
-        bias_metadata: Mapping[str, Any] = _NO_METADATA,
+        bias_metadata: Mapping[str, Any] = _NO_METADATA, layer_norm: bool = False,
     ) -> None:  # fmt: skip
         self.candidate = candidate
         super().__init__(
             in_features, hidden_features, mechanism=mechanism, kernel_init=kernel_init,
             bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, carry_init=carry_init,
             promote_dtype=promote_dtype, keep_rngs=keep_rngs, rngs=rngs,
-            kernel_metadata=kernel_metadata, bias_metadata=bias_metadata,
+            kernel_metadata=kernel_metadata, bias_metadata=bias_metadata, layer_norm=layer_norm,
         )  # fmt: skip
 
     @property
     def _cell(self) -> Cell:
         sizes = self.in_features, self.hidden_features
-        return MinGRU(*sizes, mechanism=self.mechanism, candidate=self.candidate)
+        return MinGRU(*sizes, self.mechanism, self.layer_norm, candidate=self.candidate)
 
 
 class GateUnit(Gated):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gatecore.backends.jax import scan
-from gatecore.backends.jax.arguments import Arguments, States
+from gatecore.backends.jax.arguments import Arguments, States, widened
 from gatecore.backends.jax.derivative import step_backward
 from gatecore.backends.jax.implementation import Implementation
 from gatecore.cells import Cell
@@ -82,6 +82,15 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
 
 
 REFERENCE = Implementation("reference", lambda call: None, forward, backward)
+
+
+def next_state(cell: Cell, params: Params, x: Array, state: States) -> States:
+    """The state after one step from x (batch, input), also of cells without normalization."""
+    if not cell.layer_norm:
+        return scan.step(cell, *scan.pack(cell, params), state, x)[0]
+    wide = widened(x.dtype)
+    params = {k: v.astype(wide) if v.ndim == 1 else v for k, v in params.items()}
+    return step(cell, params, project(params, x), state)[0]
 
 
 def project(params: Params, x: Array) -> Array:

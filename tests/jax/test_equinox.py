@@ -16,7 +16,8 @@ from gatecore.backends.numpy import functional as reference
 from tests.support import norm_error
 
 KEY = jax.random.key(0)
-CELLS = {"lstm": ours.LSTMCell, "gru": ours.GRUCell, "minimal": ours.MinimalCell}
+CELLS = {"lstm": ours.LSTMCell, "gru": ours.GRUCell, "minimal": ours.MinimalCell,
+         "mingru": ours.MinGRUCell}  # fmt: skip
 
 
 def cell_of(core="lstm", name="UR", seed=0, **settings):
@@ -110,3 +111,31 @@ def test_a_file_of_another_mechanism_is_refused(tmp_path):
     average = jax.tree.map(lambda a, b: 0.3 * a + 0.7 * b, saved, saved)
     assert np.allclose(average.scan(x)[0], saved.scan(x)[0], atol=1e-6)
     assert backend.lstm(saved.params, x)[0].shape == (5, 2, 8)
+
+
+@pytest.mark.parametrize("core", CELLS)
+def test_a_file_of_a_normalized_cell_and_one_without_are_refused(core, tmp_path):
+    path, x = tmp_path / "cell.eqx", jnp.ones((5, 2, 3), jnp.float32)
+    saved = cell_of(core, layer_norm=True)
+    eqx.tree_serialise_leaves(path, saved)
+    loaded = eqx.tree_deserialise_leaves(path, cell_of(core, seed=1, layer_norm=True))
+    assert np.array_equal(loaded.scan(x)[0], saved.scan(x)[0])
+    foreign = eqx.tree_deserialise_leaves(path, cell_of(core))
+    with pytest.raises(ValueError, match=r"make the cell with .* and layer_norm=True"):
+        foreign.scan(x)
+    eqx.tree_serialise_leaves(path, cell_of(core))
+    with pytest.raises(RuntimeError, match="norm_ih"):  # Equinox's: the file has no gains
+        eqx.tree_deserialise_leaves(path, saved)
+
+
+def test_the_candidate_of_a_mingru_is_part_of_a_file(tmp_path):
+    path, x = tmp_path / "cell.eqx", jnp.ones((5, 2, 3), jnp.float32)
+    saved = cell_of("mingru", candidate="tanh")
+    expected = backend.mingru(saved.params, x, candidate="tanh")[0]
+    assert norm_error(saved.scan(x)[0], expected) < 1e-6
+    eqx.tree_serialise_leaves(path, saved)
+    foreign = eqx.tree_deserialise_leaves(path, cell_of("mingru"))
+    with pytest.raises(ValueError, match="candidate='tanh', or load weights"):
+        foreign.scan(x)
+    with pytest.raises(ValueError, match="candidate='relu' is unknown"):
+        cell_of("mingru", candidate="relu")

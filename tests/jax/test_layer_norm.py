@@ -1,4 +1,4 @@
-"""Layer normalization of JAX's functions, against NumPy's."""
+"""Layer normalization of JAX's functions, against NumPy's, and of cells."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,15 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp  # noqa: E402
 
 from gatecore import backends  # noqa: E402
-from gatecore.backends.jax import init  # noqa: E402
-from tests.sequences import gradient, random_like, run, sequence_case  # noqa: E402
+from gatecore.backends.jax import init, states  # noqa: E402
+from tests.jax.compilation import quickly_compiled  # noqa: E402
+from tests.sequences import (  # noqa: E402
+    gradient,
+    random_like,
+    reference_result,
+    run,
+    sequence_case,
+)
 from tests.support import (  # noqa: E402
     EVERY_CORE,
     GATINGS,
@@ -151,3 +158,104 @@ def test_the_native_library_is_not_taken(rng):
     del params["norm_c"]
     with pytest.raises(ValueError, match="params lacks 'norm_c'"):
         jax_backend.lstm(params, np.zeros((T, B, INPUTS), np.float32))
+
+
+# --- cells of flax and Equinox ------------------------------------------------------------------
+
+LIBRARIES = pytest.mark.parametrize("library", ["nnx", "linen", "equinox"])
+NAMES = {"lstm": "LSTMCell", "gru": "GRUCell", "minimal": "MinimalCell", "mingru": "MinGRUCell"}
+MIXED = pytest.mark.parametrize(
+    ("core", "name"),
+    [("lstm", "UR"), ("gru", "OM/2"), ("minimal", "OR untied"), ("mingru", "UM/3")],
+)
+
+
+def cell_of(library, core, gating, layer_norm=True, dtype=jnp.float64):
+    """A cell of a library, and a function of its parameters that makes a step."""
+    settings = {"layer_norm": layer_norm}
+    if library == "equinox":
+        eqx = pytest.importorskip("equinox", reason="equinox is not installed")
+        from gatecore.backends.jax import equinox
+
+        key = jax.random.key(0)
+        cell = getattr(equinox, NAMES[core])(INPUTS, D, gating, dtype=dtype, key=key, **settings)
+
+        def step(params, state, x):
+            new = eqx.tree_at(lambda c: [getattr(c, name) for name in params], cell,
+                              [*params.values()])  # fmt: skip
+            state = jax.vmap(new)(x, state)
+            return state, leaves(state)[0]
+
+        return cell.params, step
+    nnx = pytest.importorskip("flax.nnx")
+    turned = (lambda state: state[::-1]) if core == "lstm" else lambda state: state
+    if library == "nnx":
+        rngs = nnx.Rngs(0)
+        cell = getattr(jax_backend, NAMES[core])(
+            INPUTS, D, mechanism=gating, param_dtype=dtype, rngs=rngs, **settings
+        )
+        graph, state = nnx.split(cell)
+
+        def step(params, carry, x):
+            cell = nnx.merge(graph, nnx.as_pure(state))
+            for name, value in params.items():
+                getattr(cell, name)[...] = value
+            carry, output = cell(turned(carry), x)
+            return turned(carry), output
+
+        return cell.params, step
+    from gatecore.backends.jax import linen
+
+    cell = getattr(linen, NAMES[core])(D, gating, param_dtype=dtype, **settings)
+
+    def step(params, carry, x):
+        kind = f"{core}_norm" if layer_norm else core
+        bias = states.bias_name(kind, gating)
+        named = {bias if name == "bias" else name: value for name, value in params.items()}
+        carry, output = cell.apply({"params": named}, turned(carry), x)
+        return turned(carry), output
+
+    x = jnp.zeros((1, INPUTS), dtype)
+    carry = cell.initialize_carry(jax.random.key(0), x.shape)
+    variables = quickly_compiled(cell.init)(jax.random.key(0), carry, x)
+    return cell.packed(variables["params"]), step
+
+
+@LIBRARIES
+@MIXED
+def test_steps_of_a_cell_are_the_transcription_and_their_gradient_numpys(library, core, name, rng):
+    case = sequence_case(core, GATINGS[name], "plain", rng, layer_norm=True)
+    *results, pullback = run(case)
+    weights = random_like(tuple(results), rng)
+    with jax.enable_x64(True):
+        _, step = cell_of(library, core, GATINGS[name])
+
+        def steps(point):
+            state, outputs = jax.lax.scan(
+                lambda state, x: step(point["params"], state, x), point["state"], point["x"]
+            )
+            return outputs, state
+
+        point = jax.tree.map(jnp.asarray, case.point)
+        results, slopes = quickly_compiled(with_slopes(steps))(point, weights)
+    for got, value in zip(leaves(results), leaves(reference_result(case, case.point)), strict=True):
+        assert norm_error(got, value) < 1e-12
+    for got, value in zip(leaves(slopes), leaves(gradient(pullback, weights)), strict=True):
+        assert norm_error(got, value) < 1e-10
+
+
+@LIBRARIES
+@MIXED
+def test_initial_timescales_of_a_cell_are_those_without(library, core, name):
+    gates = []
+    for layer_norm in (False, True):
+        params, _ = cell_of(library, core, GATINGS[name], layer_norm, jnp.float32)
+        cell = EVERY_CORE[core](INPUTS, D, GATINGS[name], layer_norm)
+        assert {k: v.shape for k, v in params.items()} == cell.parameter_shapes()
+        zeros = np.zeros((1, INPUTS), np.float32), np.zeros((1, D), np.float32)
+        gates.append(cell.gates({k: np.asarray(v) for k, v in params.items()}, zeros[0],
+                                cell.state([zeros[1]] * len(cell.state_names))))  # fmt: skip
+        gains = [value for k, value in params.items() if k.startswith("norm") and "bias" not in k]
+        assert all((gain == 1).all() for gain in gains)
+    for one, other in zip(*map(leaves, gates), strict=True):
+        assert np.array_equal(one, other)

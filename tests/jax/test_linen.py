@@ -13,10 +13,11 @@ from gatecore.backends import jax as backend
 from gatecore.backends.jax import linen as ours
 from gatecore.backends.numpy import functional as reference
 from tests.jax.compilation import quickly_compiled
-from tests.support import CORES as VALUES
+from tests.support import EVERY_CORE as VALUES
 from tests.support import norm_error
 
-CELLS = {"lstm": ours.LSTMCell, "gru": ours.GRUCell, "minimal": ours.MinimalCell}
+CELLS = {"lstm": ours.LSTMCell, "gru": ours.GRUCell, "minimal": ours.MinimalCell,
+         "mingru": ours.MinGRUCell}  # fmt: skip
 CORES = pytest.mark.parametrize("core", CELLS)
 KEY = jax.random.key(0)
 
@@ -116,6 +117,23 @@ def test_parameters_of_another_mechanism_are_refused(jitted):
         ours.LSTMCell(8, "O").packed(params["params"]["cell"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "advice"),
+    [(ours.LSTMCell, {"layer_norm": True}, "layer_norm=True, or load .* and layer_norm=False"),
+     (ours.MinGRUCell, {"layer_norm": True}, "layer_norm=True, or load .* and layer_norm=False"),
+     (ours.MinGRUCell, {"candidate": "tanh"}, "candidate='tanh', or .* candidate='linear'")],
+)  # fmt: skip
+def test_parameters_of_another_setting_are_refused_both_ways(kind, setting, advice):
+    x, cells = sequences(), (kind(8, **setting), kind(8))
+    params = [jax.eval_shape(linen.RNN(cell).init, KEY, x)["params"] for cell in cells]
+    with pytest.raises(ValueError, match=f"mechanism='R' or 'UR' and {advice}"):
+        jax.eval_shape(linen.RNN(cells[1]).apply, {"params": params[0]}, x)
+    with pytest.raises(ValueError, match="the state is of mechanism"):
+        jax.eval_shape(linen.RNN(cells[0]).apply, {"params": params[1]}, x)
+    with pytest.raises(ValueError, match="of the LSTM and the GRU without layer_norm convert"):
+        ours.to_flax(params[0])
+
+
 @CORES
 def test_an_rnn_is_its_cell_step_by_step(core):
     cell, x = CELLS[core](6, "UR"), sequences()
@@ -210,6 +228,12 @@ def test_bad_arguments_name_themselves():
         r"carry must be of a floating type and shape \(2, 6\)": (cell, (x, x), x),
         r"carry must be a pair \(h, c\)": (cell, x, x),
         "inputs must be real": (cell, carry, x * 1j),
+        "candidate='relu' is unknown": (ours.MinGRUCell(6, candidate="relu"), x, x),
+        "recurrent_kernel_init must be None for a MinGRUCell": (
+            ours.MinGRUCell(6, recurrent_kernel_init=linen.initializers.ones),
+            x,
+            x,
+        ),
     }
     for message, (module, *arguments) in cases.items():
         with pytest.raises(ValueError, match=message):

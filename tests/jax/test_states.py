@@ -10,13 +10,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gatecore import mechanism
-from gatecore.backends.jax import GateUnit, GRUCell, LSTMCell, states
+from gatecore.backends.jax import (
+    GateUnit,
+    GRUCell,
+    LSTMCell,
+    MinGRUCell,
+    MinimalCell,
+    convert,
+    states,
+)
 
 REFUSED = pytest.raises(ValueError, match=r"the state is of mechanism .* make the cell with")
 
 
-def cell_of(name="UR", seed=0, kind=LSTMCell):
-    return kind(3, 8, mechanism=name, rngs=nnx.Rngs(seed))
+def cell_of(name="UR", seed=0, kind=LSTMCell, **settings):
+    return kind(3, 8, mechanism=name, rngs=nnx.Rngs(seed), **settings)
 
 
 def mapped(function, *states):
@@ -54,9 +62,46 @@ def test_a_state_of_the_same_computation_is_taken(form):
         assert all(map(np.array_equal, *values))
 
 
+@pytest.mark.parametrize("kind", [LSTMCell, GRUCell, MinimalCell, MinGRUCell])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_state_with_layer_norm_is_refused_by_a_cell_without_and_the_other_way(kind, form):
+    plain, normalized = (cell_of(kind=kind, layer_norm=flag) for flag in (False, True))
+    for cell, other, has in ((plain, normalized, True), (normalized, plain, False)):
+        before = mapped(np.asarray, nnx.to_pure_dict(nnx.state(cell)))
+        with pytest.raises(ValueError, match=f"make the cell with .* and layer_norm={has}, or"):
+            nnx.update(cell, form(other))
+        after = nnx.to_pure_dict(nnx.state(cell))
+        assert jax.tree.all(mapped(np.array_equal, before, after))
+    same = cell_of(seed=1, kind=kind, layer_norm=True)
+    nnx.update(same, form(normalized))
+    assert np.array_equal(same.norm_ih[...], form(normalized)["norm_ih"][...])
+
+
+def test_flaxs_cells_have_no_layer_normalization():
+    with pytest.raises(ValueError, match=r"\(lstm_norm sigmoid none 1\): only .* without la"):
+        cell_of("standard", layer_norm=True).to_flax()
+    rnn = nnx.RNN(cell_of(layer_norm=True))
+    with pytest.warns(UserWarning, match="convert replaced nothing"):
+        convert(rnn)
+    assert rnn.cell.layer_norm
+    with pytest.raises(TypeError, match="layer_norm must be True or False"):
+        cell_of(layer_norm=1)
+
+
+def test_an_attribute_whose_name_begins_like_a_bias_is_none():
+    cell = cell_of()
+    cell.bias_of_my_own_making = nnx.Param(jnp.ones(2))
+    nnx.update(cell, nnx.state(cell))
+
+
 def test_masters_of_another_size_untied_gates_and_gate_units_are_refused():
+    halved = cell_of(mechanism("OM", downsize=2))
     with REFUSED:
-        nnx.update(cell_of(mechanism("OM", downsize=2)), nnx.state(cell_of("OM")))
+        nnx.update(halved, nnx.state(cell_of("OM")))
+    with pytest.raises(ValueError, match=r"with mechanism=gatecore.mechanism\('OM', downsize=2\)"):
+        nnx.update(cell_of("OM"), nnx.state(halved))
+    with pytest.raises(ValueError, match=r"gatecore.mechanism\('OR', tied=False\)"):
+        nnx.update(cell_of(), nnx.state(cell_of(mechanism("OR", tied=False))))
     with pytest.raises(ValueError, match=r"gatecore.mechanism\('UR', tied=False\)"):
         nnx.update(cell_of(), nnx.state(cell_of(mechanism("UR", tied=False))))
     with REFUSED:

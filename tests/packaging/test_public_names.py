@@ -26,8 +26,8 @@ PUBLIC = {
     "gatecore.backends.jax": """
         lstm gru minimal LSTMCell GRUCell MinimalCell GateUnit convert Learner unsupported
     """,
-    "gatecore.backends.jax.equinox": "LSTMCell GRUCell MinimalCell",
-    "gatecore.backends.jax.linen": "LSTMCell GRUCell MinimalCell from_flax to_flax",
+    "gatecore.backends.jax.equinox": "LSTMCell GRUCell MinGRUCell MinimalCell",
+    "gatecore.backends.jax.linen": "LSTMCell GRUCell MinGRUCell MinimalCell from_flax to_flax",
     "gatecore.backends.keras": "LSTM GRU Minimal LSTMCell GRUCell MinimalCell",
     "gatecore.analysis": """
         verify Claim timescales ordered equivalence gradients saturation figures
