@@ -22,12 +22,16 @@ REMARK = re.compile(r"ptxas (info    :|        \.)|$")  # a line that is no warn
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", support.ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "added"),
+    [*((number, source.CUPY_OPTIONS) for number in support.ARCHITECTURES), (90, ())],
+    ids=[*(f"CuPy, sm_{number}" for number in support.ARCHITECTURES), "torch, sm_90"],
+)
 @pytest.mark.parametrize("core", support.CORES)
-def test_every_instance_compiles_without_a_warning_and_without_spills(architecture, core):
+def test_every_instance_compiles_without_a_warning_and_without_spills(architecture, added, core):
     names = [name for name in source.all_names() if f"gatecore::{core}," in name]
     names += map(source.upload, support.DTYPES)
-    options = (*source.OPTIONS, *source.CUPY_OPTIONS, "--ptxas-options=-v")  # what runs, told
+    options = (*source.OPTIONS, *added, "--ptxas-options=-v")  # what runs, told
     binary, mangled, log = nvrtc.compile(
         nvrtc.library(), source.text(), architecture, options, names
     )

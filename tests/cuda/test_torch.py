@@ -8,7 +8,13 @@ import torch
 from gatecore import mechanism
 from gatecore.backends.cuda import cublas, driver, nvrtc
 from gatecore.backends.torch.nn.layers import GRU, LSTM, Minimal
-from gatecore.backends.torch.sequence import cuda_engine, cuda_kernels, custom_op, dispatch
+from gatecore.backends.torch.sequence import (
+    cuda_device,
+    cuda_engine,
+    cuda_kernels,
+    custom_op,
+    dispatch,
+)
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.run import run
 from gatecore.cells import CELLS
@@ -172,6 +178,15 @@ def test_products_have_the_precision_of_torchs_lstm_at_each_call(gpu):
     gpu.blas.computed.clear()
     results(case(dtype=torch.float64))
     assert set(gpu.blas.computed) == {70}
+
+
+def test_the_precision_of_torchs_lstm_is_read_from_its_switch():
+    device, before = cuda_device.CudaDevice(0), torch.backends.cudnn.allow_tf32
+    try:
+        for torch.backends.cudnn.allow_tf32 in (True, False):
+            assert device.tf32() == torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def test_two_threads_share_a_stream(gpu):

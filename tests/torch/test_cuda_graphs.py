@@ -1,15 +1,12 @@
 """Which CUDA graphs torch's layers keep, and how they are captured; no GPU is needed."""
 
 import contextlib
-import functools
 import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gatecore.backends.cuda import launch
-from gatecore.backends.torch import release
 from gatecore.backends.torch.sequence import cuda_graphs
 
 
@@ -52,7 +49,28 @@ def run(size=5):
 def test_other_threads_may_allocate_during_a_capture(gpu):
     (doubled,) = run()
     assert doubled.tolist() == [2.0] * 5
-    assert gpu.options == [{"capture_error_mode": "thread_local"}]
+    (options,) = gpu.options
+    assert options["capture_error_mode"] == "thread_local"
+
+
+def test_a_capture_has_a_stream_of_its_device_which_torchs_own_need_not_be(gpu, monkeypatch):
+    current, made = [], []
+
+    @contextlib.contextmanager
+    def device(one):
+        current.append(one)
+        yield
+        current.pop()
+
+    def stream():
+        made.append(SimpleNamespace(cuda_stream=3, device=current[-1], wait_stream=lambda _: None))
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    run()
+    assert gpu.options[0]["stream"] is made[-1]
+    assert made[-1].device == torch.device("cpu")
 
 
 def test_each_stream_and_precision_has_a_graph(gpu):
@@ -93,18 +111,3 @@ def test_a_graph_is_one_threads_from_its_inputs_to_its_results(gpu):
     gpu.replay = replay
     run()
     assert taken == [False]
-
-
-def test_release_frees_the_kernels_graphs_too_and_loads_nothing(monkeypatch):
-    freed = []
-    pool = SimpleNamespace(free_all_blocks=lambda: freed.append("pool"))
-    made = SimpleNamespace(
-        release=lambda: freed.append("graphs"),
-        xp=SimpleNamespace(get_default_memory_pool=lambda: pool),
-    )
-    monkeypatch.setattr(launch, "launcher", functools.cache(lambda: made))
-    release()
-    assert freed == []
-    launch.launcher()
-    release()
-    assert freed == ["graphs", "pool"]
