@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parents[1]
 BENCHMARKS = DOCS.parent / "benchmarks"
 HIDDEN = 256
+BARS = """```{{cell}}
+:hide-code:
+:alt: Speed of UR layers relative to torch.nn.LSTM by shape; the tables below have the numbers.
+import pictures
+
+pictures.speeds("{name}")
+```
+"""
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -58,9 +66,11 @@ def benchmarks() -> str:
     sys.path.insert(0, str(BENCHMARKS))
     from report import heading, markdown
 
-    files = sorted((BENCHMARKS / "results").glob("cpu-layers-*.json"))
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return "\n".join(f"## {heading(result)}\n\n{markdown(result)}" for result in results)
+    parts = []
+    for file in sorted((BENCHMARKS / "results").glob("cpu-layers-*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        parts.append(f"## {heading(result)}\n\n{BARS.format(name=file.name)}\n{markdown(result)}")
+    return "\n".join(parts)
 
 
 def evidence() -> str:

@@ -24,6 +24,7 @@ from gatecore.tasks.reports.paired_statistics import compare
 DOCS = Path(__file__).resolve().parents[1]
 COLORS = {"standard": "#767676", "C": "#a5691b", "O": "#8c4ba6", "U": "#1f77b4", "R": "#c2447c",
           "OM": "#ad6cc4", "OR": "#6a2d85", "UM": "#4b9cd3", "UR": "#117a43"}  # fmt: skip
+FRAMEWORKS = {"torch": "#ee4c2c", "NumPy": "#4d77cf", "JAX": "#7b3fa0"}
 WIDTH = 7.2  # inches, of a page's column
 
 
@@ -297,6 +298,37 @@ def architecture() -> Figure:
     imports(84.5, 19, 11)
     imports(84.5, 49, 41)
     imports(38, 49, 41, "--")
+    return figure
+
+
+def speeds(file: str) -> Figure:
+    """Bars of a stored benchmark: the speed of UR layers relative to torch's LSTM by shape.
+
+    A bar is the median of the rounds, the line on it their range.
+    """
+    path = DOCS.parent / "benchmarks" / "results" / file
+    result = json.loads(path.read_text(encoding="utf-8"))
+    times, reference = result["seconds"]["kept"], result["reference"]
+    shapes = result["shapes"]
+    names = [f"{framework} UR" for framework in ("torch", "NumPy", "JAX")]
+    names = [name for name in names if all(name in times[shape] for shape in shapes)]
+    figure, plot = axes(2.8)
+    for k, name in enumerate(names):
+        ratios = [
+            np.divide(times[shape][reference][: len(times[shape][name])], times[shape][name])
+            for shape in shapes
+        ]
+        medians = np.array([np.median(ratio) for ratio in ratios])
+        ends = [medians - [r.min() for r in ratios], [r.max() for r in ratios] - medians]
+        place = np.arange(len(shapes)) + (k - (len(names) - 1) / 2) * 0.26
+        plot.bar(place, medians, 0.24, yerr=ends, label=name, color=FRAMEWORKS[name.split()[0]])
+    plot.axhline(1, color="black", linewidth=1)
+    sizes = [
+        f"{name}\n{s['time']} × {s['batch']}\n{s['hidden']} units" for name, s in shapes.items()
+    ]
+    plot.set_xticks(range(len(shapes)), sizes)
+    plot.set(ylabel=f"speed, {reference} = 1")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

@@ -23,8 +23,8 @@ def trained(**settings):
         metrics.append(learner.step(Batch(tokens, tokens), learning_rate=0.05)["loss"])
     batch = Batch(tokens, tokens)
     noise = draw(SPEC, batch)
-    _, _, pullback = learner._recur(learner._features(batch, noise)[0], batch, noise)
-    return metrics, set(pullback.impl)
+    layers = learner._layers(learner._features(batch, noise)[0], batch, noise)
+    return metrics, {pullback.impl for pullback in layers._layers}
 
 
 @needs_library
