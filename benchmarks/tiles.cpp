@@ -13,12 +13,12 @@ struct Array : std::vector<float> {
   float* at() { return (float*)(((size_t)data() + 63) / 64 * 64); }  // on a cache line
 };
 
-// The shortest of some calls, for about 0.2 s.
+// The shortest of some calls, for about 0.1 s.
 template <class F> static double seconds(F f) {
   auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
   double best = 1e9;
   f();
-  for (double begin = now(); now() - begin < 0.2;) {
+  for (double begin = now(); now() - begin < 0.1;) {
     const double start = now();
     f();
     best = now() - start < best ? now() - start : best;

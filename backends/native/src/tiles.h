@@ -13,15 +13,16 @@ struct Tiles {
 };
 
 // A pass's rows of a panel take at most half of an L1 cache of 32 KB, or stream from the L2 cache where
-// a tile computes long enough for each vector that it loads.
+// a tile computes long enough for each vector that it loads. Columns of weights' gradients lie a row of
+// gates apart: the copy spares every tile but the first the other lines of those rows.
 #if defined(GATECORE_TILES)
 constexpr Tiles TILES = {GATECORE_TILES};
 #elif VL == 16  // 32 registers; the factor is broadcast from memory
-constexpr Tiles TILES = {4, 7, 512, 4, 6, 1024, 0};
+constexpr Tiles TILES = {4, 7, 512, 4, 6, 256, 40};
 #elif REGISTERS == 32  // NEON. Not timed on ARM: of 6 rows, GCC 12 keeps some sums in memory
 constexpr Tiles TILES = {4, 5, 256, 4, 5, 256, 128};
 #else  // 16 registers
-constexpr Tiles TILES = {3, 4, 256, 2, 6, 256, 128};
+constexpr Tiles TILES = {3, 4, 256, 2, 6, 256, 40};
 #endif
 
 }  // namespace ISA
