@@ -1,4 +1,5 @@
 // Chooses the instruction set and how threads divide the work, and runs it.
+#include "denormals.h"
 #include "interface.h"
 #include "kernels.h"
 
@@ -52,15 +53,28 @@ bool by_columns(const gatecore_layer* l, int threads) {
 
 typedef void (*Run)(const gatecore_layer&, const gatecore_arguments&, const Worker&, bool);
 
+struct Job {
+  const gatecore_layer& layer;
+  const gatecore_arguments& arguments;
+  Run run;
+};
+
+void run_job(void* data, const Worker& worker) {
+  const Job& j = *(const Job*)data;
+  j.run(j.layer, j.arguments, worker, by_columns(&j.layer, worker.size));
+}
+
+void run_job_without_denormals(void* data, const Worker& worker) {
+  DenormalsAreZero scope;
+  run_job(data, worker);
+}
+
 // Runs one of the calls on the layer's threads.
-int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Kernels::*direction) {
+int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Kernels::*direction,
+        bool denormals_are_zero) {
   if (int status = status_of(layer)) return status;
-  struct Job { const gatecore_layer& layer; const gatecore_arguments& arguments; Run run; };
   Job job = {*layer, *arguments, kernels_of(layer->instruction_set).*direction};
-  run_on_threads(layer->threads, [](void* data, const Worker& worker) {
-    const Job& j = *(const Job*)data;
-    j.run(j.layer, j.arguments, worker, by_columns(&j.layer, worker.size));
-  }, &job);
+  run_on_threads(layer->threads, denormals_are_zero ? run_job_without_denormals : run_job, &job);
   return OK;
 }
 
@@ -83,10 +97,10 @@ size_t gatecore_backward_scratch(const gatecore_layer* l, int32_t wants_d_x) {
 }
 
 int32_t gatecore_run_forward(const gatecore_layer* layer, const gatecore_arguments* arguments) {
-  return run(layer, arguments, &Kernels::forward);
+  return run(layer, arguments, &Kernels::forward, false);
 }
 int32_t gatecore_run_backward(const gatecore_layer* layer, const gatecore_arguments* arguments) {
-  return run(layer, arguments, &Kernels::backward);
+  return run(layer, arguments, &Kernels::backward, true);
 }
 void gatecore_use_openmp(void* parallel, void* num_threads) { use_openmp(parallel, num_threads); }
 }
