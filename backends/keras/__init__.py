@@ -5,7 +5,9 @@ They run on Keras' torch and JAX backends, through the functions of ``gatecore.b
 the classes, so that ``keras.saving.load_model`` finds them.
 """
 
-from gatecore.backends.keras.cells import GRUCell, LSTMCell, MinimalCell
-from gatecore.backends.keras.layers import GRU, LSTM, Minimal
+from gatecore.backends.keras.cells import GRUCell, LSTMCell, MinGRUCell, MinimalCell
+from gatecore.backends.keras.layers import GRU, LSTM, MinGRU, Minimal
 
-__all__ = ["GRU", "LSTM", "GRUCell", "LSTMCell", "Minimal", "MinimalCell"]
+__all__ = [
+    "GRU", "LSTM", "GRUCell", "LSTMCell", "MinGRU", "MinGRUCell", "Minimal", "MinimalCell",
+]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -17,7 +17,7 @@ from gatecore.backends.keras.weights import (
     packed,
     records,
 )
-from gatecore.cells import CELLS
+from gatecore.cells import CANDIDATES, CELLS, Cell, MinGRU
 from gatecore.mechanisms import Mechanism
 
 Array = Any
@@ -25,7 +25,7 @@ register = keras.saving.register_keras_serializable(package="gatecore")
 
 
 class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
-    """The base of the three cells, with the constructor of Keras' cells and ``mechanism``.
+    """The base of the four cells, with the constructor of Keras' cells and ``mechanism``.
 
     ``units`` is the hidden size; initializers, regularizers and constraints of the three weights
     are keywords as in Keras' cells. The weights are ``kernel`` (input, columns),
@@ -45,6 +45,7 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
     """
 
     core: str
+    settings: ClassVar[tuple[str, ...]] = (*settings.PLAIN, *settings.OBJECTS)
 
     def __init__(
         self, units: int, mechanism: str | Mechanism | Mapping[str, Any] = "UR", *,
@@ -74,13 +75,15 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         """Make the weights for inputs (..., input)."""
         if input_shape[-1] is None:
             raise ValueError(f"the inputs' last axis must have a known size, got {input_shape}")
-        self.neutral = cell = CELLS[self.core](input_shape[-1], self.units, self.mechanism)
+        self.neutral = cell = self._cell(input_shape[-1])
         self.kernel = self._add("kernel", (cell.input_size, cell.rows), "kernel")
-        self.recurrent_kernel = self._add("recurrent_kernel", (self.units, cell.rows), "recurrent")
+        if cell.recurrent:
+            shape = (self.units, cell.rows)
+            self.recurrent_kernel = self._add("recurrent_kernel", shape, "recurrent")
         biases = (2, cell.rows) if "bias_n" in cell.parameter_shapes() else (cell.rows,)
         self.bias = self._add("bias", biases, "bias", autocast=False) if self.use_bias else None
-        if records(self.core, self.mechanism):
-            self.mechanism_code = MechanismCode(self.core, self.mechanism, self.variable_dtype)
+        if records(cell.kind, self.mechanism):
+            self.mechanism_code = MechanismCode(cell.kind, self.mechanism, self.variable_dtype)
 
     def call(self, inputs: Array, states: Any, training: bool = False) -> tuple[Array, Any]:
         """One step: the output (batch, units), and the new states as ``states`` are nested."""
@@ -111,7 +114,9 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         By default they are of the type ``product_dtype``.
         """
         cell, dtype = self.neutral, dtype or self.product_dtype
-        weights = {"weight_ih": self.kernel, "weight_hh": self.recurrent_kernel}
+        weights = {"weight_ih": self.kernel}
+        if cell.recurrent:
+            weights["weight_hh"] = self.recurrent_kernel
         params = {name: ops.transpose(packed(cell, ops.cast(ops.convert_to_tensor(value), dtype)))
                   for name, value in weights.items()}  # fmt: skip
         if self.bias is None:
@@ -149,6 +154,15 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         """Load the weights from a file; ValueError for those of another mechanism."""
         self._check_weights([store[str(n)] for n in range(len(store.keys()))])
         super().load_own_variables(store)
+
+    @property
+    def kind(self) -> str:
+        """The name of the equations, which the weights record with the mechanism."""
+        return self._cell(1).kind
+
+    def _cell(self, input_size: int) -> Cell:
+        """The cell as a value."""
+        return CELLS[self.core](input_size, self.units, self.mechanism)
 
     def _add(self, name: str, shape: tuple[int, ...], prefix: str, **keywords: Any) -> Any:
         initializer = getattr(self, f"{prefix}_initializer") or self._initial_bias
@@ -209,3 +223,32 @@ class MinimalCell(RecurrentCell):
     """
 
     core = "minimal"
+
+
+@register
+class MinGRUCell(RecurrentCell):
+    """The cell h' = g·h + (1 − g)·u, with g and u of the inputs alone; state h (Feng et al. 2024).
+
+    The ``candidate`` u is "linear", Wx + b, or its "tanh". There is no ``recurrent_kernel``, and so
+    none of the keywords ``recurrent_*``, and no ``activation``. Other arguments, weights and
+    errors: :class:`RecurrentCell`.
+
+    >>> output, [h] = MinGRUCell(8)(np.ones((2, 3), "float32"), [np.zeros((2, 8), "float32")])
+    >>> tuple(h.shape)
+    (2, 8)
+    """
+
+    core = "mingru"
+    settings = (*(name for name in RecurrentCell.settings if not name.startswith("recurrent_")),
+                "candidate")  # fmt: skip
+
+    def __init__(
+        self, units: int, mechanism: str | Mechanism | Mapping[str, Any] = "UR", *,
+        candidate: str = "linear", **keywords: Any,
+    ) -> None:  # fmt: skip
+        settings.check_not_recurrent(keywords)
+        super().__init__(units, mechanism, **keywords)
+        self.candidate = _checks.choice("candidate", candidate, CANDIDATES)
+
+    def _cell(self, input_size: int) -> Cell:
+        return MinGRU(input_size, self.units, self.mechanism, candidate=self.candidate)

@@ -1,4 +1,4 @@
-"""Recurrent layers: ``keras.layers.LSTM`` and ``GRU`` with any gate mechanism, and ``Minimal``."""
+"""Recurrent layers with any gate mechanism: ``LSTM``, ``GRU``, ``Minimal`` and ``MinGRU``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -8,7 +8,14 @@ from keras import ops
 
 from gatecore import _checks, backends
 from gatecore.backends.keras import settings
-from gatecore.backends.keras.cells import GRUCell, LSTMCell, MinimalCell, RecurrentCell, register
+from gatecore.backends.keras.cells import (
+    GRUCell,
+    LSTMCell,
+    MinGRUCell,
+    MinimalCell,
+    RecurrentCell,
+    register,
+)
 from gatecore.backends.keras.from_keras import from_keras
 from gatecore.backends.keras.masking import compact, restore
 from gatecore.backends.keras.weights import Guarded
@@ -18,7 +25,7 @@ Array = Any
 
 
 class RecurrentLayer(Guarded, keras.layers.RNN):
-    """The base of the three layers, with the constructor of ``keras.layers.LSTM``.
+    """The base of the four layers, with the constructor of ``keras.layers.LSTM``.
 
     The keywords are those of :class:`RecurrentCell`, ``activity_regularizer``, and those of
     ``keras.layers.RNN`` but for ``unroll``. Called with sequences (batch, time, features), also
@@ -37,7 +44,7 @@ class RecurrentLayer(Guarded, keras.layers.RNN):
         stateful: bool = False, zero_output_for_mask: bool = False, **keywords: Any,
     ) -> None:  # fmt: skip
         settings.check_fixed(keywords)
-        of_cell = (*settings.PLAIN, *settings.OBJECTS)
+        of_cell = self._cell_class.settings
         own = {name: keywords.pop(name) for name in of_cell if name in keywords}
         own |= {name: keywords[name] for name in ("dtype", "trainable") if name in keywords}
         cell = self._cell_class(units, mechanism, name=f"{self._cell_class.core}_cell", **own)
@@ -50,8 +57,13 @@ class RecurrentLayer(Guarded, keras.layers.RNN):
 
     @property
     def core(self) -> str:
-        """The name of the core: "lstm", "gru" or "minimal"."""
+        """The name of the core: "lstm", "gru", "minimal" or "mingru"."""
         return self.cell.core
+
+    @property
+    def kind(self) -> str:
+        """The name of the equations, which the weights record with the mechanism."""
+        return self.cell.kind
 
     @property
     def units(self) -> int:
@@ -62,6 +74,18 @@ class RecurrentLayer(Guarded, keras.layers.RNN):
     def mechanism(self) -> Mechanism:
         """The gate mechanism."""
         return self.cell.mechanism
+
+    def call(self, sequences: Array, initial_state: Any = None, mask: Any = None,
+             training: bool = False) -> Any:  # fmt: skip
+        """The results of Keras' layers; ValueError for sequences without steps.
+
+        RuntimeError while Keras exports the model to ONNX.
+        """
+        settings.check_export()
+        if sequences.shape[1] == 0:
+            raise ValueError("the sequences must have at least one step, got shape "
+                             f"{tuple(sequences.shape)}")  # fmt: skip
+        return super().call(sequences, initial_state, mask, training)
 
     def inner_loop(self, sequences: Array, initial_state: Any, mask: Any = None,
                    training: bool = False) -> tuple[Array, Array, list[Array]]:  # fmt: skip
@@ -102,7 +126,9 @@ class RecurrentLayer(Guarded, keras.layers.RNN):
         cell = self.cell.neutral
         pair = every_part and len(states) > 1
         run = getattr(backends.load(keras.backend.backend()), cell.core)
-        keywords = {"return_cells": True} if pair else {}
+        keywords: dict[str, Any] = {"return_cells": True} if pair else {}
+        if not cell.recurrent:
+            keywords["candidate"] = cell.candidate
         outputs, last = run(self.cell.parameters(), x, cell.state(states), cell.mechanism,
                             **keywords)  # fmt: skip
         return outputs if pair else (outputs,), cell.parts(last)
@@ -205,3 +231,24 @@ class Minimal(RecurrentLayer):
     """
 
     _cell_class = MinimalCell
+
+
+@register
+class MinGRU(RecurrentLayer):
+    """The layer h' = g·h + (1 − g)·u, with g and u of the inputs alone, of state h.
+
+    All steps are computed at once. Arguments, weights and errors: :class:`RecurrentLayer`,
+    :class:`MinGRUCell`.
+
+    >>> layer = MinGRU(8, mechanism="UR", candidate="tanh", return_sequences=True)
+    >>> tuple(layer(np.ones((2, 5, 3), "float32")).shape)
+    (2, 5, 8)
+    """
+
+    _cell_class = MinGRUCell
+
+    def __init__(
+        self, units: int, mechanism: str | Mechanism | Mapping[str, Any] = "UR", **keywords: Any
+    ) -> None:
+        settings.check_not_recurrent(keywords)
+        super().__init__(units, mechanism, **keywords)

@@ -1,6 +1,7 @@
 """The settings of cells and layers: their checks, and how a configuration holds them."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ _OBJECTS = {"initializer": keras.initializers, "regularizer": keras.regularizers
 _WEIGHTS = ("kernel", "recurrent", "bias")
 _DEFAULTS = {"kernel_initializer": "glorot_uniform", "recurrent_initializer": "orthogonal"}
 # the settings of a cell that its configuration holds, but for the mechanism
-PLAIN = ("units", "use_bias", "dropout", "recurrent_dropout", "seed")
+PLAIN: tuple[str, ...] = ("units", "use_bias", "dropout", "recurrent_dropout", "seed")
 OBJECTS = {f"{weight}_{kind}": module for weight in _WEIGHTS for kind, module in _OBJECTS.items()}
 # arguments of Keras' layers with the one value that is supported, and why
 _FIXED = {
@@ -41,6 +42,15 @@ def check_backend() -> None:
                          "imported")  # fmt: skip
 
 
+def check_export() -> None:
+    """Raise RuntimeError while Keras traces a model on torch for an ONNX file."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        raise RuntimeError("a layer of gatecore cannot be exported to ONNX by Keras, whose trace "
+                           "would fix the length of the sequence: use "
+                           "model.export(path, format='torch')")  # fmt: skip
+
+
 def check_fixed(settings: dict[str, Any]) -> None:
     """Remove Keras' arguments that can have one value only; ValueError for another one."""
     for name, reason in _REFUSED.items():
@@ -50,6 +60,14 @@ def check_fixed(settings: dict[str, Any]) -> None:
         value = settings.pop(name, expected)
         if value not in (expected, getattr(keras.activations, str(expected), expected)):
             raise ValueError(f"{name} must be {expected!r}, got {_checks.show(value)}: {reason}")
+
+
+def check_not_recurrent(settings: dict[str, Any]) -> None:
+    """Raise ValueError for arguments that a cell without recurrent weights does not have."""
+    for name in settings:
+        if name.startswith(("recurrent_", "activation", "reset_after")):
+            reason = "candidate chooses" if name == "activation" else "there are no such weights"
+            raise ValueError(f"{name}={_checks.show(settings[name])} is not supported: {reason}")
 
 
 def mechanism_of(value: Any, units: int) -> Mechanism:
@@ -73,7 +91,7 @@ def pop_objects(keywords: dict[str, Any]) -> dict[str, Any]:
 
 def config_of(cell: Any) -> dict[str, Any]:
     """The settings of a cell as JSON holds them."""
-    objects = {name: getattr(cell, name) for name in OBJECTS}
+    objects = {name: getattr(cell, name) for name in OBJECTS if name in cell.settings}
     return {"mechanism": mechanism_config(cell.mechanism),
-            **{name: getattr(cell, name) for name in PLAIN},
+            **{name: getattr(cell, name) for name in cell.settings if name not in OBJECTS},
             **{k: v and OBJECTS[k].serialize(v) for k, v in objects.items()}}  # fmt: skip

@@ -83,8 +83,8 @@ class Guarded:
 
     def _check_weights(self: Any, values: Sequence[Any]) -> None:
         code = np.asarray(values[-1]) if len(values) else np.empty(0)
-        known = code.shape == np.shape(encode(signature(self.core, self.mechanism)))
-        check_signature(self.core, self.mechanism, code if known else None)
+        known = code.shape == np.shape(encode(signature(self.kind, self.mechanism)))
+        check_signature(self.kind, self.mechanism, code if known else None)
 
 
 def records(core: str, mechanism: Mechanism) -> bool:

@@ -5,17 +5,26 @@ import numpy as np
 import pytest
 from keras.src.testing import TestCase
 
-from gatecore.backends.keras import GRU, LSTM, GRUCell, LSTMCell, Minimal, MinimalCell
+from gatecore.backends.keras import (
+    GRU,
+    LSTM,
+    GRUCell,
+    LSTMCell,
+    MinGRU,
+    MinGRUCell,
+    Minimal,
+    MinimalCell,
+)
 
 
 def check(kind, settings, **expected):
     TestCase().run_layer_test(
         kind, init_kwargs={"units": 3, **settings}, input_shape=(3, 2, 4), supports_masking=True,
-        expected_num_trainable_weights=3, **expected,
+        expected_num_trainable_weights=2 if kind is MinGRU else 3, **expected,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal])
+@pytest.mark.parametrize("kind", [LSTM, GRU, Minimal, MinGRU])
 def test_a_layer_with_dropout(kind):
     check(kind, {"dropout": 0.5}, call_kwargs={"training": True}, expected_output_shape=(3, 3),
           expected_num_non_trainable_weights=1, expected_num_seed_generators=1)  # fmt: skip
@@ -45,12 +54,13 @@ def test_a_stack_of_cells_slow_on_jax():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "states"), [(LSTMCell, 2), (GRUCell, 1), (MinimalCell, 1)])
+@pytest.mark.parametrize(("kind", "states"), [(LSTMCell, 2), (GRUCell, 1), (MinimalCell, 1),
+                                              (MinGRUCell, 1)])  # fmt: skip
 def test_a_cell(kind, states):
     states = [np.ones((2, 3), "float32")] * states
     TestCase().run_layer_test(
         kind, init_kwargs={"units": 3}, input_shape=(2, 4), call_kwargs={"states": states},
-        expected_num_trainable_weights=3,
+        expected_num_trainable_weights=2 if kind is MinGRUCell else 3,
         # both call the cell without its states
         run_training_check=False, run_mixed_precision_check=False,
     )  # fmt: skip

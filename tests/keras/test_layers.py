@@ -7,13 +7,23 @@ from keras import ops
 from keras.src.backend.common import dtypes
 
 from gatecore import backends, mechanism
-from gatecore.backends.keras import GRU, LSTM, GRUCell, LSTMCell, Minimal, MinimalCell
+from gatecore.backends.keras import (
+    GRU,
+    LSTM,
+    GRUCell,
+    LSTMCell,
+    MinGRU,
+    MinGRUCell,
+    Minimal,
+    MinimalCell,
+)
 from tests.support import GATINGS, norm_error
 
-LAYERS = {"lstm": LSTM, "gru": GRU, "minimal": Minimal}
-CELLS = {"lstm": LSTMCell, "gru": GRUCell, "minimal": MinimalCell}
+LAYERS = {"lstm": LSTM, "gru": GRU, "minimal": Minimal, "mingru": MinGRU}
+CELLS = {"lstm": LSTMCell, "gru": GRUCell, "minimal": MinimalCell, "mingru": MinGRUCell}
 KERAS = {LSTM: keras.layers.LSTM, GRU: keras.layers.GRU}
 CORES = pytest.mark.parametrize("core", LAYERS)
+RECURRENT = pytest.mark.parametrize("core", [core for core in LAYERS if core != "mingru"])
 TOLERANCES = {"float32": 1e-6, "float64": 1e-12}
 MASK = np.array([[1, 1, 0, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
 
@@ -62,6 +72,23 @@ def test_a_layer_is_the_numpy_backend(core, gating):
                          dtype="float64")  # fmt: skip
     randomized(layer, x)
     assert_equal(layer(x), by_numpy(layer, x))
+
+
+def test_a_mingru_whose_candidate_is_a_tanh_is_the_numpy_backends():
+    x = sequences()
+    layer = randomized(MinGRU(6, "OM", candidate="tanh", return_sequences=True, return_state=True,
+                              dtype="float64"), x)  # fmt: skip
+    run = backends.load("numpy").mingru
+    params = {k: np.asarray(ops.convert_to_numpy(v)) for k, v in layer.cell.parameters().items()}
+    output, last, _ = run(params, np.swapaxes(x, 0, 1).copy(), None, "OM", candidate="tanh")
+    assert_equal(layer(x), [np.swapaxes(output, 0, 1), last])
+
+
+@CORES
+def test_sequences_without_steps_are_refused(core):
+    for settings in ({}, {"dropout": 0.5}):
+        with pytest.raises(ValueError, match=r"at least one step, got shape \(3, 0, 4\)"):
+            LAYERS[core](6, **settings)(sequences("float32")[:, :0], training=True)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -130,7 +157,7 @@ def test_a_layer_masked_is_its_cell_masked_by_keras(core):
         assert_equal(layer(x), numbers(theirs(x)))
 
 
-@CORES
+@RECURRENT
 def test_recurrent_dropout_is_that_of_the_cell_in_keras_rnn(core):
     x = sequences()
     cell = CELLS[core](6, "OM", recurrent_dropout=0.5, dropout=0.3, seed=4, dtype="float64")
@@ -202,7 +229,7 @@ def test_a_stack_reads_the_mask_of_an_embedding():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
-@CORES
+@RECURRENT
 def test_in_half_precision_gates_and_states_are_float32(core, policy):
     # a forget gate of 1 - 1e-4 is 1 in bfloat16, and in float16 its state would not move
     slow = mechanism("standard", forget_bias=9.2)

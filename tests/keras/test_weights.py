@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from gatecore import mechanism
-from gatecore.backends.keras import GRU, LSTM, GRUCell, LSTMCell, Minimal
+from gatecore.backends.keras import GRU, LSTM, GRUCell, LSTMCell, MinGRU, MinGRUCell, Minimal
 from tests.support import norm_error
 
 KERAS = {LSTM: keras.layers.LSTM, GRU: keras.layers.GRU}
@@ -35,6 +35,7 @@ def test_a_saved_model_is_loaded_with_equal_outputs(tmp_path):
         keras.layers.Bidirectional(LSTM(6, downsized, return_sequences=True, dropout=0.1)),
         GRU(6, mechanism("C", t_max=99.0), return_sequences=True, bias_regularizer="l2"),
         keras.layers.RNN([LSTMCell(6, "OR"), GRUCell(6)], return_sequences=True),
+        MinGRU(6, "OR", candidate="tanh", return_sequences=True),
         Minimal(6, mechanism("UR", tied=False), kernel_constraint="max_norm"),
     )
     expected = model.predict(X, verbose=0)
@@ -44,7 +45,8 @@ def test_a_saved_model_is_loaded_with_equal_outputs(tmp_path):
     assert loaded.layers[0].forward_layer.mechanism == downsized
     assert loaded.layers[1].get_config() == model.layers[1].get_config()
     assert loaded.layers[2].cell.cells[0].mechanism == mechanism("OR")
-    assert loaded.layers[3].mechanism == mechanism("UR", tied=False)
+    assert loaded.layers[3].cell.candidate == "tanh"
+    assert loaded.layers[4].mechanism == mechanism("UR", tied=False)
 
 
 @pytest.mark.parametrize("kind", KERAS)
@@ -81,6 +83,22 @@ def test_a_model_refuses_weights_of_another_mechanism():
     source = model_of(built(GRU(6)))
     with pytest.raises(ValueError, match="shape"):
         target.set_weights(numbers(source.weights))
+
+
+def test_weights_of_another_candidate_are_refused():
+    source, target = built(MinGRU(6, candidate="tanh")), built(MinGRU(6))
+    with pytest.raises(ValueError, match="mingru_tanh sigmoid refine 1"):
+        target.set_weights(numbers(source.weights))
+
+
+@pytest.mark.parametrize("kind", [MinGRU, MinGRUCell])
+@pytest.mark.parametrize("settings", [{"recurrent_dropout": 0.1}, {"activation": "tanh"},
+                                      {"recurrent_initializer": "zeros"}])  # fmt: skip
+def test_a_mingru_has_no_recurrent_settings(kind, settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}=.* is not supported"):
+        kind(6, **settings)
+    with pytest.raises(ValueError, match="candidate"):
+        kind(6, candidate="relu")
 
 
 def test_what_computes_the_same_interchanges():

@@ -10,11 +10,18 @@ import pytest
 from tests.packaging.layout import ROOT, modules
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.REPORT_NDIFF
+FRAMEWORKS = ("torch", "jax", "keras")
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
+
+
+def skip_without(framework):
+    """Skip if ``framework`` is one that is not installed."""
+    if framework in FRAMEWORKS and not importlib.util.find_spec(framework):
+        pytest.skip(f"{framework} is not installed")
 
 
 def run(test):
@@ -28,8 +35,7 @@ def run(test):
 @pytest.mark.parametrize("name", [name for name, _ in modules() if not name.endswith("__main__")])
 def test_docstring_examples(name):
     framework = name.split(".")[2] if name.startswith("gatecore.backends.") else ""
-    if framework in ("torch", "jax", "keras") and not importlib.util.find_spec(framework):
-        pytest.skip(f"{framework} is not installed")
+    skip_without(framework)
     # cupy needs a GPU as well; the ImportErrors say what is missing
     if framework == "cupy" or name.endswith(".lightning"):
         pytest.importorskip(name, exc_type=ImportError)
@@ -42,6 +48,7 @@ def test_docstring_examples(name):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_in_the_pages(page):
+    skip_without(page.stem)
     parser = doctest.DocTestParser()
     text = page.read_text(encoding="utf-8").replace("```", "\n")  # a fence ends an expected output
     run(parser.get_doctest(text, {}, page.name, str(page), 0))
