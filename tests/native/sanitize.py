@@ -21,6 +21,8 @@ UNITS = {"thread_pool": "", "library": "", "portable": ""}
 if platform.machine() in ("x86_64", "AMD64"):
     UNITS["avx2"] = "-mavx2 -mfma"
     UNITS["avx512"] = "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx2 -mfma"
+elif platform.machine() in ("aarch64", "arm64"):
+    UNITS["neon"] = ""
 
 
 def build(compiler, folder, options):

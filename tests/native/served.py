@@ -1,5 +1,6 @@
 """The native library in another process, as one under emulation: the client of served.cpp."""
 
+import atexit
 import ctypes
 import struct
 import subprocess
@@ -16,6 +17,7 @@ POINTERS = [name for name, kind in ArgumentsStruct._fields_ if kind is ctypes.c_
 def use(command, instruction_sets):
     """Let gatecore call the library that ``command`` serves; of these instruction sets."""
     served = ServedLibrary(command)
+    atexit.register(served.close)
     library._loaded = lambda: (served, None)
     library.INSTRUCTION_SETS = instruction_sets
 
