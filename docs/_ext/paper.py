@@ -98,8 +98,12 @@ class Verdict:
 
 
 def verdicts(group: dict[str, Any]) -> list[Verdict]:
-    """The claims about the task of a group of which it has a pair on three seeds or more."""
-    claims = CLAIMS.get(group["settings"]["task.name"], ())
+    """The claims about the task of a group of which it has a pair on three seeds or more.
+
+    None of a MinGRU, which the paper does not train.
+    """
+    settings = group["settings"]
+    claims = () if settings["core"] == "mingru" else CLAIMS.get(settings["task.name"], ())
     judged = (_verdict(claim, group) for claim in claims)
     return [v for v in judged if v.agreeing or v.contrary or v.undecided]
 
@@ -135,6 +139,8 @@ def remembers(group: dict[str, Any], tests: dict[int, float]) -> bool:
 def result(group: dict[str, Any], label: str) -> str:
     """The paper's result with a mechanism on the task of a group, or "" if it states none."""
     settings, name = group["settings"], label.split()[0]
+    if settings["core"] == "mingru":  # which the paper does not train
+        return ""
     if settings["task.name"] == "pixels" and settings["task.permute"]:
         return TABLE2["pMNIST", "lstm"].get(name, "")
     return _RESULTS.get(settings["task.name"], {}).get(name, "")

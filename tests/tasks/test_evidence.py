@@ -81,6 +81,14 @@ def test_seeds_that_differ_or_do_not_beat_the_baseline_are_too_small_to_say(page
 def test_two_seeds_and_pairs_that_were_not_trained_give_no_verdict(pages):
     assert pages[1].verdicts(group("forgetting", {"standard": [2.0, 2.1], "R": [0.5, 0.1]})) == []
     assert pages[1].verdicts(group("forgetting", {"standard": [2.0, 2.1, 2.2]})) == []
+
+
+def test_a_mingru_is_not_judged_by_the_papers_claims(pages):
+    tests = {"standard": [2.0, 2.1, 2.2], "R": [0.5, 0.1, 0.2]}
+    forgetting = group("forgetting", tests, core="mingru")
+    assert pages[1].verdicts(forgetting) == []
+    digits = group("pixels", tests, core="mingru", **{"task.permute": True})
+    assert pages[1].result(digits, "standard") == ""
     assert pages[1].verdicts(group("chain", {"standard": [2.0] * 3, "R": [0.5] * 3})) == []
 
 
