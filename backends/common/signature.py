@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from gatecore.cells import CANDIDATES
+from gatecore.cells import CANDIDATES, CELLS
 from gatecore.mechanisms import MECHANISMS, Mechanism
 
 # of the layers of other libraries, whose states name no mechanism
@@ -40,7 +40,7 @@ def core_settings(kind: str) -> tuple[str, dict[str, Any]]:
     """
     core, *extensions = kind.split("_")
     settings: dict[str, Any] = {"layer_norm": "norm" in extensions}
-    if core == "mingru":
+    if core in CELLS and not CELLS[core].recurrent:  # the linear recurrence has candidates
         named = (candidate for candidate in CANDIDATES if candidate in extensions)
         settings["candidate"] = next(named, CANDIDATES[0])
     return core, settings

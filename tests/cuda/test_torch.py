@@ -181,12 +181,10 @@ def test_products_have_the_precision_of_torchs_lstm_at_each_call(gpu):
 
 
 def test_the_precision_of_torchs_lstm_is_read_from_its_switch():
-    device, before = cuda_device.CudaDevice(0), torch.backends.cudnn.allow_tf32
-    try:
-        for torch.backends.cudnn.allow_tf32 in (True, False):
-            assert device.tf32() == torch.backends.cudnn.allow_tf32
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    device = cuda_device.CudaDevice(0)
+    for allowed in (True, False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=allowed):
+            assert device.tf32() == allowed
 
 
 def test_two_threads_share_a_stream(gpu):
