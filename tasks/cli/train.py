@@ -73,7 +73,9 @@ def train(
             dumps = [config.model_dump(mode="json") for config in configs]
             click.echo(json.dumps(dumps if len(gates) > 1 else dumps[0], indent=1))
             return
-        trackers: list[Callable[[Path, Config], Tracker]] = [TensorBoard] if tensorboard else []
+        trackers: list[Callable[[Path, Config], Tracker]] = []
+        if tensorboard:
+            trackers.append(lambda folder, _: TensorBoard(folder))
         if wandb is not None:
             trackers.append(functools.partial(WeightsAndBiases, project=wandb))
         if len(configs) > 1:

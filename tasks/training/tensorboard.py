@@ -8,7 +8,7 @@ from typing import Any
 
 from gatecore.tasks import missing
 from gatecore.tasks.training.atomic_files import writing
-from gatecore.tasks.training.config import Config, ConfigError
+from gatecore.tasks.training.config import ConfigError
 from gatecore.tasks.training.run import Run
 from gatecore.tasks.training.trackers import histograms, scalars
 
@@ -21,7 +21,7 @@ class TensorBoard:
     Raises ConfigError if tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, config: Config | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ModuleNotFoundError as error:
