@@ -37,7 +37,7 @@ def test_a_name_is_that_implementation_where_it_supports_the_call():
 
 def test_an_unsupported_request_names_the_reason_and_another_implementation():
     message = (
-        "impl='fast' can't be taken: it computes in float32, not float64; "
+        "impl='fast' is not available: it computes in float32, not float64; "
         "use impl='auto' or 'general'"
     )
     with pytest.raises(ValueError, match=message):

@@ -50,5 +50,7 @@ def choose(implementations: Sequence[Chosen], impl: str, call: Any) -> Chosen:
     reason = requested.unsupported(call)
     if reason is not None:
         instead = choose(implementations, "auto", call).name
-        raise ValueError(f"impl={impl!r} can't be taken: {reason}; use impl='auto' or {instead!r}")
+        raise ValueError(
+            f"impl={impl!r} is not available: {reason}; use impl='auto' or {instead!r}"
+        )
     return requested

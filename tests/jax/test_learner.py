@@ -185,7 +185,7 @@ def test_the_requested_implementation_runs_every_layer(impl, rng, monkeypatch):
 
 
 def test_an_unavailable_implementation_raises_when_the_learner_is_made():
-    with pytest.raises(ValueError, match="impl='native' can't be taken: it computes in float32"):
+    with pytest.raises(ValueError, match="impl='native' is not available: it computes in float32"):
         backend.Learner(spec_of("one-hot lstm"), impl="native", dtype="float64")
     with pytest.raises(ValueError, match="impl='quick' is unknown"):
         backend.Learner(spec_of("one-hot lstm"), impl="quick")

@@ -247,8 +247,8 @@ def test_the_requested_implementation_runs_every_layer(monkeypatch):
 @pytest.mark.parametrize(
     ("impl", "dtype", "message"),
     [
-        ("native", "float64", "impl='native' can't be taken: .*float32"),
-        ("fused", "float32", "impl='fused' can't be taken: it needs tensors on cuda"),
+        ("native", "float64", "impl='native' is not available: .*float32"),
+        ("fused", "float32", "impl='fused' is not available: it needs tensors on cuda"),
         ("nativ", "float32", "impl='nativ' is unknown: did you mean 'native'"),
     ],
 )
@@ -264,5 +264,5 @@ def test_a_memory_core_runs_step_by_step_only():
         for impl in ("auto", "plain")
     ]
     assert losses[0] == losses[1]
-    with pytest.raises(ValueError, match="impl='native' can't be taken: core='rmc' goes step by"):
+    with pytest.raises(ValueError, match="impl='native' is not available: core='rmc' goes step by"):
         Learner(spec("rmc"), impl="native")

@@ -76,8 +76,8 @@ class MemoryBackbone:
 
     def __init__(self, spec: ModelSpec, seed: int, impl: str, like: Tensor) -> None:
         if impl not in ("auto", "plain"):
-            raise ValueError(f"impl={impl!r} can't be taken: core={spec.core!r} goes step by step; "
-                             "use impl='auto' or 'plain'")  # fmt: skip
+            raise ValueError(f"impl={impl!r} is not available: core={spec.core!r} goes step by "
+                             "step; use impl='auto' or 'plain'")  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             core = recurrent_core(spec, spec.features, dtype=torch.float64)
