@@ -33,6 +33,12 @@ class Command(click.Command):
                     if name not in elsewhere]  # fmt: skip
             with formatter.section(f"{title}, by default as in the preset {preset}"):
                 formatter.write_dl(rows)
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"{type(config.task).downsize} units share a master gate (OM, UM), as in the paper; "
+            "gatecore.mechanism in Python has downsize=1. --set mechanism.downsize=1 changes it, "
+            "and --set mechanism.FIELD=VALUE any other field."
+        )
 
 
 def _row(name: str, field: Any, value: Any) -> tuple[str, str]:

@@ -27,9 +27,11 @@ from gatecore.tasks.training.trackers import Tracker, WeightsAndBiases
 @click.option("--mechanism", default="UR", show_default=True, help="Gate mechanism, also with "
               "fields, as in C(t_max=8). Several, separated by commas, are trained in folders "
               "below OUT.")  # fmt: skip
-@click.option("--preset", default="quick", show_default=True, help="quick or paper.")
+@click.option("--preset", default="quick", show_default=True,
+              help="quick, paper, or another one of the task.")  # fmt: skip
 @click.option("--backend", help="Array framework.  [default: numpy, or torch where needed]")
-@click.option("--core", help="lstm, gru, minimal, rmc, dnc, rma, ...  [default: lstm]")
+@click.option("--core", help="lstm, gru, minimal, mingru; on torch also rmc, dnc, rma.  "
+              "[default: lstm]")  # fmt: skip
 @click.option("--seed", type=int, help="Seed of weights and data.  [default: 0]")
 @click.option("--steps", type=int, help="Training steps.  [default: by preset]")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting, "
@@ -37,9 +39,9 @@ from gatecore.tasks.training.trackers import Tracker, WeightsAndBiases
 @click.option("--out", type=FOLDER,
               help="Folder of the run.  [default: runs/TASK-MECHANISM-seedSEED]")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in OUT from its last checkpoint, or "
-              "print its results if it has ended. Several mechanisms always do.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Print the complete settings as JSON, a list of "
-              "several mechanisms'; train nothing.")  # fmt: skip
+              "print its results if it has ended. Implied by several mechanisms.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print the complete settings as JSON, a list for "
+              "several mechanisms; train nothing.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
 @click.option("--wandb", metavar="PROJECT", help="Also write to this project at Weights & Biases; "
               "WANDB_MODE=offline keeps it on this machine.")  # fmt: skip
@@ -55,7 +57,7 @@ def train(
     and, to test the agent, tmaze, chain, cartpole.
 
     Every setting is also an option: `--length 500` is `--set length=500`. `gatecore train TASK
-    --help` lists a task's.
+    --help` lists the settings of a task.
 
     A run whose loss explodes is recorded as diverged. That is a result: the exit status is 0.
     """

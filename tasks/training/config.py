@@ -118,35 +118,47 @@ class Config(Settings):
                          PlainSerializer(dataclasses.asdict)]  # fmt: skip
     core: Literal["lstm", "gru", "minimal", "mingru", "rmc", "dnc", "rma", "none"] = "lstm"
     backend: str = "numpy"
-    dtype: Literal["float32", "float64"] = Field("float32", description="of all arrays")
+    dtype: Literal["float32", "float64"] = Field("float32", description="type of all arrays")
     hidden_size: Size = Field(description="units of a recurrent layer")
-    layers: int = Field(1, ge=1, le=1000)
-    memory_slots: Size | None = Field(None, description="of rmc, dnc, rma; null: default")
-    memory_width: Size | None = Field(None, description="of a dnc, rma slot; null: default")
-    memory_heads: Size | None = Field(None, description="attention or read; null: default")
-    gate_style: Literal["unit", "memory", "none"] | None = Field(
-        None, description="of rmc: gates of each unit, of each slot, or none; null: unit"
+    layers: int = Field(1, ge=1, le=1000, description="number of recurrent layers")
+    memory_slots: Size | None = Field(
+        None, description="memory slots of rmc, dnc, rma; null: the core's default"
     )
-    zoneout: tuple[Share, Share] = Field((0.0, 0.0), description="of the cell and hidden state")
-    dropout: Decay = Field(0.0, description="of the head's ReLU layers")
+    memory_width: Size | None = Field(
+        None, description="width of a slot of dnc, rma; null: the core's default"
+    )
+    memory_heads: Size | None = Field(
+        None, description="attention or read heads; null: the core's default"
+    )
+    gate_style: Literal["unit", "memory", "none"] | None = Field(
+        None, description="rmc: a gate for each unit, for each memory slot, or none; null: unit"
+    )
+    zoneout: tuple[Share, Share] = Field(
+        (0.0, 0.0), description="zoneout probabilities of the cell and hidden state"
+    )
+    dropout: Decay = Field(0.0, description="dropout probability of the head's ReLU layers")
     two_biases: bool = Field(False, description="a second trained bias in each layer (D.5)")
     layer_norm: bool = Field(False, description="layer normalization in each layer (D.3)")
     residual: bool = Field(False, description="each layer in a residual block")
     candidate: Literal["linear", "tanh"] | None = Field(
-        None, description="of mingru: its candidate's activation; null: linear"
+        None, description="activation of mingru's candidate; null: linear"
     )
-    learning_rate: Positive = Field(description="of Adam")
+    learning_rate: Positive = Field(description="learning rate of Adam")
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="of the learning rate; linear: falling to 0 at the last step"
     )
-    clip_norm: Positive | None = Field(1.0, description="of the whole gradient; null: none")
-    batch_size: Size = Field(description="sequences, streams or environments")
+    clip_norm: Positive | None = Field(
+        1.0, description="largest norm of the whole gradient; null: no clipping"
+    )
+    batch_size: Size = Field(description="sequences, streams or environments in a batch")
     steps: Count
     log_every: Count = Field(10, description="steps averaged into a line of metrics")
     evaluate_every: Count = Field(description="steps between two validations")
     checkpoint_every: Count = Field(description="steps between two checkpoints")
     checkpoint_seconds: Positive = Field(300.0, description="most seconds between them")
-    threads: int | None = Field(None, ge=1, le=1024, description="of BLAS; null: its default")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="threads of BLAS; null: its default"
+    )
     seed: Seed = 0
 
     @pydantic.model_validator(mode="after")

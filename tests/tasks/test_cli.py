@@ -218,7 +218,16 @@ def test_ctrl_c_in_the_first_validation_can_be_resumed(tmp_path, monkeypatch):
 def test_the_help_explains_divergence_and_resumption():
     words = " ".join(run("train", "--help").output.split())
     assert "recorded as diverged. That is a result: the exit status is 0" in words
-    assert "Several mechanisms always do" in words
+    assert "Implied by several mechanisms" in words
+
+
+@pytest.mark.parametrize(("task", "units"), [("copying", 16), ("language", 32)])
+def test_the_help_states_how_many_units_share_a_master_gate(task, units):
+    dumped = json.loads(run("train", task, "--mechanism", "OM", "--dry-run").output)
+    assert dumped["mechanism"]["downsize"] == units
+    words = " ".join(run("train", task, "--help").output.split())
+    assert f"{units} units share a master gate (OM, UM)" in words
+    assert f"has downsize={gatecore.mechanism('OM').downsize}." in words
 
 
 def test_a_run_that_diverged_exits_with_0(tmp_path):

@@ -61,9 +61,11 @@ class Language(Task):
         "paper": dict(hidden_size=3072, batch_size=128, bptt=128, learning_rate=1e-3, clip_norm=0.1,
                       steps=50_000, evaluate_every=100, checkpoint_every=1000)}  # fmt: skip
 
-    data: Literal["pydoc", "files", "wikitext103"] = "pydoc"
+    data: Literal["pydoc", "files", "wikitext103"] = Field(
+        "pydoc", description="corpus; files and wikitext103 need a path"
+    )
     path: str | None = Field(None, description="folder with the corpus")
-    level: Literal["word", "character"] = "word"
+    level: Literal["word", "character"] = Field("word", description="symbols of the text")
     bptt: int = Field(128, ge=1, le=100_000, description="steps through which gradients flow")
     min_count: Count = Field(1, description="rarer symbols become <unk>")
     vocabulary: int | None = Field(None, ge=3, le=10**8, description="maximum size, with <unk> and "

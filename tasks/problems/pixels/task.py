@@ -77,7 +77,9 @@ class Pixels(Task):
 
     _acts: ClassVar[Acts] = {"content": (lambda task: task.path, "its images are in no files")}
 
-    data: Literal["digits", "mnist", "cifar10"] = "digits"
+    data: Literal["digits", "mnist", "cifar10"] = Field(
+        "digits", description="images; mnist and cifar10 need a path"
+    )
     path: str | None = Field(None, description="folder with the files of mnist or cifar10")
     permute: bool = Field(False, description="read the pixels in bit-reversed order")
     judged: Size | None = Field(None, description="number of validation and of test images, "
