@@ -33,7 +33,7 @@ autodoc_typehints = "none"  # the docstrings give shapes, which say more than `A
 suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
-html_title = "gatecore"
+html_title = f"gatecore {release}"
 html_static_path = ["_static"]
 html_css_files = ["gatecore.css"]
 html_show_sphinx = False

@@ -1,6 +1,7 @@
 """Parts of pages, generated from the library and from stored results when they are built."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,15 @@ def benchmarks() -> str:
     return "\n".join(parts)
 
 
+def citation() -> str:
+    """The software as a BibTeX entry, by CITATION.cff and the version."""
+    text = (DOCS.parent / "CITATION.cff").read_text(encoding="utf-8")
+    (title,) = re.findall(r'^title: "(.*)"$', text, re.MULTILINE)
+    lines = [f"  title = {{{title}}}", "  author = {{gatecore contributors}}",
+             f"  version = {{{gatecore.__version__}}}"]  # fmt: skip
+    return "```bibtex\n@software{gatecore,\n" + ",\n".join(lines) + ",\n}\n```\n"
+
+
 def evidence() -> str:
     """A table for each group of stored results: test scores of every mechanism and seed."""
     return "\n".join(_evidence_of(title, group) for title, group in groups().items())
@@ -142,7 +152,7 @@ def write(app: "Sphinx") -> None:
     """Write all parts; an unchanged part keeps its modification time, so that builds stay short."""
     folder = DOCS / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (mechanisms, timescales, benchmarks, evidence, verdicts, differences):
+    for part in (mechanisms, timescales, benchmarks, evidence, verdicts, differences, citation):
         path, text = folder / f"{part.__name__}.md", part()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
