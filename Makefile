@@ -21,7 +21,8 @@ EDITABLE = $(PY) -m pip uninstall -qq -y gatecore && $(PIP) -e
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types docs wheel manylinux bench fuzz recipes try-recipes gpu sanitize arm clean build/dist
+.PHONY: help run test lint format types docs wheel manylinux readme bench fuzz recipes try-recipes gpu sanitize arm clean \
+    build/dist
 
 help:
 	@echo "make run     train the gates on two small tasks with NumPy alone; results in runs/"
@@ -31,6 +32,7 @@ help:
 	@echo "make docs    the documentation, warnings as errors: docs/_build/html/index.html"
 	@echo "make wheel   build the wheel and use it in a fresh environment outside the repository"
 	@echo "make manylinux  that wheel with the oldest manylinux tag that this system's C library allows, tried likewise"
+	@echo "make readme  the README's installations, examples and commands in fresh environments"
 	@echo "make bench   benchmark of the layers beside torch.nn.LSTM: benchmarks/results/"
 	@echo "make fuzz    hostile input and faults at random, for half an hour: docs/security.md"
 	@echo "make recipes  the examples of docs/with.md, with other libraries, in $(RECIPES_VENV)"
@@ -165,6 +167,10 @@ recipes:
 # the warnings of other libraries are no errors
 try-recipes: $(VENV)/.stamp-recipes
 	$(PY) -m pytest -W default tests/recipes $(PYTEST_ARGS)
+
+# every installation, session and command of the README, in fresh environments
+readme:
+	@"$(PYTHON)" tests/packaging/try_readme.py $(TORCH_FLAGS) '$(TORCH)'
 
 gpu:
 	@"$(PYTHON)" tests/gpu/run.py
