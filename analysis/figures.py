@@ -110,7 +110,7 @@ def gate_histograms(gates: Gates, canvas: Canvas | None = None) -> Canvas:
     _timescale_column(axes[:, 1], gates)
     for ax in axes[:, 1]:
         ax.set_ylabel("")  # the label is in the left column
-    axes[0, 0].legend(loc="upper left", frameon=False, fontsize=8)
+    _legend(canvas, axes[0, 0])
     return canvas
 
 
@@ -138,11 +138,16 @@ def _one_column(gates: Gates, draw: Callable[[Any, Gates], None]) -> Figure:
     figure = Figure(figsize=(4.4, 0.9 + 0.45 * len(gates)), layout="constrained")
     axes = figure.subplots(len(gates), 1, sharex=True, squeeze=False)[:, 0]
     draw(axes, gates)
-    handles, labels = axes[0].get_legend_handles_labels()
-    style: Any = {"loc": "outside upper right", "ncols": 2, "frameon": False, "fontsize": 8}
-    if handles:
-        figure.legend(handles, labels, **style)
+    _legend(figure, axes[0])
     return figure
+
+
+def _legend(canvas: Any, axes: Any) -> None:
+    """The legend of one of its axes, above all of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        style: Any = {"loc": "outside upper right", "ncols": 2, "frameon": False, "fontsize": 8}
+        canvas.legend(handles, labels, **style)
 
 
 def _gate_column(axes: Any, gates: Gates) -> None:

@@ -92,7 +92,9 @@ def _speeds(times: dict, shapes: dict) -> dict[str, list[str]]:
     for name in next(iter(times.values())):
         if name.startswith("torch.nn"):
             medians = [1e3 * statistics.median(times[shape][name]) for shape in shapes]
-            rows[f"{name}, milliseconds"] = [f"{m:.3g}" for m in medians]
+            rows[f"{name}, milliseconds"] = [
+                f"{m:.1f}" if m < 100 else f"{m:,.0f}" for m in medians
+            ]
         else:
             rows[name] = [speed(times[shape], reference_of(name), name) for shape in shapes]
     return rows

@@ -19,6 +19,7 @@ from pathlib import Path
 
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 WIDTHS = 390, 1280  # CSS pixels: a phone, a small laptop
+BATCH = 12  # pages for one browser: in one that loads them all, the last ones may not load
 SCRIPT = """
 <!doctype html><title></title><script>
 const pages = %s, widths = %s, wrong = [];
@@ -70,18 +71,25 @@ def problems(browser: str, folder: Path) -> list[str]:
     pages = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html"))
     pages = [page for page in pages if not page.startswith("_modules/")]  # the sources
     check = folder / "check-browser.html"
-    check.write_text(SCRIPT % (json.dumps(pages), json.dumps(WIDTHS)), "utf-8")
     server = serve(folder)
+    found = []
     try:
-        with tempfile.TemporaryDirectory() as profile:
-            command = [browser, "--headless", "--no-sandbox", "--disable-gpu",
-                       f"--user-data-dir={profile}", "--window-size=1600,1000",
-                       "--virtual-time-budget=600000", "--dump-dom",
-                       f"http://127.0.0.1:{server.server_port}/{check.name}"]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+        for batch in (pages[start : start + BATCH] for start in range(0, len(pages), BATCH)):
+            check.write_text(SCRIPT % (json.dumps(batch), json.dumps(WIDTHS)), "utf-8")
+            found += _problems(browser, f"http://127.0.0.1:{server.server_port}/{check.name}")
     finally:
         server.shutdown()
         check.unlink()
+    return found
+
+
+def _problems(browser: str, address: str) -> list[str]:
+    """The problems that a page with ``SCRIPT`` finds."""
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu",
+                   f"--user-data-dir={profile}", "--window-size=1600,1000",
+                   "--virtual-time-budget=600000", "--dump-dom", address]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     if not title or not title[1]:
         return ["the browser did not finish"]

@@ -41,7 +41,7 @@ def mechanisms() -> str:
     columns = ["name", "main gate", "initial bias", "auxiliary", "refine bias", "LSTM projections"]
     rows = []
     for name, m in gatecore.MECHANISMS.items():
-        bias = f"constant {m.forget_bias:g}" if m.initial == "constant" else m.initial
+        bias = f"constant\u00a0{m.forget_bias:g}" if m.initial == "constant" else m.initial
         refine = m.refine_bias if m.auxiliary == "refine" else "–"
         slots = ", ".join(slot.replace("_", " ") for slot, _ in m.slots("lstm", HIDDEN))
         rows.append([f"`{name}`", m.activation, bias, m.auxiliary, refine, slots])
@@ -71,7 +71,8 @@ def benchmarks() -> str:
     for file in sorted((BENCHMARKS / "results").glob("cpu-layers-*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         parts.append(f"## {heading(result)}\n\n{BARS.format(name=file.name)}\n{markdown(result)}")
-    return "\n".join(parts)
+    # a line may end between a median and its quantiles, not within these
+    return re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", "\n".join(parts))
 
 
 def citation() -> str:

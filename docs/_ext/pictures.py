@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import NullFormatter
@@ -25,7 +26,7 @@ DOCS = Path(__file__).resolve().parents[1]
 COLORS = {"standard": "#767676", "C": "#a5691b", "O": "#8c4ba6", "U": "#1f77b4", "R": "#c2447c",
           "OM": "#ad6cc4", "OR": "#6a2d85", "UM": "#4b9cd3", "UR": "#117a43"}  # fmt: skip
 FRAMEWORKS = {"torch": "#ee4c2c", "NumPy": "#4d77cf", "JAX": "#7b3fa0"}
-WIDTH = 7.2  # inches, of a page's column
+WIDTH = 6.2  # inches: 10 points are then as large as a page's text, and can be read on a phone
 
 
 def axes(height: float, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
@@ -179,7 +180,7 @@ def seeds(title: str) -> Figure:
     right.set(xlabel=f"difference from {base}")
     left.set_title(title, fontsize="medium", loc="left")
     for plot in (left, right):
-        percent(plot, name)
+        percent(plot.xaxis, name)
     return figure
 
 
@@ -207,14 +208,14 @@ def trained_timescales(title: str) -> Figure:
     )
     panels[0].invert_yaxis()
     for plot, unit in zip(panels, ("median", "slowest"), strict=True):
-        _logarithmic(plot, f"timescale of the {unit} unit, steps")
+        _logarithmic(plot, f"{unit} unit's timescale, steps")
     panels[0].set_title(title, fontsize="medium", loc="left")
     return figure
 
 
 def starts_and_scores(*titles: str) -> Figure:
     """Scores of all runs of some groups against the initial timescale of the slowest unit."""
-    figure, panels = axes(3.2, len(titles))
+    figure, panels = axes(3.6, len(titles))
     for plot, title in zip(panels, titles, strict=True):
         group = groups()[title]
         name = group["score"]["name"]
@@ -228,8 +229,10 @@ def starts_and_scores(*titles: str) -> Figure:
             plot.axhline(value, color="black", linestyle=":", linewidth=1)
         _logarithmic(plot, "slowest unit at the start, steps")
         plot.set(ylabel=f"test {name}")
-        plot.set_title(title, fontsize="medium", loc="left")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        plot.set_title(title.replace(", ", ",\n", 1), fontsize="medium", loc="left")
+        percent(plot.yaxis, name)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
@@ -263,7 +266,7 @@ def _label(run: dict[str, Any], labels: list[str]) -> str:
 
 def architecture() -> Figure:
     """The packages and what may import what."""
-    figure = Figure((WIDTH, 4.2), layout="constrained")
+    figure = Figure((7.2, 4.2), layout="constrained")
     plot = figure.subplots()
     plot.set(xlim=(0, 100), ylim=(0, 60))
     plot.axis("off")
@@ -332,10 +335,10 @@ def speeds(file: str) -> Figure:
     return figure
 
 
-def percent(plot: Axes, name: str) -> None:
+def percent(axis: Axis, name: str) -> None:
     """Mark an axis of accuracies in percent."""
     if name == "accuracy":
-        plot.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}".replace("-", "−"))
 
 
 if __name__ == "__main__":
