@@ -1,5 +1,6 @@
 """Arguments of wrong kinds end in a ValueError or TypeError that names them."""
 
+import importlib
 import json
 from decimal import Decimal
 from fractions import Fraction
@@ -115,6 +116,18 @@ def test_numpy_numbers_of_torch_and_flax_modules(value):
     nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
     cell = backends.load("jax").GRUCell(value, value, rngs=nnx.Rngs(0))
     assert (type(cell.in_features), cell.hidden_features) == (int, 4)
+
+
+@pytest.mark.parametrize("value", [np.int64(4), np.array(4)])
+def test_numpy_numbers_of_keras_layers(value):
+    pytest.importorskip("keras", reason="keras is not installed")
+    layer = importlib.import_module("gatecore.backends.keras").LSTM(
+        value, seed=value, dropout=np.float32(0.5), recurrent_dropout=np.array(0.5),
+        layer_norm=np.True_, use_bias=np.array(False),
+    )  # fmt: skip
+    config = json.loads(json.dumps(layer.get_config()))
+    assert (config["units"], config["seed"], config["dropout"]) == (4, 4, 0.5)
+    assert (config["layer_norm"], config["use_bias"]) == (True, False)
 
 
 @pytest.mark.parametrize("value", [*NOT_NUMBERS, 4.0])

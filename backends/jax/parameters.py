@@ -61,9 +61,14 @@ def biases(cell: Cell, key: Array, dtype: Any) -> Array:
 
 
 def _key(key: Any) -> Array:
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(key)
-    if not isinstance(key, jax.Array):
-        raise TypeError("key must be one of jax.random.key(seed), or an int as the seed, got "
-                        f"{type(key).__name__}")  # fmt: skip
-    return key
+    seed = _checks.plain(key)
+    if isinstance(seed, int) and not isinstance(seed, bool):
+        return jax.random.key(seed)
+    if isinstance(key, jax.Array):
+        if key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
+            return jax.random.key(key)
+        raw = key.ndim == 1 and key.dtype == jnp.uint32  # of jax.random.PRNGKey
+        if raw or (key.ndim == 0 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+            return key
+    kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
+    raise TypeError(f"key must be one of jax.random.key(seed), or an int as the seed, got {kind}")

@@ -17,7 +17,7 @@ from gatecore.backends.keras.weights import (
     packed,
     records,
 )
-from gatecore.cells import CANDIDATES, CELLS, Cell, MinGRU
+from gatecore.cells import CANDIDATES, CELLS, GAINS, Cell, MinGRU
 from gatecore.mechanisms import Mechanism
 
 Array = Any
@@ -33,24 +33,28 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
     input and for the state. The columns are those of the mechanism's slots in Keras' order: i f c o
     of an LSTM, z r h of a GRU, then refine gates or masters. So "standard", "U" and "C" have
     exactly the weights of Keras' cell; the others also ``mechanism_code``, which is not trained:
-    weights of another mechanism are refused.
+    weights of another mechanism are refused. With ``layer_norm`` the products are normalized before
+    the bias is added (Ba et al. 2016; :class:`gatecore.cells.Cell`): there are gains ``norm_ih``,
+    ``norm_hh`` (columns,), for the LSTM ``norm_c`` and ``norm_c_bias`` (units,), and the code.
 
     ``bias_initializer`` is by default the mechanism's, seeded by ``keras.utils.set_random_seed``;
-    another one sets the whole bias. ``dropout`` and ``recurrent_dropout``, in [0, 1), drop entries
-    of the inputs and of the hidden state in the products, the same ones for all steps and gates.
-    ``activation`` and ``recurrent_activation`` are only "tanh" and "sigmoid": another function has
-    no complement for a gate to carry. Gates are float32 at least, whatever the dtype policy.
+    another one sets the whole bias, but see :class:`LSTMCell`. ``dropout`` and
+    ``recurrent_dropout``, in [0, 1), drop entries of the inputs and of the hidden state in the
+    products, the same ones for all steps and gates. ``activation`` and ``recurrent_activation`` are
+    only "tanh" and "sigmoid": another function has no complement for a gate to carry. Gates are
+    float32 at least, whatever the dtype policy.
     ValueError or TypeError for other values of these, for sizes that the mechanism refuses, and for
     Keras backends other than torch and JAX.
     """
 
     core: str
     settings: ClassVar[tuple[str, ...]] = (*settings.PLAIN, *settings.OBJECTS)
+    unit_forget_bias: bool = False  # whether the mechanism's biases stay beside an initializer's
 
     def __init__(
         self, units: int, mechanism: str | Mechanism | Mapping[str, Any] = "UR", *,
-        use_bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0,
-        seed: int | None = None, **keywords: Any,
+        use_bias: bool = True, layer_norm: bool = False, dropout: float = 0.0,
+        recurrent_dropout: float = 0.0, seed: int | None = None, **keywords: Any,
     ) -> None:  # fmt: skip
         settings.check_backend()
         settings.check_fixed(keywords)
@@ -61,12 +65,13 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         self.units = _checks.integer("units", units)
         self.mechanism = settings.mechanism_of(mechanism, self.units)
         self.use_bias = _checks.flag("use_bias", use_bias)
+        self.layer_norm = _checks.flag("layer_norm", layer_norm)
         self.dropout = _checks.probability("dropout", dropout, below_one=True)
         self.recurrent_dropout = _checks.probability("recurrent_dropout", recurrent_dropout,
                                                      below_one=True)  # fmt: skip
-        self.seed = seed
+        self.seed = _checks.plain(seed)
         self._bias_seed = random.getrandbits(64)  # seeded by keras.utils.set_random_seed
-        self.seed_generator = keras.random.SeedGenerator(seed=seed)
+        self.seed_generator = keras.random.SeedGenerator(seed=self.seed)
         names = CELLS[self.core].state_names
         self.state_size = [self.units] * len(names) if len(names) > 1 else self.units
         self.output_size = self.units
@@ -82,6 +87,11 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
             self.recurrent_kernel = self._add("recurrent_kernel", shape, "recurrent")
         biases = (2, cell.rows) if "bias_n" in cell.parameter_shapes() else (cell.rows,)
         self.bias = self._add("bias", biases, "bias", autocast=False) if self.use_bias else None
+        self.norms = {
+            name: self.add_weight(shape=size, name=name, autocast=False,
+                                  initializer="ones" if name in GAINS else "zeros")
+            for name, size in cell.parameter_shapes().items() if name.startswith("norm_")
+        }  # fmt: skip
         if records(cell.kind, self.mechanism):
             self.mechanism_code = MechanismCode(cell.kind, self.mechanism, self.variable_dtype)
 
@@ -106,7 +116,7 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         """
         hidden = states[0] if mask is None else states[0] * ops.cast(mask, states[0].dtype)
         logits = self.neutral.join(params, projected, self.neutral.recur(params, hidden))
-        return self.neutral.complete(logits, self.mechanism.gates(logits), states)
+        return self.neutral.complete(logits, self.mechanism.gates(logits), states, None, params)
 
     def parameters(self, dtype: str | None = None) -> dict[str, Array]:
         """The parameters as ``gatecore.backends`` take them, the weights of type ``dtype``.
@@ -119,6 +129,9 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
             weights["weight_hh"] = self.recurrent_kernel
         params = {name: ops.transpose(packed(cell, ops.cast(ops.convert_to_tensor(value), dtype)))
                   for name, value in weights.items()}  # fmt: skip
+        for name, variable in self.norms.items():
+            value = ops.cast(ops.convert_to_tensor(variable), self.wide_dtype)
+            params[name] = packed(cell, value) if tuple(value.shape) == (cell.rows,) else value
         if self.bias is None:
             zeros = {k: s for k, s in cell.parameter_shapes().items() if k not in params}
             return params | {k: ops.zeros(s, self.wide_dtype) for k, s in zeros.items()}
@@ -162,10 +175,11 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
 
     def _cell(self, input_size: int) -> Cell:
         """The cell as a value."""
-        return CELLS[self.core](input_size, self.units, self.mechanism)
+        return CELLS[self.core](input_size, self.units, self.mechanism, self.layer_norm)
 
     def _add(self, name: str, shape: tuple[int, ...], prefix: str, **keywords: Any) -> Any:
-        initializer = getattr(self, f"{prefix}_initializer") or self._initial_bias
+        bias = prefix == "bias"
+        initializer = self._initial_bias if bias else getattr(self, f"{prefix}_initializer")
         regularizer, constraint = (getattr(self, f"{prefix}_{kind}")
                                    for kind in ("regularizer", "constraint"))  # fmt: skip
         return self.add_weight(
@@ -178,15 +192,23 @@ class RecurrentCell(Guarded, keras.layers.Layer, DropoutRNNCell):
         )
 
     def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        initializer, alone = self.bias_initializer, not self.unit_forget_bias
+        if initializer is not None and alone:
+            return initializer(shape, dtype=dtype)
         values = initial_bias(self.neutral, shape, self._bias_seed)
-        return ops.convert_to_tensor(values, dtype=dtype)
+        biases = ops.convert_to_tensor(values, dtype=dtype)
+        if initializer is None:
+            return biases
+        return ops.where(ops.equal(biases, 0), initializer(shape, dtype=dtype), biases)
 
 
 @register
 class LSTMCell(RecurrentCell):
     """``keras.layers.LSTMCell`` with any gate mechanism (equations 2-7, 9-15); states [h, c].
 
-    Arguments, weights and errors: :class:`RecurrentCell`.
+    The biases that the mechanism sets, such as 1 of the forget gate with "standard", stay beside
+    those of a ``bias_initializer``; with ``unit_forget_bias=False`` it sets all, by default to 0.
+    Other arguments, weights and errors: :class:`RecurrentCell`.
 
     >>> layer = keras.layers.RNN(LSTMCell(8, mechanism="UR"), return_sequences=True)
     >>> tuple(layer(np.ones((2, 5, 3), "float32")).shape)
@@ -194,6 +216,16 @@ class LSTMCell(RecurrentCell):
     """
 
     core = "lstm"
+    settings = (*RecurrentCell.settings, "unit_forget_bias")
+
+    def __init__(
+        self, units: int, mechanism: str | Mechanism | Mapping[str, Any] = "UR", *,
+        unit_forget_bias: bool = True, **keywords: Any,
+    ) -> None:  # fmt: skip
+        if not _checks.flag("unit_forget_bias", unit_forget_bias):
+            keywords["bias_initializer"] = keywords.get("bias_initializer") or "zeros"
+        super().__init__(units, mechanism, **keywords)
+        self.unit_forget_bias = bool(unit_forget_bias)
 
 
 @register
@@ -251,4 +283,5 @@ class MinGRUCell(RecurrentCell):
         self.candidate = _checks.choice("candidate", candidate, CANDIDATES)
 
     def _cell(self, input_size: int) -> Cell:
-        return MinGRU(input_size, self.units, self.mechanism, candidate=self.candidate)
+        settings = self.mechanism, self.layer_norm
+        return MinGRU(input_size, self.units, *settings, candidate=self.candidate)

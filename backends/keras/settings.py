@@ -16,7 +16,8 @@ _OBJECTS = {"initializer": keras.initializers, "regularizer": keras.regularizers
 _WEIGHTS = ("kernel", "recurrent", "bias")
 _DEFAULTS = {"kernel_initializer": "glorot_uniform", "recurrent_initializer": "orthogonal"}
 # the settings of a cell that its configuration holds, but for the mechanism
-PLAIN: tuple[str, ...] = ("units", "use_bias", "dropout", "recurrent_dropout", "seed")
+PLAIN: tuple[str, ...] = ("units", "use_bias", "layer_norm", "dropout", "recurrent_dropout",
+                          "seed")  # fmt: skip
 OBJECTS = {f"{weight}_{kind}": module for weight in _WEIGHTS for kind, module in _OBJECTS.items()}
 # arguments of Keras' layers with the one value that is supported, and why
 _FIXED = {
@@ -28,8 +29,6 @@ _FIXED = {
 }  # fmt: skip
 _REFUSED = {
     "implementation": "a sequence is one operation: leave it out",
-    "unit_forget_bias": "the mechanism sets the initial biases: leave it out, or set forget_bias "
-    "by gatecore.mechanism('standard', forget_bias=...)",
     "use_cudnn": "the backend chooses the implementation: leave it out",
 }
 

@@ -343,9 +343,11 @@ def test_initial_parameters_can_be_traced_and_mapped_over_keys():
 
 def test_a_key_may_be_a_seed_and_nothing_else():
     with jax.numpy_dtype_promotion("standard"):
-        seeded = [backend.init(key, 3, 8) for key in (7, np.int64(7), jax.random.key(7))]
+        keys = (7, np.int64(7), np.array(7), jnp.int32(7), jax.random.key(7), jax.random.PRNGKey(7))
+        seeded = [backend.init(key, 3, 8) for key in keys]
     assert all(np.array_equal(a["bias"], seeded[0]["bias"]) for a in seeded)
-    for key in (True, 0.5, "7", np.random.default_rng(0)):
+    keys = jax.random.split(jax.random.key(0), 2)
+    for key in (True, 0.5, "7", np.random.default_rng(0), np.ones(2), jnp.ones(2), keys):
         with pytest.raises(TypeError, match=r"key must be one of jax.random.key\(seed\)"):
             backend.init(key, 3, 8)
 

@@ -283,3 +283,30 @@ def test_the_initial_bias_is_the_mechanisms():
     standard = GRU(4, "standard")  # columns z r h, as Keras'; a row each for input and state
     standard.build((1, 5, 1))
     assert np.array_equal(numbers(standard.cell.bias)[0], [[1] * 4 + [0] * 8, [0] * 12])
+
+
+def initial_bias(layer):
+    layer.build((1, 5, 1))
+    return numbers(layer.cell.bias)[0]
+
+
+@pytest.mark.parametrize("unit_forget_bias", [True, False])
+@pytest.mark.parametrize("initializer", [keras.initializers.Constant(0.5), "zeros"])
+def test_an_initializer_sets_the_biases_of_a_standard_lstm_as_keras_does(
+    initializer, unit_forget_bias
+):
+    settings = {"bias_initializer": initializer, "unit_forget_bias": unit_forget_bias}
+    theirs = initial_bias(keras.layers.LSTM(4, **settings))
+    assert np.array_equal(initial_bias(LSTM(4, "standard", **settings)), theirs)
+
+
+def test_an_initializer_leaves_an_lstm_the_biases_that_the_mechanism_sets():
+    biases = []
+    for initializer in (None, keras.initializers.Constant(0.5)):
+        keras.utils.set_random_seed(0)
+        biases.append(initial_bias(LSTM(4, "UR", bias_initializer=initializer)))
+    alone, beside = biases
+    assert np.array_equal(beside, np.where(alone == 0, 0.5, alone).astype("float32"))
+    without = LSTM(4, "UR", unit_forget_bias=False)
+    assert not initial_bias(without).any()
+    assert without.get_config()["unit_forget_bias"] is False
