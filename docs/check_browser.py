@@ -1,8 +1,9 @@
 """Load every page in a browser, narrow and wide, light and dark, and list what is wrong.
 
 ``python docs/check_browser.py docs/_build/html``. A page is wrong if it scrolls sideways, raises an
-error, or has a picture that does not load. Without Chromium nothing is checked, and the last line
-says so.
+error, has a picture that does not load or has no description, has no main part or language, or has
+text of a contrast below 4.5 to its background (3 for large text). Without Chromium nothing is
+checked, and the last line says so.
 """
 
 import functools
@@ -40,8 +41,37 @@ async function look(page, width, theme) {
     const name = image.getAttribute("src");
     image.loading = "eager";
     await image.decode().catch(() => wrong.push(`${where}: ${name} is missing`));
+    if (!image.alt.trim()) wrong.push(`${where}: ${name} has no description`);
   }
+  if (!root.lang || !frame.contentDocument.querySelector("main, [role=main]"))
+    wrong.push(`${where}: no language or no main part`);
+  for (const found of faint(inside, root)) wrong.push(`${where}: ${found}`);
   frame.remove();
+}
+// the colour of a style as (red, green, blue, opacity), and its relative luminance (WCAG 2)
+const parts = color => [...color.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+const luminance = color => parts(color).slice(0, 3)
+  .map(x => x / 255).map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
+// text that hardly differs from its background, once for each pair of colours
+function faint(view, root) {
+  const seen = new Map();
+  for (const element of root.querySelectorAll("body *")) {
+    const text = [...element.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join("");
+    if (!text.trim() || !element.checkVisibility({visibilityProperty: true})) continue;
+    const style = view.getComputedStyle(element);
+    let behind = element, back = style.backgroundColor;
+    while (parts(back)[3] < 1 && (behind = behind.parentElement))
+      back = view.getComputedStyle(behind).backgroundColor;
+    if (!behind || !/^rgb/.test(style.color)) continue;
+    const [low, high] = [luminance(style.color), luminance(back)].sort((a, b) => a - b);
+    const size = parseFloat(style.fontSize), bold = style.fontWeight >= 700;
+    const needed = size >= 24 || (bold && size >= 18.66) ? 3 : 4.5;
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < needed)
+      seen.set(style.color + back, `contrast ${ratio.toFixed(1)} of "${text.trim().slice(0, 30)}"`);
+  }
+  return seen.values();
 }
 onload = async () => {
   for (const width of widths)

@@ -37,4 +37,5 @@ html_title = f"gatecore {release}"
 html_static_path = ["_static"]
 html_css_files = ["gatecore.css"]
 html_show_sphinx = False
-pygments_style = "friendly"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"

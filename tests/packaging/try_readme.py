@@ -3,8 +3,8 @@
     python tests/packaging/try_readme.py TORCH [FLAG ...]
 
 TORCH is the requirement of torch, which is installed first, and the flags are pip's for it: an
-index may serve builds of several gigabytes. Training commands get ``--steps 2``. ``make run`` and
-``make test``, which the README names too, are run as they are by ``.ci/run``.
+index may serve builds of several gigabytes. Training commands get the options ``SHORT``. ``make
+run`` and ``make test``, which the README names too, are run as they are by ``.ci/run``.
 """
 
 import os
@@ -23,6 +23,7 @@ SESSIONS = re.findall(r"^```pycon\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True) for line in re.findall(r"^\$ (.*)", README, re.MULTILINE)
 ]
+SHORT = {"train": ("--steps", "2"), "sweep": ("--steps", "2", "--seeds", "1")}
 RUN_SESSION = """
 import doctest, sys
 test = doctest.DocTestParser().get_doctest(sys.stdin.read(), {}, "README.md", "README.md", 0)
@@ -89,8 +90,9 @@ def main():
         for words in (w for w in COMMANDS if w[0] == "gatecore"):
             if "match" in words:  # this and the next are with torch, as the README says
                 environment.install(["pip", "install", *torch])
-            steps = ["--steps", "2"] * (words[1] in ("train", "sweep"))
-            environment.run([environment.bin / "gatecore", *words[1:], *steps], elsewhere)
+            environment.run(
+                [environment.bin / "gatecore", *words[1:], *SHORT.get(words[1], ())], elsewhere
+            )
     print("every installation, session and command of the README works")
 
 
