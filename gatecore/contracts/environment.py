@@ -60,12 +60,12 @@ class Environment(abc.ABC):
 
 
 class EpisodeBatch(NamedTuple):
-    """A batch of new episodes, as an agent's learner takes it; ``world`` is the environment.
+    """A batch of new episodes in an environment, as an agent takes it.
 
     Equal seeds and equal policies give equal episodes.
     """
 
-    world: Environment
+    environment: Environment
     seed: tuple[int, ...]
 
 

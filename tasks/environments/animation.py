@@ -10,11 +10,11 @@ from gatecore.tasks.environments.match import Match
 from gatecore.tasks.environments.scripted_policies import Rng
 
 
-def film(world: Match, player: Any, rng: Rng, scale: int = 16) -> list[np.ndarray]:
+def film(environment: Match, policy: Any, rng: Rng, scale: int = 16) -> list[np.ndarray]:
     """Frames of one episode, from the first state to the last, each uint8 (height, width, 3).
 
-    ``world`` is reset, and its first episode is shown. ``player`` is a policy and ``rng`` the
-    source of all random numbers, as for
+    ``environment`` is reset, and its first episode is shown. ``policy`` and ``rng``, the source of
+    all random numbers, are as for
     :func:`gatecore.tasks.environments.scripted_policies.play`. A cell is ``scale`` pixels wide.
 
     >>> from gatecore.tasks.environments.scripted_policies import perfect
@@ -23,14 +23,14 @@ def film(world: Match, player: Any, rng: Rng, scale: int = 16) -> list[np.ndarra
     (21, (112, 176, 3))
     """
     rng = np.random.default_rng(rng)
-    world.reset(rng)
-    act = player(world)
-    frames, over = [world.render(scale=scale)], False
+    environment.reset(rng)
+    act = policy(environment)
+    frames, over = [environment.render(scale=scale)], False
     while not over:
-        ended = world.advance(act(rng))[1]
-        frames.append(world.render(scale=scale))
+        ended = environment.advance(act(rng))[1]
+        frames.append(environment.render(scale=scale))
         over = bool(ended[0])
-        world.renew(np.flatnonzero(ended))
+        environment.renew(np.flatnonzero(ended))
     return frames
 
 

@@ -122,17 +122,17 @@ class Match(ArrayEnvironment):
         rows = contents + np.arange(0, self.size * colours, colours)[:, None]
         return self.palette.reshape(-1, 3).take(rows, axis=0).reshape(self.size, *self.shape)
 
-    def render(self, game: int = 0, scale: int = 16) -> np.ndarray:
+    def render(self, episode: int = 0, scale: int = 16) -> np.ndarray:
         """An episode's whole map, uint8 (7 · scale, 11 · scale, 3): ``scale`` pixels per cell."""
-        image = self.palette[game][self._map(game)]
+        image = self.palette[episode][self._map(episode)]
         return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
-    def text(self, game: int = 0) -> str:
+    def text(self, episode: int = 0) -> str:
         """An episode's whole map as seven lines.
 
         ``#`` is a wall, ``a`` an apple, ``+`` the player, a digit a colour; 0 is that to match.
         """
-        return "\n".join("".join(_SYMBOLS[cell] for cell in row) for row in self._map(game))
+        return "\n".join("".join(_SYMBOLS[cell] for cell in row) for row in self._map(episode))
 
     def renew(self, episodes: np.ndarray) -> None:
         """Replace episodes by new ones, with new colours, walls and start."""

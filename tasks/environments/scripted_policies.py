@@ -40,11 +40,13 @@ def perfect(environment: Match) -> Act:
 walker, chooser = random_walk, always_choosing  # the former names
 
 
-def play(world: Environment, player: Callable[..., Act], episodes: int, rng: Rng) -> np.ndarray:
+def play(
+    environment: Environment, policy: Callable[..., Act], episodes: int, rng: Rng
+) -> np.ndarray:
     """The scores of whole episodes, float32 (episodes,).
 
     Each of the parallel episodes is followed by the same number of others, so that short episodes
-    are not overrepresented. ``world`` is reset. ``player`` is a policy: it takes the environment,
+    are not overrepresented. ``environment`` is reset. ``policy`` takes the environment,
     and returns a function of a generator that returns actions (size,) for the current state.
     ``rng``, a generator or a seed, is the source of the environment's and the policy's random
     numbers. TypeError or ValueError unless ``episodes`` is an integer of at least 1.
@@ -53,13 +55,13 @@ def play(world: Environment, player: Callable[..., Act], episodes: int, rng: Rng
     array([10., 10., 10.], dtype=float32)
     """
     rng = _checks.generator(rng)
-    rounds = -(-_checks.integer("episodes", episodes) // world.size)
-    scores = np.zeros((rounds + 1, world.size), np.float32)  # the last row: surplus episodes
-    finished, column = np.zeros(world.size, int), np.arange(world.size)
-    world.reset(rng)
-    act = player(world)
+    rounds = -(-_checks.integer("episodes", episodes) // environment.size)
+    scores = np.zeros((rounds + 1, environment.size), np.float32)  # the last row: surplus episodes
+    finished, column = np.zeros(environment.size, int), np.arange(environment.size)
+    environment.reset(rng)
+    act = policy(environment)
     while finished.min() < rounds:
-        result = world.step(act(rng))
+        result = environment.step(act(rng))
         scores[finished, column] += result.score
         finished = np.minimum(finished + result.ended, rounds)
     return scores[:rounds].ravel()[:episodes]

@@ -87,7 +87,7 @@ def test_equal_seeds_give_equal_episodes_and_initial_weights():
     one, other = (match(name) for name in ("U", "standard"))
     first, second = (c.task.batch(c.seed, 3, 4) for c in (one, other))
     assert first.seed == second.seed
-    observations = [g.world.reset(np.random.default_rng(g.seed)) for g in (first, second)]
+    observations = [g.environment.reset(np.random.default_rng(g.seed)) for g in (first, second)]
     assert np.array_equal(*observations)
     weights = [c.learner().parameters["encoder.1.weight"] for c in (one, other)]
     assert weights[0].equal(weights[1])
@@ -190,9 +190,9 @@ def test_training_episodes_grow_linearly_and_held_out_ones_are_full_length():
     config = match(growth=[10, 20], distractor=40)
     task = config.task
     assert [task.frames(step) for step in (0, 10, 11, 15, 20, 99)] == [0, 0, 4, 20, 40, 40]
-    lengths = [task.batch(0, step, 4).world.phases for step in (0, 15, 30)]
+    lengths = [task.batch(0, step, 4).environment.phases for step in (0, 15, 30)]
     assert lengths == [(3, 0, 12), (3, 20, 12), (3, 40, 12)]
-    assert {games.world.phases for games in task.held_out(1, 0, 4)} == {(3, 40, 12)}
+    assert {games.environment.phases for games in task.held_out(1, 0, 4)} == {(3, 40, 12)}
     assert match(growth=None, distractor=40).task.frames(0) == 40
     with pytest.raises(ConfigError, match="growth"):
         match(growth=[5, 5])

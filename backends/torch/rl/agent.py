@@ -29,10 +29,10 @@ class Agent(TorchTrainable):
     episodes: −log π(a)(G − V), with G − V held constant, plus ``value_cost`` (G − V)², minus
     ``entropy_cost`` times the entropy of π; with the core "rma" plus its costs of reconstruction.
 
-    ``games`` are the first episodes of the truncated rollouts that ``spec.unroll`` asks for. The
+    ``episodes`` are the first ones of the truncated rollouts that ``spec.unroll`` asks for. The
     ``seed`` is at least 0, ``betas`` and ``eps`` are Adam's, ``dtype`` is "float32" or "float64",
     and ``device`` by default torch's. ValueError or TypeError names a setting out of its range, or
-    ``games`` without ``spec.unroll``, or the reverse.
+    ``episodes`` without ``spec.unroll``, or the reverse.
 
     >>> from gatecore.contracts.agent import AgentSpec
     >>> agent = Agent(AgentSpec(shape=(3,), actions=2, hidden_size=8, features=4))
@@ -40,13 +40,13 @@ class Agent(TorchTrainable):
     torch.Size([200, 8])
     """
 
-    def __init__(self, spec: AgentSpec, games: EpisodeBatch | None = None, *, seed: int = 0,
+    def __init__(self, spec: AgentSpec, episodes: EpisodeBatch | None = None, *, seed: int = 0,
                  betas: tuple[float, float] = (0.0, 0.95), eps: float = 1e-6,
                  dtype: str = "float32", device: Any = None) -> None:  # fmt: skip
         super().__init__(spec, seed, betas, eps, dtype)
-        if (games is None) != (spec.unroll is None):
-            raise ValueError("games are the episodes of truncated rollouts: give both games and "
-                             f"the spec's unroll, or neither; got games={games!r} with "
+        if (episodes is None) != (spec.unroll is None):
+            raise ValueError("episodes are those of truncated rollouts: give both episodes and "
+                             f"the spec's unroll, or neither; got episodes={episodes!r} with "
                              f"unroll={spec.unroll}")  # fmt: skip
         device = torch.get_default_device() if device is None else torch.device(device)
         with torch.random.fork_rng(devices=[]):
@@ -56,10 +56,10 @@ class Agent(TorchTrainable):
         self._set_parameters({k: v for k, v in tensors.items() if not k.endswith(KEY)})
         self._largest = 0.0  # of all discounted returns so far
         self._truncated: TruncatedRollout | None = None
-        if games and spec.unroll:
-            self._truncated = TruncatedRollout(self.network, games, spec.unroll)
+        if episodes and spec.unroll:
+            self._truncated = TruncatedRollout(self.network, episodes, spec.unroll)
 
-    def step(self, games: EpisodeBatch, *, learning_rate: float,
+    def step(self, episodes: EpisodeBatch, *, learning_rate: float,
              clip_norm: float | None = None) -> dict[str, float]:  # fmt: skip
         """Run a rollout, and take one step of Adam, the gradient's global norm clipped if asked.
 
@@ -72,7 +72,7 @@ class Agent(TorchTrainable):
         least 0 and ``clip_norm`` positive or None.
         """
         learning_rate, clip_norm = check_settings(learning_rate, clip_norm)
-        loss, metrics = self._rollout_loss(games)
+        loss, metrics = self._rollout_loss(episodes)
         gradients = self._backward(loss)
         metrics["gradient_norm"] = value = norm(gradients)
         self.steps += 1
@@ -93,7 +93,7 @@ class Agent(TorchTrainable):
             rollout, alive = rollouts.whole_episodes(self.network, episodes)
             parts = (rollout.scores, rollout.rewards, np.ones(alive.shape))
             totals += [(part * alive).sum(dtype=float) for part in parts]
-            count += episodes.world.size
+            count += episodes.environment.size
         if not count:
             raise ValueError("batches must hold at least one episode")
         return dict(zip(("score", "reward", "length"), (totals / count).tolist(), strict=True))
@@ -120,7 +120,7 @@ class Agent(TorchTrainable):
             output = rollouts.apply(self.network, rollout[:4])
             after = torch.cat([output.values[1:], torch.zeros_like(output.values[:1])])
             sums = ((part * alive).sum(dtype=float) for part in (rollout.rewards, rollout.scores))
-            means = (float(total / episodes.world.size) for total in sums)
+            means = (float(total / episodes.environment.size) for total in sums)
             results = dict(zip(("reward", "score"), means, strict=True))
         else:
             rollout, before, results = self._truncated.run(self.network, episodes)

@@ -47,7 +47,7 @@ class Rollout(NamedTuple):
 
 def whole_episodes(network: Network, episodes: EpisodeBatch) -> tuple[Rollout, np.ndarray]:
     """A rollout until each episode has ended once, and which of its steps belong to them."""
-    environment = episodes.world
+    environment = episodes.environment
     first = EnvironmentState.first(environment.reset(np.random.default_rng(episodes.seed)))
     rng = action_generator(episodes)
     rollout, _ = run(network, environment, first, rng, environment.horizon, once=True)
@@ -109,7 +109,7 @@ class TruncatedRollout:
     """Parallel episodes, run ``steps`` steps at a time, and their sums of reward and score."""
 
     def __init__(self, network: Network, episodes: EpisodeBatch, steps: int) -> None:
-        self._environment, self._steps = episodes.world, steps
+        self._environment, self._steps = episodes.environment, steps
         rng = np.random.default_rng(episodes.seed)
         first = EnvironmentState.first(self._environment.reset(rng))
         core_state = act(network, first, np.random.default_rng(0))[1]  # reset before it is used
