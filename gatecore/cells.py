@@ -158,7 +158,10 @@ class Cell:
 
     def project(self, params: Params, x: Array) -> Array:
         """The input's part of the logits, (..., input) to (..., rows): Wx + b (equation 8)."""
-        product = x @ params["weight_ih"].T
+        return self.shift(params, x @ params["weight_ih"].T)
+
+    def shift(self, params: Params, product: Array) -> Array:
+        """The input's part of the logits from the product Wx, both (..., rows)."""
         if self.layer_norm:
             return layer_norm(product, params["norm_ih"], params["bias"])
         return product + _row(params["bias"], product.ndim)

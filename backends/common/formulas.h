@@ -94,20 +94,49 @@ GATECORE_FUNCTION Effective<T> effective(const Gates<T>& g) {
   return {forget, is_tied(core, auxiliary) ? forget.complement : g.input.value};
 }
 
+// What the step adds to the state: i u - (1 - f) c
+template <bool tied, typename T>
+GATECORE_FUNCTION T change(const Effective<T>& e, T candidate, T state) {
+  const T forgotten = e.forget.complement;
+  return tied ? forgotten * (candidate - state) : e.write * candidate - forgotten * state;
+}
+
 // The cell or hidden state after the step: f c + i u                    equations (1), (5), (13)
 // From f = 1/2 on it is c + (i u - (1 - f) c), so that a long memory is not lost in roundings; below,
 // that form would leave roundings of a large state behind which is forgotten.
 template <bool tied, typename T>
 GATECORE_FUNCTION T update(const Effective<T>& e, T candidate, T state) {
-  const T forgotten = e.forget.complement, written = e.write * candidate;
-  return select(e.forget.value, e.forget.value * state + written,
-                tied ? state + forgotten * (candidate - state)
-                     : state + (written - forgotten * state));
+  return select(e.forget.value, e.forget.value * state + e.write * candidate,
+                state + change<tied>(e, candidate, state));
+}
+
+// x + y; `rest` becomes what rounding takes from it (Dekker 1971), where |x| >= |y| exactly, else with
+// an error of a rounding of y.
+template <typename T> GATECORE_FUNCTION T sum(T x, T y, T& rest) {
+  const T total = x + y;
+  rest = y - (total - x);
+  return total;
+}
+
+// The update of a state that is carried as state + rest, so that the roundings of thousands of steps do
+// not add up. Below f = 1/2 the next steps forget them.
+template <bool tied, typename T>
+GATECORE_FUNCTION T update(const Effective<T>& e, T candidate, T state, T& rest) {
+  const T total = sum(state, change<tied>(e, candidate, state) + rest, rest);
+  rest = select(e.forget.value, T{}, rest);
+  return select(e.forget.value, e.forget.value * state + e.write * candidate, total);
 }
 
 // The state before the step kept with this probability: zoneout (Krueger et al. 2016)
 template <typename T> GATECORE_FUNCTION T zoneout(T probability, T before, T after) {
   return after + probability * (before - after);
+}
+// The same as gates
+template <typename T>
+GATECORE_FUNCTION Effective<T> zoneout(T probability, const Effective<T>& e) {
+  const T replaced = 1.0f - probability;
+  return {{e.forget.value + probability * e.forget.complement, replaced * e.forget.complement},
+          replaced * e.write};
 }
 
 // ---- derivatives: cotangents of gates are those of their values
@@ -136,6 +165,14 @@ template <bool tied, typename T>
 GATECORE_FUNCTION UpdateCotangents<T> update_vjp(const Effective<T>& e, T candidate, T state, T v) {
   return {select(e.forget.value, v * e.forget.value, v - v * e.forget.complement),
           tied ? v * (state - candidate) : v * state, v * candidate, v * e.write};
+}
+
+// Of the state before the step, from that of the state after it, v + added; `rest` becomes what rounding
+// takes from it
+template <typename T> GATECORE_FUNCTION T state_vjp(Gate<T> forget, T v, T added, T& rest) {
+  const T whole = v + added, total = sum(v, added - whole * forget.complement, rest);
+  rest = select(forget.value, T{}, rest);
+  return select(forget.value, whole * forget.value, total);
 }
 
 template <typename T> struct GatesCotangents {

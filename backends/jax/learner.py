@@ -11,9 +11,11 @@ from gatecore.backends.common import learner as common
 from gatecore.backends.common.blocks import apply_layers
 from gatecore.backends.common.learner import Noise, layer_parameters, single
 from gatecore.backends.common.learner_checks import check_model
-from gatecore.backends.jax import normalized, sequence
+from gatecore.backends.jax import linear_recurrence, sequence
 from gatecore.backends.jax.arguments import checked
 from gatecore.backends.jax.implementation import Call
+from gatecore.backends.jax.linear_recurrence import PARALLEL
+from gatecore.backends.jax.reference import REFERENCE
 from gatecore.contracts.model import Batch
 from gatecore.normalization import layer_norm
 
@@ -184,8 +186,13 @@ class Learner(common.LearnerBase):
                 self.spec.core, layer_parameters(parameters, k), x, None, self.spec.mechanism,
                 batch["resets"], batch["zoneout"][k], **self.spec.cell_fields,
             )  # fmt: skip
-            (x,), _, (_, logits, *_) = normalized.forward(cell, 1, True, arguments)
-            gates = cell.mechanism.activate(cell.split(logits))
+            if cell.recurrent:
+                (x,), _, (_, packed, *_) = REFERENCE.forward(cell, 1, True, arguments)
+                logits = cell.split(packed)
+            else:
+                (x,), *_ = PARALLEL.forward(cell, 1, False, arguments)
+                logits = linear_recurrence.logits_of(cell, arguments)
+            gates = cell.mechanism.activate(logits)
             forget = gates["forget"] if main else cell.mechanism.combine(gates)[0]
             means.append([side.mean((0, 1)) for side in forget])
             return x

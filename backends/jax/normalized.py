@@ -1,7 +1,6 @@
 """A layer-normalized layer over a whole sequence, and its derivative by manual BPTT.
 
-The products of the input are normalized for all steps at once, those of the state step by step;
-where the logits do not depend on the state, there are none of the state.
+The products of the input are normalized for all steps at once, those of the state step by step.
 The backward scan reads the states, logits and products that the forward scan saved; JAX
 differentiates a normalization, and the gradients of the weights are one product over all time.
 """
@@ -17,7 +16,6 @@ from jax import lax
 from gatecore.backends.jax import scan
 from gatecore.backends.jax.arguments import Arguments, States, widened
 from gatecore.backends.jax.derivative import step_backward
-from gatecore.backends.jax.implementation import Implementation
 from gatecore.cells import Cell
 from gatecore.normalization import layer_norm
 
@@ -27,9 +25,7 @@ Params = Mapping[str, Array]
 
 def forward(cell: Cell, num_outputs: int, saves: bool,
             arguments: Arguments) -> tuple[States, States, Any]:  # fmt: skip
-    """The forward pass, also of layers without normalization: see :func:`scan.forward`."""
-    if not cell.layer_norm:
-        return scan.forward(cell, num_outputs, saves, arguments)
+    """The forward pass; ``backward`` reads the state before each step, logits and products."""
     params, initial, x, *rest = arguments
 
     def body(state: States, now: Any) -> tuple[States, Any]:
@@ -44,9 +40,7 @@ def forward(cell: Cell, num_outputs: int, saves: bool,
 
 def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, saved: Any,
              cotangents: Any) -> tuple[dict[str, Array], States, Array]:  # fmt: skip
-    """The backward pass, also of layers without normalization: see :func:`scan.backward`."""
-    if not cell.layer_norm:
-        return scan.backward(cell, num_outputs, wrt_x, arguments, saved, cotangents)
+    """The backward pass: cotangents of the parameters, of the initial state, and of x."""
     params, _, x, *rest = arguments
     vectors = {name: value for name, value in params.items() if value.ndim == 1}
 
@@ -79,9 +73,6 @@ def backward(cell: Cell, num_outputs: int, wrt_x: bool, arguments: Arguments, sa
         d_weights = scan.product(inputs.reshape(-1, inputs.shape[-1]).T, flat)
         d_params[name] = d_weights.T.astype(x.dtype)
     return d_params, d_initial, scan.product(d_product, params["weight_ih"]).astype(x.dtype)
-
-
-REFERENCE = Implementation("reference", lambda call: None, forward, backward)
 
 
 def next_state(cell: Cell, params: Params, x: Array, state: States) -> States:

@@ -116,8 +116,7 @@ def _backward_scan(cell: Cell, matrix: Array, arguments: Arguments, saved: Any,
         d_new = (*map(jnp.add, d_state, d_outputs), *d_state[len(d_outputs) :])
         d_slots, d_old, _ = step_backward(cell, split(slots, packed), state, zoneout, d_new)
         d_packed = jnp.concatenate([d_slots[name] for name, _ in slots], axis=-1)
-        if cell.recurrent:
-            d_old = (d_old[0] + product(d_packed, recurrent), *d_old[1:])
+        d_old = (d_old[0] + product(d_packed, recurrent), *d_old[1:])
         return reset(d_old, resets), d_packed
 
     d_outputs, d_final = cotangents

@@ -13,10 +13,10 @@ from gatecore.backends.common.validation import arguments, layers_of, per_layer
 from gatecore.backends.jax.arguments import Arguments, States, checked
 from gatecore.backends.jax.forward_mode import reverse_mode_only
 from gatecore.backends.jax.implementation import Call, Implementation, run
+from gatecore.backends.jax.linear_recurrence import PARALLEL
 from gatecore.backends.jax.native import NATIVE, preferred
-from gatecore.backends.jax.normalized import REFERENCE
-from gatecore.backends.jax.parallel_scan import PARALLEL
 from gatecore.backends.jax.placement import placed
+from gatecore.backends.jax.reference import REFERENCE
 from gatecore.cells import CELLS, Cell
 from gatecore.mechanisms import Mechanism
 

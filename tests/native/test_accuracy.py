@@ -121,6 +121,14 @@ def test_beyond_float32_the_error_is_that_of_rounding_the_state(core, gating, bi
         assert worst([results], [exact]) < 3 * inherent
 
 
+def test_the_roundings_of_a_constant_sequence_do_not_add_up():
+    case, _ = layer_with_gates("mingru", "UR", {"f": math.log(1e6 - 1), "r": 0.0}, time=16_384)
+    case.arguments["x"][...] = 0.7
+    case.arguments["d_output"][0][...] = 0.3
+    for instruction_set in SUPPORTED:
+        assert worst(case.results(instruction_set), case.expected) < 1e-5
+
+
 @pytest.mark.parametrize("core", EVERY_CORE)
 @pytest.mark.parametrize("name", GATINGS)
 def test_a_large_state_that_is_forgotten_leaves_nothing_behind(core, name):

@@ -35,6 +35,7 @@ struct Step {
   float* d_gates;                          // backward: (batch, stride)
   const float *d_output, *d_output_cell;   // (batch, hidden) or null
   float *d_hidden, *d_cell;                // backward, in place: (batch, d_stride)
+  float* rest;                             // MINGRU: of the state or of d_hidden, in place, likewise
   long d_stride;
   float* buffers;                          // scratch of one thread: BUFFERS rows
 
@@ -147,10 +148,15 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           if (zoned) cell = zoneout(s.zoneout_cell.at(at, n), old, cell);
           store(s.cell + at, cell, n);
           if (s.output_cell) store(s.output_cell + at, cell, n);
+        } else if (CORE == MINGRU) {
+          V lost = load(s.rest + r * s.d_stride + j);
+          const Effective<V> whole = zoned ? zoneout(s.zoneout_hidden.at(at, n), e) : e;
+          hidden = update<TIED>(whole, u, old_hidden, lost);
+          store(s.rest + r * s.d_stride + j, lost);
         } else {
           hidden = update<TIED>(e, u, old_hidden);
         }
-        if (zoned) hidden = zoneout(s.zoneout_hidden.at(at, n), old_hidden, hidden);
+        if (zoned && CORE != MINGRU) hidden = zoneout(s.zoneout_hidden.at(at, n), old_hidden, hidden);
         store(s.hidden + at, hidden, n);
         if (s.output) store(s.output + at, hidden, n);
       });
@@ -193,8 +199,16 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
         const Effective<V> e = effective<CORE, AUXILIARY>(g);
         const V u = load(row + l.candidate + j, n);
         V old = load((CORE == LSTM ? s.cell_before : s.hidden_before) + at, n);
-        V d_state = load(d_hidden + j), kept_cell = {}, kept_hidden = {};
-        if (s.d_output) d_state = d_state + load(s.d_output + at, n);
+        V d_state = load(d_hidden + j), d_old = {}, kept_cell = {}, kept_hidden = {};
+        V added = s.d_output ? load(s.d_output + at, n) : V{};
+        if (CORE == MINGRU) {
+          V lost = load(s.rest + r * s.d_stride + j);
+          const Effective<V> whole = zoned ? zoneout(s.zoneout_hidden.at(at, n), e) : e;
+          added = added + lost;
+          d_old = state_vjp(whole.forget, d_state, added, lost);
+          store(s.rest + r * s.d_stride + j, lost);
+        }
+        d_state = d_state + added;
         if (zoned) kept_hidden = s.zoneout_hidden.split(d_state, at, n);
         if (CORE == LSTM) {
           V output = load(row + l.output + j, n), squashed = tanh(update<TIED>(e, u, old));
@@ -217,7 +231,8 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
             [&](int column, V v) ALWAYS_INLINE { store(d_row + column + j, v, n); },
             [&](int k, V v) ALWAYS_INLINE { store(row_gates[k].cotangent + j, v); });
         if (CORE == LSTM) store(d_cell + j, d.state + kept_cell);
-        store(d_hidden + j, CORE == LSTM ? kept_hidden : d.state + kept_hidden);
+        if (CORE != MINGRU) d_old = CORE == LSTM ? kept_hidden : d.state + kept_hidden;
+        store(d_hidden + j, d_old);
       });
       for (int k = 0; k < ROW_GATES; k++) row_gate_vjp(s, row_gates[k], k, row, d_row);
     }

@@ -1,122 +1,14 @@
 // Layers whose gates do not depend on h (MinGRU). A chunk of time steps stays in the cache from its
 // logits, one product, to its outputs. The forward pass saves the state before every CHECKPOINT-th step
-// alone; the backward pass computes a chunk's logits and states again.
+// alone; the backward pass computes a chunk's logits and states again. State and cotangent are carried
+// from step to step with what their roundings take; a saved state is rounded.
 // The work is divided into as many groups as threads were requested, by sequences of the batch or by
 // units: no sum depends on how many threads were granted.
 #pragma once
 
-#include "sequence.h"
+#include "linear_scratch.h"
 
 namespace ISA {
-
-// Whether groups are of units: where few sequences do not divide evenly. A gate that is activated row by
-// row needs all units.
-INLINE bool by_units(const gatecore_layer& l) {
-  if (l.threads == 1 || l.activation == CUMAX || l.auxiliary == MASTER) return false;
-  const bool uneven = l.batch < 4 * l.threads && l.batch % l.threads;
-  return l.split == 2 || (l.split == 0 && uneven && l.hidden_size >= l.threads * LINE);
-}
-
-INLINE long first_unit(const gatecore_layer& l, long group) {
-  if (!by_units(l)) return 0;
-  return least(rounded((l.hidden_size + l.threads - 1) / l.threads, LINE) * group, l.hidden_size);
-}
-
-// The layer of a group: its units alone, if groups are of units; then all slots are equally wide.
-INLINE gatecore_layer layer_of(gatecore_layer l, long group) {
-  if (!by_units(l)) return l;
-  const int all = l.hidden_size, units = (int)(first_unit(l, group + 1) - first_unit(l, group));
-  int32_t* const columns[] = {&l.candidate,    &l.forget, &l.input, &l.refine,
-                              &l.refine_input, &l.rows,   &l.width};
-  for (int32_t* column : columns)
-    if (*column > 0) *column = *column / all * units;
-  l.hidden_size = units;
-  return l;
-}
-
-// What is computed at a time: at most `block` sequences by `steps` time steps.
-struct Chunk {
-  enum { FLOATS = 48 * 1024 };  // of logits and states
-  long block, blocks, steps;
-
-  explicit Chunk(const gatecore_layer& l) {
-    const long groups = by_units(l) ? l.threads : 1, few = most(1, least(l.time, CHECKPOINT));
-    const long sequences = groups > 1 ? l.batch : (l.batch + l.threads - 1) / l.threads;
-    const long fitting = FLOATS * groups / (l.width + l.hidden_size);
-    const long rows = least(256, most(CHECKPOINT, most(fitting, l.input_size)));
-    block = most(1, least(sequences, rows / few));
-    blocks = most(1, (sequences + block - 1) / block);
-    steps = most(few, least(rows / block, l.time) / CHECKPOINT * CHECKPOINT);
-  }
-  long rows() const { return block * steps; }
-};
-
-// Features of the weights' gradients are x, and 1 for the bias.
-INLINE long linear_features(const gatecore_layer& l) { return rounded(l.input_size + 1, HEIGHT); }
-
-// The weights of all columns, or of those of a group of units.
-struct LinearWeights {
-  int32_t* rows;    // (width,): each column's row of the packed weights, for a group of units
-  float* bias;      // (width,)
-  Packed columns;   // (input, width)
-  Packed inputs;    // (width, input), if there is d_x
-  LinearWeights() = default;
-  LinearWeights(const gatecore_layer& l, Arena& arena, bool wants_x) {
-    const long width = l.width, inputs_size = l.input_size;
-    rows = (int32_t*)arena.allocate(width);
-    bias = arena.allocate(rounded(width, VL));
-    columns = {arena.allocate(Packed::floats(inputs_size, width)), inputs_size, width};
-    inputs = {nullptr, width, inputs_size};
-    if (wants_x) inputs.data = arena.allocate(Packed::floats(width, inputs_size));
-  }
-};
-
-// What a group has for itself.
-struct LinearArrays {
-  float* x;         // (rows, input) of a chunk
-  float* logits;    // (rows, stride), then their cotangents
-  float* buffers;   // BUFFERS rows
-  float* d_state;   // backward: (block, padded hidden)
-  float* features;  // [tile][row][HEIGHT]
-  float* gradient;  // [panel][feature][vectors][lane]
-  float* d_x;       // (rows, padded input)
-  LinearArrays() = default;
-  LinearArrays(const gatecore_layer& l, const Chunk& chunk, Arena& arena, bool backward, bool wants_x) {
-    x = arena.allocate(chunk.rows() * l.input_size);
-    logits = arena.allocate(chunk.rows() * stride_of(l));
-    buffers = arena.allocate(BUFFERS * buffer_floats(l));
-    if (!backward) return;
-    d_state = arena.allocate(chunk.block * rounded(l.hidden_size, VL));
-    features = arena.allocate(chunk.rows() * linear_features(l));
-    gradient = arena.allocate(rounded(l.width, VL) * linear_features(l));
-    if (wants_x) d_x = arena.allocate(chunk.rows() * rounded(l.input_size, VL));
-  }
-};
-
-// The arrays of one group. Groups of units share `states`, groups of sequences the weights.
-struct LinearScratch {
-  LinearWeights weights;
-  LinearArrays arrays;
-  float* states;    // (2, or steps + 1 backward; block, hidden): before and after each step
-  LinearScratch(const gatecore_layer& l, Arena& arena, bool backward, bool wants_x, long group) {
-    const Chunk chunk(l);
-    const bool units = by_units(l);
-    for (long g = 0; g < l.threads; g++) {
-      const gatecore_layer own = layer_of(l, g);
-      const LinearArrays its_arrays(own, chunk, arena, backward, wants_x);
-      if (g == group) arrays = its_arrays;
-      if (units || g == 0) {
-        const LinearWeights its_weights(own, arena, wants_x);
-        if (g == group || !units) weights = its_weights;
-      }
-      if (!units || g == 0) {
-        const long steps = backward ? chunk.steps + 1 : 2;
-        float* its_states = arena.allocate(steps * chunk.block * l.hidden_size);
-        if (g == group || units) states = its_states + first_unit(l, group);
-      }
-    }
-  }
-};
 
 struct GroupLayer { gatecore_layer own; };
 
@@ -208,41 +100,67 @@ struct LinearGroup : GroupLayer, Sequence {
     step.gates = step.d_gates = s.arrays.logits + i * n * STRIDE;
     step.hidden_before = s.states + before * size;
     step.hidden = s.states + after * size;
+    step.rest = s.arrays.rest;
+    step.d_stride = H_STRIDE;
     step.zoneout_hidden = {at(a.zoneout_mask_hidden), a.zoneout_hidden};
     return step;
   }
 
+  // Whether any of the block's rows is reset before step t.
+  bool resets(long k, long t) const {
+    bool any = false;
+    for (long r = 0; a.resets && r < sequences(k); r++) any |= a.resets[t * B + first_sequence(k) + r];
+    return any;
+  }
   // Zeroes the block's rows of an array (sequences, hidden) that are reset before step t.
   void reset_rows(long k, long t, const float* rows, long stride) const {
     for (long r = 0; a.resets && r < sequences(k); r++)
       if (a.resets[t * B + first_sequence(k) + r])
         __builtin_memset((float*)rows + r * stride, 0, H * sizeof(float));
   }
+  void reset_state(long k, long t, const float* state) const {
+    reset_rows(k, t, state, ALL);
+    reset_rows(k, t, s.arrays.rest, H_STRIDE);
+  }
   // Rows of the block: zeros from null, nothing to null.
   void copy_rows(long k, const float* from, long from_stride, float* to, long to_stride) const {
     for (long r = 0; to && r < sequences(k); r++)
       for (long j = 0; j < H; j++) to[r * to_stride + j] = from ? from[r * from_stride + j] : 0.0f;
   }
+  void clear(float* rows) const { __builtin_memset(rows, 0, chunk.block * H_STRIDE * sizeof(float)); }
   template <class T> T* of_block(T* array, long k) const { return array ? array + place(k, 0) : array; }
 
-  void begin(long k) const { copy_rows(k, of_block(a.initial_hidden, k), ALL, s.states, ALL); }
+  void begin(long k) const {
+    copy_rows(k, of_block(a.initial_hidden, k), ALL, s.states, ALL);
+    clear(s.arrays.rest);
+  }
+  // The state before step t: an output, or the initial state.
+  const float* state_before(long k, long t) const {
+    return t ? a.output_hidden + place(k, t - 1) : s.states;
+  }
   void end(long k) const {
-    copy_rows(k, s.states + T % 2 * chunk.block * ALL, ALL, of_block(a.final_hidden, k), ALL);
+    copy_rows(k, state_before(k, T), ALL, of_block(a.final_hidden, k), ALL);
   }
   void forward(long k, long first, long count) const {
     form_logits(inputs(k, first, count), count * sequences(k));
     for (long t = first; t < first + count; t++) {
-      Step step = step_at(k, t, t - first, t % 2, 1 - t % 2);
-      step.output = a.output_hidden + place(k, t);
+      Step step = step_at(k, t, t - first, 0, 0);
+      step.hidden_before = state_before(k, t);
+      step.hidden = a.output_hidden + place(k, t);
       if (l.saves && t % CHECKPOINT == 0)
         copy_rows(k, step.hidden_before, ALL, a.saved_hidden + place(k, t / CHECKPOINT), ALL);
-      reset_rows(k, t, step.hidden_before, ALL);
+      if (resets(k, t)) {
+        copy_rows(k, step.hidden_before, ALL, s.states, ALL);
+        step.hidden_before = s.states;
+        reset_state(k, t, s.states);
+      }
       cell.forward(step, 0, sequences(k));
     }
   }
 
   void begin_backward(long k) const {
     copy_rows(k, of_block(a.d_final_hidden, k), ALL, s.arrays.d_state, H_STRIDE);
+    clear(s.arrays.d_rest);
     if (k == 0)
       __builtin_memset(s.arrays.gradient, 0, rounded(WIDTH, VL) * linear_features(l) * sizeof(float));
   }
@@ -254,18 +172,20 @@ struct LinearGroup : GroupLayer, Sequence {
     const float* x = inputs(k, first, count);
     form_logits(x, rows);
     copy_rows(k, a.saved_hidden + place(k, first / CHECKPOINT), ALL, s.states, ALL);
+    clear(s.arrays.rest);
     for (long i = 0; i < count; i++) {
       const Step step = step_at(k, first + i, i, i, i + 1);
-      reset_rows(k, first + i, step.hidden_before, ALL);
+      reset_state(k, first + i, step.hidden_before);
       cell.forward(step, 0, sequences(k));
     }
     for (long i = count - 1; i >= 0; i--) {
       Step step = step_at(k, first + i, i, i, i + 1);
       if (a.d_output_hidden) step.d_output = a.d_output_hidden + place(k, first + i);
       step.d_hidden = s.arrays.d_state;
-      step.d_stride = H_STRIDE;
+      step.rest = s.arrays.d_rest;
       cell.backward(step, 0, sequences(k));
       reset_rows(k, first + i, s.arrays.d_state, H_STRIDE);
+      reset_rows(k, first + i, s.arrays.d_rest, H_STRIDE);
     }
     add_gradient(x, rows);
     const Left left = {s.arrays.logits, STRIDE, ROWS};

@@ -4,13 +4,26 @@ Pairs of steps are composed, the recurrence of half the length is solved, and th
 one step each.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gatecore.backends.common.linear_recurrence import Steps, advance, at, compose, forward_steps
+from gatecore.algebra import Gate
+from gatecore.backends.common.linear_recurrence import (
+    Steps,
+    advance,
+    advance_compensated,
+    at,
+    compose,
+    forward_steps,
+    steps_of,
+)
 from gatecore.backends.torch.sequence.call import Call
+
+Product = Callable[[Tensor, Tensor], Tensor]  # of x and the transposed weights
+_SUMMED = 1024  # rows of x whose part of the weights' gradient is one sum
 
 
 def linear_recurrence(steps: Steps, reverse: bool = False) -> Tensor:
@@ -41,15 +54,49 @@ def _interleave(even: Tensor, odd: Tensor) -> Tensor:
     return pairs if len(even) == len(odd) else torch.cat([pairs, even[len(odd) :]])
 
 
-def inputs(call: Call, part: slice) -> tuple[dict[str, Tensor], Tensor | None, Any]:
+def inputs(call: Call, part: slice, product: Product = torch.matmul) -> Any:
     """The logits by slot, the resets (time, batch, 1) and zoneout of a part of time."""
     cell, (zoneout,) = call.cell, call.zoneout or (None,)
     resets = None if call.resets is None else call.resets[part].unsqueeze(-1)
     zoneout = zoneout[part] if isinstance(zoneout, Tensor) else zoneout
-    return cell.split(cell.project(call.params, call.x[part])), resets, zoneout
+    logits = cell.shift(call.params, product(call.x[part], call.params["weight_ih"].T))
+    return cell.split(logits), resets, zoneout
 
 
-def states(call: Call, part: slice, start: Tensor) -> Tensor:
+def product_by_blocks(x: Tensor, weight: Tensor) -> Tensor:
+    """x (time, batch, input) times weight (input, rows), whose gradient autograd sums by blocks.
+
+    One sum over 100,000 rows, one after the other, would lose two digits.
+    """
+    rows = x.flatten(0, 1)
+    if len(rows) <= 2 * _SUMMED:
+        return x @ weight
+    blocks = rows[: len(rows) // _SUMMED * _SUMMED].unflatten(0, (-1, _SUMMED))
+    whole = torch.bmm(blocks, weight.expand(len(blocks), -1, -1)).flatten(0, 1)
+    return torch.cat([whole, rows[len(whole) :] @ weight]).unflatten(0, x.shape[:2])
+
+
+def states(call: Call, part: slice, start: Tensor, product: Product = torch.matmul) -> Tensor:
     """The states (time, batch, hidden) of a part of time, from ``start`` (batch, hidden)."""
-    logits, resets, zoneout = inputs(call, part)
+    logits, resets, zoneout = inputs(call, part, product)
     return linear_recurrence(forward_steps(call.cell, logits, start, resets, zoneout))
+
+
+def scan(call: Call) -> tuple[Tensor, Tensor]:
+    """The states (time, batch, hidden) after all steps and the last one, by torch's scan."""
+    logits, resets, zoneout = inputs(call, slice(None))
+    gate, write, resets = steps_of(call.cell, logits, resets, zoneout)
+    (start,), batch = call.states, call.x.shape[1]
+
+    def step(carry: list[Tensor], now: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        value, complement, write, *reset = now
+        # the size names an open batch in the step, as AOTInductor needs
+        taken = Steps(Gate(value, complement), write.expand(batch, -1), *reset)
+        state, rest = advance_compensated((carry[0], carry[1]), taken)
+        return [state, rest], [state.clone()]  # scan forbids results that are one tensor
+
+    from torch._higher_order_ops.scan import scan as torch_scan
+
+    xs = [*gate, write, *([] if resets is None else [resets])]
+    (last, _), (history,) = torch_scan(step, [start, torch.zeros_like(start)], xs, dim=0)
+    return history, last

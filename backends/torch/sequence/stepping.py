@@ -65,7 +65,8 @@ class Stepping:
 def loop(call: Call) -> tuple[States, States]:
     """States after every step, each (time, batch, width), and the last ones."""
     if not call.cell.recurrent:
-        hidden = linear_recurrence.states(call, slice(None), *call.states)
+        product = linear_recurrence.product_by_blocks
+        hidden = linear_recurrence.states(call, slice(None), *call.states, product)
         return (hidden,), (hidden[-1].clone(),)
     history, states = [], call.states
     for t, projected in enumerate(call.cell.project(call.params, call.x)):
@@ -78,6 +79,9 @@ def loop(call: Call) -> tuple[States, States]:
 
 def scan(call: Call) -> tuple[States, States]:
     """The same by torch's scan, which leaves the number of steps open when it is traced."""
+    if not call.cell.recurrent:
+        hidden, last = linear_recurrence.scan(call)
+        return (hidden,), (last,)
     cell, params, resets, zoneout = call.cell, call.params, call.resets, call.zoneout or ()
     masks = {k: z for k, z in enumerate(zoneout) if isinstance(z, Tensor)}
     batch = call.x.shape[1]
