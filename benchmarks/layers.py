@@ -65,11 +65,20 @@ class Limits(NamedTuple):
 def measure(
     what: str, shape: str, names: list[str], limits: Limits, threads: int, setting: str
 ) -> dict:
-    """Run ``measure.py`` in a process of its own, under a setting of the allocator."""
+    """A measurement of one shape, in a process of its own, under a setting of the allocator."""
+    result = measure_shapes(what, [shape], names, limits, threads, setting)
+    return result[shape] if what in ("seconds", "inference") else result
+
+
+def measure_shapes(
+    what: str, shapes: list[str], names: list[str], limits: Limits, threads: int, setting: str
+) -> dict:
+    """The result of ``measure.py``; times are by shape, whose steps alternate."""
     progress(
-        f"{shape}: {what}, {threads} threads, allocator {setting}, {len(names)} implementations"
+        f"{', '.join(shapes)}: {what}, {threads} threads, allocator {setting}, "
+        f"{len(names)} implementations"
     )
-    command = [sys.executable, HERE / "measure.py", what, shape, *names]
+    command = [sys.executable, HERE / "measure.py", what, *names, "--shapes", *shapes]
     command += [f"--rounds={limits.rounds}", f"--budget={limits.budget}", f"--threads={threads}"]
     fixed = {name: str(threads) for name in THREAD_VARIABLES}
     done = subprocess.run(

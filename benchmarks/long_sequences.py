@@ -2,7 +2,8 @@
 
 A training step of (4096, 16, 64, 256) and of the shape "pixel" beside ``torch.nn.LSTM``,
 ``torch.nn.GRU`` and, where it is installed, the package minGRU-pytorch; the time of a step against
-the number of steps; and peak memory. All is measured as by ``layers.py``, with the allocator that
+the number of steps, which alternate in one process; and peak memory. The other layers are slower:
+each length has its own process. All is measured as by ``layers.py``, with the allocator that
 reuses freed memory; memory with the default one. With ``--add`` the parts and lengths that are not
 measured stay as they are in the file of results, if machine, versions and threads are the same.
 """
@@ -12,10 +13,11 @@ import functools
 import importlib.util
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 from implementations import LINEAR, LONG_SHAPES, PEER, REFERENCE, REFERENCE_GRU, SHAPES
-from layers import RESULTS, Limits, machine, measure
+from layers import RESULTS, Limits, machine, measure, measure_shapes
 from report import description, resident, speed, table
 
 RACE = ("T=4096", "pixel")
@@ -40,11 +42,9 @@ def run(parts: list[str], lengths: list[str], limits: Limits, threads: int) -> d
     if "race" in parts:
         result["seconds"]["race"] = {shape: seconds(shape, names) for shape in RACE}
     if "lengths" in parts:
+        growing = measure_shapes("seconds", lengths, GROWING, limits, threads, "kept")
         result["seconds"]["lengths"] = {
-            shape: seconds(
-                shape, [n for n in RECURRENT if LONG_SHAPES[shape].time <= LONGEST[n]] + GROWING
-            )
-            for shape in lengths
+            shape: _recurrent_times(shape, seconds) | growing[shape] for shape in lengths
         }
     if "memory" in parts:
         limits = Limits(2, 0)
@@ -52,6 +52,11 @@ def run(parts: list[str], lengths: list[str], limits: Limits, threads: int) -> d
             name: measure("memory", RACE[0], [name], limits, threads, "default") for name in names
         }
     return result
+
+
+def _recurrent_times(shape: str, seconds: Callable[..., dict]) -> dict:
+    names = [name for name in RECURRENT if LONG_SHAPES[shape].time <= LONGEST[name]]
+    return seconds(shape, names) if names else {}
 
 
 def joined(old: dict, new: dict) -> dict:

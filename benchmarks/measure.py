@@ -22,27 +22,27 @@ SHAPES = SHORT_SHAPES | LONG_SHAPES
 
 
 def seconds(
-    shape: str, names: list[str], rounds: int, budget: float, registry: dict = ALL
-) -> dict[str, list[float]]:
-    """Seconds of one step of each implementation in each round; all run in every round.
+    shapes: list[str], names: list[str], rounds: int, budget: float, registry: dict = ALL
+) -> dict[str, dict[str, list[float]]]:
+    """Seconds of one step of each implementation, at each shape, in each round of them all.
 
     The slow ones run in the first three rounds only. After ``budget`` seconds no further round
     begins, except for the first three.
     """
-    steps = {name: registry[name](SHAPES[shape]) for name in names}
+    steps = {(s, name): registry[name](SHAPES[s]) for s in shapes for name in names}
     for step in steps.values():  # warm-up: compilation, first touch of memory
         step()
-    for name, step in steps.items():
+    for (_, name), step in steps.items():
         if name not in SLOW:
             step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times: dict[str, dict[str, list[float]]] = {s: {name: [] for name in names} for s in shapes}
     begin = time.perf_counter()
     for k in range(rounds):
         if k >= FEWEST and time.perf_counter() - begin > budget:
             break
-        for name, step in steps.items():
+        for (shape, name), step in steps.items():
             if k < FEWEST or name not in SLOW:
-                times[name].append(timed(step))
+                times[shape][name].append(timed(step))
     return times
 
 
@@ -67,9 +67,9 @@ def peak_megabytes() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def memory(shape: str, names: list[str], rounds: int, budget: float) -> dict[str, float]:
+def memory(shapes: list[str], names: list[str], rounds: int, budget: float) -> dict[str, float]:
     """Resident set of one implementation: before the first step, and the peak over some steps."""
-    (name,) = names
+    (shape,), (name,) = shapes, names
     step = ALL[name](SHAPES[shape])
     ready = peak_megabytes()
     for _ in range(rounds):
@@ -77,9 +77,9 @@ def memory(shape: str, names: list[str], rounds: int, budget: float) -> dict[str
     return {"ready_mb": ready, "peak_mb": peak_megabytes()}
 
 
-def peak(shape: str, names: list[str], rounds: int, budget: float) -> float:
+def peak(shapes: list[str], names: list[str], rounds: int, budget: float) -> float:
     """Additions and multiplications a second by FMAs on registers alone, on all threads."""
-    del shape, names, budget
+    del shapes, names, budget
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else 1
     chosen = library.INSTRUCTION_SETS.index(library.instruction_set())
     loop = functools.partial(library.library().gatecore_multiply_adds, chosen)
@@ -97,8 +97,8 @@ def main() -> None:
     """Print a measurement as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["seconds", "inference", "memory", "peak"])
-    parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("names", nargs="+", choices=ALL)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--budget", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -106,7 +106,7 @@ def main() -> None:
     use_threads(options.threads, options.names)
     inference = functools.partial(seconds, registry=INFERENCE)
     kinds = {"seconds": seconds, "inference": inference, "memory": memory, "peak": peak}
-    result = kinds[options.what](options.shape, options.names, options.rounds, options.budget)
+    result = kinds[options.what](options.shapes, options.names, options.rounds, options.budget)
     json.dump(result, sys.stdout)
 
 

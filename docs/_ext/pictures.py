@@ -136,7 +136,7 @@ def time_of_a_step() -> Figure:
     plot.set_xticks(ticks, [f"{t:,}" for t in ticks])
     plot.minorticks_off()
     plot.set_yticks(
-        [20, 50, 100, 200, 500, 1000, 2000], ["20", "50", "100", "200", "500", "1000", "2000"]
+        [10, 20, 50, 100, 200, 500, 1000], ["10", "20", "50", "100", "200", "500", "1000"]
     )
     plot.set(xlabel="steps of the sequence", ylabel="µs per step", xlim=(900, 130_000))
     return figure
