@@ -50,7 +50,7 @@ def layout_of(cell: Cell) -> Layout:
     plain = [s for s in slots if s in _PLAIN]
     paired = [s for s in slots if s not in (*ordered, *plain, "candidate")]
     order = ["candidate", *paired, *plain, *ordered]
-    columns, packed = _spans(order, slots), _spans(list(slots), slots)
+    columns, packed = spans(order, slots), slot_rows(cell)
     paired_width, plain_width, ordered_width = (
         sum(slots[s] for s in part) for part in (paired, plain, ordered)
     )
@@ -63,7 +63,7 @@ def layout_of(cell: Cell) -> Layout:
     return Layout(
         cell=cell, core=cell.core, mechanism=cell.mechanism, hidden_size=hidden,
         tied=cell.mechanism.ties_gates(cell.core), width=cell.rows + offset, columns=columns,
-        complements=_spans([*paired, *ordered], slots),
+        complements=spans([*paired, *ordered], slots),
         complement_width=paired_width + ordered_width,
         sigmoids=slice(hidden, hidden + paired_width + plain_width), paired=paired_width,
         ordered=tuple(ordered), ordered_width=ordered_width,
@@ -74,6 +74,12 @@ def layout_of(cell: Cell) -> Layout:
     )  # fmt: skip
 
 
-def _spans(order: list[str], widths: dict[str, int]) -> dict[str, slice]:
+def slot_rows(cell: Cell) -> dict[str, slice]:
+    """The rows of each slot in the packed weights and biases."""
+    return spans([name for name, _ in cell.slots], dict(cell.slots))
+
+
+def spans(order: list[str], widths: dict[str, int]) -> dict[str, slice]:
+    """The columns of slots of these widths that follow each other in this order."""
     ends = np.cumsum([widths[s] for s in order]).tolist()
     return {s: slice(end - widths[s], end) for s, end in zip(order, ends, strict=True)}

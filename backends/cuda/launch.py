@@ -1,20 +1,12 @@
-"""CuPy's side: finding it, compiling the kernels, launching them, and recording sequences.
-
-A sequence is thousands of small launches, each of which costs the host more than the GPU. The
-first call of a shape runs them one by one, which compiles and loads whatever they need; the second
-records them in a CUDA graph; from then on a sequence is one launch. What can't be recorded is run
-one by one at every call.
-"""
+"""CuPy's side: finding it, compiling the kernels, launching them, and recording sequences."""
 
 import contextlib
 import functools
 import importlib
-import logging
 import os
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,15 +14,13 @@ import numpy as np
 
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import cublas, selftest, source, support
+from gatecore.backends.cuda.recording import Recent, Recorder
 from gatecore.backends.cuda.steps import Body, GraphBuffers, Kernel, KernelEngine
 from gatecore.backends.numpy import bptt
 
 Array = Any
 
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' with a CUDA 12 driver)"
-_LOGGER = logging.getLogger(__name__)
-_RAN = "ran"  # once, one by one: the next call is recorded
-_MAX_SHAPES = 32  # whose graphs are kept; the least recently used goes first
 
 
 def require() -> Any:
@@ -58,11 +48,10 @@ class CudaLauncher:
     def __init__(self, cupy: Any) -> None:
         self.xp: Any = cupy
         self.lock: AbstractContextManager[Any] = threading.RLock()
-        self._buffers: OrderedDict[tuple[Any, ...], GraphBuffers] = OrderedDict()
+        self._buffers, self._recorder = Recent[GraphBuffers](), Recorder()
         self._products: weakref.WeakValueDictionary[tuple[int, int], _Product] = (
             weakref.WeakValueDictionary()
         )
-        self._logged: set[str] = set()
 
     def pointer(self, array: Array) -> int:
         return int(array.data.ptr)
@@ -90,43 +79,24 @@ class CudaLauncher:
         device = self.xp.cuda.runtime.getDevice()
         stream = self.xp.cuda.get_current_stream().ptr
         key = (device, stream, layout.cell, steps, str(dtype))
-        buffers = self._buffers.pop(key, None) or GraphBuffers(self, layout, steps, dtype)
-        self._buffers[key] = buffers
-        while len(self._buffers) > _MAX_SHAPES:
-            self._buffers.popitem(last=False)
-        return buffers
+        make = functools.partial(GraphBuffers, self, layout, steps, dtype)
+        return self._buffers.obtain(key, make)
 
     def replay(self, buffers: GraphBuffers, direction: str, body: Body) -> None:
-        """Run the body the first time, record it the second, and launch the graph.
-
-        A body that can't be recorded is run at every call, and the reason is logged once.
-        """
-        state = buffers.graphs.get(direction)
-        if state == _RAN:
-            state = buffers.graphs[direction] = self._recorded(buffers, direction, body)
-        buffers.graphs.setdefault(direction, _RAN)
-        state.launch() if state else body(self.xp.matmul)
+        """Run the body, or launch the graph that was recorded of an earlier one."""
+        steps = functools.partial(body, self.xp.matmul)
+        record = functools.partial(self._record, buffers, direction, body)
+        self._recorder.run(buffers.graphs, direction, steps, record)
 
     def release(self) -> None:
         with self.lock:
             self._buffers.clear()
 
-    def _recorded(self, buffers: GraphBuffers, direction: str, body: Body) -> Any:
-        """The graph of a body, or False if it can't be recorded."""
-        try:
-            buffers.product = buffers.product or self._product()
-            a, b, out = buffers.products[direction]
-            buffers.product(a, b, self.xp.empty(out.shape, dtype=out.dtype))  # loads its kernel
-            return self._record(buffers.product, body)
-        except Exception as error:  # noqa: BLE001 - nothing has run yet, so the body still can
-            reason = f"{type(error).__name__}: {error}"
-            if reason not in self._logged:
-                self._logged.add(reason)
-                _LOGGER.warning("sequences run without a CUDA graph, because recording one raised "
-                                "%s", reason)  # fmt: skip
-            return False
-
-    def _record(self, product: "_Product", body: Body) -> Any:
+    def _record(self, buffers: GraphBuffers, direction: str, body: Body) -> Callable[[], None]:
+        """A function that launches the graph of a body."""
+        product = buffers.product = buffers.product or self._product()
+        a, b, out = buffers.products[direction]
+        product(a, b, self.xp.empty(out.shape, dtype=out.dtype))  # loads its kernel
         caller, stream = self.xp.cuda.get_current_stream(), self.xp.cuda.Stream(non_blocking=True)
         product.on_stream(stream.ptr)
         try:
@@ -138,7 +108,8 @@ class CudaLauncher:
                     with contextlib.suppress(Exception):  # the capture may be invalid already
                         stream.end_capture()
                     raise
-                return stream.end_capture()
+                launch: Callable[[], None] = stream.end_capture().launch
+                return launch
         finally:
             product.on_stream(caller.ptr)
 

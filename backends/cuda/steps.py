@@ -16,7 +16,7 @@ import numpy as np
 from gatecore.algebra import Gate
 from gatecore.backends.common.buffer_pool import BufferPool
 from gatecore.backends.common.fields import by_state, zoneout_fields
-from gatecore.backends.common.layout import Layout, layout_of
+from gatecore.backends.common.layout import Layout, layout_of, slot_rows
 from gatecore.backends.cuda import support
 from gatecore.backends.numpy.bptt import Call, Engine, Gradients, Layer, States
 from gatecore.cells import Cell
@@ -151,7 +151,7 @@ class GraphBuffers:
         downsize = layout.mechanism.downsize if masters else 1
         sizes = (batch, hidden, rows, downsize, hidden // downsize, layout.ordered_width,
                  operand_width(cell), operand_hidden(cell))  # fmt: skip
-        first = columns(cell)
+        first = slot_rows(cell)
         slots = (first.get(slot, slice(-1, 0)).start for slot in SLOTS)
         self.shape = np.zeros(1, SHAPE)
         self.shape[0] = (*sizes, *slots, *(launcher.pointer(self.arrays[b]) for b in BUFFERS))
@@ -161,15 +161,6 @@ class GraphBuffers:
             "backward": (self.arrays["d_recurrent"], self.weights, self.arrays["d_state"]),
         }
         self.product: Any = None  # what computes them in a recorded graph, while there is one
-
-
-def columns(cell: Cell) -> dict[str, slice]:
-    """The columns of each slot in a row of logits: those of the packed weights."""
-    spans, stop = {}, 0
-    for name, width in cell.slots:
-        spans[name] = slice(stop, stop + width)
-        stop += width
-    return spans
 
 
 class FusedLayer:
@@ -261,7 +252,7 @@ class FusedLayer:
 
     def forget_gate(self, main: bool = False) -> Gate:
         """The effective or the main forget gate of every step, (time, batch, hidden) each side."""
-        slots = {slot: self.logits[..., part] for slot, part in columns(self.cell).items()}
+        slots = {slot: self.logits[..., part] for slot, part in slot_rows(self.cell).items()}
         gates = self.cell.mechanism.activate(slots)
         forget = gates["forget"] if main else self.cell.mechanism.combine(gates)[0]
         return Gate(*(self.xp.array(side) for side in forget))
@@ -277,7 +268,7 @@ class FusedLayer:
         }
         if d_state_candidate is not None:  # the GRU's U h + b_n is not added to the input's part
             d_weights = self.xp.matmul(_flat(d_state_candidate).T, operand)
-            gradients["weight_hh"][columns(self.cell)["candidate"]] = d_weights[:, states]
+            gradients["weight_hh"][slot_rows(self.cell)["candidate"]] = d_weights[:, states]
             gradients["bias_n"] = d_weights[:, inputs].copy()
         return {name: gradients[name] for name in self.params}
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from gatecore.backends.common.layout import spans
 from gatecore.backends.common.signature import (
     STANDARD_SIGNATURES,
     check_recorded,
@@ -32,20 +33,16 @@ def keras_order(cell: Cell) -> list[str]:
 
 def columns(cell: Cell) -> dict[str, slice]:
     """The columns of each slot, in Keras' order."""
-    widths, spans, start = dict(cell.slots), {}, 0
-    for name in keras_order(cell):
-        spans[name] = slice(start, start + widths[name])
-        start += widths[name]
-    return spans
+    return spans(keras_order(cell), dict(cell.slots))
 
 
 def packed(cell: Cell, array: Any) -> Any:
     """``array`` (..., rows) with its columns in gatecore's order."""
-    spans = columns(cell)
+    theirs = columns(cell)
     names = [name for name, _ in cell.slots]
-    if names == list(spans):
+    if names == list(theirs):
         return array
-    return ops.concatenate([array[..., spans[name]] for name in names], axis=-1)
+    return ops.concatenate([array[..., theirs[name]] for name in names], axis=-1)
 
 
 def initial_bias(cell: Cell, shape: Sequence[int], seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 import gatecore
 from gatecore.backends.common.layout import layout_of
-from gatecore.backends.cuda import cublas, interop, launch, source, support
+from gatecore.backends.cuda import cublas, interop, launch, recording, source, support
 from gatecore.backends.cuda.steps import FusedLayer, KernelEngine, record_of
 from gatecore.backends.numpy import bptt
 from tests.cuda.host import HostLauncher
@@ -65,9 +65,9 @@ def test_each_shape_and_stream_has_buffers_and_the_oldest_are_freed(launcher, cu
     assert launcher.buffers(layout, (4, 2), np.dtype("float64")) is not first
     with Stream(cupy, 9):
         assert launcher.buffers(layout, (4, 2), np.dtype("float32")) is not first
-    for time in range(10, 10 + launch._MAX_SHAPES):
+    for time in range(10, 10 + recording._MAX_SHAPES):
         launcher.buffers(layout, (time, 2), np.dtype("float32"))
-    assert len(launcher._buffers) == launch._MAX_SHAPES
+    assert len(launcher._buffers) == recording._MAX_SHAPES
     assert launcher.buffers(layout, (4, 2), np.dtype("float32")) is not first
     launcher.release()
     assert not launcher._buffers

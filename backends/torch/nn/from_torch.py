@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from gatecore.backends.torch.nn.parameters import merge_biases, slot_rows
+from gatecore.backends.common.layout import slot_rows
+from gatecore.backends.torch.nn.parameters import merge_biases
 from gatecore.cells import CELLS
 from gatecore.mechanisms import REFINE_SLOTS, Mechanism
 

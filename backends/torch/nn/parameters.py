@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gatecore.algebra import Gate
+from gatecore.backends.common.layout import slot_rows
 from gatecore.backends.torch.nn.checkpoint import has_values
 from gatecore.backends.torch.sequence.call import add_biases
 from gatecore.cells import GAINS, Cell
@@ -19,15 +20,6 @@ _FORGET_SLOTS = ("forget", "refine", "master_forget", "master_input")
 def generator() -> np.random.Generator:
     """A NumPy generator seeded from torch's default one, so by ``torch.manual_seed``."""
     return np.random.default_rng(int(torch.randint(2**62, (), device="cpu")))
-
-
-def slot_rows(cell: Cell) -> dict[str, slice]:
-    """The rows of each slot in the packed weights and biases."""
-    rows, start = {}, 0
-    for slot, width in cell.slots:
-        rows[slot] = slice(start, start + width)
-        start += width
-    return rows
 
 
 @torch.no_grad()

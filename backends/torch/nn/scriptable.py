@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gatecore.backends.torch.nn.parameters import core_params, slot_rows
+from gatecore.backends.common.layout import slot_rows
+from gatecore.backends.torch.nn.parameters import core_params
 from gatecore.backends.torch.sequence import dispatch
 from gatecore.backends.torch.sequence.call import Call
 

@@ -6,10 +6,8 @@ is used on one stream alone. Within somebody else's capture, or in the registere
 torch.compile may capture, plans are made anew and nothing is recorded.
 """
 
-import collections
 import ctypes
 import functools
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -22,6 +20,7 @@ from torch import Tensor
 from gatecore.backends.common.layout import layout_of
 from gatecore.backends.cuda import cublas, source, support
 from gatecore.backends.cuda.loader import Loader
+from gatecore.backends.cuda.recording import Recent, Recorder
 from gatecore.backends.cuda.steps import (
     RECORD,
     GraphBuffers,
@@ -32,10 +31,6 @@ from gatecore.backends.cuda.steps import (
 )
 from gatecore.backends.torch.sequence.implementation import DTYPES
 from gatecore.cells import Cell
-
-_LOGGER = logging.getLogger(__name__)
-_MAX_PLANS = 32  # the least recently used goes first
-_RAN = "ran"  # once, step by step: the next call is recorded
 
 
 class Engine:
@@ -48,9 +43,8 @@ class Engine:
         self.device, self.lock = device, threading.RLock()
         self.loader = Loader(device.capability(), device.cuda_version())
         self.product = cublas.Product(matrix)
-        self._plans: collections.OrderedDict[Any, Plan] = collections.OrderedDict()
+        self.recorder, self._plans = Recorder(), Recent[Plan]()
         self._workspaces: dict[int, Tensor] = {}
-        self._logged: set[str] = set()
 
     def plan(self, cell: Cell, like: Tensor, keep: bool) -> "Plan":
         """The plan for sequences of the shape (time, batch, …) of ``like`` on the current stream.
@@ -62,17 +56,12 @@ class Engine:
             return Plan(self, cell, like, stream, _workspace(like), tf32, keep=False)
         time, batch, _ = like.shape
         key = (stream, tf32, cell, time, batch, like.dtype)
-        plan = self._plans.get(key)
-        if plan is None:
-            if stream not in self._workspaces:
-                self._workspaces[stream] = _workspace(like)
-            plan = Plan(self, cell, like, stream, self._workspaces[stream], tf32, keep=True)
-            self._plans[key] = plan
-            if len(self._plans) > _MAX_PLANS:
-                self._plans.popitem(last=False)
-        else:
-            self._plans.move_to_end(key)
-            plan.resume()
+        if stream not in self._workspaces:
+            self._workspaces[stream] = _workspace(like)
+        workspace = self._workspaces[stream]
+        make = functools.partial(Plan, self, cell, like, stream, workspace, tf32, keep=True)
+        plan = self._plans.obtain(key, make)
+        plan.resume()
         return plan
 
     def functions(self, cell: Cell, dtype: torch.dtype) -> Any:
@@ -82,18 +71,6 @@ class Engine:
     def loaded(self, cell: Cell, dtype: torch.dtype) -> bool:
         """Whether the kernels of a cell have been loaded."""
         return self.loader.loaded(_names(cell, dtype))
-
-    def recorded(self, work: Callable[[int], None]) -> Any:
-        """A function that replays what ``work`` enqueues; None, and a warning, if it can't be."""
-        try:
-            return self.device.record(work)
-        except Exception as error:  # noqa: BLE001 - nothing has run yet, so the steps still can
-            reason = f"{type(error).__name__}: {error}"
-            if reason not in self._logged:
-                self._logged.add(reason)
-                _LOGGER.warning("sequences run without a CUDA graph, because recording one raised "
-                                "%s", reason)  # fmt: skip
-            return None
 
     def release(self) -> None:
         """Free all plans, with their buffers and graphs."""
@@ -139,11 +116,11 @@ class Plan:
                         operand_width(cell) - first]  # fmt: skip
         forward, backward, upload = engine.functions(cell, like.dtype)
         self._functions = {"forward": forward, "backward": backward}
-        self._record = (ctypes.c_char * RECORD.itemsize)()
-        self._words = np.frombuffer(memoryview(self._record), np.int64)
+        self._arguments = (ctypes.c_char * RECORD.itemsize)()
+        self._words = np.frombuffer(memoryview(self._arguments), np.int64)
         self._table = ctypes.c_void_p(self._buffers.arguments.data_ptr())
         self._upload = engine.loader.driver.launcher(
-            upload, (1, 1), 1, 0, stream, (self._table, self._record)
+            upload, (1, 1), 1, 0, stream, (self._table, self._arguments)
         )
         self.packed, self._products = packed, dict[str, _Product]()
         self.resume()
@@ -184,15 +161,18 @@ class Plan:
         addresses = {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
         fill_record(self._words, time, first, addresses)
         self._upload()
-        graphs = self._buffers.graphs
-        graph = graphs.get(direction)
-        if graph == _RAN:
-            work = functools.partial(self._enqueue, direction)
-            graph = graphs[direction] = self._engine.recorded(work)
-            self.resume()
-        graph() if graph else self._enqueue(direction, self._stream)
+        steps = functools.partial(self._enqueue, direction, self._stream)
         if self._keep:
-            graphs.setdefault(direction, _RAN)
+            record = functools.partial(self._record, direction)
+            self._engine.recorder.run(self._buffers.graphs, direction, steps, record)
+        else:
+            steps()
+
+    def _record(self, direction: str) -> Callable[[], None]:
+        try:
+            return self._engine.device.record(functools.partial(self._enqueue, direction))
+        finally:
+            self.resume()
 
     def _enqueue(self, direction: str, stream: int) -> None:
         """Every step on a stream: one product and one launch."""

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gatecore.backends.common.fields import by_state, zoneout_fields
+from gatecore.backends.common.layout import slot_rows
 from gatecore.backends.common.signature import signature
 from gatecore.backends.cuda import selftest, support
-from gatecore.backends.cuda.steps import columns, saved_shapes
+from gatecore.backends.cuda.steps import saved_shapes
 from gatecore.backends.torch.sequence.call import Call, cell_of
 from gatecore.backends.torch.sequence.cuda_device import CudaDevice
 from gatecore.backends.torch.sequence.cuda_engine import Engine, Plan
@@ -220,7 +221,7 @@ def _weights(plan: Plan, call: Call, d_logits: Tensor, d_state_candidate: Tensor
         d_weights = new((cell.hidden_size, width))
         plan.multiply("candidates", d_state_candidate, operand, d_weights)
         _, bias, _, candidate, _ = _split(d_weights, plan.columns, 1)
-        weight_hh[columns(cell)["candidate"]] = candidate
+        weight_hh[slot_rows(cell)["candidate"]] = candidate
         gradients["bias_n"] = bias.view(-1)
     gradients["bias_hh"] = gradients["bias"]
     return gradients
