@@ -19,7 +19,7 @@ from gatecore.backends.cuda import cublas, driver
 from gatecore.backends.torch.sequence import cuda_engine, cuda_kernels
 from gatecore.backends.torch.sequence.call import Call
 from gatecore.backends.torch.sequence.cuda_device import CudaDevice
-from gatecore.cells import GRU, LSTM
+from gatecore.cells import GRU, LSTM, Minimal
 
 TIME, BATCH, INPUT, HIDDEN = 2, 1, 3, 4
 CALLS = 2000
@@ -123,7 +123,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=CALLS)
     options = parser.parse_args()
-    for kind in (LSTM, GRU):
+    for kind in (LSTM, GRU, Minimal):
         for what, value in measured(kind, options.calls).items():
             print(f"{kind.__name__}, {what}: {value:.0f} us")
 

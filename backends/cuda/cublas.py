@@ -103,12 +103,24 @@ class Product:
         compute = _COMPUTE["tf32" if self._tf32 and result.dtype == "float32" else result.dtype]
         arguments = (b_order, a_order, columns, rows, inner, one, *b_, *a_, zero, *out_, compute,
                      _DEFAULT_ALGORITHM)  # fmt: skip
-        return functools.partial(self._call, "cublasGemmEx", *arguments)
+        types = _SIGNATURES["cublasGemmEx"][1:]  # converted once: it would take half of a call
+        values = (t(a) if isinstance(a, int) else a for t, a in zip(types, arguments, strict=True))
+        call = functools.partial(self._library.cublasGemmEx, self._handle, *values)
+
+        def multiply() -> None:
+            if status := call():
+                _fail("cublasGemmEx", status)
+
+        return multiply
 
     def _call(self, name: str, *arguments: Any, handle: bool = True) -> None:
         leading = (self._handle,) if handle else ()
         if status := getattr(self._library, name)(*leading, *arguments):
-            raise RuntimeError(f"{name} returned the cuBLAS status {status}")
+            _fail(name, status)
+
+
+def _fail(name: str, status: int) -> None:
+    raise RuntimeError(f"{name} returned the cuBLAS status {status}")
 
 
 def _operand(matrix: Matrix) -> tuple[int, Any, int, int]:

@@ -63,15 +63,21 @@ class Driver:
         the function.
         """
         pointers = (_POINTER * len(arguments))(*map(ctypes.addressof, arguments))
-        numbers = (function, *grid, 1, threads, 1, 1, shared, stream, pointers, None)
+        numbers = map(_UINT, (*grid, 1, threads, 1, 1, shared))  # converted once, not at each call
+        call = functools.partial(self._library.cuLaunchKernel, _POINTER(function), *numbers,
+                                 _POINTER(stream), pointers, None)  # fmt: skip
 
         def launch(_alive: Any = arguments) -> None:
-            self._call("cuLaunchKernel", *numbers)
+            if status := call():
+                self._fail("cuLaunchKernel", status)
 
         return launch
 
     def _call(self, name: str, *arguments: Any) -> None:
         if status := getattr(self._library, name)(*arguments):
-            error = ctypes.c_char_p()
-            self._library.cuGetErrorName(status, error)
-            raise RuntimeError(f"{name}: {(error.value or b'error').decode()} ({status})")
+            self._fail(name, status)
+
+    def _fail(self, name: str, status: int) -> None:
+        error = ctypes.c_char_p()
+        self._library.cuGetErrorName(status, error)
+        raise RuntimeError(f"{name}: {(error.value or b'error').decode()} ({status})")

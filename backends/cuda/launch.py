@@ -14,12 +14,14 @@ import numpy as np
 
 from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import cublas, selftest, source, support
+from gatecore.backends.cuda.copies import COPIES
 from gatecore.backends.cuda.recording import Recent, Recorder
 from gatecore.backends.cuda.steps import Body, GraphBuffers, Kernel, KernelEngine
 from gatecore.backends.numpy import bptt
 
 Array = Any
 
+_NO_COPIES = np.zeros(1, COPIES)
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' with a CUDA 12 driver)"
 
 
@@ -61,8 +63,8 @@ class CudaLauncher:
 
         By a kernel that has them by value: a copy from the host's memory may wait for the stream.
         """
-        *_, upload = self._compiled(buffers)
-        upload((1,), (1,), (buffers.arguments, record))
+        *_, copy = self._compiled(buffers)
+        copy((1,), (1,), (buffers.arguments, record, _NO_COPIES))
 
     def kernels(self, buffers: GraphBuffers) -> Sequence[Kernel]:
         """The forward and the backward kernel, compiled at the first request."""

@@ -10,7 +10,7 @@ from gatecore.backends.common.layout import Layout
 from gatecore.backends.cuda import support
 
 FILES = ("cuda/src/gate.cuh", "common/formulas.h", "cuda/src/block.cuh", "cuda/src/sequence.cuh",
-         "cuda/src/cells.cuh", "cuda/src/kernels.cu")  # fmt: skip
+         "cuda/src/cells.cuh", "cuda/src/copies.cuh", "cuda/src/kernels.cu")  # fmt: skip
 OPTIONS = ("-std=c++17", "--fmad=true")  # never --use_fast_math: gates live at the ends of exp
 # CuPy appends these (14, cupy/cuda/compiler.py): float32 numbers below 1.2e-38 become 0
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
@@ -40,15 +40,15 @@ def name(direction: str, dtype: Any, core: str, activation: str, auxiliary: str)
 
 
 def names(layout: Layout, dtype: Any) -> tuple[str, str, str]:
-    """The name expressions of the forward and the backward kernel, and of that which uploads."""
+    """The name expressions of the forward and the backward kernel, and of that which copies."""
     mechanism = layout.mechanism
     fields = (dtype, layout.core, mechanism.activation, mechanism.kind)
-    return name("forward", *fields), name("backward", *fields), upload(dtype)
+    return name("forward", *fields), name("backward", *fields), copy(dtype)
 
 
-def upload(dtype: Any) -> str:
-    """The name expression of the kernel that uploads a call's arguments."""
-    return f"upload<{_SCALARS[str(dtype)]}>"
+def copy(dtype: Any) -> str:
+    """The name expression of the kernel that uploads a call's arguments, and copies its arrays."""
+    return f"copy<{_SCALARS[str(dtype)]}>"
 
 
 def all_names() -> list[str]:

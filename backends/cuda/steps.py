@@ -7,6 +7,7 @@ call. So one graph serves every call of a shape.
 """
 
 import functools
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -41,7 +42,8 @@ FIELDS = ("time", "first", "logits", "ordered", "operand", "saved_cell", "state_
           "output_hidden", "output_cell", "d_output_hidden", "d_output_cell", "d_logits",
           "d_state_candidate")  # fmt: skip
 RECORD = np.dtype([(n, np.float64 if n in PROBABILITIES else np.int64) for n in FIELDS])
-_PLACES = {name: (place, name in PROBABILITIES) for place, name in enumerate(FIELDS)}
+_NOTHING: dict[str, Any] = dict.fromkeys(FIELDS, 0)
+_PACKED = struct.Struct("=" + "".join("d" if name in PROBABILITIES else "q" for name in FIELDS))
 
 _ALIGNMENT = 4  # numbers: of float32, the 16 bytes that a GPU's matrix products read at once
 
@@ -52,27 +54,24 @@ def record_of(pointer: Any, time: int, first: int, **fields: Any) -> np.ndarray:
     ``fields`` are arrays and probabilities by name; others are null and 0. ValueError if an array
     is not contiguous.
     """
-    words = np.zeros(len(FIELDS), np.int64)  # quicker to fill than a record
     for name, value in fields.items():
         if hasattr(value, "flags"):
             if not value.flags.c_contiguous:
                 raise ValueError(f"{name} must be contiguous, got strides {value.strides}")
             fields[name] = pointer(value)
-    fill_record(words, time, first, fields)
-    return words.view(RECORD)
+    record = np.zeros(1, RECORD)
+    pack_record(record.view(np.uint8), time, first, {k: v or 0 for k, v in fields.items()})
+    return record
 
 
-def fill_record(words: np.ndarray, time: int, first: int, fields: Mapping[str, Any]) -> None:
-    """Write the record of a call: addresses and probabilities by name, 0 for None and others."""
-    words[:] = 0
-    words[0], words[1] = time, first
-    for name, value in fields.items():
-        if value is not None:
-            place, is_number = _PLACES[name]
-            (words.view(np.float64) if is_number else words)[place] = value
+def pack_record(memory: Any, time: int, first: int, fields: Mapping[str, Any]) -> None:
+    """Write the record of a call: addresses and probabilities by name, 0 for others."""
+    values = _NOTHING | {"time": time, "first": first, **fields}
+    _PACKED.pack_into(memory, 0, *values.values())
 
 
-def _rounded(width: int) -> int:
+def rounded(width: int) -> int:
+    """The next multiple of 4 numbers."""
     return -(-width // _ALIGNMENT) * _ALIGNMENT
 
 
@@ -82,12 +81,12 @@ def operand_hidden(cell: Cell) -> int:
     The projection multiplies the columns before it by the input weights and the bias; one product
     with the whole operand is the gradient of all weights.
     """
-    return _rounded(cell.input_size + 1)
+    return rounded(cell.input_size + 1)
 
 
 def operand_width(cell: Cell) -> int:
     """The columns of the operand of a pass that saves its states."""
-    return _rounded(operand_hidden(cell) + cell.hidden_size)
+    return rounded(operand_hidden(cell) + cell.hidden_size)
 
 
 def saved_shapes(cell: Cell, steps: tuple[int, int], *,

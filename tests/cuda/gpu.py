@@ -12,7 +12,7 @@ import types
 import numpy as np
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gatecore.backends.cuda import nvrtc, source, steps, support
+from gatecore.backends.cuda import copies, nvrtc, source, steps, support
 from tests.cuda.host import instance
 from tests.cuda.standin import Blas
 
@@ -45,7 +45,8 @@ class Gpu:
     def __init__(self, library):
         self.library, self.launched, self.compiled, self.fails = library, [], [], set()
         self.index, self.stream, self.tf32, self.capturing = None, 5, False, False
-        self.captured, self.recordings, self.replays, self.version = None, 0, 0, 13000
+        self.captured, self.version = None, 13000
+        self.recordings, self.replays, self.copies = 0, 0, 0
         self.functions, self.blas, self.lock = {}, Blas(self), threading.Lock()
         stream = types.SimpleNamespace
         self.cuda = stream(get_current_stream=lambda: stream(ptr=self.enqueued_on()))
@@ -110,12 +111,20 @@ class Gpu:
         ):  # fmt: skip
             return INVALID_VALUE
         double = "double" in name
-        if name.startswith("upload"):
+        if name.startswith("copy"):
             table = _POINTER.from_address(parameters[0]).value
             record = ctypes.string_at(parameters[1], steps.RECORD.itemsize)
-            if (gx, gy, bx, shared) != (1, 1, 1, 0):
+            self.copies += 1
+            copies_ = ctypes.string_at(parameters[2], copies.COPIES.itemsize)
+            if shared or not 1 <= gy <= copies.MOST:
                 return INVALID_VALUE
-            self.enqueue(lambda: ctypes.memmove(table, record, len(record)))
+
+            def copy():
+                if table:
+                    ctypes.memmove(table, record, len(record))
+                self.library.run_copies(double, copies_, gy, gx * bx)
+
+            self.enqueue(copy)
             return 0
         if shared != 6 * (bx // support.WARP) * (8 if double else 4):
             return INVALID_VALUE

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cells.cuh"
+#include "copies.cuh"
 
 using namespace gatecore;
 
@@ -94,10 +95,23 @@ void with_core(int core, int activation, int auxiliary, int direction, const voi
     if (core == 2) with_activation<T, minimal>(activation, auxiliary, direction, l);
 }
 
+template <typename T> void all_copies(const void* copies, int count, int threads) {
+    for (int k = 0; k < count; ++k)
+        for (int thread = 0; thread < threads; ++thread)
+            copy_entries(static_cast<const Copies<T>*>(copies)->copies[k], thread, threads);
+}
+
 }  // namespace
 
 extern "C" {
 
+// One launch of so many threads a copy
+void run_copies(int is_double, const void* copies, int count, int threads) {
+    auto run = is_double ? all_copies<double> : all_copies<float>;
+    run(copies, count, threads);
+}
+
+int copies_bytes() { return sizeof(Copies<float>); }
 int shape_bytes() { return sizeof(Shape<float>); }
 int sequence_bytes() { return sizeof(Sequence<float>); }
 

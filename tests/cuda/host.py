@@ -37,6 +37,7 @@ def library(folder):
     built = ctypes.CDLL(str(target))
     step = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int, ctypes.c_int]
     built.run_step.argtypes = [ctypes.c_int] * 5 + step
+    built.run_copies.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     built.refine_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 4
     built.master_row.argtypes = [ctypes.c_longlong] + [ctypes.c_void_p] * 4
     built.cumax_row.argtypes = [ctypes.c_int] * 5 + [ctypes.c_void_p] * 3

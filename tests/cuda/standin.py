@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 
 from gatecore import backends
-from gatecore.backends.cuda import launch, source, steps, support
+from gatecore.backends.cuda import copies, launch, source, steps, support
 from tests.cuda.host import address, instance
 
 
@@ -252,8 +252,8 @@ class StandIn:
         return types.SimpleNamespace(get_function=self.function)
 
     def function(self, name):
-        if name.startswith("upload"):
-            return self.upload
+        if name.startswith("copy"):
+            return self.copy
         run, double = instance(self.library, name), "double" in name
 
         def kernel(grid, block, arguments, shared_mem):
@@ -269,10 +269,12 @@ class StandIn:
 
         return kernel
 
-    def upload(self, grid, block, arguments):
-        target, record = arguments
+    def copy(self, grid, block, arguments):
+        target, record, copies_ = arguments
         assert (grid, block) == ((1,), (1,))
         assert (record.dtype, record.shape, type(record)) == (steps.RECORD, (1,), np.ndarray)
+        assert (copies_.dtype, copies_.shape, type(copies_)) == (copies.COPIES, (1,), np.ndarray)
+        assert not copies_["copies"]["rows"].any()
         by_value = record.copy()
         self.enqueue(lambda: target.__setitem__(..., by_value.view(np.uint8)))
 

@@ -30,7 +30,7 @@ REMARK = re.compile(r"ptxas (info    :|        \.)|$")  # a line that is no warn
 @pytest.mark.parametrize("core", support.CORES)
 def test_every_instance_compiles_without_a_warning_and_without_spills(architecture, added, core):
     names = [name for name in source.all_names() if f"gatecore::{core}," in name]
-    names += map(source.upload, support.DTYPES)
+    names += map(source.copy, support.DTYPES)
     options = (*source.OPTIONS, *added, "--ptxas-options=-v")  # what runs, told
     binary, mangled, log = nvrtc.compile(
         nvrtc.library(), source.text(), architecture, options, names

@@ -7,7 +7,7 @@ import pytest
 
 import gatecore
 from gatecore import vjp
-from gatecore.backends.cuda import source, steps
+from gatecore.backends.cuda import copies, source, steps
 from tests.cuda.host import SOURCES, address
 from tests.support import ULP, relative_error
 
@@ -115,9 +115,16 @@ def test_newtons_step_makes_the_hardwares_reciprocal_exact_to_an_ulp(host_librar
         assert np.all(np.abs(out - exact) <= 1.02 * ULP * exact)
 
 
-@pytest.mark.parametrize(("struct", "record"), [("Shape", steps.SHAPE), ("Sequence", steps.RECORD)])
-def test_the_kernel_arguments_have_the_fields_of_the_header(host_library, struct, record):
-    text = (SOURCES / "sequence.cuh").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("struct", "file", "record"),
+    [
+        ("Shape", "sequence", steps.SHAPE),
+        ("Sequence", "sequence", steps.RECORD),
+        ("Copy", "copies", copies.COPIES["copies"].base),
+    ],
+)
+def test_the_kernel_arguments_have_the_fields_of_the_header(host_library, struct, file, record):
+    text = (SOURCES / f"{file}.cuh").read_text(encoding="utf-8")
     body = text[text.index(f"struct {struct} {{") :]
     body = body[: body.index("\n};")]
     kinds = r"long long|double|T\*|Global<(?:const )?(?:T|bool)>"
@@ -126,6 +133,7 @@ def test_the_kernel_arguments_have_the_fields_of_the_header(host_library, struct
     doubles = {name for kind, name in declared if kind == "double"}
     assert doubles == {name for name in record.names if record[name] == np.float64}
     sizes = {"Shape": host_library.shape_bytes, "Sequence": host_library.sequence_bytes}
+    sizes["Copy"] = lambda: host_library.copies_bytes() / copies.MOST
     assert sizes[struct]() == record.itemsize
 
 

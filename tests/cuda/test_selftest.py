@@ -93,7 +93,7 @@ def test_wrong_numbers(cupy):
             if arguments[-1]:  # all steps but the first
                 kernel(grid, block, arguments, shared_mem)
 
-        return kernel if name.startswith("upload") else wrong
+        return kernel if name.startswith("copy") else wrong
 
     cupy.function = function
     assert passed_over(cupy, "gave wrong numbers when launched: relative error") == 0

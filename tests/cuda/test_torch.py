@@ -103,3 +103,40 @@ def test_gradients_of_gradients_are_those_of_stepping(gpu):
         (first,) = torch.autograd.grad(output.square().sum(), [call.x], create_graph=True)
         seconds.append(torch.autograd.grad(first.sum(), [call.x])[0])
     torch.testing.assert_close(*seconds, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("variant", ["plain", "resets"])
+@pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
+def test_the_initial_state_alone_may_want_a_gradient(gpu, core, variant):
+    call = case(core, variant=variant)
+    params = {name: value.detach() for name, value in call.params.items()}
+    for _ in range(3):
+        agree(call._replace(x=call.x.detach(), params=params))
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru", "minimal"])
+def test_one_step_of_one_row_and_of_many_units(gpu, core):
+    for sizes in ({"time": 1, "batch": 1}, {"time": 3, "batch": 1, "hidden": 130}):
+        for _ in range(3):
+            agree(case(core, **sizes))
+
+
+def test_results_may_be_changed_before_the_backward_pass(gpu):
+    layer = LSTM(3, 6, batch_first=True, dtype=torch.float64)
+    x, gradients = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True), []
+    for layer.impl in ("fused", "plain"):
+        output, (hidden, cell) = layer(x)
+        changed = [output.mul_(2), cell.add_(1)]
+        hidden.zero_()
+        gradients.append(torch.autograd.grad([value.sum() for value in changed], [x]))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_several_backward_passes_may_follow_in_any_order(gpu):
+    calls = [case("gru") for _ in range(3)]
+    fused, plain = ([called(c, impl=impl).outputs[0].sum() for c in calls]
+                    for impl in ("fused", "plain"))  # fmt: skip
+    for k in (1, 0, 2, 1):
+        sources = [calls[k].x, *calls[k].params.values(), *calls[k].states]
+        pair = (torch.autograd.grad(o[k], sources, retain_graph=True) for o in (fused, plain))
+        torch.testing.assert_close(*pair, rtol=1e-12, atol=1e-12)

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gatecore.backends.cuda import recording
 from gatecore.backends.torch.nn.layers import LSTM
@@ -129,6 +130,40 @@ def test_where_recording_fails_sequences_are_launched_step_by_step(gpu, caplog):
         agree(case())
     assert (gpu.recordings, gpu.replays) == (0, 0)
     assert ["not permitted when stream is capturing" in r.message for r in caplog.records] == [True]
+
+
+class Operations(TorchDispatchMode):
+    """The names of torch's operations in its context, each of which is a launch on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function.overloadpacket))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", ["plain", "resets", "masks"])
+@pytest.mark.parametrize(("core", "products"), [("lstm", 1), ("gru", 2), ("minimal", 1)])
+def test_a_replayed_call_is_two_copies_products_and_a_graph(gpu, core, products, variant):
+    warm(gpu)
+    call, kernels = case(core, variant=variant), dispatch.named("fused")
+    for _ in range(2):
+        results(call)
+    cotangents = [torch.ones(5, 2, 6, dtype=torch.float64)], [None] * len(call.states)
+    for passes in ("forward", "backward"):
+        replays, copies, computed = gpu.replays, gpu.copies, len(gpu.blas.computed)
+        with torch.no_grad(), Operations() as operations:
+            if passes == "forward":
+                saved = kernels.forward(call, True)[call.num_results :]
+            else:
+                kernels.backward(call, saved, *cotangents, True)
+        assert set(operations.names) == {"aten.new_empty"}
+        assert gpu.replays == replays + 1
+        assert gpu.copies == copies + 2
+        over_time = 1 if passes == "forward" else products + 1
+        assert len(gpu.blas.computed) == computed + over_time  # not those that the graph has
 
 
 def test_the_oldest_shapes_and_on_request_all_are_freed(gpu, monkeypatch):

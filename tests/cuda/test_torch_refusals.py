@@ -32,6 +32,8 @@ def test_memory_that_was_freed_is_refused(gpu):
         ("state", lambda c: c._replace(states=(c.states[0][:1], c.states[1])), "state must be"),
         ("weight", lambda c: c._replace(params=c.params | {"weight_hh": c.params["weight_ih"]}),
          "weight_hh must be"),
+        ("device", lambda c: c._replace(params=c.params | {"bias": c.params["bias"].to("meta")}),
+         r"bias must be .* on cpu, got .* on meta"),
         ("resets", lambda c: c._replace(resets=torch.ones(5, 2)), "resets must be torch.bool"),
         ("mask", lambda c: c._replace(zoneout=(torch.ones(2, 6), 0.5)), "zoneout mask must be"),
     ],

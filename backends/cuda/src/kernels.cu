@@ -2,6 +2,7 @@
 // each other, several blocks y share a row. One block a multiprocessor (the 1 of the bounds) is enough:
 // with registers for two, the compiler loads a unit's numbers in several rounds.
 #include "cells.cuh"
+#include "copies.cuh"
 
 namespace gatecore {
 
@@ -41,8 +42,12 @@ __global__ void __launch_bounds__(512, 1)
     Step{shape, here, block, here.first - launch, blockIdx.x}.backward(first, gridDim.y * blockDim.x);
 }
 
-// By one thread: a call's arguments to where the kernels read them, in the stream's order.
+// Block y makes copy number y. One thread puts a call's arguments where the kernels read them; with a
+// target of null there are none. All in the stream's order.
 template <typename T>
-__global__ void upload(gatecore::Sequence<T>* target, const gatecore::Sequence<T> sequence) {
-    *target = sequence;
+__global__ void copy(gatecore::Sequence<T>* target, const gatecore::Sequence<T> sequence,
+                     const __grid_constant__ gatecore::Copies<T> copies) {
+    const long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (target && first == 0 && blockIdx.y == 0) *target = sequence;
+    copy_entries(copies.copies[blockIdx.y], first, static_cast<long long>(gridDim.x) * blockDim.x);
 }

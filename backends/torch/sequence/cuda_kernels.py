@@ -5,6 +5,7 @@ have the precision of those of ``torch.nn.LSTM``, by ``torch.backends.cudnn.allo
 """
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,23 +16,21 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gatecore.backends.common.fields import by_state, zoneout_fields
-from gatecore.backends.common.layout import slot_rows
 from gatecore.backends.common.signature import signature
 from gatecore.backends.cuda import selftest, support
 from gatecore.backends.cuda.steps import saved_shapes
 from gatecore.backends.torch.sequence.call import Call, cell_of
 from gatecore.backends.torch.sequence.cuda_device import CudaDevice
-from gatecore.backends.torch.sequence.cuda_engine import Engine, Plan
+from gatecore.backends.torch.sequence.cuda_engine import Engine
+from gatecore.backends.torch.sequence.cuda_plan import Plan
 from gatecore.backends.torch.sequence.implementation import (
     DTYPES,
     Gradients,
     OperatorImplementation,
-    resolved,
+    contiguous,
 )
 from gatecore.backends.torch.sequence.precision import no_autocast
 from gatecore.cells import Cell
-
-_split: Any = torch.split_with_sizes_copy  # torch declares that it returns nothing
 
 
 class Engines:
@@ -152,23 +151,26 @@ def forward(engine: Engine, call: Call, save: bool, keep: bool) -> list[Tensor]:
 
     ``keep`` keeps a plan for later calls.
     """
-    cell, x, new = call.cell, resolved("x", call.x), call.x.new_empty
-    time, batch, _ = x.shape
-    params, fields = _params(call, call.params), _fields(call)
+    cell, new = call.cell, call.x.new_empty
+    time, batch, _ = call.x.shape
+    x, params, fields = contiguous("x", call.x), _params(call, call.params), _fields(call)
     states = [_checked("state", state, (batch, cell.hidden_size), x) for state in call.states]
     outputs = [new((time, batch, cell.hidden_size)) for _ in range(call.num_outputs)]
+    last = [new((1, batch, cell.hidden_size)) for _ in cell.state_names]
+    direction = "forward, saved" if save else "forward"
     with engine.lock, engine.device.current():
         plan = engine.plan(cell, x, keep)
         operand, logits, *_ = saved = [new(shape) for shape in plan.saved[save]]
-        torch.cat((x, plan.tail), 2, out=operand[..., : plan.projected] if save else operand)
-        _pack(plan, params)
-        plan.multiply("project, saved" if save else "project", operand, plan.packed, logits)
-        _start(plan.states, states, call)
-        fields["bias_n"] = params.get("bias_n")
-        fields |= by_state("output", outputs)
+        fields |= {"bias_n": params.get("bias_n"), **by_state("output", outputs)}
         fields |= _saved_fields(cell, saved) if save else {"logits": logits}
-        plan.run("forward", fields)
-        last = [state.clone() for state in plan.last]
+        plan.arguments("forward", fields)
+        _begin(plan, direction, x, operand, params, states, fields.get("resets"))
+        plan.multiply(direction, operand.data_ptr(), plan.packed, logits.data_ptr())
+        plan.run("forward")
+        copies, launch = plan.copies("last")
+        for (name, buffer), state in zip(plan.states.items(), last, strict=True):
+            copies.set(name, state.data_ptr(), buffer)
+        launch()
     return [*outputs, *last, *(saved if save else ())]
 
 
@@ -182,67 +184,90 @@ def backward(
     full, last = (time, batch, cell.hidden_size), (1, batch, cell.hidden_size)
     names = {"weight_hh": True, "weight_ih": wrt_x, "bias_n": "bias_n" in call.params}
     params, fields = _params(call, (name for name in names if names[name])), _fields(call)
-    d_logits = new((time, batch, cell.rows))
-    d_state_candidate = new(full) if cell.core == "gru" else None
-    fields |= by_state("d_output", [_checked("d_output", d, full, x) for d in d_outputs])
-    fields |= {"d_logits": d_logits, "d_state_candidate": d_state_candidate,
-               "bias_n": params.get("bias_n"), **_saved_fields(cell, saved)}  # fmt: skip
+    d_outputs = [_checked("d_output", d, full, x) for d in d_outputs]
     d_last = [_checked("d_state", d, last, x) for d in d_states]
+    fields |= {"bias_n": params.get("bias_n"), **by_state("d_output", d_outputs),
+               **_saved_fields(cell, saved)}  # fmt: skip
     with engine.lock, engine.device.current():
         plan = engine.plan(cell, x, keep)
-        plan.weights.copy_(params["weight_hh"])
-        running = [plan.arrays[name] for name in ("d_hidden", "d_cell")[: len(d_last)]]
-        for array, d in zip(running, d_last, strict=True):
-            array.zero_() if d is None else array.copy_(d[0])
-        d_product = plan.arrays["d_state"].zero_()
-        plan.run("backward", fields)
-        gradients = _weights(plan, call, d_logits, d_state_candidate, saved[0])
-        if call.states:
-            d_initial = [running[0] + d_product, *(array.clone() for array in running[1:])]
-            gradients |= by_state("state", d_initial)
+        scratch = new((sum(plan.scratch),))
+        parts = itertools.accumulate(plan.scratch, initial=0)
+        d_logits, d_candidate, of_weights, of_candidate, _ = (
+            scratch.data_ptr() + x.element_size() * part for part in parts
+        )
+        fields["d_logits"] = d_logits
+        if cell.core == "gru":
+            fields["d_state_candidate"] = d_candidate
+        plan.arguments("backward", fields)
+        copies, launch = plan.copies("backward")
+        copies.set("weight_hh", plan.weights, params["weight_hh"].data_ptr())
+        copies.set("d_state", plan.d_state)
+        for (name, buffer), d in zip(plan.d_states.items(), d_last, strict=True):
+            copies.set(name, buffer, 0 if d is None else d.data_ptr())
+        launch()
+        plan.run("backward")
+        operand = saved[0].data_ptr()
+        plan.multiply("weights", d_logits, operand, of_weights)
+        if cell.core == "gru":  # whose U h + b_n is not added to the input's part
+            plan.multiply("candidates", d_candidate, operand, of_candidate)
+        gradients = _gradients(plan, call, of_weights, of_candidate, fields.get("resets"))
         if wrt_x:
             gradients["x"] = new(x.shape)
-            plan.multiply("inputs", d_logits, params["weight_ih"], gradients["x"])
-    if call.resets is not None:
-        for d in d_initial if call.states else ():
-            d.masked_fill_(call.resets[0].unsqueeze(1), 0)
+            weight_ih = params["weight_ih"].data_ptr()
+            plan.multiply("inputs", d_logits, weight_ih, gradients["x"].data_ptr())
     return gradients
 
 
-def _weights(plan: Plan, call: Call, d_logits: Tensor, d_state_candidate: Tensor | None,
-             operand: Tensor) -> dict[str, Tensor]:  # fmt: skip
-    """The gradients of the parameters, from one product with the operand (input | 1 | state)."""
-    cell, new, width = call.cell, call.x.new_empty, operand.shape[-1]
-    d_weights = new((cell.rows, width))
-    plan.multiply("weights", d_logits, operand, d_weights)
-    weight_ih, bias, _, weight_hh, _ = _split(d_weights, plan.columns, 1)
-    gradients = {"weight_ih": weight_ih, "bias": bias.view(-1), "weight_hh": weight_hh}
-    if d_state_candidate is not None:  # the GRU's U h + b_n is not added to the input's part
-        d_weights = new((cell.hidden_size, width))
-        plan.multiply("candidates", d_state_candidate, operand, d_weights)
-        _, bias, _, candidate, _ = _split(d_weights, plan.columns, 1)
-        weight_hh[slot_rows(cell)["candidate"]] = candidate
-        gradients["bias_n"] = bias.view(-1)
-    gradients["bias_hh"] = gradients["bias"]
+def _begin(plan: Plan, direction: str, x: Tensor, operand: Tensor, params: Mapping[str, Tensor],
+           states: Sequence[Tensor], resets: Tensor | None) -> None:  # fmt: skip
+    """Copy what the forward pass reads: the operand, the parameters, the initial states."""
+    copies, launch = plan.copies(direction)
+    start, packed, bias_hh = operand.data_ptr(), plan.packed, params.get("bias_hh")
+    bias = x.shape[-1] * x.element_size()  # where its column begins, that of the 1 in the operand
+    copies.set("inputs", start, x.data_ptr())
+    copies.set("tail", start + bias, plan.tail)
+    copies.set("weight_hh", plan.weights, params["weight_hh"].data_ptr())
+    copies.set("weight_ih", packed, params["weight_ih"].data_ptr())
+    copies.set("bias", packed + bias, params["bias"].data_ptr(),
+               0 if bias_hh is None else bias_hh.data_ptr())  # fmt: skip
+    first = 0 if resets is None else resets.data_ptr()
+    for k, (name, buffer) in enumerate(plan.states.items()):
+        copies.set(name, buffer, states[k].data_ptr() if states else 0, zeroed=first)
+    launch()
+
+
+def _gradients(plan: Plan, call: Call, source: int, candidate: int,
+               resets: Tensor | None) -> dict[str, Tensor]:  # fmt: skip
+    """Copies of the gradients of the parameters, by column, and of the initial states, if any.
+
+    ``source`` and ``candidate`` are the addresses of the products with the operand, the second that
+    of the part of the state in a GRU's candidate.
+    """
+    cell, new, size = call.cell, call.x.new_empty, call.x.element_size()
+    inputs, hidden, rows, batch = cell.input_size, cell.hidden_size, cell.rows, call.x.shape[1]
+    copies, launch = plan.copies("gradients, state" if call.states else "gradients")
+    weight_ih, bias, weight_hh = new((rows, inputs)), new((rows,)), new((rows, hidden))
+    target, of_bias, of_state = weight_hh.data_ptr(), inputs * size, plan.projected * size
+    copies.set("weight_ih", weight_ih.data_ptr(), source)
+    copies.set("bias", bias.data_ptr(), source + of_bias)
+    copies.set("weight_hh", target, source + of_state)
+    gradients = {"weight_ih": weight_ih, "bias": bias, "bias_hh": bias, "weight_hh": weight_hh}
+    if cell.core == "gru":
+        bias_n, part = new((hidden,)), plan.candidate
+        gradients["bias_n"] = bias_n
+        copies.set("candidate", target + part.start * hidden * size, candidate + of_state)
+        copies.set("rest", target + part.stop * hidden * size,
+                   source + part.stop * plan.width * size + of_state)  # fmt: skip
+        copies.set("bias_n", bias_n.data_ptr(), candidate + of_bias)
+    if call.states:
+        d_initial = [new((batch, hidden)) for _ in call.states]
+        added, first = plan.d_state, 0 if resets is None else resets.data_ptr()
+        for (name, buffer), d in zip(plan.d_states.items(), d_initial, strict=True):
+            copies.set(name, d.data_ptr(), buffer, added, first)
+            added = 0  # the product with the recurrent weights is of the hidden state
+        gradients |= by_state("state", d_initial)
+    launch()
     return gradients
-
-
-def _pack(plan: Plan, params: Mapping[str, Tensor]) -> None:
-    """The parameters into the plan's buffers, and the two biases into one."""
-    plan.weights.copy_(params["weight_hh"])
-    plan.input_weights.copy_(params["weight_ih"])
-    if "bias_hh" in params:
-        torch.add(params["bias"], params["bias_hh"], out=plan.bias)
-    else:
-        plan.bias.copy_(params["bias"])
-
-
-def _start(buffers: list[Tensor], states: Sequence[Tensor], call: Call) -> None:
-    """The initial states, which are zeros if there are none, into their buffers."""
-    for k, buffer in enumerate(buffers):
-        buffer.copy_(states[k]) if states else buffer.zero_()
-        if states and call.resets is not None:
-            buffer.masked_fill_(call.resets[0].unsqueeze(1), 0)
 
 
 def _params(call: Call, names: Iterable[str]) -> dict[str, Tensor]:
@@ -286,12 +311,7 @@ def _checked(name: str, value: Tensor | None, shape: Sequence[int], like: Tensor
         return None
     dtype = dtype or like.dtype
     if value.shape == shape and value.dtype is dtype and value.device == like.device:
-        if (  # what is true of most: it costs less than `resolved`
-            not value.storage_offset() and value.is_contiguous() and not value.is_neg()
-            and value.data_ptr() and value.untyped_storage().nbytes() >= value.nbytes
-        ):  # fmt: skip
-            return value
-        return resolved(name, value).contiguous()
+        return contiguous(name, value)
     raise ValueError(f"{name} must be {dtype} of shape {tuple(shape)} on {like.device}, got "
                      f"{value.dtype} of shape {tuple(value.shape)} on {value.device}")  # fmt: skip
 

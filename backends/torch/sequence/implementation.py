@@ -27,6 +27,17 @@ def resolved(name: str, value: Tensor) -> Tensor:
     return value.clone() if value.is_neg() or value._is_zerotensor() else value
 
 
+def contiguous(name: str, value: Tensor) -> Tensor:
+    """``value`` contiguous, and as of :func:`resolved`."""
+    if (  # what is true of most: it costs less than `resolved`
+        value.is_contiguous() and not value.is_neg() and value.data_ptr()
+        and value.untyped_storage().nbytes()
+        >= value.nbytes + value.itemsize * value.storage_offset()
+    ):  # fmt: skip
+        return value
+    return resolved(name, value).contiguous()
+
+
 def check_memory(**arguments: Sequence[Any]) -> None:
     """Raise ValueError if a tensor's storage has been freed or is too short: torch reads beyond it.
 

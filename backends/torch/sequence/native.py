@@ -18,7 +18,7 @@ from gatecore.backends.native import library
 from gatecore.backends.native.call import LayerCall, saved_shapes
 from gatecore.backends.torch.sequence import implementation
 from gatecore.backends.torch.sequence.call import Call
-from gatecore.backends.torch.sequence.implementation import DTYPES, Gradients, resolved
+from gatecore.backends.torch.sequence.implementation import DTYPES, Gradients, contiguous, resolved
 from gatecore.backends.torch.sequence.pooled_tensors import empty
 from gatecore.cells import Cell
 
@@ -129,12 +129,7 @@ def _checked(name: str, value: Any, shape: tuple[int, ...],
     if value is None:
         return None
     if value.shape == shape and value.dtype is dtype and value.is_cpu:
-        if (  # what is true of most: it costs less than `resolved`
-            value.is_contiguous() and not value.is_neg() and value.data_ptr()
-            and value.untyped_storage().nbytes() >= value.nbytes + 4 * value.storage_offset()
-        ):  # fmt: skip
-            return value
-        return resolved(name, value).contiguous()
+        return contiguous(name, value)
     raise ValueError(f"{name} must be {dtype} of shape {shape} on the CPU, got {value.dtype} of "
                      f"shape {tuple(value.shape)} on {value.device}")  # fmt: skip
 
