@@ -98,7 +98,7 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-torch $(SOURCES) | $(LINKS)
 	@$(EDITABLE) '.[tasks,analysis,dev,jax]'
 	@touch $@
 
-# with the frameworks and gymnasium: the reference imports what it describes
+# with the frameworks, Keras and gymnasium: the reference imports what it describes
 $(VENV)/.stamp-docs: $(VENV)/.stamp-torch $(SOURCES)
 	@echo "Installing the documentation's dependencies"
 	@$(PIP) 'jax>=0.10'

@@ -1,10 +1,12 @@
 """Sphinx settings: MyST pages, docstrings as reference, mathematics as MathML in the pages."""
 
+import os
 import sys
 from pathlib import Path
 
 import gatecore
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # the reference imports the Keras layers
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "gatecore"

@@ -22,7 +22,7 @@ NOT_RUN = {
     "docs/cupy.md": "they need a GPU",
     "docs/sweeps.md": "they need a cluster",
 }
-NOT_INSTALLED = ("import haiku",)
+NOT_INSTALLED = ("import haiku",)  # `make recipes` runs it
 MADE = ("docs/_build/html", "benchmarks/results/gpu-layers.json")  # by a command beside them
 # commands of other programs, which their own projects test
 FOREIGN = {"dask", "ssh", "export", "for", "done", "tensorboard", "apt-get"}
