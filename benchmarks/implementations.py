@@ -259,7 +259,7 @@ LINEAR: dict[str, Callable[[Shape], Step]] = {
     PEER: mingru_pytorch,
 }
 # three rounds of these suffice: they are several times slower than the others
-SLOW = {"torch UR, reference", "NumPy UR, reference", "JAX UR, reference", "naive Python loop"}
+SLOW = {"torch UR, reference", "NumPy UR, reference", "naive Python loop"}
 INFERENCE: dict[str, Callable[[Shape], Step]] = {
     REFERENCE: _torch_own("LSTM", training=False),
     "torch UR": _torch("LSTM", "UR", training=False),

@@ -2,7 +2,8 @@
 
 python benchmarks/report.py [--readme] benchmarks/results/cpu-layers-avx2-amd-epyc.json
 
-prints the tables; --readme prints the table of README.md, which a test compares with its file.
+prints the tables; --readme prints the table of README.md, which a test compares with its file, and
+--reference NAME the speeds relative to another implementation than torch's layers.
 """
 
 import argparse
@@ -116,6 +117,18 @@ def _beside_torch(result: dict) -> str:
     )
 
 
+def relative(result: dict, reference: str) -> str:
+    """The speed of the implementations relative to any of them, by its name."""
+    times, shapes = result["seconds"]["kept"], result["shapes"]
+    rows = {
+        name: [speed(times[shape], reference, name) for shape in shapes]
+        for name in next(iter(times.values()))
+        if name != reference
+    }
+    title = f"Speed relative to {reference}, memory-reusing allocator (above 1 is faster)"
+    return table(title, shapes, rows)
+
+
 def _shares(result: dict) -> str:
     """The share of the peak rate at which each implementation multiplies and adds."""
     times, peak = result["seconds"]["kept"], result["peak"]
@@ -201,10 +214,14 @@ def main() -> None:
     """Print the tables of a file of results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--readme", action="store_true", help="the table of README.md")
+    parser.add_argument("--reference", help="an implementation, for speeds relative to it")
     parser.add_argument("results", type=Path)
     options = parser.parse_args()
     result = json.loads(options.results.read_text(encoding="utf-8"))
-    print(readme_table(result) if options.readme else markdown(result))
+    if options.reference:
+        print(relative(result, options.reference))
+    else:
+        print(readme_table(result) if options.readme else markdown(result))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,14 @@ def test_the_kept_table_is_that_of_the_kept_json(file):
     assert report().markdown(result) == file.with_suffix(".md").read_text(encoding="utf-8")
 
 
+def test_the_page_of_jax_quotes_the_kept_speed_of_the_scan():
+    result = json.loads((RESULTS / "cpu-jax-scan.json").read_text(encoding="utf-8"))
+    kept = (RESULTS / "cpu-jax-scan.md").read_text(encoding="utf-8")
+    assert report().markdown(result) == kept
+    table = report().relative(result, "flax.nnx.OptimizedLSTMCell")
+    assert table in (ROOT / "docs" / "jax.md").read_text(encoding="utf-8")
+
+
 def test_the_readme_quotes_a_kept_result():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (linked,) = set(re.findall(r"benchmarks/results/(cpu-layers-[\w-]+)\.md", readme))
