@@ -40,6 +40,8 @@ SHAPES = {
     "tiny": Shape(200, 16, 8, 64),
     "digits": Shape(64, 64, 1, 128),
 }
+SINGLE_SHAPES = {f"H={units}": Shape(256, 1, units, units) for units in (128, 256, 512, 1024)}
+CELL_STEPS = 16  # of those, by a cell, or by a layer that is called for each
 LENGTHS = (1024, 2048, 4096, 16384, 65536)
 LONG_SHAPES = {f"T={time}": Shape(time, 16, 64, 256) for time in LENGTHS}
 REFERENCE, REFERENCE_GRU = "torch.nn.LSTM", "torch.nn.GRU"
@@ -86,6 +88,38 @@ def torch_layer(make: Callable[[Shape], object], shape: Shape, training: bool = 
     return step if training else infer
 
 
+def torch_steps(make: Callable[[Shape], object], shape: Shape, training: bool = False,
+                layer: bool = False) -> Step:  # fmt: skip
+    """CELL_STEPS calls of a torch cell, or of a layer for one step each, carrying the state.
+
+    The backward pass, from the last hidden state, follows after all of them.
+    """
+    import torch
+
+    x, cotangent = (torch.from_numpy(array[:CELL_STEPS]) for array in data(shape))
+    x.requires_grad_(training and shape.wrt_input)
+    torch.manual_seed(0)
+    module = make(shape)
+
+    def steps() -> torch.Tensor:
+        state = None
+        for step in x.split(1) if layer else x:
+            result = module(step, state)
+            state = result[1] if layer else result
+        return state[0] if isinstance(state, tuple) else state
+
+    def train() -> None:
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+        steps().backward(cotangent[-1])
+
+    def infer() -> None:
+        with torch.no_grad():
+            steps()
+
+    return train if training else infer
+
+
 def torch_own(kind: str, shape: Shape) -> object:
     """A layer of torch: by oneDNN on a CPU for the LSTM."""
     import torch
@@ -98,7 +132,8 @@ def gatecore_layer(kind: str, mechanism: Mechanism, impl: str, shape: Shape) -> 
     from gatecore.backends import torch as adapter
 
     layer = getattr(adapter, kind)
-    return layer(shape.input, shape.hidden, mechanism=mechanism, impl=impl)
+    options = {} if kind.endswith("Cell") else {"impl": impl}
+    return layer(shape.input, shape.hidden, mechanism=mechanism, **options)
 
 
 def naive_layer(shape: Shape) -> object:
@@ -220,6 +255,15 @@ def _torch(
     return functools.partial(torch_layer, make, training=training)
 
 
+def _steps(kind: str, name: str = "", **options: bool) -> Any:
+    make = (
+        functools.partial(gatecore_layer, kind, mechanism(name), "auto")
+        if name
+        else functools.partial(torch_own, kind)
+    )
+    return functools.partial(torch_steps, make, **options)
+
+
 def _torch_own(kind: str, training: bool = True) -> Any:
     make = functools.partial(torch_own, kind)
     return functools.partial(torch_layer, make, training=training)
@@ -269,6 +313,35 @@ INFERENCE: dict[str, Callable[[Shape], Step]] = {
     REFERENCE_GRU: _torch_own("GRU", training=False),
     "torch GRU UR": _torch("GRU", "UR", training=False),
 }
+# single sequences: by the cell and by the layer, step by step, and by the layer at once
+_CELLS = {
+    "torch.nn.LSTMCell": ("LSTMCell",),
+    "torch LSTMCell UR": ("LSTMCell", "UR"),
+    "torch LSTMCell standard": ("LSTMCell", "standard"),
+    "torch MinimalCell UR": ("MinimalCell", "UR"),
+    "torch.nn.GRUCell": ("GRUCell",),
+    "torch GRUCell UR": ("GRUCell", "UR"),
+    "torch MinGRUCell UR": ("MinGRUCell", "UR"),
+}
+_LAYERS = {
+    "torch.nn.LSTM": ("LSTM",),
+    "torch LSTM UR": ("LSTM", "UR"),
+    "torch.nn.GRU": ("GRU",),
+    "torch GRU UR": ("GRU", "UR"),
+}
+
+
+def _layer(kind: str, name: str = "", training: bool = False) -> Any:
+    return _torch(kind, name, training=training) if name else _torch_own(kind, training)
+
+
+SINGLE: dict[str, dict[str, Callable[[Shape], Step]]] = {
+    "cell": {name: _steps(*kind) for name, kind in _CELLS.items()},
+    "cell-training": {name: _steps(*kind, training=True) for name, kind in _CELLS.items()},
+    "layer-steps": {name: _steps(*kind, layer=True) for name, kind in _LAYERS.items()},
+    "sequence": {name: _layer(*kind) for name, kind in _LAYERS.items()},
+    "sequence-training": {name: _layer(*kind, training=True) for name, kind in _LAYERS.items()},
+}
 
 
 def use_threads(count: int, names: list[str]) -> None:
@@ -279,5 +352,5 @@ def use_threads(count: int, names: list[str]) -> None:
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
-    if REFERENCE in names:
+    if any(name.startswith("torch") for name in names):
         importlib.import_module("torch").set_num_threads(count)

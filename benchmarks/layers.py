@@ -67,7 +67,7 @@ def measure(
 ) -> dict:
     """A measurement of one shape, in a process of its own, under a setting of the allocator."""
     result = measure_shapes(what, [shape], names, limits, threads, setting)
-    return result[shape] if what in ("seconds", "inference") else result
+    return result if what in ("memory", "peak") else result[shape]
 
 
 def measure_shapes(
@@ -156,10 +156,10 @@ def run(
     return result
 
 
-def results_file() -> Path:
-    """The file of this instruction set and processor."""
+def results_file(benchmark: str = "cpu-layers") -> Path:
+    """The benchmark's file of this instruction set and processor."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"\(r\)|\(tm\)|cpu|processor", "", _cpu().lower()))
-    return RESULTS / f"cpu-layers-{library.instruction_set()}-{'-'.join(words[:4])}.json"
+    return RESULTS / f"{benchmark}-{library.instruction_set()}-{'-'.join(words[:4])}.json"
 
 
 def main() -> None:

@@ -11,14 +11,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from implementations import INFERENCE, LINEAR, LONG_SHAPES, SLOW, TRAINING, use_threads
+from implementations import (
+    INFERENCE,
+    LINEAR,
+    LONG_SHAPES,
+    SINGLE,
+    SINGLE_SHAPES,
+    SLOW,
+    TRAINING,
+    use_threads,
+)
 from implementations import SHAPES as SHORT_SHAPES
 
 from gatecore.backends.native import library
 
 FEWEST = 3  # rounds
 ALL = TRAINING | LINEAR
-SHAPES = SHORT_SHAPES | LONG_SHAPES
+SHAPES = SHORT_SHAPES | LONG_SHAPES | SINGLE_SHAPES
+REGISTRIES = {"seconds": ALL, "inference": INFERENCE, **SINGLE}
 
 
 def seconds(
@@ -96,16 +106,16 @@ def peak(shapes: list[str], names: list[str], rounds: int, budget: float) -> flo
 def main() -> None:
     """Print a measurement as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["seconds", "inference", "memory", "peak"])
-    parser.add_argument("names", nargs="+", choices=ALL)
+    parser.add_argument("what", choices=[*REGISTRIES, "memory", "peak"])
+    parser.add_argument("names", nargs="+")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--budget", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     use_threads(options.threads, options.names)
-    inference = functools.partial(seconds, registry=INFERENCE)
-    kinds = {"seconds": seconds, "inference": inference, "memory": memory, "peak": peak}
+    timings = {k: functools.partial(seconds, registry=r) for k, r in REGISTRIES.items()}
+    kinds = {**timings, "memory": memory, "peak": peak}
     result = kinds[options.what](options.shapes, options.names, options.rounds, options.budget)
     json.dump(result, sys.stdout)
 

@@ -56,8 +56,8 @@ class ArgumentsStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
-            "x", "weight_ih", "weight_hh", "bias", "bias_n", "resets", "zoneout_mask_hidden",
-            "zoneout_mask_cell",
+            "x", "weight_ih", "weight_hh", "bias", "bias_hh", "bias_n", "resets",
+            "zoneout_mask_hidden", "zoneout_mask_cell",
         )),
         *((name, ctypes.c_float) for name in ("zoneout_hidden", "zoneout_cell")),
         *((name, ctypes.c_void_p) for name in (
@@ -109,6 +109,11 @@ class LayerCall:
         )  # fmt: skip
         struct.orders = rows  # live as long as the addresses
         return struct
+
+    @functools.cached_property
+    def reference(self) -> Any:
+        """A reference to :attr:`struct`."""
+        return ctypes.byref(self.struct)
 
     @functools.cached_property
     def stride(self) -> int:
@@ -183,9 +188,8 @@ class LayerCall:
 
     def run(self, function: str, **fields: int | float | None) -> None:
         """Run one of the library's calls; the interpreter's lock is released meanwhile."""
-        arguments = ArgumentsStruct(**fields)
-        call = getattr(library.library(), function)
-        if status := call(ctypes.byref(self.struct), ctypes.byref(arguments)):
+        call, arguments = getattr(library.library(), function), ArgumentsStruct(**fields)
+        if status := call(self.reference, ctypes.byref(arguments)):
             raise RuntimeError(f"{function} failed: {_STATUS.get(status, f'status {status}')}")
 
     def ffi_attributes(self, read: Iterable[str], written: Iterable[str]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 
 _ARM = platform.machine() in ("aarch64", "arm64")
 INSTRUCTION_SETS: tuple[str, ...] = ("portable", "neon") if _ARM else ("portable", "avx2", "avx512")
-_VERSION = 6  # of interface.h
+_VERSION = 7  # of interface.h
 _pointer = ctypes.c_void_p
 
 

@@ -191,7 +191,8 @@ int main(int arguments, char** argument) {
   const bool quick = arguments > 2;
   const Sizes sizes[] = {{5, 3, 2, 7, 3},  {3, 9, 1, 19, 1}, {70, 8, 3, 5, 2}, {1, 1, 1, 1, 1},
                          {2, 4, 17, 33, 2}, {0, 2, 3, 4, 1},  {2, 0, 3, 4, 1}, {2, 1030, 1, 2, 1},
-                         {300, 1, 5, 40, 1}};
+                         {300, 1, 5, 40, 1},
+                         {1, 6, 3, 35, 1}};
   int runs = 0;
   for (int kind = 0; kind < 32; kind++)
     for (const Sizes& size : sizes) {

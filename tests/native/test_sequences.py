@@ -15,7 +15,7 @@ if not library.available():
 
 # (time, batch, inputs, hidden), the split and the threads: sizes that are multiples of nothing,
 # no steps, no sequences, more than one chunk of steps, every height of a tile of rows, and groups
-# of sequences whose weights' gradients each thread sums alone.
+# of sequences whose weights' gradients each thread sums alone; sizes for packed weights and not.
 SIZES = {
     "resets": ((7, 5, 3, 19), "batch", 2, {"resets": True, "cells": True}),
     "masks": ((9, 4, 2, 37), "columns", 2, {"zoneout": "masks", "cells": True}),
@@ -23,6 +23,8 @@ SIZES = {
     "one": ((1, 1, 1, 2), "auto", 2, {}),
     "one step": ((1, 7, 3, 23), "columns", 2, {"resets": True, "cells": True}),
     "one sequence": ((6, 1, 2, 35), "batch", 2, {"zoneout": "masks", "cells": True}),
+    "long sequence": ((70, 1, 5, 67), "columns", 2, {"resets": True, "cells": True}),
+    "few steps": ((4, 5, 3, 37), "columns", 3, {"zoneout": "masks", "resets": True}),
     "wide": ((4, 3, 17, 133), "columns", 3, {"resets": True}),
     "chunks": ((70, 8, 1, 17), "columns", 2, {"zoneout": "masks", "resets": True}),
     "groups": ((50, 13, 3, 19), "batch", 3, {"resets": True, "cells": True}),
@@ -106,7 +108,7 @@ def shared_sums(layer, *arguments):
 @pytest.mark.parametrize("core", EVERY_CORE)
 def test_threads_and_split_change_at_most_the_order_of_sums_that_threads_share(core, gating):
     """The weights' gradients are such sums; d_x is one where no step waits for another."""
-    for sizes in ("both", "chunks"):
+    for sizes in ("both", "chunks", "few steps", "long sequence"):
         layer, _, _ = case(core, gating, sizes)
         alone, alone_sums = shared_sums(layer, None, "batch", 1)
         for split in ("batch", "columns"):
@@ -121,7 +123,7 @@ def test_threads_and_split_change_at_most_the_order_of_sums_that_threads_share(c
 @pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("core", EVERY_CORE)
 def test_inference_gives_the_same_outputs_and_states(core, gating):
-    for sizes in ("resets", "masks", "both", "one", "no steps"):
+    for sizes in ("resets", "masks", "both", "one", "long sequence", "no steps"):
         layer, split, threads = case(core, gating, sizes)
         _, saving = layer.native(None, split, threads)
         _, inference = layer.native(None, split, threads, saves=False)

@@ -19,37 +19,44 @@ INLINE long gradient_floats(const gatecore_layer& l) {
 // Whether each thread sums the gradients over its own sequences, and so waits for no other: where the
 // sums fit the cache once more, and all threads have about as many sequences.
 INLINE bool separate_sums(const gatecore_layer& l) {
-  return l.threads > 1 && l.split != 2 && l.batch >= 4 * l.threads && gradient_floats(l) <= 80 * 1024;
+  return !is_short(l) && l.threads > 1 && l.split != 2 && l.batch >= 4 * l.threads && gradient_floats(l) <= 80 * 1024;
 }
 
 enum { X_ROWS = 96 };
 
+// Straight products have no packed weights, and a short layer no features and no columns' gradients.
 struct BackwardScratch {
   Packed recurrent;   // (rows, hidden): of the state's columns
   Packed inputs;      // (rows, input): of the input's columns, if there is d_x
   float* d_gates;     // (steps of a chunk, batch, stride)
   float *d_hidden, *d_cell;  // (batch, padded hidden)
+  float* sums;        // the same, of straight products
   float* features;    // of a chunk, transposed in tiles: [tile][row][HEIGHT]
   float* gradient;    // the columns', [panel][feature][vectors][lane], for each thread that sums alone
   float* d_x;         // for each thread, X_ROWS rows of padded x
   float* buffers;
   BackwardScratch(const gatecore_layer& l, Arena& arena, bool wants_x) {
     const long H = l.hidden_size, B = l.batch, rows = chunk_steps(l) * B;
-    recurrent = {arena.allocate(Packed::floats(l.rows, H)), l.rows, H};
+    recurrent = {nullptr, l.rows, H};
+    if (!is_straight(l)) recurrent.data = arena.allocate(Packed::floats(l.rows, H));
     inputs = {nullptr, l.rows, l.input_size};
-    if (wants_x) inputs.data = arena.allocate(Packed::floats(l.rows, l.input_size));
+    if (wants_x && !is_short(l)) inputs.data = arena.allocate(Packed::floats(l.rows, l.input_size));
     d_gates = arena.allocate(rows * stride_of(l));
     d_hidden = arena.allocate(B * rounded(H, VL));
     d_cell = arena.allocate(B * rounded(H, VL));
+    sums = arena.allocate(B * rounded(H, VL));
+    buffers = arena.allocate(l.threads * BUFFERS * buffer_floats(l));
+    features = gradient = d_x = nullptr;
+    if (is_short(l)) return;
     features = arena.allocate(rounded(features_of(l), HEIGHT) * rows);
     gradient = arena.allocate(gradient_floats(l) * (separate_sums(l) ? l.threads : 1));
-    d_x = wants_x ? arena.allocate(l.threads * X_ROWS * rounded(l.input_size, VL)) : nullptr;
-    buffers = arena.allocate(l.threads * BUFFERS * buffer_floats(l));
+    if (wants_x) d_x = arena.allocate(l.threads * X_ROWS * rounded(l.input_size, VL));
   }
 };
 
 struct Backward : Sequence {
   const bool separate = false;  // whether this thread sums over its own sequences
+  const bool straight = is_straight(l), in_short = is_short(l);
   const long FEATURES = features_of(l), CHUNK = chunk_steps(l);
   // the threads that form a chunk's gradients together, and the sequences that they sum over
   const Worker sharing = separate ? Worker{0, 1, nullptr} : worker;
@@ -59,8 +66,8 @@ struct Backward : Sequence {
   void run(CellStep cell_backward) const {
     Arena arena(a.scratch);
     const BackwardScratch s(l, arena, a.d_x);
-    pack_rows(s.recurrent, a.weight_hh, l.state_rows);
-    if (a.d_x) pack_rows(s.inputs, a.weight_ih, l.input_rows);
+    if (!straight) pack_rows(s.recurrent, a.weight_hh, l.state_rows);
+    if (s.inputs.data) pack_rows(s.inputs, a.weight_ih, l.input_rows);
     copy_state(a.d_final_hidden, H, s.d_hidden, H_STRIDE);
     copy_state(a.d_final_cell, H, s.d_cell, H_STRIDE);
     worker.wait();
@@ -75,7 +82,7 @@ struct Backward : Sequence {
     }
     copy_state(s.d_hidden, H_STRIDE, a.d_initial_hidden, H);
     copy_state(s.d_cell, H_STRIDE, a.d_initial_cell, H);
-    if (!a.d_logits) unpack_gradients(s);
+    if (!a.d_logits && !in_short) unpack_gradients(s);
   }
 
   // All steps from the last to the first, and with them the columns' gradients and d_x.
@@ -88,8 +95,10 @@ struct Backward : Sequence {
       for (long t = last - 1; t >= first; t--) step(s, t, first, cell_backward);
       sharing.wait();
       if (a.d_logits) emit_logits(s, first, last);
+      else if (in_short) form_gradients(s);
       else accumulate(s, (last - first) * sequences, last == T);
-      if (a.d_x) input_cotangents(s, first, last);
+      if (a.d_x && in_short) straight_input_cotangents(s);
+      else if (a.d_x) input_cotangents(s, first, last);
       sharing.wait();
       last = first;
     }
@@ -112,17 +121,34 @@ struct Backward : Sequence {
       prefetch_rows(prefetcher, step.d_output ? step.d_output - B * H : nullptr, H);
       prefetch_rows(prefetcher, step.d_output_cell ? step.d_output_cell - B * H : nullptr, H);
     }
-    cell_backward(step, row_begin(), row_end());
-    if (!a.d_logits) gather_features(s, t, first);
+    cell_backward(step, cell_row_begin(), cell_row_end());
+    if (!a.d_logits && !in_short) gather_features(s, t, first);
     step_barrier();
+    if (straight) add_straight_product(s, t, d_gates);
+    else add_product(s, d_gates, prefetcher);
+    if (!split_units) step_barrier();
+    reset(t, s.d_hidden, s.d_cell, H_STRIDE);
+  }
+
+  // The cotangents of h by those of the logits, to what is there.
+  void add_product(const BackwardScratch& s, const float* d_gates, Prefetcher& prefetcher) const {
     const Packed& w = s.recurrent;
     const long r0 = first_row(), rows = last_row() - r0, begin = first_panel(w), end = last_panel(w);
     prefetcher.expect(tiles_of(rows) * (end - begin) * ROWS);
     const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
     multiply(rows, &left, 1, w, 0, begin, end, s.d_hidden + r0 * H_STRIDE, H_STRIDE, nullptr,
              prefetcher);
-    step_barrier();
-    reset(t, s.d_hidden, s.d_cell, H_STRIDE);
+  }
+  void add_straight_product(const BackwardScratch& s, long t, const float* d_gates) const {
+    const long r0 = split_units ? 0 : first_row(), rows = split_units ? B : last_row() - r0;
+    const long first = column_begin(H), count = column_end(H) - first;
+    const Left left = {d_gates + r0 * STRIDE + l.state_offset, STRIDE, ROWS};
+    float *sums = s.sums + r0 * H_STRIDE + first, *to = s.d_hidden + r0 * H_STRIDE + first;
+    for (long r = 0; r < rows; r++) __builtin_memset(sums + r * H_STRIDE, 0, count * sizeof(float));
+    // every other step begins with the weights that were read last: they may be in the cache
+    add_weighted_rows(rows, left, state_weights(), first, sums, H_STRIDE, count, t % 2);
+    for (long r = 0; r < rows; r++)
+      for (long j = 0; j < count; j++) to[r * H_STRIDE + j] += sums[r * H_STRIDE + j];
   }
 
   // The features of this thread's rows at step t, [h of the step before, 1, x], to those of the chunk
@@ -164,6 +190,26 @@ struct Backward : Sequence {
       outer(s.features, CHUNK * sequences, from, to, FEATURES, s.d_gates + column, STRIDE, rows,
             columns.vectors(p), columns.panel(p), fresh);
     }
+  }
+
+  // Gradients of a short layer's parameters, where the caller wants them.
+  void form_gradients(const BackwardScratch& s) const {
+    const long begin = share(WIDTH, 0), end = share(WIDTH, 1), depth = T * B, offset = l.state_offset;
+    form_rows(depth, s.d_gates, STRIDE, a.x, input_weights(), a.d_weight_ih, begin, least(end, ROWS));
+    form_rows(depth, s.d_gates, STRIDE, a.saved_hidden, state_weights().from(offset), a.d_weight_hh,
+              most(begin, offset), end);
+    for (long column = begin; column < end; column++) {
+      float sum = 0.0f;
+      for (long k = 0; k < depth; k++) sum += s.d_gates[k * STRIDE + column];
+      (column < ROWS ? a.d_bias[l.input_rows[column]] : a.d_bias_n[column - ROWS]) = sum;
+    }
+  }
+
+  void straight_input_cotangents(const BackwardScratch& s) const {
+    const long first = share(IN, 0), count = share(IN, 1) - first, depth = T * B;
+    float* to = a.d_x + first;
+    for (long r = 0; r < depth; r++) __builtin_memset(to + r * IN, 0, count * sizeof(float));
+    add_weighted_rows(depth, {s.d_gates, STRIDE, ROWS}, input_weights(), first, to, IN, count, false);
   }
 
   void input_cotangents(const BackwardScratch& s, long first, long last) const {

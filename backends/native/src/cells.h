@@ -37,6 +37,7 @@ struct Step {
   float *d_hidden, *d_cell;                // backward, in place: (batch, d_stride)
   float* rest;                             // MINGRU: of the state or of d_hidden, in place, likewise
   long d_stride;
+  long first_unit, last_unit;              // of these, from a multiple of a vector on
   float* buffers;                          // scratch of one thread: BUFFERS rows
 
   bool zoneout() const { return zoneout_cell.active() || zoneout_hidden.active(); }
@@ -115,7 +116,6 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
 
   static void forward(const Step& s, long first, long last) {
     const gatecore_layer& l = *s.layer;
-    const long H = l.hidden_size;
     const RowGate row_gates[2] = {row_gate(s, 0), row_gate(s, 1)};
     const bool zoned = s.zoneout(), linear = CORE == MINGRU && l.linear_candidate;
     for (long r = first; r < last; r++) {
@@ -123,7 +123,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       for (int k = 0; k < ROW_GATES; k++)
         activate_row(s, row_gates[k], row + row_gate_column(l, k), true);
       // in two loops: a processor looks ahead far enough to overlap the units of either
-      for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
+      for_vectors(s.first_unit, s.last_unit, [&](long j, int n) ALWAYS_INLINE {
         activate(s, row, row_gates, j, n, true);
         V u = load(row + l.candidate + j, n);
         if (CORE == GRU) {
@@ -137,7 +137,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
           store(row + l.output + j, output, n);
         }
       });
-      for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
+      for_vectors(s.first_unit, s.last_unit, [&](long j, int n) ALWAYS_INLINE {
         const long at = r * s.hidden_stride + j;
         const Effective<V> e = effective<CORE, AUXILIARY>(activate(s, row, row_gates, j, n, false));
         const V u = load(row + l.candidate + j, n);
@@ -184,7 +184,6 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
 
   static void backward(const Step& s, long first, long last) {
     const gatecore_layer& l = *s.layer;
-    const long H = l.hidden_size;
     const RowGate row_gates[2] = {row_gate(s, 0), row_gate(s, 1)};
     const bool zoned = s.zoneout(), linear = CORE == MINGRU && l.linear_candidate;
     for (long r = first; r < last; r++) {
@@ -193,7 +192,7 @@ template <int CORE, int AUXILIARY, int ACTIVATION> struct Cell {
       float* d_cell = CORE == LSTM ? s.d_cell + r * s.d_stride : nullptr;
       for (int k = 0; k < ROW_GATES; k++)
         activate_row(s, row_gates[k], row + row_gate_column(l, k), false);
-      for_vectors(H, [&](long j, int n) ALWAYS_INLINE {
+      for_vectors(s.first_unit, s.last_unit, [&](long j, int n) ALWAYS_INLINE {
         const long at = r * s.hidden_stride + j;
         const Gates<V> g = activate(s, row, row_gates, j, n, false);
         const Effective<V> e = effective<CORE, AUXILIARY>(g);

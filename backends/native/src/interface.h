@@ -44,7 +44,8 @@ struct gatecore_arguments {
   // read by both calls
   const float* x;                                // (time, batch, input)
   const float *weight_ih, *weight_hh;            // (rows, input), (rows, hidden)
-  const float *bias, *bias_n;                    // (rows,), backward MINGRU's alone; GRU: (hidden,)
+  // (rows,) or null for zeros: summed, but for the GRU's candidate, which has (hidden,) bias_n instead of
+  const float *bias, *bias_hh, *bias_n;  // bias_hh. The backward call reads MINGRU's alone
   const uint8_t* resets;                         // (time, batch) or null: zero the state before it
   const float *zoneout_mask_hidden, *zoneout_mask_cell;  // (time, batch, hidden), or null: these
   float zoneout_hidden, zoneout_cell;                    // probabilities
@@ -54,7 +55,7 @@ struct gatecore_arguments {
   float *saved_hidden, *saved_cell;              // (time + 1, batch, hidden); the cell's of an LSTM
   // the forward call
   const float *initial_hidden, *initial_cell;    // (batch, hidden) or null for zeros
-  float *output_hidden, *output_cell;            // (time, batch, hidden); the cell's may be null
+  float *output_hidden, *output_cell;            // (time, batch, hidden) or null, but MINGRU's
   float *final_hidden, *final_cell;              // (batch, hidden) or null
   // the backward call: cotangents
   const float *d_output_hidden, *d_output_cell;  // (time, batch, hidden) or null for zeros

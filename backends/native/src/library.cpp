@@ -48,6 +48,8 @@ bool by_columns(const gatecore_layer* l, int threads) {
   if (threads == 1) return false;
   if (l->split) return l->split == 2;
   const long rows = l->batch / threads, bytes = 4L * l->rows * (l->hidden_size + l->input_size);
+  if (rows == 0)  // else threads would be idle: one starts while another reads 256 KB, and waits 48 KB
+    return l->time * (bytes - 48L * 1024) > 256L * 1024;
   return (rows <= 16 && bytes > (2L << 20)) || (rows < 6 && bytes > 400L * 1024);
 }
 
@@ -74,7 +76,11 @@ int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Ke
         bool denormals_are_zero) {
   if (int status = status_of(layer)) return status;
   Job job = {*layer, *arguments, kernels_of(layer->instruction_set).*direction};
-  run_on_threads(layer->threads, denormals_are_zero ? run_job_without_denormals : run_job, &job);
+  // MinGRU divides its work by itself; of the others, threads without a sequence are not started
+  const bool idle = layer->core != MINGRU && !by_columns(layer, layer->threads);
+  const int threads = idle && layer->batch < layer->threads ? (layer->batch ? layer->batch : 1)
+                                                            : layer->threads;
+  run_on_threads(threads, denormals_are_zero ? run_job_without_denormals : run_job, &job);
   return OK;
 }
 
@@ -82,7 +88,7 @@ int run(const gatecore_layer* layer, const gatecore_arguments* arguments, Run Ke
 
 extern "C" {
 
-int32_t gatecore_version() { return 6; }
+int32_t gatecore_version() { return 7; }
 int32_t gatecore_best_instruction_set() { return best_instruction_set(); }
 double gatecore_multiply_adds(int32_t instruction_set, int64_t rounds) {
   const bool lacking = instruction_set < 0 || instruction_set > best_instruction_set();

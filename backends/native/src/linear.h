@@ -52,7 +52,7 @@ struct LinearGroup : GroupLayer, Sequence {
     for (long p = worker.begin(w.panels()); p < worker.end(w.panels()); p++) {
       const long lanes = w.vectors(p) * VL, first = p * PANEL;
       for (long column = first; column < first + lanes; column++)
-        s.weights.bias[column] = column < WIDTH ? a.bias[l.input_rows[column]] : 0.0f;
+        s.weights.bias[column] = column < WIDTH && a.bias ? a.bias[l.input_rows[column]] : 0.0f;
       transpose(a.weight_ih, IN, l.input_rows, first, w.panel(p), lanes);
     }
     if (s.weights.inputs.data) pack_rows(s.weights.inputs, a.weight_ih, l.input_rows);
@@ -96,6 +96,7 @@ struct LinearGroup : GroupLayer, Sequence {
     step.layer = &l;
     step.stride = STRIDE;
     step.hidden_stride = ALL;
+    step.last_unit = H;
     step.buffers = s.arrays.buffers;
     step.gates = step.d_gates = s.arrays.logits + i * n * STRIDE;
     step.hidden_before = s.states + before * size;

@@ -145,7 +145,7 @@ static void rows_by_panel(long rows, const Left* left, int parts, const float* p
   const long tiles = tiles_of(rows, VECTORS);
   for (long i = 0; i < tiles; i++) {
     const long first = rows * i / tiles;
-    with_constant<height_of(VECTORS)>(rows * (i + 1) / tiles - first, [&](auto height) {
+    with_constant<height_of(VECTORS)>(rows * (i + 1) / tiles - first, [&]([[maybe_unused]] auto height) {
       tile<height.value, VECTORS>(left, parts, first, panel, width, target.at(first, 0), prefetcher);
     });
   }
@@ -183,7 +183,7 @@ static void multiply(long rows, const Left* left, int parts, const Packed& weigh
       const float* next = last ? block(begin, first + depth) : block(p + 1, first);
       const long floats = depth * weights.vectors(last ? begin : p + 1) * VL;
       prefetcher.panel(next, floats, tiles_of(rows, weights.vectors(p)) * depth);
-      with_constant<NV>(weights.vectors(p), [&](auto vectors) {
+      with_constant<NV>(weights.vectors(p), [&]([[maybe_unused]] auto vectors) {
         rows_by_panel<vectors.value>(rows, block_left, block_parts, block(p, first),
                                      target.at(0, p * PANEL), prefetcher);
       });
@@ -241,9 +241,9 @@ static void outer(const float* left, long left_depth, long from, long to, long t
       const float* a = left + (i * left_depth + k) * HEIGHT;
       const long rest = to - 1 - i;
       const float* next = rest < vectors ? following + rest * VL : a + left_depth * HEIGHT;
-      const long step = rest < vectors ? right_stride : HEIGHT;
-      with_constant<TILES.outer_vectors>(vectors, [&](auto v) {
-        with_constant<HEIGHT>(total - i * HEIGHT, [&](auto height) {
+      const long step = rest < vectors ? right_stride : (long)HEIGHT;
+      with_constant<TILES.outer_vectors>(vectors, [&]([[maybe_unused]] auto v) {
+        with_constant<HEIGHT>(total - i * HEIGHT, [&]([[maybe_unused]] auto height) {
           outer_tile<height.value, v.value>(a, b, stride, block, out + i * HEIGHT * width,
                                             fresh && k == 0, next, step);
         });

@@ -1,11 +1,13 @@
 // A whole sequence as each thread of a job runs it: forward.h and backward.h.
-// The threads divide the work in one of two ways. By sequences: each takes its rows of the batch
+// The threads divide the work in one of three ways. By sequences: each takes its rows of the batch
 // through all steps, and no thread waits within a step. By columns: each takes a share of the panels
-// of every product, which then are read from memory once; there are two barriers a step.
+// of every product, which then are read from memory once; there are two barriers a step. By units,
+// where weights are multiplied as they lie: each takes a share of the units through product and cell;
+// there is one barrier a step.
 #pragma once
 
 #include "cells.h"
-#include "product.h"
+#include "straight.h"
 #include "thread_pool.h"
 
 namespace ISA {
@@ -17,14 +19,25 @@ INLINE long stride_of(const gatecore_layer& l) {
   return (lines + (lines % 2 == 0)) * LINE;
 }
 
-// Hands out parts of the caller's scratch, each on a cache line.
+// Whether the layer is so short that nothing pays for packed weights.
+INLINE bool is_short(const gatecore_layer& l) {
+  const long rows = (long)l.time * l.batch;
+  return rows > 0 && rows <= STRAIGHT_ROWS;
+}
+// Whether a gate is activated row by row, and needs all units.
+INLINE bool has_row_gates(const gatecore_layer& l) { return l.activation == CUMAX || l.auxiliary == MASTER; }
+// Whether the recurrent products read the weights as they lie.
+INLINE bool is_straight(const gatecore_layer& l) { return l.batch <= STRAIGHT_BATCH || is_short(l); }
+
+// Hands out parts of the caller's scratch, each on a cache line; of none, it only counts them.
 struct Arena {
-  float* next;
-  explicit Arena(float* start) : next((float*)(((size_t)start + 63) / 64 * 64)) {}
+  float* const start;
+  long used = 0;
+  explicit Arena(float* scratch) : start((float*)(((size_t)scratch + 63) / 64 * 64)) {}
   float* allocate(long floats) {
-    float* start = next;
-    next += rounded(floats, LINE);
-    return start;
+    float* part = start ? start + used : nullptr;
+    used += rounded(floats, LINE);
+    return part;
   }
 };
 
@@ -37,19 +50,36 @@ struct Sequence {
   const gatecore_layer& l;
   const gatecore_arguments& a;
   const Worker& worker;
-  const bool by_columns;
+  const bool by_columns;  // or by units
+  const bool split_units = by_columns && is_straight(l) && !has_row_gates(l);
   const long T = l.time, B = l.batch, IN = l.input_size, H = l.hidden_size;
   const long WIDTH = l.width, ROWS = l.rows, STRIDE = stride_of(l), H_STRIDE = rounded(H, VL);
 
-  // this thread's rows of the batch in the cells
+  // this thread's rows of the batch
   long row_begin() const { return worker.begin(B); }
   long row_end() const { return worker.end(B); }
+  // and in the cells, where its units are these
+  long cell_row_begin() const { return split_units ? 0 : row_begin(); }
+  long cell_row_end() const { return split_units ? B : row_end(); }
+  long unit_begin() const { return split_units ? share(H, 0) : 0; }
+  long unit_end() const { return split_units ? share(H, 1) : H; }
   // and in the products, where its panels are these
   long first_row() const { return by_columns ? 0 : row_begin(); }
   long last_row() const { return by_columns ? B : row_end(); }
   long first_panel(const Packed& w) const { return by_columns ? worker.begin(w.panels()) : 0; }
   long last_panel(const Packed& w) const { return by_columns ? worker.end(w.panels()) : w.panels(); }
   void step_barrier() const { if (by_columns) worker.wait(); }
+  // Where this worker's share of so many columns begins, or the next one's.
+  long share(long columns, int next) const {
+    const long blocks = (columns + LINE - 1) / LINE;
+    return least(columns, blocks * (worker.id + next) / worker.size * LINE);
+  }
+
+  // Weights as they lie, and this thread's columns in products by them
+  long column_begin(long columns) const { return by_columns ? share(columns, 0) : 0; }
+  long column_end(long columns) const { return by_columns ? share(columns, 1) : columns; }
+  Rows input_weights() const { return {a.weight_ih, ROWS, IN, l.input_rows}; }
+  Rows state_weights() const { return {a.weight_hh, ROWS, H, l.state_rows}; }
 
   bool has_row(long column) const { return column >= 0 && column < ROWS; }
 
@@ -67,6 +97,8 @@ struct Sequence {
     step.layer = &l;
     step.stride = STRIDE;
     step.hidden_stride = H;
+    step.first_unit = unit_begin();
+    step.last_unit = unit_end();
     step.buffers = buffers + worker.id * BUFFERS * buffer_floats(l);
     step.gates = a.saved_gates + now * B * STRIDE;
     step.hidden_before = a.saved_hidden + before * B * H;
@@ -82,20 +114,21 @@ struct Sequence {
     return step;
   }
 
-  // This thread's rows of a state (batch, hidden) by their strides: zeros from null, nothing to null.
+  // This thread's part of a state (batch, hidden) by strides of rows: zeros from null, nothing to null.
   void copy_state(const float* from, long from_stride, float* to, long to_stride) const {
     if (!to) return;
-    for (long r = row_begin(); r < row_end(); r++)
-      for (long j = 0; j < H; j++) to[r * to_stride + j] = from ? from[r * from_stride + j] : 0.0f;
+    for (long r = cell_row_begin(); r < cell_row_end(); r++)
+      for (long j = unit_begin(); j < unit_end(); j++) to[r * to_stride + j] = from ? from[r * from_stride + j] : 0.0f;
   }
 
-  // Zeroes this thread's rows of the states, or of their cotangents, that are reset before step t.
+  // Zeroes this thread's part of the states, or of their cotangents, that are reset before step t.
   void reset(long t, float* hidden, float* cell, long stride) const {
     if (!a.resets) return;
-    for (long r = row_begin(); r < row_end(); r++) {
+    const long first = unit_begin(), bytes = (unit_end() - first) * sizeof(float);
+    for (long r = cell_row_begin(); r < cell_row_end(); r++) {
       if (!a.resets[t * B + r]) continue;
-      __builtin_memset(hidden + r * stride, 0, H * sizeof(float));
-      if (cell) __builtin_memset(cell + r * stride, 0, H * sizeof(float));
+      __builtin_memset(hidden + r * stride + first, 0, bytes);
+      if (cell) __builtin_memset(cell + r * stride + first, 0, bytes);
     }
   }
 

@@ -40,7 +40,7 @@ namespace {
 struct Job {
   void (*function)(void*, const Worker&);
   void* data;
-  Barrier barrier;
+  Barrier barrier{};
   std::atomic<int> started{0};
 
   void run(int id, int size) { function(data, Worker{id, size, &barrier}); }

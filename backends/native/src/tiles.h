@@ -25,4 +25,9 @@ constexpr Tiles TILES = {4, 5, 256, 4, 5, 256, 128};
 constexpr Tiles TILES = {3, 4, 256, 2, 6, 256, 40};
 #endif
 
+// Weights that are multiplied as they lie: in layers of at most so many rows (time and batch), where
+// packed ones would not pay, and, of the recurrent product, for at most so many sequences, where reading
+// the weights takes most of the time. The input's product is then computed so many steps ahead.
+enum { STRAIGHT_ROWS = 32, STRAIGHT_BATCH = 1, STEPS_AHEAD = 32 };
+
 }  // namespace ISA

@@ -38,7 +38,7 @@ static void backward(const gatecore_layer& l, const gatecore_arguments& a, const
 template <class F> static long floats_of(F allocate) {
   Arena arena(nullptr);
   allocate(arena);
-  return arena.next - (float*)nullptr + LINE;
+  return arena.used + LINE;
 }
 static long forward_scratch(const gatecore_layer& l) {
   return floats_of([&](Arena& arena) {

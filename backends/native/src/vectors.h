@@ -41,23 +41,39 @@ INLINE void store(float* p, V v) { *(Unaligned*)p = v; }
 INLINE V all(float x) { return x - (V){}; }
 
 // The first n lanes; the others are 0 when loaded, and untouched when stored.
+#if VL == 16
+INLINE __mmask16 lanes(int n) { return (__mmask16)((1u << n) - 1); }
+INLINE V load(const float* p, int n) { return n >= VL ? load(p) : (V)_mm512_maskz_loadu_ps(lanes(n), p); }
+INLINE void store(float* p, V v, int n) {
+  if (n >= VL) return store(p, v);
+  _mm512_mask_storeu_ps(p, lanes(n), (__m512)v);
+}
+#elif VL == 8 && defined(__AVX2__)
+INLINE __m256i lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE V load(const float* p, int n) { return n >= VL ? load(p) : (V)_mm256_maskload_ps(p, lanes(n)); }
+#else
 INLINE V load(const float* p, int n) {
   if (n >= VL) return load(p);
   V v = {};
   for (int i = 0; i < n; i++) v[i] = p[i];
   return v;
 }
+#endif
+#if VL != 16
 INLINE void store(float* p, V v, int n) {
   if (n >= VL) return store(p, v);
   for (int i = 0; i < n; i++) p[i] = v[i];
 }
+#endif
 
 // f(j, n) for each vector of n lanes; n is the constant VL for all but the last
-template <class F> INLINE void for_vectors(long count, F f) {
-  long j = 0;
-  for (; j + VL <= count; j += VL) f(j, VL);
-  if (j < count) f(j, (int)(count - j));
+template <class F> INLINE void for_vectors(long j, long end, F f) {
+  for (; j + VL <= end; j += VL) f(j, VL);
+  if (j < end) f(j, (int)(end - j));
 }
+template <class F> INLINE void for_vectors(long count, F f) { for_vectors(0, count, f); }
 
 // lowest and highest keep a NaN that is their second argument
 #if VL == 16
@@ -142,24 +158,41 @@ template <int L> INLINE V broadcast(V x) {
   return SHUFFLE(x, x, LANES(LANE));
 #undef LANE
 }
+// Of each 2 D lanes of a and b, the first D of both, or the others.
+template <int D> INLINE V upper(V a, V b) {
+#define LANE(l) (l & D ? VL + l - D : l)
+  return SHUFFLE(a, b, LANES(LANE));
+#undef LANE
+}
+template <int D> INLINE V lower(V a, V b) {
+#define LANE(l) (l & D ? VL + l : l + D)
+  return SHUFFLE(a, b, LANES(LANE));
+#undef LANE
+}
 // Swaps rows and columns of VL vectors, in blocks of D by D for D from 1 up.
 template <int D> INLINE void exchanged(V* v) {
-#define UPPER(l) (l & D ? VL + l - D : l)
-#define LOWER(l) (l & D ? VL + l : l + D)
   UNROLL(16) for (int i = 0; i < VL; i++) {
     if (i & D) continue;
     V a = v[i], b = v[i + D];
-    v[i] = SHUFFLE(a, b, LANES(UPPER));
-    v[i + D] = SHUFFLE(a, b, LANES(LOWER));
+    v[i] = upper<D>(a, b);
+    v[i + D] = lower<D>(a, b);
   }
-#undef UPPER
-#undef LOWER
 }
 static void transpose_block(V* v) {
   exchanged<1>(v);
   exchanged<2>(v);
   if constexpr (VL > 4) exchanged<4>(v);
   if constexpr (VL > 8) exchanged<8>(v);
+}
+// Sums of pairs of lanes D apart: of COUNT vectors, for D from 1 up to VL / 2, one whose i-th lane is the
+// sum of the lanes of the i-th. The calls of some D may be for fewer vectors at a time.
+template <int COUNT, int D> INLINE V folded(V* v) {
+  if constexpr (COUNT == 1) return v[0];
+  else {
+    UNROLL(8) for (int i = 0; i < COUNT / 2; i++)
+      v[i] = upper<D>(v[2 * i], v[2 * i + 1]) + lower<D>(v[2 * i], v[2 * i + 1]);
+    return folded<COUNT / 2, 2 * D>(v);
+  }
 }
 // Sums over the lanes up to each lane (D = 1), or from it on (D = -1)
 template <int D> INLINE V running_sums(V x) {

@@ -9,9 +9,10 @@ from gatecore import _checks
 from gatecore.backends.torch.nn import base, parameters
 from gatecore.backends.torch.nn.base import RecurrentModule, State, check_tensors
 from gatecore.backends.torch.nn.layout import Tensors
-from gatecore.backends.torch.sequence import stepping
+from gatecore.backends.torch.sequence import one_step
 from gatecore.backends.torch.sequence.implementation import check_memory
-from gatecore.backends.torch.sequence.precision import LOW, dtypes, no_autocast
+from gatecore.backends.torch.sequence.one_step import Step
+from gatecore.backends.torch.sequence.precision import dtypes
 from gatecore.cells import CELLS, Cell, MinGRU
 from gatecore.mechanisms import Mechanism
 
@@ -21,11 +22,13 @@ class RecurrentCell(RecurrentModule[State]):
 
     ``input_size``, ``hidden_size``, ``bias``, ``device`` and ``dtype`` are as for
     ``torch.nn.LSTMCell``, whose parameter names the cell has; ``mechanism``, ``zoneout``,
-    ``two_biases`` and ``layer_norm`` as for :class:`Recurrent`. ValueError or TypeError if the
-    mechanism is unknown, a size is below 1, or zoneout is outside [0, 1].
+    ``two_biases`` and ``layer_norm`` as for :class:`Recurrent`. ``last_impl`` is the implementation
+    that ran the last call, "native" or "plain", or None. ValueError or TypeError if the mechanism
+    is unknown, a size is below 1, or zoneout is outside [0, 1].
     """
 
     weight_ih: Tensor
+    last_impl: str | None = None
     _torch_class: ClassVar[Any]
 
     def __init__(
@@ -58,6 +61,28 @@ class RecurrentCell(RecurrentModule[State]):
         if isinstance(input, fx.Proxy):
             return self._fx_node(input, *(() if hx is None else (hx,)))
         states: tuple[Any, ...] = () if hx is None else self._cell.parts(hx, "hx")
+        if not self._fits(input, states):
+            self._check(input, states)
+        batched = input.dim() == 2
+        if not batched:
+            input, states = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in states)
+        last = self._advance(input, states)
+        return self._cell.state(last if batched else tuple(part.squeeze(0) for part in last))
+
+    def _fits(self, input: Any, states: tuple[Any, ...]) -> bool:
+        """Whether these are what most calls have: float32 tensors (batch, width)."""
+        if type(input) is not Tensor or input.dtype is not torch.float32 or input.dim() != 2:
+            return False
+        batch, inputs = input.shape
+        for state in states:
+            if type(state) is not Tensor or state.dtype is not torch.float32:
+                return False
+            if state.shape != (batch, self.hidden_size):
+                return False
+        return bool(inputs == self.input_size)
+
+    def _check(self, input: Any, states: tuple[Any, ...]) -> None:
+        """Raise what torch's cells raise for such an input and states, in their words."""
         check_tensors("input", input)
         check_tensors("hx", *states)
         check_memory(input=(input,), hx=states)
@@ -71,41 +96,32 @@ class RecurrentCell(RecurrentModule[State]):
             parts = [part.to(**factory) for part in states]
             # raises what torch's cells raise
             cell(input.to("meta"), self._cell.state(parts) if parts else None)
-        batched = input.dim() == 2
-        if not batched:
-            input, states = input.unsqueeze(0), tuple(part.unsqueeze(0) for part in states)
-        if not states:
-            dtype = torch.float32 if input.dtype in LOW else input.dtype
-            shape = (input.shape[0], self.hidden_size)
-            zeros = torch.zeros(shape, dtype=dtype, device=input.device)
-            states = (zeros,) * len(self._cell.state_names)
-        last = self._advance(input, states)
-        return self._cell.state(last if batched else tuple(part.squeeze(0) for part in last))
 
     if TYPE_CHECKING:
         __call__ = forward
 
     def _advance(self, x: Tensor, states: Tensors) -> Tensors:
-        compute, dtype = dtypes(self.weight_ih)
-        with no_autocast(x.device.type):
-            weights = self._weights(0)
-            params = parameters.core_params(self._cell, weights, self.two_biases, compute)
-            states = tuple(part.to(compute) for part in states)
-            projected = self._cell.project(params, x.to(compute))
-            zoneout = self._zoneout(projected)
-            last = stepping.advance(self._cell, params, projected, states, None, zoneout)
-        return base.round_states(last, dtype)
+        weights = self._weights(0)
+        compute, dtype = dtypes(weights["weight_ih"])
+        if x.dtype is not compute or weights["weight_ih"].dtype is not compute:
+            x, weights = x.to(compute), {k: w.to(compute) for k, w in weights.items()}
+        for state in states:
+            if state.dtype is not compute:
+                states = tuple(part.to(compute) for part in states)
+                break
+        arguments = self._zoneout(x), self.two_biases, parameters.core_params
+        last, impl = one_step.run(Step(self._cell, x, weights, states, *arguments))
+        self.__dict__["last_impl"] = impl  # past Module.__setattr__, which is slow
+        return last if dtype == compute else base.round_states(last, dtype)
 
-    def _zoneout(self, projected: Tensor) -> tuple[Any, ...] | None:
+    def _zoneout(self, x: Tensor) -> tuple[Any, ...] | None:
         """Masks while training, else probabilities; in the order (cell, hidden) of an LSTM."""
         if not any(self.zoneout):
             return None
         if not self.training:
             return self.zoneout
-        shape = (projected.shape[0], self.hidden_size)
-        return tuple(
-            base.zoneout_mask(probability, shape, projected) for probability in self.zoneout
-        )
+        shape = (x.shape[0], self.hidden_size)
+        return tuple(base.zoneout_mask(p, shape, x) if p else 0.0 for p in self.zoneout)
 
 
 class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):

@@ -25,12 +25,13 @@ from gatecore.cells import Cell
 _SINGLE = np.dtype(np.float32)
 
 
-def _library_unsupported(dtype: str) -> str | None:
+def library_unsupported(dtype: str) -> str | None:
+    """``library.unsupported``, a constant of compiled code."""
     return library.unsupported(dtype)
 
 
 # as torch.compiler.assume_constant_result does, which imports torch._dynamo: a second
-_library_unsupported._dynamo_marked_constant = True  # type: ignore[attr-defined]
+library_unsupported._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Native(implementation.OperatorImplementation):
@@ -40,7 +41,7 @@ class Native(implementation.OperatorImplementation):
     completes_calls = True
 
     def _unsupported(self, call: Call) -> str | None:
-        return _library_unsupported(DTYPES[call.x.dtype])
+        return library_unsupported(DTYPES[call.x.dtype])
 
     def forward(self, call: Call, save_for_backward: bool) -> list[Tensor]:
         x, width, layer = call.x, call.cell.hidden_size, _layer(call, save_for_backward)
@@ -48,13 +49,13 @@ class Native(implementation.OperatorImplementation):
         outputs = [empty(x, time, batch, width) for _ in range(call.num_outputs)]
         last = [x.new_empty(1, batch, width) for _ in call.cell.state_names]
         activations = empty(x, layer.saved_floats)
-        states = [_checked("state", state, (batch, width)) for state in call.states]
+        states = [checked("state", state, (batch, width)) for state in call.states]
         fields = {
             **_fields(call, layer, activations), **_biases(call), **by_state("initial", states),
             **by_state("output", outputs), **by_state("final", last),
             "scratch": empty(x, layer.forward_scratch),
         }  # fmt: skip
-        layer.run("gatecore_run_forward", **_addresses(fields))
+        layer.run("gatecore_run_forward", **addresses(fields))
         return [*outputs, *last, *((activations,) if save_for_backward else ())]
 
     def backward(
@@ -69,26 +70,26 @@ class Native(implementation.OperatorImplementation):
         d_first = [new(*last) for _ in call.states]
         fields = {
             **_fields(call, layer, saved[0]), **({} if cell.recurrent else _biases(call)),
-            **by_state("d_output", [_checked("d_output", d, full) for d in d_outputs]),
-            **by_state("d_final", [_checked("d_state", d, last) for d in d_states]),
+            **by_state("d_output", [checked("d_output", d, full) for d in d_outputs]),
+            **by_state("d_final", [checked("d_state", d, last) for d in d_states]),
             **by_state("d_initial", d_first), **d_x,
             **{f"d_{name}": d for name, d in d_params.items()},
             "scratch": empty(call.x, layer.backward_scratch[wrt_x]),
         }  # fmt: skip
-        layer.run("gatecore_run_backward", **_addresses(fields))
+        layer.run("gatecore_run_backward", **addresses(fields))
         d_params["bias_hh"] = d_params["bias"]
         of_params = (d_params[name] for name in call.params)
         return [*d_x.values(), *of_params, *(d.squeeze(0) for d in d_first)]
 
     def saved_shapes(self, call: Call) -> list[tuple[int, ...]]:
         # sizes that torch has not fixed yet stay free: the stride does not depend on them
-        stride = _layer_of(call.cell, 1, 1, 1, True).stride
+        stride = layer_of(call.cell, 1, 1, 1, True).stride
         time, batch, _ = call.x.shape
         shapes = saved_shapes(call.cell, stride, time, batch)
         return [(sum(math.prod(shape) for shape in shapes.values()),)]
 
 
-def _addresses(fields: Mapping[str, Any]) -> dict[str, Any]:
+def addresses(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The addresses of tensors; addresses, probabilities and None as they are."""
     return {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in fields.items()}
 
@@ -97,12 +98,12 @@ def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]
     """The arrays that both calls of the library read, except biases, and the saved buffers."""
     (time, batch, inputs), start = call.x.shape, activations.data_ptr()
     rows, width = call.cell.rows, call.cell.hidden_size
-    fields = {"x": _checked("x", call.x, (time, batch, inputs)),
-              "weight_ih": _checked("weight_ih", call.params["weight_ih"], (rows, inputs)),
-              "weight_hh": _checked("weight_hh", call.params.get("weight_hh"), (rows, width)),
+    fields = {"x": checked("x", call.x, (time, batch, inputs)),
+              "weight_ih": checked("weight_ih", call.params["weight_ih"], (rows, inputs)),
+              "weight_hh": checked("weight_hh", call.params.get("weight_hh"), (rows, width)),
               **{name: start + offset for name, offset in layer.saved_offsets.items()}}  # fmt: skip
     if call.resets is not None:
-        fields["resets"] = _checked("resets", call.resets, (time, batch), torch.bool)
+        fields["resets"] = checked("resets", call.resets, (time, batch), torch.bool)
     if call.zoneout is not None:
         masks = tuple(
             resolved("zoneout mask", z.detach()).contiguous() if isinstance(z, Tensor) else z
@@ -116,14 +117,14 @@ def _fields(call: Call, layer: LayerCall, activations: Tensor) -> dict[str, Any]
 
 def _biases(call: Call) -> dict[str, Tensor]:
     params, rows = call.params, (call.cell.rows,)
-    bias = _checked("bias", params["bias"], rows)
+    bias = checked("bias", params["bias"], rows)
     if "bias_hh" in params:
-        bias = bias + _checked("bias_hh", params["bias_hh"], rows)
-    bias_n = _checked("bias_n", params.get("bias_n"), (call.cell.hidden_size,))
+        bias = bias + checked("bias_hh", params["bias_hh"], rows)
+    bias_n = checked("bias_n", params.get("bias_n"), (call.cell.hidden_size,))
     return {"bias": bias, "bias_n": bias_n}
 
 
-def _checked(name: str, value: Any, shape: tuple[int, ...],
+def checked(name: str, value: Any, shape: tuple[int, ...],
              dtype: torch.dtype = torch.float32) -> Any:  # fmt: skip
     """``value`` as a tensor whose memory the library may read; None stays."""
     if value is None:
@@ -135,13 +136,14 @@ def _checked(name: str, value: Any, shape: tuple[int, ...],
 
 
 def _layer(call: Call, saves: bool) -> LayerCall:
-    _share_threads()
     time, batch, _ = call.x.shape
-    return _layer_of(call.cell, time, batch, torch.get_num_threads(), saves)
+    return layer_of(call.cell, time, batch, torch.get_num_threads(), saves)
 
 
 @functools.lru_cache(maxsize=256)  # of positional arguments: those are looked up sooner
-def _layer_of(cell: Cell, time: int, batch: int, threads: int, saves: bool) -> LayerCall:
+def layer_of(cell: Cell, time: int, batch: int, threads: int, saves: bool) -> LayerCall:
+    """The library's call of these sizes, on torch's own threads."""
+    _share_threads()
     return LayerCall(cell, time, batch, threads=threads, saves=saves)
 
 
