@@ -66,7 +66,8 @@ def loop(call: Call) -> tuple[States, States]:
     """States after every step, each (time, batch, width), and the last ones."""
     if not call.cell.recurrent:
         product = linear_recurrence.product_by_blocks
-        hidden = linear_recurrence.states(call, slice(None), *call.states, product)
+        (initial,) = call.states
+        hidden = linear_recurrence.states(call, slice(None), initial, product)
         return (hidden,), (hidden[-1].clone(),)
     history, states = [], call.states
     for t, projected in enumerate(call.cell.project(call.params, call.x)):
