@@ -24,7 +24,7 @@ from gatecore.contracts.model import Batch, ModelSpec
 from gatecore.mechanisms import MECHANISMS, Mechanism, mechanism
 from gatecore.vjp import cumax_vjp, master_vjp, refine_vjp, sigmoid_vjp
 
-__version__ = "0.1.0.dev0"  # the one place
+__version__ = "0.1.0"  # the one place
 __all__ = [
     "MECHANISMS", "Batch", "Gate", "Mechanism", "ModelSpec", "both", "cells", "cumax", "cumax_vjp",
     "either", "init", "logit", "master", "master_vjp", "mechanism", "mix", "negate", "refine",

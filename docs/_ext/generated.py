@@ -75,6 +75,16 @@ def benchmarks() -> str:
     return re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", "\n".join(parts))
 
 
+def single_sequences() -> str:
+    """The tables of the stored benchmarks of single sequences."""
+    sys.path.insert(0, str(BENCHMARKS))
+    from single_sequences import markdown
+
+    files = sorted((BENCHMARKS / "results").glob("cpu-single-sequences-*.json"))
+    results = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", "\n".join(map(markdown, results)))
+
+
 def citation() -> str:
     """The software as a BibTeX entry, by CITATION.cff and the version."""
     text = (DOCS.parent / "CITATION.cff").read_text(encoding="utf-8")
@@ -153,7 +163,10 @@ def write(app: "Sphinx") -> None:
     """Write all parts; an unchanged part keeps its modification time, so that builds stay short."""
     folder = DOCS / "generated"
     folder.mkdir(exist_ok=True)
-    for part in (mechanisms, timescales, benchmarks, evidence, verdicts, differences, citation):
+    for part in (
+        mechanisms, timescales, benchmarks, single_sequences, evidence, verdicts, differences,
+        citation,
+    ):  # fmt: skip
         path, text = folder / f"{part.__name__}.md", part()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

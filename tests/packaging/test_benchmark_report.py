@@ -77,6 +77,17 @@ def test_the_kept_tables_of_long_sequences_are_those_of_the_kept_json(name, long
     assert long_sequences.markdown(result) == table
 
 
+SINGLE = sorted(RESULTS.glob("cpu-single-sequences-*.json"))
+
+
+@pytest.mark.parametrize("file", SINGLE, ids=lambda file: file.stem)
+def test_the_kept_tables_of_single_sequences_are_those_of_the_kept_json(file, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    result = json.loads(file.read_text(encoding="utf-8"))
+    table = file.with_suffix(".md").read_text(encoding="utf-8")
+    assert report("single_sequences").markdown(result) == table
+
+
 def test_results_of_one_machine_alone_are_joined(long_sequences):
     same = {"cpu": "x", "cores": 2, "instructions": "", "versions": {}, "threads": 2}
     old = {**same, "seconds": {"race": {"pixel": 1}, "lengths": {"T=4096": 2, "T=65536": 3}}}
