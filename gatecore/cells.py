@@ -72,7 +72,9 @@ class Cell:
 
     ``core`` is the name of the class, "lstm", "gru", "minimal" or "mingru"; ``state_names`` are
     those of the state's parts, the hidden state first: ("h", "c") for the LSTM, else ("h",);
-    ``recurrent`` is whether gates and candidate depend on the hidden state. ``slots`` are
+    ``recurrent`` is whether gates and candidate depend on the hidden state; ``separate_candidate``
+    whether the candidate's product Uh is kept apart from that of the input and has a bias of its
+    own, ``bias_n``: in the GRU. ``slots`` are
     ``mechanism.slots`` of the cell, ``rows`` the number of rows of the packed weights. ValueError
     or TypeError if a size is below 1 or a mechanism out of range, or if the mechanism cannot have
     the hidden size.
@@ -87,6 +89,7 @@ class Cell:
     core: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ("h",)
     recurrent: ClassVar[bool] = True
+    separate_candidate: ClassVar[bool] = False
     candidate = "tanh"  # the candidate's activation
 
     input_size: int
@@ -296,6 +299,7 @@ class GRU(Cell):
     """
 
     core = "gru"
+    separate_candidate = True
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return {**super().parameter_shapes(), "bias_n": (self.hidden_size,)}

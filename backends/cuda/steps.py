@@ -221,7 +221,7 @@ class FusedLayer:
 
     def scratch_shape(self, wrt_x: bool) -> tuple[int, ...]:
         """The shape of :meth:`backward`'s scratch: the logits' cotangents."""
-        separate = self.cell.hidden_size if self.cell.core == "gru" else 0
+        separate = self.cell.hidden_size if self.cell.separate_candidate else 0
         return (*self.call.steps, self.cell.rows + separate)
 
     def backward(self, d_outputs: States, d_states: States, scratch: Array,
@@ -304,7 +304,7 @@ class FusedLayer:
         """The cotangents of logits and, for the GRU, of the state candidate, each contiguous."""
         shape, size = (*self.call.steps, self.cell.rows), self.logits.size
         flat = scratch.reshape(-1)
-        if self.cell.core != "gru":
+        if not self.cell.separate_candidate:
             return flat.reshape(shape), None
         return flat[:size].reshape(shape), flat[size:].reshape(self.call.output_shape)
 

@@ -196,7 +196,7 @@ def backward(
             scratch.data_ptr() + x.element_size() * part for part in parts
         )
         fields["d_logits"] = d_logits
-        if cell.core == "gru":
+        if cell.separate_candidate:
             fields["d_state_candidate"] = d_candidate
         plan.arguments("backward", fields)
         copies, launch = plan.copies("backward")
@@ -208,7 +208,7 @@ def backward(
         plan.run("backward")
         operand = saved[0].data_ptr()
         plan.multiply("weights", d_logits, operand, of_weights)
-        if cell.core == "gru":  # whose U h + b_n is not added to the input's part
+        if cell.separate_candidate:  # whose U h + b_n is not added to the input's part
             plan.multiply("candidates", d_candidate, operand, of_candidate)
         gradients = _gradients(plan, call, of_weights, of_candidate, fields.get("resets"))
         if wrt_x:
@@ -252,7 +252,7 @@ def _gradients(plan: Plan, call: Call, source: int, candidate: int,
     copies.set("bias", bias.data_ptr(), source + of_bias)
     copies.set("weight_hh", target, source + of_state)
     gradients = {"weight_ih": weight_ih, "bias": bias, "bias_hh": bias, "weight_hh": weight_hh}
-    if cell.core == "gru":
+    if cell.separate_candidate:
         bias_n, part = new((hidden,)), plan.candidate
         gradients["bias_n"] = bias_n
         copies.set("candidate", target + part.start * hidden * size, candidate + of_state)

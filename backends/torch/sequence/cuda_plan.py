@@ -68,7 +68,8 @@ class Plan:
         self.d_states = {part: arrays[f"d_{part}"].data_ptr() for part in parts}
         self.d_state, self.weights = arrays["d_state"].data_ptr(), self._buffers.weights.data_ptr()
         self.packed, self.tail = self._packed.data_ptr(), self._tail.data_ptr()
-        steps, separate = self._steps[0] * self._steps[1], cell.hidden_size * (cell.core == "gru")
+        steps = self._steps[0] * self._steps[1]
+        separate = cell.hidden_size if cell.separate_candidate else 0
         sizes = [s * rows for s in (steps, self.width) for rows in (cell.rows, separate)]
         self.scratch = [rounded(size) for size in sizes]
         self.candidate = slot_rows(cell)["candidate"]
@@ -123,7 +124,7 @@ class Plan:
         gradients = {"weight_ih": Matrix(rows, inputs, inputs, width),
                      "bias": Matrix(rows, 1, 1, width),
                      "weight_hh": weight_hh._replace(source_stride=width)}  # fmt: skip
-        if cell.core == "gru":  # the candidate's rows are another product's
+        if cell.separate_candidate:  # the candidate's rows are another product's
             parts = {"weight_hh": self.candidate.start, "candidate": hidden,
                      "rest": rows - self.candidate.stop}  # fmt: skip
             gradients |= {k: Matrix(count, hidden, hidden, width) for k, count in parts.items()}

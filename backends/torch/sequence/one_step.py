@@ -147,7 +147,7 @@ def _plain_backward(step: Step, grads: Any, needed: Any) -> list[Tensor | None]:
 
 
 class _Sizes(NamedTuple):
-    """What a step of some sizes takes from the library, and what it is given."""
+    """The sizes of a step: what it takes from the library, and what it is given."""
 
     layer: LayerCall
     kept: int  # floats that the forward pass saves for the backward pass
@@ -230,7 +230,7 @@ def _read(step: Step, sizes: _Sizes) -> tuple[list[Tensor], dict[str, Any]]:
         field, shape = sizes.weights[name]
         tensors.append(weight := checked(name, weight, shape))
         fields[field] = weight.data_ptr()
-    if "bias_hh" in fields and step.cell.core == "gru":
+    if "bias_hh" in fields and step.cell.separate_candidate:
         fields["bias_n"] = fields["bias_hh"] + 4 * sizes.candidate
         if not step.two_biases:
             del fields["bias_hh"]
