@@ -28,6 +28,11 @@ constexpr Tiles TILES = {3, 4, 256, 2, 6, 256, 40};
 // Weights that are multiplied as they lie: in layers of at most so many rows (time and batch), where
 // packed ones would not pay, and, of the recurrent product, for at most so many sequences, where reading
 // the weights takes most of the time. The input's product is then computed so many steps ahead.
-enum { STRAIGHT_ROWS = 32, STRAIGHT_BATCH = 1, STEPS_AHEAD = 32 };
+enum { STRAIGHT_BATCH = 1, STEPS_AHEAD = 32 };
+#if defined(__x86_64__)
+enum { STRAIGHT_ROWS = 32 };
+#else  // compiled for ARM, sums of two rows at once round unlike those of one: threads would change results
+enum { STRAIGHT_ROWS = 0 };
+#endif
 
 }  // namespace ISA
