@@ -19,8 +19,9 @@ import threading
 from pathlib import Path
 
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
+TRIES = 3  # a headless browser sometimes ends before the page has
 WIDTHS = 390, 1280  # CSS pixels: a phone, a small laptop
-BATCH = 12  # pages for one browser: in one that loads them all, the last ones may not load
+BATCH = 6  # pages for one browser: in one that loads them all, the last ones may not load
 SCRIPT = """
 <!doctype html><title></title><script>
 const pages = %s, widths = %s, wrong = [];
@@ -106,15 +107,19 @@ def problems(browser: str, folder: Path) -> list[str]:
     try:
         for batch in (pages[start : start + BATCH] for start in range(0, len(pages), BATCH)):
             check.write_text(SCRIPT % (json.dumps(batch), json.dumps(WIDTHS)), "utf-8")
-            found += _problems(browser, f"http://127.0.0.1:{server.server_port}/{check.name}")
+            address = f"http://127.0.0.1:{server.server_port}/{check.name}"
+            for _ in range(TRIES):
+                if (answer := _problems(browser, address)) is not None:
+                    break
+            found += ["the browser did not finish"] if answer is None else answer
     finally:
         server.shutdown()
         check.unlink()
     return found
 
 
-def _problems(browser: str, address: str) -> list[str]:
-    """The problems that a page with ``SCRIPT`` finds."""
+def _problems(browser: str, address: str) -> list[str] | None:
+    """The problems that a page with ``SCRIPT`` finds; None if it was left before its end."""
     with tempfile.TemporaryDirectory() as profile:
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu",
                    f"--user-data-dir={profile}", "--window-size=1600,1000",
@@ -122,7 +127,7 @@ def _problems(browser: str, address: str) -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     if not title or not title[1]:
-        return ["the browser did not finish"]
+        return None
     found: list[str] = json.loads(html.unescape(title[1]))
     return found
 
