@@ -162,6 +162,14 @@ def results_file(benchmark: str = "cpu-layers") -> Path:
     return RESULTS / f"{benchmark}-{library.instruction_set()}-{'-'.join(words[:4])}.json"
 
 
+def save(result: dict, tables: str, out: Path) -> None:
+    """Write the result as JSON and its tables beside it, and print these."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(tables, encoding="utf-8")
+    print(tables)
+
+
 def main() -> None:
     """Run the benchmark, print its table, write the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -185,11 +193,7 @@ def main() -> None:
     names = [*references, *(name for name in chosen if name not in references)]
     limits = Limits(options.rounds, options.budget)
     result = run(options.shapes, names, limits, options.threads, options.parts)
-    table = markdown(result)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+    save(result, markdown(result), out)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ with the allocator that reuses freed memory.
 """
 
 import argparse
-import json
 import os
 import statistics
 from pathlib import Path
 
 from implementations import CELL_STEPS, SINGLE, SINGLE_SHAPES
-from layers import INSTRUCTION_SETS, Limits, machine, measure, results_file
+from layers import INSTRUCTION_SETS, Limits, machine, measure, results_file, save
 from report import heading, speed, table
 
 TITLES = {
@@ -95,11 +94,7 @@ def main() -> None:
     out = options.out or results_file("cpu-single-sequences")
     limits = Limits(options.rounds, options.budget)
     result = run(options.parts, options.shapes, limits, options.threads)
-    text = markdown(result)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+    save(result, markdown(result), out)
 
 
 if __name__ == "__main__":

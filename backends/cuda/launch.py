@@ -104,12 +104,10 @@ class CudaLauncher:
         try:
             with stream:
                 stream.begin_capture()
-                try:
+                with contextlib.ExitStack() as failing:  # also at an interrupt
+                    failing.callback(_abandon, stream)
                     body(product)
-                except BaseException:
-                    with contextlib.suppress(Exception):  # the capture may be invalid already
-                        stream.end_capture()
-                    raise
+                    failing.pop_all()
                 launch: Callable[[], None] = stream.end_capture().launch
                 return launch
         finally:
@@ -123,6 +121,12 @@ class CudaLauncher:
             created = self._products[key] = _Product(self.xp).on_stream(stream)
             return created
         return self._products[key]
+
+
+def _abandon(stream: Any) -> None:
+    """End a capture that failed, and may be invalid already."""
+    with contextlib.suppress(Exception):
+        stream.end_capture()
 
 
 class _Product(cublas.Product):
